@@ -1,0 +1,101 @@
+"""The log field: a coarse lattice of B-spline coefficients, evaluated where it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core import bspline
+
+
+class LogField(NamedTuple):
+    """ln b on a lattice of control points; what every estimator answers with.
+
+    Voxel k of an axis lies at t = first + step·k knot spacings, at least 0 and at most `clamp`.
+    That holds ANTs' padded box, ITK's stretch after shrinking and physical coordinates alike.
+    """
+
+    lattice: jax.Array | np.ndarray
+    """control points, ln of intensity; one axis per image axis"""
+    order: int
+    """order of the spline"""
+    first: tuple[float, ...]
+    """position of voxel 0 on each axis, in knot spacings"""
+    step: tuple[float, ...]
+    """distance of neighbouring voxels on each axis, in knot spacings"""
+    clamp: tuple[float, ...]
+    """largest position on each axis"""
+
+
+def basis_matrices(
+    log_field: LogField, box: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, ...]:
+    """Return each axis' weights of the control points at the voxels of a box."""
+    return tuple(
+        bspline.basis_matrix(
+            np.clip(log_field.first[d] + log_field.step[d] * np.arange(*box[d]), 0, clamp),
+            log_field.lattice.shape[d],
+            log_field.order,
+        )
+        for d, clamp in enumerate(log_field.clamp)
+    )
+
+
+def evaluate(log_field: LogField, box: Sequence[tuple[int, int]]) -> jax.Array:
+    """Evaluate ln b on a box of voxels.
+
+    Parameters
+    ----------
+    log_field : LogField
+    box : (start, stop) of each axis, in voxels of the image
+
+    Returns
+    -------
+    array (stop - start of each axis), in the lattice's dtype
+    """
+    dtype = log_field.lattice.dtype
+    matrices = [m.astype(dtype) for m in basis_matrices(log_field, box)]
+    return _evaluate(log_field.lattice, matrices)
+
+
+def divide(
+    image: jax.Array | np.ndarray, log_field: LogField
+) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
+    """Divide an image by the field: u = v / exp(ln b), at every voxel.
+
+    Parameters
+    ----------
+    image : array (I, J[, K]), as recorded
+    log_field : LogField on the image's grid
+
+    Returns
+    -------
+    corrected, log_bias : arrays (I, J[, K]), float32; numpy arrays for a numpy image
+    """
+    matrices = [
+        m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in image.shape])
+    ]
+    lattice = jnp.asarray(log_field.lattice, jnp.float32)
+    if not isinstance(image, np.ndarray):
+        return _divide(jnp.asarray(image, jnp.float32), lattice, matrices)
+    # Arrays read from NIfTI files are in Fortran order: their transpose is no copy.
+    transposed = np.asarray(image.T, np.float32)
+    corrected, log_bias = _divide(transposed, lattice.T, matrices[::-1])
+    return np.asarray(corrected).T, np.asarray(log_bias).T
+
+
+@jax.jit
+def _evaluate(lattice: jax.Array, matrices: list[jax.Array]) -> jax.Array:
+    return bspline.expand(lattice, matrices)
+
+
+@jax.jit
+def _divide(
+    image: jax.Array, lattice: jax.Array, matrices: list[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    log_bias = bspline.expand(lattice, matrices)
+    return image / jnp.exp(log_bias), log_bias

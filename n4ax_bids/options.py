@@ -1,0 +1,177 @@
+"""Every option, written once.
+
+Command-line flags, Nipype traits and sidecar keys are read from these dataclasses; nobody
+retypes a name, a default or a help text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+
+def option(default: Any, help: str, *, unit: str | None = None, choices: tuple = ()) -> Any:
+    """Declare a dataclass field together with its help text, its unit and its choices."""
+    return field(default=default, metadata={"help": help, "unit": unit, "choices": choices})
+
+
+@dataclass(frozen=True)
+class N4Options:
+    """What a person asks of N4; the defaults are those of the ANTs program.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range; the message gives the name, the value and the range.
+    """
+
+    shrink_factor: int = option(4, "estimate the field on every n-th voxel of each axis")
+    n_iterations: tuple[int, ...] = option(
+        (50, 50, 50, 50), "most iterations at each fitting level; one number per level"
+    )
+    convergence_threshold: float = option(
+        0.0, "end a level when the coefficient of variation of the field's change is not above this"
+    )
+    bspline_fitting_distance: float | None = option(
+        None, "knot spacing of the first level; the image is padded to whole spans", unit="mm"
+    )
+    bspline_order: int = option(3, "order of the B-spline, 1 to 4")
+    n_control_points: tuple[int, ...] | None = option(
+        None, "control points of the first level on each axis; default 4, at least order + 1"
+    )
+    histogram_sharpening: tuple[float, float, int] = option(
+        (0.15, 0.01, 200),
+        "full width at half maximum of the field's histogram (ln of intensity), noise of the "
+        "Wiener filter, number of histogram bins",
+    )
+    over_relaxation: float = option(
+        1.0, "factor on each iteration's update; above 1 fewer iterations are needed"
+    )
+    refine: bool = option(True, "double the number of spans from one level to the next")
+    convergence_statistic: Literal["itk", "exact"] = option(
+        "itk",
+        "stop on ITK's running float32 statistic, or on the exact coefficient of variation",
+        choices=("itk", "exact"),
+    )
+    itk_version: Literal["5", "6"] = option(
+        "5",
+        "follow released ITK 5 (ANTs 2.6, SimpleITK 2.5), whose histogram can miss the minimum, "
+        "or ITK 6",
+        choices=("5", "6"),
+    )
+    shrink_start: tuple[int, ...] | None = option(
+        None, "first voxel used on each axis when shrinking; default: the one that ITK takes"
+    )
+    precision: Literal["float32", "float64"] = option(
+        "float32", "arithmetic of the solve; ITK's is float32", choices=("float32", "float64")
+    )
+
+    def __post_init__(self) -> None:
+        for name, kind in (("n_iterations", int), ("n_control_points", int), ("shrink_start", int)):
+            value = getattr(self, name)
+            if value is not None:
+                many = value if isinstance(value, Sequence) else (value,)
+                object.__setattr__(self, name, tuple(_whole(name, v, kind) for v in many))
+        fwhm, noise, n_bins = self.histogram_sharpening
+        sharpening = (float(fwhm), float(noise), _whole("number of histogram bins", n_bins, int))
+        object.__setattr__(self, "histogram_sharpening", sharpening)
+        object.__setattr__(self, "shrink_factor", _whole("shrink_factor", self.shrink_factor, int))
+        object.__setattr__(self, "bspline_order", _whole("bspline_order", self.bspline_order, int))
+
+        _require(self.shrink_factor >= 1, "shrink_factor", self.shrink_factor, "at least 1")
+        _require(
+            len(self.n_iterations) > 0 and self.n_iterations[0] >= 1 and min(self.n_iterations) >= 0,
+            "n_iterations",
+            self.n_iterations,
+            "one number per level, the first at least 1, none negative",
+        )
+        threshold = self.convergence_threshold
+        _require(
+            math.isfinite(threshold) and threshold >= 0, "convergence_threshold", threshold, ">= 0"
+        )
+        distance = self.bspline_fitting_distance
+        _require(
+            distance is None or (math.isfinite(distance) and distance > 0),
+            "bspline_fitting_distance",
+            distance,
+            "a positive number of mm",
+        )
+        _require(1 <= self.bspline_order <= 4, "bspline_order", self.bspline_order, "1, 2, 3 or 4")
+        points = self.n_control_points
+        _require(
+            points is None or min(points) > self.bspline_order,
+            "n_control_points",
+            points,
+            f"at least order + 1 = {self.bspline_order + 1} on each axis",
+        )
+        _require(
+            points is None or distance is None,
+            "n_control_points",
+            points,
+            "not given together with bspline_fitting_distance",
+        )
+        fwhm, noise, n_bins = self.histogram_sharpening
+        _require(
+            math.isfinite(fwhm) and fwhm > 0 and math.isfinite(noise) and noise > 0 and n_bins >= 2,
+            "histogram_sharpening",
+            self.histogram_sharpening,
+            "a positive width, a positive noise and at least 2 bins",
+        )
+        relaxation = self.over_relaxation
+        _require(0 < relaxation < 2, "over_relaxation", relaxation, "between 0 and 2")
+        for item in fields(self):
+            choices = item.metadata["choices"]
+            if choices:
+                value = getattr(self, item.name)
+                _require(value in choices, item.name, value, " or ".join(choices))
+
+
+def _whole(name: str, value: Any, kind: type) -> int:
+    if isinstance(value, bool) or kind(value) != value:
+        raise ValueError(f"{name} is {value!r}; expected a whole number")
+    return kind(value)
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+PRESETS: dict[str, N4Options] = {
+    "ants": N4Options(),
+    "fmriprep": N4Options(
+        n_iterations=(50,) * 5, convergence_threshold=1e-7, bspline_fitting_distance=200.0
+    ),
+    "mriqc": N4Options(n_iterations=(50,) * 4),
+    "simpleitk": N4Options(shrink_factor=1, convergence_threshold=1e-3),
+    "fast": N4Options(shrink_factor=1, n_iterations=(8, 12, 12, 8), over_relaxation=1.8),
+    "robust": N4Options(
+        shrink_factor=1, n_iterations=(50, 50, 30, 20), convergence_threshold=1.5e-3
+    ),
+}
+"""Named sets of options; `ants` is `N4Options()`."""
+
+PRESET_HELP: dict[str, str] = {
+    "ants": "the ANTs program's defaults: shrink 4, 4 x 50 iterations, all of them run",
+    "fmriprep": "fMRIPrep's final N4: 5 x 50 iterations, knots 200 mm apart. Made for a "
+    "white-matter weight image: without one its fifth level takes tissue contrast for field",
+    "mriqc": "MRIQC's N4 after skull stripping: 4 x 50 iterations, all of them run",
+    "simpleitk": "SimpleITK's defaults: full resolution, 4 x 50 iterations, threshold 0.001",
+    "fast": "n4ax's fast set: full resolution, 8, 12, 12, 8 over-relaxed iterations",
+    "robust": "n4ax's robust set: full resolution, 50, 50, 30, 20 iterations, threshold 0.0015",
+}
+
+
+def preset(name: str, **changes: Any) -> N4Options:
+    """Return the named set of options with some of them changed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,123 @@
+import jax
+import numpy as np
+import pytest
+
+from n4ax_bids.core import sharpen
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def float32(value):
+    return jax.numpy.asarray(value, np.float32)
+
+
+def test_bin_position_is_the_correctly_rounded_quotient():
+    """One misrounded quotient drops the largest voxel from the histogram (n4-reference §12)."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = rng.normal(5, 2, 50_000).astype(np.float32)
+        v_min = values.min()
+        slope = np.float32((values.max() - v_min) / np.float32(199))
+        bins, offset = jax.jit(sharpen.bin_position)(values, float32(v_min), float32(slope))
+        position = (values - v_min) / slope  # numpy divides correctly
+        np.testing.assert_array_equal(bins, np.floor(position).astype(int))
+        np.testing.assert_array_equal(offset, position - np.floor(position))
+
+
+def plain_histogram(position, n_bins):
+    counts = np.zeros(n_bins)
+    for c in position:
+        j = int(np.floor(c))
+        if c == j and 0 <= j < n_bins:
+            counts[j] += 1
+        elif 0 <= j < n_bins - 1:
+            counts[j] += 1 - (c - j)
+            counts[j + 1] += c - j
+    return counts
+
+
+def test_histogram_shares_values_and_drops_what_lies_beyond_the_last_bin():
+    rng = np.random.default_rng(1)
+    position = np.concatenate(
+        [rng.uniform(-0.5, 20.4, 3000), np.arange(21), [19.00001, -1.0]]
+    ).astype(np.float32)
+    floor = np.floor(position)
+    mask = rng.uniform(size=position.size) > 0.2
+    counts = sharpen.histogram(
+        jax.numpy.asarray(floor.astype(np.int32)),
+        jax.numpy.asarray(position - floor),
+        jax.numpy.asarray(mask),
+        20,
+    )
+    # 3000 offsets of 24 - 32 binary digits each
+    np.testing.assert_allclose(counts, plain_histogram(position[mask], 20), atol=1e-4)
+
+
+def test_histogram_does_not_depend_on_the_order():
+    rng = np.random.default_rng(2)
+    bins = rng.integers(0, 199, 100_000).astype(np.int32)
+    offset = rng.uniform(size=bins.size).astype(np.float32)
+    shuffled = rng.permutation(bins.size)
+    everything = np.ones(bins.size, bool)
+    one = sharpen.histogram(*map(jax.numpy.asarray, (bins, offset, everything)), 200)
+    other = sharpen.histogram(
+        *map(jax.numpy.asarray, (bins[shuffled], offset[shuffled], everything)), 200
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def plain_map(counts, v_min, h, fwhm, noise):
+    """The equations of docs/method.md in float64, by circular sums instead of a transform."""
+    n_bins = counts.size
+    n = 512
+    a = (n - n_bins) // 2
+    distance = np.minimum(np.arange(n), n - np.arange(n))
+    f = fwhm / h
+    gaussian = 2 * np.sqrt(np.log(2) / np.pi) / f * np.exp(-4 * np.log(2) * (distance / f) ** 2)
+    padded = np.zeros(n)
+    padded[a : a + n_bins] = counts
+    matrix = gaussian[(np.arange(n)[:, None] - np.arange(n)) % n]
+    hat = np.fft.fft(gaussian).real
+    wiener = np.fft.ifft(hat / (hat**2 + noise)).real
+    u = np.maximum(wiener[(np.arange(n)[:, None] - np.arange(n)) % n] @ padded, 0)
+    x = v_min + (np.arange(n) - a) * h
+    return ((matrix @ (x * u)) / (matrix @ u))[a : a + n_bins]
+
+
+def test_map_equals_the_equations():
+    x = np.arange(200)
+    counts = np.exp(-0.5 * ((x - 60) / 9) ** 2) + 2 * np.exp(-0.5 * ((x - 120) / 12) ** 2) + 1e-3
+    v_min, h = 3.0, 0.012
+    found = sharpen.sharpening_map(
+        jax.numpy.asarray(counts), float32(v_min), float32(h), fwhm=0.15, noise=0.01
+    )
+    assert found.dtype == np.float32
+    # float32 roundings of the histogram, the Gaussian and the result
+    np.testing.assert_allclose(found, plain_map(counts, v_min, h, 0.15, 0.01), atol=2e-6)
+
+
+def test_map_sharpens():
+    """Values beside a tissue's peak are moved towards it."""
+    x = np.arange(200)
+    counts = np.exp(-0.5 * ((x - 100) / 6) ** 2)
+    found = np.asarray(
+        sharpen.sharpening_map(
+            jax.numpy.asarray(counts), float32(0), float32(0.01), fwhm=0.15, noise=0.01
+        )
+    )
+    assert found[100] == pytest.approx(1, abs=1e-3)
+    assert 0.88 < found[88] < 1 < found[112] < 1.12
+
+
+def test_lookup_is_linear_and_wraps_below():
+    expected = jax.numpy.asarray(np.array([0, 10, 30, 60], np.float32))
+    position = np.array([0, 0.5, 1.25, 2.5, 3, 3.7, -0.2], np.float32)
+    floor = np.floor(position)
+    found = sharpen.sharpened(
+        jax.numpy.asarray(floor.astype(np.int32)), jax.numpy.asarray(position - floor), expected
+    )
+    np.testing.assert_allclose(found, [0, 5, 15, 45, 60, 60, 60], rtol=1e-6)

@@ -1,0 +1,76 @@
+import tracemalloc
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
+
+sitk = pytest.importorskip("SimpleITK")
+
+
+def itk_otsu(image, n_bins=200):
+    otsu = sitk.OtsuThresholdImageFilter()
+    otsu.SetNumberOfHistogramBins(n_bins)
+    otsu.SetInsideValue(0)
+    otsu.SetOutsideValue(1)
+    mask = otsu.Execute(sitk.GetImageFromArray(np.ascontiguousarray(image.T)))
+    return otsu.GetThreshold(), sitk.GetArrayFromImage(mask).T > 0
+
+
+def images(rng):
+    """Signed, rounded, half-empty and strongly scaled images of two classes."""
+    for trial in range(60):
+        values = rng.normal(size=(12, 11, 10)) * 10 ** rng.uniform(-3, 4)
+        values += rng.uniform(-5, 5) * (trial % 2)
+        if trial % 3 == 0:
+            values = np.round(values)
+        if trial % 7 == 0:
+            values[::2] = 0
+        values = np.concatenate([values, 3 * values + 4 * values.std()]).astype(np.float32)
+        if values.min() < values.max():
+            yield values
+
+
+@pytest.mark.parametrize("n_bins", (16, 128, 200, 256))
+def test_threshold_and_mask_are_those_of_itk(n_bins):
+    for image in images(np.random.default_rng(n_bins)):
+        threshold, mask = itk_otsu(image, n_bins)
+        assert otsu_threshold(image, n_bins) == threshold
+        np.testing.assert_array_equal(otsu_mask(image, n_bins), mask)
+
+
+def test_real_volumes(test_data):
+    """Every real volume there is: heads, brain, spine, kidney, slices, label maps."""
+    paths = sorted(test_data(".").rglob("*.nii*"))
+    assert len(paths) > 15
+    for path in paths:
+        image = np.asarray(nb.load(path).get_fdata(), np.float32)
+        image = image[..., 0] if image.ndim == 4 else image
+        image = image.squeeze()
+        threshold, mask = itk_otsu(image)
+        assert otsu_threshold(image) == threshold, path.name
+        np.testing.assert_array_equal(otsu_mask(image), mask, err_msg=path.name)
+
+
+def test_memory_does_not_depend_on_the_values():
+    image = np.zeros((200, 200, 50), np.float32)
+    image[100:] = np.random.default_rng(0).uniform(0, 1e6, (100, 200, 50))
+    tracemalloc.start()
+    otsu_threshold(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.nbytes
+
+
+def test_constant_image_has_no_foreground():
+    image = np.full((5, 5), 3, np.float32)
+    assert otsu_threshold(image) == 3
+    assert not otsu_mask(image).any()
+
+
+def test_what_cannot_be_split_is_named():
+    with pytest.raises(ValueError, match="empty"):
+        otsu_threshold(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="nan"):
+        otsu_threshold(np.array([1, np.nan]))
