@@ -53,9 +53,7 @@ def itk_n4(
         everything = np.ones(image.shape, np.uint8) if mask is None else mask.astype(np.uint8)
         np.savez(given, image=image.astype(np.float32), mask=everything)
         words = [str(given), str(made), repr(list(n_iterations)), repr(threshold), repr(settings)]
-        subprocess.run(
-            [sys.executable, __file__, *words], check=True, env=_environment(threads)
-        )
+        subprocess.run([sys.executable, __file__, *words], check=True, env=_environment(threads))
         with np.load(made) as found:
             counts = tuple(int(n) for n in found["n_iterations"])
             return Peer(found["corrected"], found["log_bias"], counts, float(found["seconds"]))

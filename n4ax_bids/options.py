@@ -32,7 +32,8 @@ class N4Options:
         (50, 50, 50, 50), "most iterations at each fitting level; one number per level"
     )
     convergence_threshold: float = option(
-        0.0, "end a level when the coefficient of variation of the field's change is not above this"
+        0.0,
+        "end a level when the coefficient of variation of the field's change is not above this",
     )
     bspline_fitting_distance: float | None = option(
         None, "knot spacing of the first level; the image is padded to whole spans", unit="mm"
@@ -69,20 +70,22 @@ class N4Options:
     )
 
     def __post_init__(self) -> None:
-        for name, kind in (("n_iterations", int), ("n_control_points", int), ("shrink_start", int)):
+        for name in ("n_iterations", "n_control_points", "shrink_start"):
             value = getattr(self, name)
             if value is not None:
                 many = value if isinstance(value, Sequence) else (value,)
-                object.__setattr__(self, name, tuple(_whole(name, v, kind) for v in many))
+                object.__setattr__(self, name, tuple(_whole(name, v) for v in many))
         fwhm, noise, n_bins = self.histogram_sharpening
-        sharpening = (float(fwhm), float(noise), _whole("number of histogram bins", n_bins, int))
+        sharpening = (float(fwhm), float(noise), _whole("number of histogram bins", n_bins))
         object.__setattr__(self, "histogram_sharpening", sharpening)
-        object.__setattr__(self, "shrink_factor", _whole("shrink_factor", self.shrink_factor, int))
-        object.__setattr__(self, "bspline_order", _whole("bspline_order", self.bspline_order, int))
+        object.__setattr__(self, "shrink_factor", _whole("shrink_factor", self.shrink_factor))
+        object.__setattr__(self, "bspline_order", _whole("bspline_order", self.bspline_order))
 
         _require(self.shrink_factor >= 1, "shrink_factor", self.shrink_factor, "at least 1")
         _require(
-            len(self.n_iterations) > 0 and self.n_iterations[0] >= 1 and min(self.n_iterations) >= 0,
+            len(self.n_iterations) > 0
+            and self.n_iterations[0] >= 1
+            and min(self.n_iterations) >= 0,
             "n_iterations",
             self.n_iterations,
             "one number per level, the first at least 1, none negative",
@@ -114,7 +117,7 @@ class N4Options:
         )
         fwhm, noise, n_bins = self.histogram_sharpening
         _require(
-            math.isfinite(fwhm) and fwhm > 0 and math.isfinite(noise) and noise > 0 and n_bins >= 2,
+            0 < fwhm < math.inf and 0 < noise < math.inf and n_bins >= 2,
             "histogram_sharpening",
             self.histogram_sharpening,
             "a positive width, a positive noise and at least 2 bins",
@@ -128,10 +131,10 @@ class N4Options:
                 _require(value in choices, item.name, value, " or ".join(choices))
 
 
-def _whole(name: str, value: Any, kind: type) -> int:
-    if isinstance(value, bool) or kind(value) != value:
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value:
         raise ValueError(f"{name} is {value!r}; expected a whole number")
-    return kind(value)
+    return int(value)
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:

@@ -31,9 +31,7 @@ class LogField(NamedTuple):
     """largest position on each axis"""
 
 
-def basis_matrices(
-    log_field: LogField, box: Sequence[tuple[int, int]]
-) -> tuple[np.ndarray, ...]:
+def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:
     """Return each axis' weights of the control points at the voxels of a box."""
     return tuple(
         bspline.basis_matrix(

@@ -8,15 +8,15 @@ knot spacing. Facts and roundings: docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core import bspline, convergence, sharpen
+from n4ax_bids.core import bspline, convergence, iterate
 from n4ax_bids.core.field import LogField, basis_matrices, divide
+from n4ax_bids.core.iterate import Grid, Matrices, Numbers
 from n4ax_bids.core.plan import Plan, plan
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
@@ -35,40 +35,6 @@ class N4Result(NamedTuple):
     """whether a level ended because that value was not above the threshold"""
     n_voxels: int
     """voxels that took part, after shrinking"""
-
-
-class _Grid(NamedTuple):
-    """What stays the same over the levels, on the shrunk grid in raster order (first axis last)."""
-
-    log_image: jax.Array
-    mask: jax.Array
-    weight: jax.Array
-    n_voxels: jax.Array
-    raster: jax.Array
-    """raster index of each mask voxel in turn, filled up with the grid's size"""
-
-
-class _State(NamedTuple):
-    """One level's loop."""
-
-    iteration: jax.Array
-    lattice: jax.Array
-    previous: jax.Array
-    """the lattice before the last iteration"""
-    bias: jax.Array
-    change: jax.Array
-    """the exact convergence statistic of the last iteration"""
-
-
-class _Numbers(NamedTuple):
-    """Options that may change without compiling again."""
-
-    max_iterations: int
-    stop_at: float
-    """the loop ends when the exact statistic is not above this"""
-    fwhm: float
-    noise: float
-    over_relaxation: float
 
 
 def n4(
@@ -154,15 +120,15 @@ def estimate(
             values.append(value)
             ended.append(most > 0 and value <= options.convergence_threshold)
         axes = [axis.image for axis in plan.axes]
-        scale = (field.lattice.shape[-1] - field.order) / (
-            plan.n_control_points[0] - field.order
+        scale = (field.lattice.shape[-1] - field.order) / (plan.n_control_points[0] - field.order)
+        first, step, clamp = (
+            tuple(v * scale for v in column) for column in zip(*axes, strict=True)
         )
-        first, step, clamp = (tuple(v * scale for v in column) for column in zip(*axes))
         log_field = LogField(np.asarray(field.lattice).T, field.order, first, step, clamp)
     return N4Result(log_field, tuple(done), tuple(values), tuple(ended), int(grid.n_voxels))
 
 
-def _grid(image, mask, weight, plan: Plan, dtype: np.dtype) -> _Grid:
+def _grid(image, mask, weight, plan: Plan, dtype: np.dtype) -> Grid:
     """Check the arrays and take the voxels that the solve sees, in raster order."""
     for name, array in (("image", image), ("mask", mask), ("weight", weight)):
         if array is not None and tuple(array.shape) != plan.shape:
@@ -190,7 +156,7 @@ def _grid(image, mask, weight, plan: Plan, dtype: np.dtype) -> _Grid:
     log_image = np.where(positive, np.log(np.where(positive, values, 1)), values)
     raster = np.full(values.size, values.size, np.int32)
     raster[: taken.size] = np.flatnonzero(inside)
-    return _Grid(
+    return Grid(
         *map(jnp.asarray, (np.where(inside, log_image, 0), inside, weights)),
         jnp.asarray(taken.size),
         jnp.asarray(raster),
@@ -203,7 +169,7 @@ def _samples(plan: Plan, array, start: tuple[int, ...], dtype: np.dtype) -> np.n
 
 def _first_field(plan: Plan, dtype: np.dtype) -> LogField:
     """A zero field on the shrunk grid at the first level, axes in raster order."""
-    first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)))
+    first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
     lattice = jnp.zeros(plan.n_control_points[::-1], dtype)
     return LogField(lattice, plan.options.bspline_order, first, step, clamp)
 
@@ -215,7 +181,7 @@ def _refined(field: LogField) -> LogField:
 
 
 def _level(
-    grid: _Grid, field: LogField, bias: jax.Array, most: int, options: N4Options
+    grid: Grid, field: LogField, bias: jax.Array, most: int, options: N4Options
 ) -> tuple[LogField, jax.Array, int, float]:
     """Run one fitting level: the field, ln b on the grid, iterations and last statistic.
 
@@ -224,128 +190,43 @@ def _level(
     """
     if most == 0:
         return field, bias, 0, float("nan")
-    dtype = field.lattice.dtype
-    shape = grid.log_image.shape
-    matrices = basis_matrices(field, [(0, n) for n in shape])
-    numerators, denominators = zip(*map(bspline.fit_matrices, matrices))
-    matrices, numerators, denominators = (
-        tuple(jnp.asarray(m, dtype) for m in group)
-        for group in (matrices, numerators, denominators)
-    )
+    matrices = _matrices(field, grid.log_image.shape)
     threshold = options.convergence_threshold
-    by_itk = options.convergence_statistic == "itk" and threshold > convergence.NO_STOP
+    can_stop = threshold > convergence.NO_STOP
+    by_itk = can_stop and options.convergence_statistic == "itk"
     fwhm, noise, n_bins = options.histogram_sharpening
-    numbers = _Numbers(
+    numbers = Numbers(
         max_iterations=most,
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,
         fwhm=fwhm,
         noise=noise,
         over_relaxation=options.over_relaxation,
     )
-    state = _State(jnp.asarray(0), field.lattice, field.lattice, bias, jnp.asarray(np.inf))
-    run = partial(
-        _run,
-        n_bins=n_bins,
-        can_stop=threshold > convergence.NO_STOP,
-        skip_rising=options.itk_version == "5",
-    )
+    skip_rising = options.itk_version == "5"
+    state = iterate.start(field.lattice, bias)
     while True:
-        state, change = run(grid, state, matrices, numerators, denominators, numbers)
+        state, change = iterate.run(
+            grid,
+            state,
+            matrices,
+            numbers,
+            n_bins=n_bins,
+            can_stop=can_stop,
+            skip_rising=skip_rising,
+        )
         value, n = float(change), int(state.iteration)
         if by_itk and value <= numbers.stop_at:
-            value = convergence.itk(_last_difference(grid, state, matrices))
+            difference = np.asarray(iterate.last_difference(state, matrices))
+            value = convergence.itk(difference[np.asarray(grid.mask)].astype(np.float32))
             if n < most and value > threshold:
                 continue
         return field._replace(lattice=state.lattice), state.bias, n, value
 
 
-@partial(jax.jit, static_argnames=("n_bins", "can_stop", "skip_rising"))
-def _run(
-    grid, state, matrices, numerators, denominators, numbers, *, n_bins, can_stop, skip_rising
-):
-    """Iterate until the last iteration or until the exact statistic is not above `stop_at`."""
-    weight_sum = bspline.contract(grid.weight, denominators)
-
-    def goes_on(state):
-        return (state.iteration < numbers.max_iterations) & (state.change > numbers.stop_at)
-
-    def iterate(state):
-        view = grid.log_image - state.bias
-        residual = _residual(grid, view, numbers, n_bins, skip_rising)
-        update = bspline.fit(grid.weight * residual, weight_sum, numerators)
-        lattice = state.lattice + update * numbers.over_relaxation
-        bias = bspline.expand(lattice, matrices)
-        change = state.change
-        if can_stop:
-            change = convergence.exact(state.bias - bias, grid.mask, grid.n_voxels)
-        return _State(state.iteration + 1, lattice, state.lattice, bias, change)
-
-    state = jax.lax.while_loop(goes_on, iterate, state._replace(change=jnp.asarray(np.inf)))
-    difference = bspline.expand(state.previous, matrices) - state.bias
-    return state, convergence.exact(difference, grid.mask, grid.n_voxels)
-
-
-def _residual(grid: _Grid, view: jax.Array, numbers: _Numbers, n_bins: int, skip_rising: bool):
-    """What the sharpening takes away from each voxel: v - E(u|v); 0 outside the mask."""
-    infinity = jnp.asarray(np.inf, view.dtype)
-    v_max = jnp.where(grid.mask, view, -infinity).max()
-    v_min = jnp.where(grid.mask, view, infinity).min()
-    if skip_rising:
-        v_min = _minimum_after_rise(grid, view, v_min)
-    width = (v_max - v_min).astype(jnp.float64)
-    slope = (width / (n_bins - 1)).astype(view.dtype)
-    flat = slope <= 0
-    slope = jnp.where(flat, 1, slope)
-    bins, offset = sharpen.bin_position(view, v_min, slope)
-    counts = sharpen.histogram(bins, offset, grid.mask, n_bins)
-    expected = sharpen.sharpening_map(
-        counts, v_min, slope, fwhm=numbers.fwhm, noise=numbers.noise
-    )
-    residual = view - sharpen.sharpened(bins, offset, expected)
-    return jnp.where(grid.mask & ~flat, residual, 0)
-
-
-def _minimum_after_rise(grid: _Grid, view: jax.Array, v_min: jax.Array) -> jax.Array:
-    """The minimum as ITK 5 finds it: values of a rising run at the very start never count.
-
-    Its scan asks "new maximum?" and only else "new minimum?" (n4-reference §4.1).
-    """
-    block = min(256, view.size)
-    values = view.ravel()
-
-    def next_in_order(start):
-        places = jnp.clip(start + jnp.arange(block + 1), 0, view.size - 1)
-        return values.at[grid.raster[places]].get(mode="clip")
-
-    def rises(start):
-        here = next_in_order(start)
-        return jnp.where(here[1:] > here[:-1], 0, 1).argmax(), (here[1:] > here[:-1]).all()
-
-    def look(carry):
-        start, _, _ = carry
-        length, whole = rises(start)
-        step = jnp.where(whole, block, length)
-        return start + step, whole, (start + step + 1).astype(jnp.int64)
-
-    def more(carry):
-        start, whole, _ = carry
-        return whole & (start + 1 < grid.n_voxels)
-
-    start = jnp.zeros((), jnp.int64)
-    _, _, after = jax.lax.while_loop(more, look, (start, jnp.asarray(True), start))
-    first = grid.raster[jnp.minimum(after, view.size - 1)]
-    place = jax.lax.broadcasted_iota(jnp.int32, (view.size,), 0).reshape(view.shape)
-    infinity = jnp.asarray(np.inf, view.dtype)
-    later = jnp.where(grid.mask & (place >= first), view, infinity).min()
-    return jnp.where((after < grid.n_voxels) & jnp.isfinite(later), later, v_min)
-
-
-@jax.jit
-def _difference(state, matrices):
-    return bspline.expand(state.previous, matrices) - state.bias
-
-
-def _last_difference(grid: _Grid, state: _State, matrices) -> np.ndarray:
-    """ln b before minus after the last iteration, of the mask's voxels in raster order."""
-    difference = np.asarray(_difference(state, matrices))
-    return difference[np.asarray(grid.mask)].astype(np.float32)
+def _matrices(field: LogField, shape: tuple[int, ...]) -> Matrices:
+    """Make the field's matrices on the host and round them to the solve's precision."""
+    values = basis_matrices(field, [(0, n) for n in shape])
+    factors = [bspline.fit_matrices(matrix) for matrix in values]
+    groups = (values, *zip(*factors, strict=True))
+    dtype = field.lattice.dtype
+    return Matrices(*(tuple(jnp.asarray(m, dtype) for m in group) for group in groups))

@@ -44,9 +44,7 @@ def bin_position(
     return floor.astype(jnp.int32), position - floor
 
 
-def histogram(
-    bins: jax.Array, offset: jax.Array, mask: jax.Array, n_bins: int
-) -> jax.Array:
+def histogram(bins: jax.Array, offset: jax.Array, mask: jax.Array, n_bins: int) -> jax.Array:
     """Share each value between its two nearest bins (triangular Parzen window).
 
     Counts and offsets are added as integers packed in one word: exact, and the same in whatever
@@ -138,9 +136,7 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
     return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
-def sharpened(
-    bins: jax.Array, offset: jax.Array, expected: jax.Array
-) -> jax.Array:
+def sharpened(bins: jax.Array, offset: jax.Array, expected: jax.Array) -> jax.Array:
     """Look up the expected true log intensity of every voxel, linear between bins.
 
     Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).

@@ -77,9 +77,7 @@ def test_separable_fit_equals_plain_lee_fit(order):
     residual = rng.normal(size=shape).astype(np.float32)
     weight = (rng.uniform(size=shape) * (rng.uniform(size=shape) > 0.4)).astype(np.float32)
     factors = [bspline.fit_matrices(m) for m in matrices]
-    numerators, denominators = (
-        [f[which].astype(np.float32) for f in factors] for which in (0, 1)
-    )
+    numerators, denominators = ([f[which].astype(np.float32) for f in factors] for which in (0, 1))
     fitted = bspline.fit(weight * residual, bspline.contract(weight, denominators), numerators)
     np.testing.assert_allclose(fitted, plain_lee_fit(residual, weight, matrices), atol=1e-5)
 
@@ -90,9 +88,7 @@ def test_control_point_out_of_reach_is_zero():
     weight = np.zeros((30, 30), np.float32)
     weight[:10, :10] = 1
     factors = [bspline.fit_matrices(m) for m in matrices]
-    numerators, denominators = (
-        [f[which].astype(np.float32) for f in factors] for which in (0, 1)
-    )
+    numerators, denominators = ([f[which].astype(np.float32) for f in factors] for which in (0, 1))
     weight_sum = np.asarray(bspline.contract(weight, denominators))
     fitted = np.asarray(bspline.fit(weight, weight_sum, numerators))
     assert (weight_sum == 0).any()

@@ -139,9 +139,7 @@ def test_refine_false_keeps_one_mesh(head):
     result = estimate(head.image, head.mask, plan=plan(options, head.image.shape))
     one = N4Options(n_iterations=(8,))
     longer = estimate(head.image, head.mask, plan=plan(one, head.image.shape))
-    np.testing.assert_allclose(
-        result.log_field.lattice, longer.log_field.lattice, atol=2e-6
-    )
+    np.testing.assert_allclose(result.log_field.lattice, longer.log_field.lattice, atol=2e-6)
 
 
 def test_over_relaxation_goes_the_same_way_faster(head):

@@ -20,9 +20,7 @@ def test_sample_takes_every_nth_voxel_inside_the_image():
     image = np.arange(31 * 20).reshape(31, 20)
     solved = plan(N4Options(shrink_factor=3), image.shape, (1, 1))
     assert solved.image_start == (2, 2)
-    np.testing.assert_array_equal(
-        solved.sample(image, solved.image_start), image[2:30:3, 2:18:3]
-    )
+    np.testing.assert_array_equal(solved.sample(image, solved.image_start), image[2:30:3, 2:18:3])
 
 
 def test_spline_distance_pads_to_whole_spans():
@@ -40,9 +38,7 @@ def test_samples_in_the_padding_are_left_out_and_keep_their_places():
     solved = plan(options, (51, 51), (1.0, 1.0), image_start=(-5, -3))
     image = np.arange(51 * 51).reshape(51, 51)
     # -5, -1, 3, ... 47 and -3, 1, ... 49; the padded grid has 61 // 4 = 15 samples
-    np.testing.assert_array_equal(
-        solved.sample(image, solved.image_start), image[3:51:4, 1:51:4]
-    )
+    np.testing.assert_array_equal(solved.sample(image, solved.image_start), image[3:51:4, 1:51:4])
     assert solved.axes[0].sample[0] == pytest.approx(2 * 3 / 14)
     assert solved.axes[1].sample[0] == pytest.approx(1 * 3 / 14)
 

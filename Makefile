@@ -1,0 +1,52 @@
+# One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv.
+# For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
+PYTHON ?= python3
+JAX ?= cpu
+DIR ?= demo
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+.PHONY: help demo test lint format bench validate
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo      simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
+	@echo "make test      the tests; ARGS='-k n4 -x' goes to pytest"
+	@echo "make lint      ruff: style and format"
+	@echo "make format    let ruff put both right"
+	@echo "make bench     time beside ITK and ANTs"
+	@echo "make validate  compare numbers with ITK and ANTs"
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/demo.py $(DIR)
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+validate: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.parity
+
+# One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
+$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (a minute or two the first time)"
+	@$(PIP) install --editable '.[$(JAX),$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python %d.%d is too old; say make PYTHON=... with 3.11 or newer" % v[:2])'
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,45 @@
+"""Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
+
+The names below are loaded when they are first asked for: importing this package imports neither
+jax nor nipype. `correct` is the module whose function `correct` handles one image file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from n4ax_bids import correct
+    from n4ax_bids.core.n4 import n4
+    from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.options import N4Options, preset
+
+__all__ = ["N4Options", "correct", "n4", "otsu_mask", "preset"]
+
+_HOMES = {
+    "N4Options": "n4ax_bids.options",
+    "n4": "n4ax_bids.core.n4",
+    "otsu_mask": "n4ax_bids.core.threshold",
+    "preset": "n4ax_bids.options",
+}
+
+try:
+    __version__ = version("n4ax-bids")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "correct":
+        return importlib.import_module("n4ax_bids.correct")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,10 @@
+"""`python -m n4ax_bids` is the command `n4ax-bids`."""
+
+from __future__ import annotations
+
+import sys
+
+from n4ax_bids.app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

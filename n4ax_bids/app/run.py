@@ -1,0 +1,242 @@
+"""The jobs through the node, one after another; the log; the exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app import dataset, derivatives
+from n4ax_bids.app.dataset import Job
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.options import N4Options
+
+log = logging.getLogger("n4ax_bids")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the person at the command line asked for; paths are absolute."""
+
+    bids_dir: Path
+    output_dir: Path
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    mask: str = "otsu"
+    options: N4Options = N4Options()
+    device: str = "auto"
+    work_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended; `error` is None when its outputs are in place."""
+
+    job: Job
+    seconds: float
+    correction: Mapping[str, Any] | None = None
+    error: Exception | None = None
+    crash_file: Path | None = None
+
+
+def run(request: Request) -> Status:
+    """Correct every image that the request selects.
+
+    Raises
+    ------
+    Refusal
+        If the run cannot begin. An image that fails is logged and does not end the run.
+    """
+    raw = dataset.read_description(request.bids_dir)
+    check_places(request)
+    selection = dataset.select(
+        request.bids_dir,
+        request.output_dir,
+        participants=request.participants,
+        sessions=request.sessions,
+    )
+    for name, reason in selection.skipped:
+        log.info("skipped %s: %s", name, reason)
+    _announce_device(request.device)
+    with _work_folder(request) as work:
+        try:
+            derivatives.write_dataset_files(request.bids_dir, request.output_dir, raw)
+        except OSError as error:
+            raise _cannot_write(request.output_dir, error) from error
+        # A pool's `map` can stand here: a job shares nothing but the current folder.
+        outcomes = map(partial(attempt, request=request, work=work), selection.jobs)
+        return _follow(outcomes, len(selection.jobs))
+
+
+def attempt(job: Job, *, request: Request, work: Path) -> Outcome:
+    """Run one job; an error becomes part of the outcome and a crash file.
+
+    Parameters
+    ----------
+    job : the image
+    request : the run it belongs to
+    work : the folder that all jobs share; nipype changes directory for the whole process
+    """
+    start = time.perf_counter()
+    crash_file = request.output_dir / "logs" / f"crash-{job.name}.txt"
+    private = Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=work))
+    try:
+        correction = correct(job, request=request, work=work, private=private)
+    except Exception as error:
+        text = f"n4ax_bids {derivatives.__version__}\n{job.source}\n\n{traceback.format_exc()}"
+        written = _write_crash_file(crash_file, text)
+        return Outcome(job, time.perf_counter() - start, error=error, crash_file=written)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+    crash_file.unlink(missing_ok=True)  # an earlier run's
+    return Outcome(job, time.perf_counter() - start, correction)
+
+
+def correct(job: Job, *, request: Request, work: Path, private: Path) -> Mapping[str, Any]:
+    """Correct one image and put its outputs in place; return the node's record."""
+    from n4ax_bids.interfaces import N4BiasFieldCorrection
+    from n4ax_bids.interfaces.spec import node_inputs
+
+    metadata = dataset.read_metadata(job)
+    inputs = node_inputs(request.options)
+    # No rescaling, so that corrected × field = input.
+    inputs["args"] = f"-r 0 {inputs.get('args', '')}".strip()
+    if request.mask != "none":
+        inputs["auto_mask"] = request.mask
+    node = N4BiasFieldCorrection(
+        input_image=str(job.source),
+        output_image=str(private / "corrected.nii.gz"),
+        bias_image=str(private / "field.nii.gz"),
+        device=request.device,
+        **inputs,
+    )
+    made = node.run(cwd=str(work)).outputs
+
+    contents = derivatives.sidecars(job, metadata, made.correction, request.options)
+    files = []
+    for number, (path, content) in enumerate(contents.items()):
+        written = private / f"{number}.json"
+        written.write_text(derivatives.encode(content), encoding="utf-8")
+        files.append((written, path))
+    # The corrected image comes last: where it is, everything is.
+    outputs = job.outputs
+    files.append((Path(made.lattice_image), outputs.lattice))
+    files.append((Path(made.bias_image), outputs.field))
+    files.append((Path(made.output_image), outputs.corrected))
+    derivatives.publish(files)
+    return made.correction
+
+
+def check_places(request: Request) -> None:
+    """Refuse an output or work folder that would spoil a dataset.
+
+    Raises
+    ------
+    Refusal
+        With one line that says which folder is in the way and where to put it.
+    """
+    raw, out = request.bids_dir.resolve(), request.output_dir.resolve()
+    if out == raw:
+        raise Refusal(Status.USAGE, f"{out}: the output folder is the input dataset itself")
+    if raw in out.parents and raw / "derivatives" not in out.parents:
+        raise Refusal(
+            Status.USAGE,
+            f"{out}: the output folder lies inside the input dataset; expected a place outside "
+            f"it or {raw / 'derivatives' / derivatives.NAME}",
+        )
+    if out in raw.parents and out / "sourcedata" not in (raw, *raw.parents):
+        raise Refusal(Status.USAGE, f"{out}: the output folder contains the input dataset {raw}")
+    work = request.work_dir.resolve() if request.work_dir else out
+    if (work == raw or raw in work.parents) and out not in (work, *work.parents):
+        raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
+    _check_description(out / "dataset_description.json")
+
+
+def _check_description(path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        made_by = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        made_by = None
+    if made_by != derivatives.NAME:
+        raise Refusal(
+            Status.USAGE,
+            f"{path.parent}: the output folder holds another dataset, made by "
+            f"{made_by or 'an unknown program'}; expected an empty folder or our own",
+        )
+
+
+def _announce_device(name: str) -> None:
+    from n4ax_bids import device
+
+    try:
+        chosen = device.resolve(name)
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
+    log.info("device: %s", device.describe(chosen))
+
+
+@contextmanager
+def _work_folder(request: Request) -> Iterator[Path]:
+    """Make a private folder, on the output's file system unless a place for it was given."""
+    parent = request.work_dir or request.output_dir
+    try:
+        request.output_dir.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".n4ax_bids-", dir=parent))
+    except OSError as error:
+        raise _cannot_write(parent, error) from error
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> Refusal:
+    return Refusal(Status.CANNOT_WRITE, f"{path}: cannot write here: {error.strerror or error}")
+
+
+def _write_crash_file(path: Path, text: str) -> Path | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        derivatives.write_text(path, text)
+    except OSError as error:
+        log.warning("%s: cannot write the crash file: %s", path, error)
+        return None
+    return path
+
+
+def _follow(outcomes: Iterator[Outcome], n_jobs: int) -> Status:
+    """Log each outcome as it comes and return the exit status."""
+    failed = 0
+    for number, outcome in enumerate(outcomes, start=1):
+        head = f"[{number}/{n_jobs}] {outcome.job.name}"
+        if outcome.error is None:
+            for note in outcome.correction.get("notes", ()):
+                log.warning("%s: %s", head, note)
+            log.info("%s: corrected in %.1f s", head, outcome.seconds)
+            log.debug("%s: %s", head, outcome.correction)
+        else:
+            failed += 1
+            where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
+            log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
+    log.info("%d of %d images corrected, %d failed", n_jobs - failed, n_jobs, failed)
+    return Status.SOME_FAILED if failed else Status.OK
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks; its type where that tells more."""
+    message = " ".join(str(error).split())
+    if message and isinstance(error, ValueError | OSError):
+        return message
+    return f"{type(error).__name__}: {message}".rstrip(": ")

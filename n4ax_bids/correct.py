@@ -1,0 +1,285 @@
+"""Correct one image file: load, mask, estimate, divide, save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from n4ax_bids import device as devices
+from n4ax_bids.core.field import LogField, divide
+from n4ax_bids.core.n4 import N4Result, estimate
+from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.io import geometry, lattice, volume
+from n4ax_bids.io.atomic import replacing, require_writable
+from n4ax_bids.io.volume import Volume
+from n4ax_bids.options import N4Options
+from n4ax_bids.region import Region
+from n4ax_bids.region import region as find_region
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was done to an image."""
+
+    output_image: Path
+    bias_image: Path | None
+    lattice_image: Path | None
+    mask: str
+    """"none", "otsu" or the mask's path"""
+    n_voxels_mask: int
+    """voxels inside the mask and of positive weight, full grid"""
+    n_voxels_used: int
+    """those of the shrunk grid that the estimate saw"""
+    non_positive: int
+    """voxels inside the mask with an intensity <= 0; they enter the estimate without logarithm"""
+    device: str
+    n_iterations: tuple[int, ...]
+    convergence: tuple[float, ...]
+    converged: tuple[bool, ...]
+    shrink_factors: tuple[int, ...]
+    shrink_start: tuple[int, ...]
+    """first sample on each axis; negative in the padding of a spline distance"""
+    n_control_points: tuple[int, ...]
+    """of the first level"""
+    lattice: dict[str, int | tuple[float, ...]]
+    """order, first, step and clamp of the log field, and the shape of the image"""
+    rescaled: bool
+    rescale_slope: float
+    rescale_intercept: float
+    """u = slope·v/b + intercept where the mask is 1; 1 and 0 without rescaling"""
+    field_min: float
+    field_max: float
+    field_cv: float
+    """coefficient of variation of b; like its range, inside the mask"""
+    notes: tuple[str, ...]
+    """what a person should know about the inputs"""
+
+
+class _Outputs(NamedTuple):
+    output_image: Path
+    bias_image: Path | None
+    lattice_image: Path | None
+
+
+def correct(
+    input_image: str | Path,
+    output_image: str | Path,
+    *,
+    bias_image: str | Path | None = None,
+    lattice_image: str | Path | None = None,
+    mask_image: str | Path | None = None,
+    auto_mask: Literal["otsu"] | None = None,
+    weight_image: str | Path | None = None,
+    options: N4Options | None = None,
+    rescale_intensities: bool = True,
+    output_dtype: Literal["float32", "source"] = "float32",
+    device: str = "auto",
+    dimension: int | None = None,
+) -> Correction:
+    """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
+
+    Without a mask every voxel counts. With a mask *file* only its non-zero voxels are corrected
+    (the others keep their values) and, where it is 1, rescaled to the range that the image had
+    inside it. With `auto_mask` the mask serves the estimate only: corrected × field = input
+    everywhere. The outputs appear together, once everything else has gone well.
+
+    Parameters
+    ----------
+    input_image, mask_image, weight_image : NIfTI files on the same grid
+    output_image, bias_image, lattice_image : .nii or .nii.gz; the folders must exist
+    auto_mask : "otsu" for the voxels above Otsu's threshold
+    weight_image : confidence; voxels with a weight <= 0 take no part
+    options : N4Options, the ANTs program's defaults where not given
+    rescale_intensities : ANTs' option -r; acts with a mask file only
+    output_dtype : type of the corrected voxels in the file, or "source" for the input's own
+    device : "auto", "cpu", "gpu" or "gpu:N"
+    dimension : 2 or 3 if the image must have so many axes
+
+    Raises
+    ------
+    OSError, ValueError
+        If an input, an option or the device does not fit; one line that names the file. No file
+        has been written then.
+    """
+    options = options or N4Options()
+    if output_dtype not in ("float32", "source"):
+        raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
+    outputs = _outputs(output_image, bias_image, lattice_image)
+    where = devices.resolve(device)
+    image = _load_image(input_image, dimension)
+    region = find_region(
+        image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
+    )
+    with _naming(image.path):
+        solve = _plan(image, region, options)
+        with devices.use(where):
+            result, corrected, bias = _solve(image, region, solve)
+
+    slope, intercept = 1.0, 0.0
+    if region.mask_values is not None:
+        corrected = _restored(corrected, image.data, region.mask_values)
+        if rescale_intensities:
+            corrected, slope, intercept = _rescaled(corrected, image.data, region.mask_values)
+    _save(outputs, image, corrected, bias, result.log_field, output_dtype)
+    return Correction(
+        *outputs,
+        mask=region.name,
+        n_voxels_used=result.n_voxels,
+        device=devices.describe(where),
+        n_iterations=tuple(result.n_iterations),
+        convergence=tuple(float(value) for value in result.convergence),
+        converged=tuple(bool(value) for value in result.converged),
+        shrink_factors=solve.shrink_factors,
+        shrink_start=solve.image_start,
+        n_control_points=solve.n_control_points,
+        lattice=_parametrisation(result.log_field, image.data.shape),
+        rescaled=region.mask_values is not None and rescale_intensities,
+        rescale_slope=slope,
+        rescale_intercept=intercept,
+        notes=region.notes,
+        **_statistics(image.data, bias, region.inside),
+    )
+
+
+def _outputs(*paths: str | Path | None) -> _Outputs:
+    """Check names and folders before any work is done."""
+    given = [Path(path).absolute() for path in paths if path is not None]
+    if len(set(given)) < len(given):
+        raise ValueError(f"{given[0]}: two outputs have this name; expected different ones")
+    for path in given:
+        volume.require_name(path)
+        require_writable(path)
+    return _Outputs(*(None if path is None else Path(path).absolute() for path in paths))
+
+
+def _load_image(path: str | Path, dimension: int | None) -> Volume:
+    image = volume.load(path)
+    n_axes, shape = image.data.ndim, image.data.shape
+    if dimension not in (None, 2, 3):
+        raise ValueError(f"{path}: dimension is {dimension}; expected 2 or 3")
+    if dimension not in (None, n_axes):
+        raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
+    if image.data.min() == image.data.max():
+        raise ValueError(
+            f"{path}: constant image, every voxel is {image.data.flat[0]:g}; expected contrast"
+        )
+    return image
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the image's name before what the array functions, which know none, object to."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
+    """Sizes and positions for this image; geometry and sample phases as ITK has them.
+
+    Each file is shrunk by its own header, as ANTs does.
+    """
+    shape = image.data.shape
+    place = geometry.read_geometry(image.path, len(shape))
+    pads = padding(options, shape, place.spacing)
+    padded = [n + sum(pad) for n, pad in zip(shape, pads, strict=True)]
+    factors = shrink_factors(options, shape, place.spacing)
+
+    def start(path: Path | None) -> tuple[int, ...] | None:
+        lower = [pad[0] for pad in pads]
+        return path and geometry.itk_shrink_start(path, padded, factors, lower)
+
+    return plan(
+        options,
+        shape,
+        place.spacing,
+        image_start=start(image.path),
+        mask_start=start(region.mask_header),
+        weight_start=start(region.weight_header),
+    )
+
+
+def _solve(image: Volume, region: Region, solve: Plan) -> tuple[N4Result, np.ndarray, np.ndarray]:
+    """Return the answer, the image divided by the field, and the field, on the host."""
+    result = estimate(image.data, region.mask, region.weight, plan=solve)
+    corrected, log_bias = divide(image.data, result.log_field)
+    return result, np.asarray(corrected), np.exp(np.asarray(log_bias))
+
+
+def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Give voxels outside the mask their input value back; ITK takes up to 1.2e-8 as 0."""
+    tiny = np.float32(0.1) * np.finfo(np.float32).eps
+    return np.where(np.abs(mask) <= tiny, image, corrected)
+
+
+def _rescaled(
+    corrected: np.ndarray, image: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, float, float]:
+    """Map the range inside the mask (not 0) onto the image's there, where the mask is 1.
+
+    u' = max v - s·(max u - u),  s = (max v - min v) / (max u - min u), in float32 as ANTs; values
+    within 4 units in the last place of 1 count as 1 (itk::Math::FloatAlmostEqual). Returns u',
+    s and the intercept.
+    """
+    inside = mask != 0
+    before, after = image[inside], corrected[inside]
+    v_max, u_max = before.max(), after.max()
+    slope = (v_max - before.min()) / (u_max - after.min())
+    one = int(np.float32(1).view(np.int32))
+    bits = np.asarray(mask, np.float32).view(np.int32)
+    remapped = v_max - slope * (u_max - corrected)
+    return (
+        np.where((bits >= one - 4) & (bits <= one + 4), remapped, corrected),
+        float(slope),
+        float(v_max) - float(slope) * float(u_max),
+    )
+
+
+def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
+    """Return the numbers that give a lattice its place on the image."""
+    floats = {
+        name: tuple(map(float, getattr(log_field, name))) for name in ("first", "step", "clamp")
+    }
+    return {"order": int(log_field.order), **floats, "shape": tuple(shape)}
+
+
+def _statistics(
+    image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
+) -> dict[str, int | float]:
+    values, field = (image, bias) if inside is None else (image[inside], bias[inside])
+    return {
+        "n_voxels_mask": int(values.size),
+        "non_positive": int(np.count_nonzero(values <= 0)),
+        "field_min": float(field.min()),
+        "field_max": float(field.max()),
+        "field_cv": float(field.std(dtype=np.float64) / field.mean(dtype=np.float64)),
+    }
+
+
+def _save(
+    outputs: _Outputs,
+    image: Volume,
+    corrected: np.ndarray,
+    bias: np.ndarray,
+    log_field: LogField,
+    dtype: str,
+) -> None:
+    """Write all outputs under hidden names, then rename them, the corrected image last."""
+    with ExitStack() as stack:
+        parts = _Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
+        volume.write(parts.output_image, corrected, image, dtype=dtype)
+        if parts.bias_image:
+            volume.write(parts.bias_image, bias, image)
+        if parts.lattice_image:
+            lattice.write_lattice(
+                parts.lattice_image,
+                np.asarray(log_field.lattice),
+                affine=image.affine,
+                **_parametrisation(log_field, image.data.shape),
+            )

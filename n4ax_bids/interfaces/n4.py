@@ -1,0 +1,203 @@
+"""N4 as a nipype interface, in the place of nipype's own for the ANTs program."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from nipype import logging
+from nipype.interfaces.ants.segmentation import (
+    N4BiasFieldCorrectionInputSpec as AntsInputSpec,
+)
+from nipype.interfaces.ants.segmentation import (
+    N4BiasFieldCorrectionOutputSpec as AntsOutputSpec,
+)
+from nipype.interfaces.base import File, SimpleInterface, isdefined, traits
+from nipype.utils.filemanip import fname_presuffix, split_filename
+from nipype.utils.gpu_count import gpu_count
+
+from n4ax_bids import ants
+from n4ax_bids.interfaces.spec import add_option_traits, read_options
+from n4ax_bids.options import N4Options
+
+_log = logging.getLogger("nipype.interface")
+
+TRAITS_OF_FLAG = {
+    "bspline-fitting": ("bspline_fitting_distance", "bspline_order", "n_control_points"),
+    "convergence": ("n_iterations", "convergence_threshold"),
+    "shrink-factor": ("shrink_factor",),
+    "histogram-sharpening": ("histogram_sharpening",),
+}
+"""What nipype writes as one flag of the program; the words of `args` come before it there."""
+
+
+class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
+    """nipype's traits, and our own; an undefined one is the ANTs program's default."""
+
+    # nipype's has min_ver, a version of ANTs; ours has none.
+    rescale_intensities = traits.Bool(
+        False,
+        usedefault=True,
+        argstr="-r",
+        desc="no effect, as in nipype: ANTs rescales wherever there is a mask_image, unless args "
+        "has '-r 0'",
+    )
+    use_gpu = traits.Bool(
+        False,
+        usedefault=True,
+        nohash=True,
+        desc="take a place in nipype's GPU queue; default: whether nipype sees a GPU",
+    )
+    device = traits.Str(
+        nohash=True,
+        desc="auto, cpu, gpu or gpu:N; default: auto, or cpu where use_gpu was set to False",
+    )
+    auto_mask = traits.Enum(
+        "otsu",
+        desc="estimate the field inside this mask, correct the whole image; default: every voxel",
+    )
+
+
+add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
+
+
+class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
+    """nipype's outputs, and our own."""
+
+    lattice_image = File(exists=True, desc="Estimated log bias as its control points")
+    correction = traits.Dict(desc="what was done: fields of n4ax_bids.correct.Correction")
+
+
+class N4BiasFieldCorrection(SimpleInterface):
+    """Bias field correction with the numbers of ANTs' N4BiasFieldCorrection.
+
+    Takes the place of `nipype.interfaces.ants.N4BiasFieldCorrection`: the same inputs, outputs
+    and file names. `num_threads` and `environ` are accepted and have no effect.
+
+    Examples
+    --------
+    >>> from n4ax_bids.interfaces import N4BiasFieldCorrection
+    >>> n4 = N4BiasFieldCorrection(input_image="T1w.nii.gz", save_bias=True)
+    >>> n4.inputs.n_iterations = [50, 50, 30, 20]
+    >>> n4.run()  # doctest: +SKIP
+    """
+
+    input_spec = N4BiasFieldCorrectionInputSpec
+    output_spec = N4BiasFieldCorrectionOutputSpec
+
+    def __init__(self, from_file=None, resource_monitor=None, **inputs):
+        super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
+        if from_file is None and "use_gpu" not in inputs:
+            self._follow_device()
+        self.inputs.on_trait_change(self._follow_device, "device")
+
+    def _follow_device(self) -> None:
+        self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
+
+    def _run_interface(self, runtime):
+        # Worker processes share the GPU; by default the first one would take most of its memory.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from n4ax_bids.correct import correct
+
+        inputs, cwd = self.inputs, Path(runtime.cwd)
+        words, options = self._settings()
+        result = correct(
+            cwd / inputs.input_image,
+            mask_image=_path(cwd, inputs.mask_image),
+            weight_image=_path(cwd, inputs.weight_image),
+            auto_mask=inputs.auto_mask if isdefined(inputs.auto_mask) else None,
+            options=options,
+            rescale_intensities=words.get("rescale_intensities", True),
+            output_dtype="source" if inputs.copy_header else "float32",
+            device=self._device(),
+            dimension=self._dimension(),
+            **self._output_paths(cwd),
+        )
+        if words.get("verbose"):
+            for level in zip(result.n_iterations, result.convergence, strict=True):
+                _log.info("N4: %d iterations, convergence value %g", *level)
+        for name in ("output_image", "bias_image", "lattice_image"):
+            if getattr(result, name) is not None:
+                self._results[name] = str(getattr(result, name))
+        self._results["correction"] = _plain(dataclasses.asdict(result))
+        return runtime
+
+    def _settings(self) -> tuple[dict[str, Any], N4Options]:
+        """What `args` say, and the options that come of them and of the traits."""
+        try:
+            words = self._words()
+            return words, read_options(self.inputs, N4Options, words)
+        except ValueError as error:
+            raise ValueError(f"{self.inputs.input_image}: {error}") from error
+
+    def _words(self) -> dict[str, Any]:
+        """Settings from `args`; a flag that traits give as well counts there only, as in ANTs."""
+        args = self.inputs.args
+        settings: dict[str, Any] = {}
+        for flag, values in ants.parse(args if isdefined(args) else "").items():
+            traits_of_it = TRAITS_OF_FLAG.get(flag, ())
+            if not any(isdefined(getattr(self.inputs, name)) for name in traits_of_it):
+                settings.update(values)
+        return settings
+
+    def _device(self) -> str:
+        if isdefined(self.inputs.device):
+            return self.inputs.device
+        return "cpu" if n_gpus() > 0 and not self.inputs.use_gpu else "auto"
+
+    def _dimension(self) -> int:
+        if self.inputs.dimension == 4:
+            raise ValueError(
+                f"{self.inputs.input_image}: dimension is 4; expected 2 or 3 (split the series; "
+                "correct its mean, or each volume in a MapNode)"
+            )
+        return self.inputs.dimension
+
+    def _output_paths(self, cwd: Path) -> dict[str, Path | None]:
+        """Name the outputs as nipype does for the ANTs program."""
+        inputs = self.inputs
+        source = os.path.basename(inputs.input_image)
+        _, base, extension = split_filename(source)
+        output = inputs.output_image
+        if not isdefined(output) or "%s" in output:
+            template = output if isdefined(output) else inputs.trait("output_image").name_template
+            output = template % base
+            if not split_filename(output)[2]:
+                output += extension
+        bias = None
+        if isdefined(inputs.bias_image):
+            bias = cwd / inputs.bias_image
+        elif inputs.save_bias:
+            bias = cwd / fname_presuffix(source, suffix="_bias")
+        return {
+            "output_image": cwd / output,
+            "bias_image": bias,
+            "lattice_image": cwd / f"{base}_lattice.nii.gz",
+        }
+
+
+@functools.cache
+def n_gpus() -> int:
+    """Return how many GPUs nipype sees; asked once, it starts a program."""
+    return gpu_count()
+
+
+def _path(cwd: Path, value: Any) -> Path | None:
+    return cwd / value if isdefined(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """Turn a record into what JSON can hold: no paths, tuples or NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,125 @@
+"""Where a file's voxels lie, as ITK reads it, and which of them ITK keeps when it shrinks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nb
+import numpy as np
+import SimpleITK as sitk
+
+
+class Geometry(NamedTuple):
+    """Spacing, origin and direction of an image, in ITK's convention (LPS+)."""
+
+    spacing: tuple[float, ...]
+    """mm; float32 of the header widened to float64"""
+    origin: tuple[float, ...]
+    """mm"""
+    direction: tuple[float, ...]
+    """direction cosines, row by row"""
+
+
+def read_geometry(path: str | Path, n_axes: int) -> Geometry:
+    """Return the geometry of a file's first 2 or 3 axes as ITK reads it.
+
+    ITK refuses some headers (an s-form with shear and no q-form): there the geometry is derived
+    from nibabel's affine.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return _from_header(path, n_axes)
+    n = reader.GetDimension()
+    if n < n_axes:
+        return _from_header(path, n_axes)
+    direction = np.reshape(reader.GetDirection(), (n, n))[:n_axes, :n_axes]
+    return _geometry(reader.GetSpacing()[:n_axes], reader.GetOrigin()[:n_axes], direction)
+
+
+def _from_header(path: str | Path, n_axes: int) -> Geometry:
+    header = nb.load(path).header
+    spacing = np.abs(header["pixdim"][1 : n_axes + 1].astype(np.float64))
+    spacing[(spacing == 0) | ~np.isfinite(spacing)] = 1
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ header.get_best_affine()
+    columns = affine[:n_axes, :n_axes]
+    lengths = np.linalg.norm(columns, axis=0)
+    direction = columns / np.where(lengths > 0, lengths, 1)
+    return _geometry(spacing, affine[:n_axes, 3], direction)
+
+
+def _geometry(
+    spacing: Sequence[float], origin: Sequence[float], direction: np.ndarray
+) -> Geometry:
+    if not np.isfinite(direction).all() or abs(np.linalg.det(direction)) < 1e-12:
+        direction = np.eye(len(spacing))  # as ITK does when it drops axes
+    return Geometry(
+        tuple(float(v) for v in spacing),
+        tuple(float(v) for v in origin),
+        tuple(float(v) for v in direction.ravel()),
+    )
+
+
+def itk_shrink_start(
+    path: str | Path, shape: Sequence[int], factors: Sequence[int], lower: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the first voxel that ITK's ShrinkImageFilter takes from this file.
+
+    Parameters
+    ----------
+    path : NIfTI file
+    shape : voxels per axis, padding included
+    factors : shrink factor per axis
+    lower : voxels of padding before voxel 0, per axis
+
+    Returns
+    -------
+    tuple of int, index in the image without padding; negative: in the padding. The samples are
+    first + factor·k, k >= 0; those outside the image are padding.
+    """
+    return shrink_start(read_geometry(path, len(shape)), shape, factors, lower)
+
+
+def shrink_start(
+    geometry: Geometry, shape: Sequence[int], factors: Sequence[int], lower: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the first voxel that ITK's ShrinkImageFilter takes, for a given geometry.
+
+    The filter lays the centre of the shrunk grid on the centre of the image, in mm, and finds the
+    sample of its first voxel by rounding a position in mm to an index. A half-integer phase is
+    therefore decided by the header's last bits, and by ITK's own arithmetic: two one-voxel images
+    are asked (n4-reference §10.1, §14.1). Parameters as `itk_shrink_start`.
+    """
+    spacing, origin, _ = geometry
+    start = [-low for low in lower]
+    start_shrunk = [math.ceil(a / s) for a, s in zip(start, factors, strict=True)]
+    n_shrunk = [max(1, n // s) for n, s in zip(shape, factors, strict=True)]
+    centre = [a + (n - 1) / 2 for a, n in zip(start, shape, strict=True)]
+    centre_shrunk = [a + (n - 1) / 2 for a, n in zip(start_shrunk, n_shrunk, strict=True)]
+
+    image = _one_voxel(geometry)
+    shrunk = _one_voxel(
+        geometry._replace(spacing=[z * s for z, s in zip(spacing, factors, strict=True)])
+    )
+    here = image.TransformContinuousIndexToPhysicalPoint(centre)
+    there = shrunk.TransformContinuousIndexToPhysicalPoint(centre_shrunk)
+    shrunk.SetOrigin([o + (p - q) for o, p, q in zip(origin, here, there, strict=True)])
+
+    point = shrunk.TransformIndexToPhysicalPoint(start_shrunk)
+    index = image.TransformPhysicalPointToIndex(point)
+    return tuple(
+        a * s + max(0, i - a * s) for i, a, s in zip(index, start_shrunk, factors, strict=True)
+    )
+
+
+def _one_voxel(geometry: Geometry) -> sitk.Image:
+    image = sitk.Image([1] * len(geometry.spacing), sitk.sitkUInt8)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image

@@ -1,0 +1,126 @@
+"""A log field in one small file: the lattice as an image, its parametrisation in the header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+
+from n4ax_bids.io.atomic import replacing
+from n4ax_bids.io.volume import write_image
+
+COMMENT = 6
+"""NIfTI's extension code for plain text"""
+KIND = "n4ax_bids log field"
+
+
+def save_lattice(
+    path: str | Path,
+    lattice: np.ndarray,
+    *,
+    order: int,
+    first: Sequence[float],
+    step: Sequence[float],
+    clamp: Sequence[float],
+    shape: Sequence[int],
+    affine: np.ndarray,
+) -> None:
+    """Write a log field as a NIfTI image of its control points, in place of the full field.
+
+    The affine puts each control point where it acts: c lies at voxel
+    k = (c - (order - 1)/2 - first) / step of the image. The numbers are kept, in full precision,
+    as JSON in a header extension.
+
+    Parameters
+    ----------
+    path : final name, .nii or .nii.gz; the file appears whole or not at all
+    lattice : array, control points of ln b, one axis per image axis; stored as float32
+    order : order of the spline
+    first, step, clamp : per axis, t = min(max(first + step·k, 0), clamp) for voxel k
+    shape : of the image, voxels
+    affine : array (4, 4) of the image, voxel to mm, RAS+
+    """
+    with replacing(path) as part:
+        write_lattice(
+            part,
+            lattice,
+            order=order,
+            first=first,
+            step=step,
+            clamp=clamp,
+            shape=shape,
+            affine=affine,
+        )
+
+
+def write_lattice(
+    path: str | Path,
+    lattice: np.ndarray,
+    *,
+    order: int,
+    first: Sequence[float],
+    step: Sequence[float],
+    clamp: Sequence[float],
+    shape: Sequence[int],
+    affine: np.ndarray,
+) -> None:
+    """Write a log field as `save_lattice` does, but straight to `path`."""
+    lattice = np.asarray(lattice, np.float32)
+    to_voxel = np.eye(4)
+    for d in range(lattice.ndim):
+        per_point = 1 / step[d] if step[d] else 1.0  # an axis of one voxel has no step
+        to_voxel[d, d] = per_point
+        to_voxel[d, 3] = -((order - 1) / 2 + first[d]) * per_point
+    image = nb.Nifti1Image(np.asfortranarray(lattice), np.asarray(affine) @ to_voxel)
+    image.header.set_xyzt_units("mm")
+    numbers = {
+        "kind": KIND,
+        "order": int(order),
+        "first": [float(v) for v in first],
+        "step": [float(v) for v in step],
+        "clamp": [float(v) for v in clamp],
+        "shape": [int(n) for n in shape],
+        "affine": [[float(v) for v in row] for row in np.asarray(affine)],
+    }
+    extension = nb.nifti1.Nifti1Extension(COMMENT, json.dumps(numbers).encode())
+    image.header.extensions.append(extension)
+    write_image(path, image)
+
+
+def load_lattice(path: str | Path) -> dict[str, Any]:
+    """Read what `save_lattice` wrote.
+
+    Returns
+    -------
+    dict with the keywords of `save_lattice`: lattice, order, first, step, clamp, shape, affine
+
+    Raises
+    ------
+    ValueError
+        If the file holds no log field.
+    """
+    image = nb.load(path)
+    for extension in getattr(image.header, "extensions", ()):
+        if extension.get_code() != COMMENT:
+            continue
+        try:
+            numbers = json.loads(bytes(extension.get_content()).rstrip(b"\0"))
+        except ValueError:
+            continue
+        if isinstance(numbers, dict) and numbers.get("kind") == KIND:
+            break
+    else:
+        raise ValueError(f"{path}: holds no log field (no header extension written by n4ax_bids)")
+    return {
+        "lattice": np.asarray(image.dataobj, np.float32),
+        "order": numbers["order"],
+        "first": tuple(numbers["first"]),
+        "step": tuple(numbers["step"]),
+        "clamp": tuple(numbers["clamp"]),
+        "shape": tuple(numbers["shape"]),
+        "affine": np.array(numbers["affine"]),
+    }

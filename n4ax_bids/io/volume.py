@@ -1,0 +1,259 @@
+"""One NIfTI file with a single image: load and save."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import nibabel as nb
+import numpy as np
+from isal import igzip
+
+from n4ax_bids.io.atomic import replacing
+
+EXTENSIONS = (".nii", ".nii.gz")
+SLAB = 1 << 22
+"""voxels converted at a time"""
+MOST_COMPRESSED = 1100
+"""bytes per compressed byte: more than deflate can reach (1032)"""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image in memory, with what is needed to write another one like it."""
+
+    data: np.ndarray
+    """float32, 2D or 3D, Fortran order; the file's slope and intercept are applied"""
+    affine: np.ndarray
+    """4×4, voxel to mm, RAS+"""
+    header: nb.Nifti1Header
+    """as in the file"""
+    path: Path
+    dtype: np.dtype
+    """of the voxels in the file"""
+
+    @property
+    def zooms(self) -> tuple[float, ...]:
+        """Voxel size of each axis of `data`, mm."""
+        return tuple(float(z) for z in self.header["pixdim"][1 : self.data.ndim + 1])
+
+
+def load(path: str | Path) -> Volume:
+    """Read a NIfTI file that holds one image.
+
+    Trailing axes of length 1 are dropped, down to two axes. Slope and intercept are applied in
+    float64, as ITK does.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file, or it is not a whole NIfTI file with one real image whose voxels
+        are all finite. The message is one line that names the file.
+    """
+    path = Path(path)
+    _require_file(path)
+    with _failures(path), _opened(path) as stream:
+        header = _read_header(path, stream)
+        shape, dtype = _layout(path, header)
+        stored = _read_voxels(path, stream, header, shape, dtype)
+    data = _scaled(path, stored, header)
+    _require_finite(path, data)
+    return Volume(data, header.get_best_affine(), header, path, dtype.newbyteorder("="))
+
+
+def _require_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise FileNotFoundError(
+            f"{path}: broken link to {os.readlink(path)} (in a DataLad or git-annex dataset, get "
+            "the file's content first)"
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file; expected a NIfTI image")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: empty file (0 bytes); expected a NIfTI image")
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    """Put the file's name and one line in the place of what gzip and nibabel raise."""
+    try:
+        yield
+    except EOFError as error:
+        raise ValueError(f"{path}: truncated, the compressed data end too early") from error
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: damaged gzip data ({error})") from error
+    except (nb.spatialimages.HeaderDataError, nb.filebasedimages.ImageFileError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged NIfTI header ({reason})") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, through isal if its content is compressed."""
+    with open(path, "rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if not compressed:
+            yield raw
+            return
+        with igzip.IGzipFile(fileobj=raw, mode="rb") as stream:
+            yield stream
+
+
+def _read_header(path: Path, stream: IO[bytes]) -> nb.Nifti1Header:
+    start = stream.read(348)
+    stream.seek(0)
+    magic = start[344:348]
+    if start[4:7] == b"n+2":
+        header = nb.Nifti2Header
+    elif magic == b"n+1\0":
+        header = nb.Nifti1Header
+    elif magic == b"ni1\0" or start[4:7] == b"ni2":
+        raise ValueError(f"{path}: half of a .hdr/.img pair; expected a single NIfTI file")
+    else:
+        raise ValueError(f"{path}: not a NIfTI file")
+    return header.from_fileobj(stream)
+
+
+def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and type of the voxels if they are one image of real numbers."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
+        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if not shape or min(shape) < 1:
+        raise ValueError(f"{path}: shape {shape}; expected 2 or 3 axes")
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3:
+        n = int(np.prod(shape[3:]))
+        raise ValueError(f"{path}: {n} volumes of shape {shape[:3]}; expected a single one")
+    if len(shape) < 2:
+        raise ValueError(f"{path}: shape {shape}; expected 2 or 3 axes")
+    return shape, dtype
+
+
+def _read_voxels(
+    path: Path,
+    stream: IO[bytes],
+    header: nb.Nifti1Header,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> np.ndarray:
+    """Read the voxels as stored, in Fortran order, straight into the array."""
+    n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if n_bytes > path.stat().st_size * MOST_COMPRESSED:
+        raise ValueError(f"{path}: truncated, {shape} voxels cannot be in so small a file")
+    stream.seek(header.get_data_offset())
+    stored = np.empty(shape, dtype, order="F")
+    target = memoryview(stored.reshape(-1, order="F").view(np.uint8))
+    done = 0
+    while done < n_bytes:
+        n = stream.readinto(target[done:])
+        if not n:
+            raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
+        done += n
+    while stream.read(1 << 20):  # to the end, where gzip keeps its checksum
+        pass
+    return stored
+
+
+def _scaled(path: Path, stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
+    """Apply slope and intercept; a file without them and in float32 is not copied."""
+    slope, inter = header.get_slope_inter()
+    plain = slope is None or (slope, inter) == (1.0, 0.0)
+    if plain and stored.dtype == np.dtype(np.float32):
+        return stored
+    data = np.empty(stored.shape, np.float32, order="F")
+    source, target = stored.reshape(-1, order="F"), data.reshape(-1, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are reported by the caller
+        for start in range(0, source.size, SLAB):
+            part = source[start : start + SLAB]
+            if not plain:
+                if part.dtype.kind in "iu":
+                    part = part.astype(np.float32)  # as ITK: whole numbers are rounded first
+                part = part.astype(np.float64) * slope + inter
+            target[start : start + SLAB] = part
+    return data
+
+
+def _require_finite(path: Path, data: np.ndarray) -> None:
+    flat = data.reshape(-1, order="F")
+    if all(np.isfinite(flat[i : i + SLAB]).all() for i in range(0, flat.size, SLAB)):
+        return
+    bad = np.flatnonzero(~np.isfinite(flat))
+    first = tuple(int(i) for i in np.unravel_index(bad[0], data.shape, order="F"))
+    raise ValueError(
+        f"{path}: {bad.size} voxels are NaN or infinite, the first at {first}; expected numbers"
+    )
+
+
+def require_name(path: str | Path) -> None:
+    """Raise a ValueError if `path` is not named as a NIfTI file."""
+    if not str(path).endswith(EXTENSIONS):
+        raise ValueError(f"{path}: cannot be written, its name ends in neither .nii nor .nii.gz")
+
+
+def save(
+    path: str | Path,
+    data: np.ndarray,
+    like: Volume,
+    *,
+    dtype: Any | Literal["source"] = np.float32,
+    description: str | None = None,
+) -> None:
+    """Write an image with the header of another one; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : final name, .nii or .nii.gz
+    data : array of like.data's shape
+    like : source of affine, codes, zooms, units, description and extensions
+    dtype : type of the voxels in the file; "source" for that of `like`, with the slope and
+        intercept that nibabel chooses for whole numbers (what nipype's `copy_header` gives)
+    description : text for the header in place of the one of `like`, at most 79 bytes
+    """
+    with replacing(path) as part:
+        write(part, data, like, dtype=dtype, description=description)
+
+
+def write(
+    path: str | Path,
+    data: np.ndarray,
+    like: Volume,
+    *,
+    dtype: Any | Literal["source"] = np.float32,
+    description: str | None = None,
+) -> None:
+    """Write an image as `save` does, but straight to `path`."""
+    header = like.header.copy()
+    header.set_data_dtype(like.dtype if isinstance(dtype, str) and dtype == "source" else dtype)
+    header["scl_slope"] = header["scl_inter"] = np.nan  # nibabel's sign for "choose them"
+    if description is not None:
+        header["descrip"] = description.encode()[:79]
+    if header.get_data_shape()[2:3] == (1,) and data.ndim == 2:
+        data = data[:, :, np.newaxis]
+    two = isinstance(header, nb.Nifti2Header)
+    # Without an affine nibabel leaves the header's q-form and s-form alone.
+    image = (nb.Nifti2Image if two else nb.Nifti1Image)(data, None, header)
+    write_image(path, image)
+
+
+def write_image(path: str | Path, image: nb.Nifti1Image) -> None:
+    """Write a nibabel image, without time or name in the gzip header: equal runs, equal files."""
+    require_name(path)
+    with open(path, "xb") as raw:
+        if str(path).endswith(".gz"):
+            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0) as stream:
+                image.to_stream(stream)
+        else:
+            image.to_stream(raw)

@@ -1,0 +1,120 @@
+"""Tiny BIDS datasets, and a node that only pretends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+TURN = nb.eulerangles.euler2mat(z=0.2, y=-0.1, x=0.15)
+AFFINE = nb.affines.from_matvec(TURN @ np.diag([-1.5, 1.6, 1.7]), [12, -14, 9])
+"""oblique, left-handed, anisotropic"""
+
+
+def _phantom(shape, seed):
+    """Two tissues in a dark background, shaded by a smooth field; all voxels above zero."""
+    rng = np.random.default_rng(seed)
+    x = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    radius = np.sqrt((x**2).sum(0))
+    tissue = np.where(radius < 0.5, 400.0, np.where(radius < 0.85, 250.0, 5.0))
+    field = np.exp(0.3 * x[0] - 0.2 * x[1] * x[2])
+    return (tissue * field + rng.uniform(0.5, 4, shape)).astype(np.float32)
+
+
+def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, codes=(1, 1)):
+    image = nb.Nifti1Image(_phantom(shape, seed), AFFINE)
+    image.set_data_dtype(dtype)
+    image.set_qform(AFFINE, codes[0])
+    image.set_sform(AFFINE, codes[1])
+    image.header.set_xyzt_units("mm", "sec")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.to_filename(path)
+
+
+@pytest.fixture
+def write_image():
+    """Write a small image: (path, *, shape, seed, dtype, codes)."""
+    return _write_image
+
+
+@pytest.fixture
+def make_dataset(tmp_path):
+    """Make a BIDS dataset of the named files; JSON where a value is given, images where not.
+
+    The images have no content with `empty=True`, enough for what reads names only.
+    """
+
+    def make(*names: str, json_files: dict | None = None, empty: bool = False) -> Path:
+        root = tmp_path / "raw"
+        root.mkdir(exist_ok=True)
+        description = {"Name": "tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+        (root / "dataset_description.json").write_text(json.dumps(description))
+        for seed, name in enumerate(names):
+            path = root / name
+            if empty:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            else:
+                _write_image(path, seed=seed)
+        for name, content in (json_files or {}).items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+        return root
+
+    return make
+
+
+@pytest.fixture
+def fake_node(monkeypatch):
+    """Put a node in place that halves each image in no time; it records what it was given."""
+    from n4ax_bids import interfaces
+    from n4ax_bids.app import run
+    from n4ax_bids.io.lattice import save_lattice
+
+    given = []
+
+    class Node:
+        def __init__(self, **inputs):
+            self.inputs = SimpleNamespace(**inputs)
+            given.append(self.inputs)
+
+        def run(self, cwd):
+            image = nb.load(self.inputs.input_image)
+            half = nb.Nifti1Image(image.get_fdata(dtype=np.float32) / 2, image.affine)
+            two = nb.Nifti1Image(np.full(image.shape, 2, np.float32), image.affine)
+            lattice = (
+                Path(cwd) / f"{Path(self.inputs.input_image).name.split('.')[0]}_lattice.nii.gz"
+            )
+            half.to_filename(self.inputs.output_image)
+            two.to_filename(self.inputs.bias_image)
+            save_lattice(
+                lattice,
+                np.zeros((4, 4, 4)),
+                order=3,
+                first=(0, 0, 0),
+                step=(0.1, 0.1, 0.1),
+                clamp=(1, 1, 1),
+                shape=image.shape,
+                affine=image.affine,
+            )
+            outputs = SimpleNamespace(
+                output_image=self.inputs.output_image,
+                bias_image=self.inputs.bias_image,
+                lattice_image=str(lattice),
+                correction={
+                    "lattice": {},
+                    "mask": "otsu",
+                    "n_voxels_mask": 7,
+                    "convergence": (0.1, float("nan")),
+                },
+            )
+            return SimpleNamespace(outputs=outputs)
+
+    monkeypatch.setattr(interfaces, "N4BiasFieldCorrection", Node)
+    monkeypatch.setattr(run, "_announce_device", lambda name: None)
+    return given

@@ -1,0 +1,70 @@
+"""Choosing a device."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from n4ax_bids import device
+
+CPU = jax.local_devices(backend="cpu")[0]
+
+
+def stand_in(number):
+    return SimpleNamespace(platform="gpu", id=number, device_kind="NVIDIA H200")
+
+
+def test_cpu_is_always_there():
+    assert device.resolve("cpu").platform == "cpu"
+    assert device.describe(CPU) == "cpu"
+
+
+def test_auto_takes_the_cpu_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(device, "_gpus", lambda: [])
+    assert device.resolve("auto") == device.resolve() == CPU
+
+
+def test_names_of_gpus(monkeypatch):
+    gpus = [stand_in(0), stand_in(1)]
+    monkeypatch.setattr(device, "_gpus", lambda: gpus)
+    for name, number in (("auto", 0), ("gpu", 0), ("gpu:0", 0), ("gpu:1", 1)):
+        assert device.resolve(name) is gpus[number]
+    assert device.describe(gpus[1]) == "gpu:1 (NVIDIA H200)"
+    with pytest.raises(ValueError, match="'gpu:2'; expected at most gpu:1"):
+        device.resolve("gpu:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu:0"])
+def test_a_gpu_that_is_not_there(monkeypatch, name):
+    monkeypatch.setattr(device, "_gpus", lambda: [])
+    with pytest.raises(ValueError, match="JAX sees no GPU") as raised:
+        device.resolve(name)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["", "cuda", "gpu:", "gpu:x", "gpu:-1", "cpu:0"])
+def test_other_names(name):
+    with pytest.raises(ValueError, match="expected auto, cpu, gpu or gpu:N"):
+        device.resolve(name)
+
+
+def test_use_computes_there_one_thread_at_a_time():
+    inside, most = [], []
+
+    def work():
+        with device.use(CPU) as used:
+            inside.append(1)
+            most.append(len(inside))
+            assert jnp.ones(3).device == used
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8

@@ -1,0 +1,205 @@
+"""Options are written once: their ranges, the presets, and every place that shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset
+
+OPTIONS = fields(N4Options)
+USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
+
+
+def by_name(item):
+    return item.name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expectation"),
+    [
+        ("shrink_factor", 0, "at least 1"),
+        ("shrink_factor", 2.5, "a whole number"),
+        ("shrink_factor", True, "a whole number"),
+        ("n_iterations", (), "one number per level"),
+        ("n_iterations", (0, 50), "the first at least 1"),
+        ("n_iterations", (50, -1), "none negative"),
+        ("n_iterations", (50, 1.5), "a whole number"),
+        ("convergence_threshold", -1e-6, ">= 0"),
+        ("convergence_threshold", float("nan"), ">= 0"),
+        ("bspline_fitting_distance", 0.0, "a positive number of mm"),
+        ("bspline_fitting_distance", -200.0, "a positive number of mm"),
+        ("bspline_fitting_distance", float("inf"), "a positive number of mm"),
+        ("bspline_order", 0, "1, 2, 3 or 4"),
+        ("bspline_order", 5, "1, 2, 3 or 4"),
+        ("n_control_points", (4, 3, 4), "at least order + 1 = 4"),
+        ("histogram_sharpening", (0.0, 0.01, 200), "a positive width"),
+        ("histogram_sharpening", (0.15, 0.0, 200), "a positive noise"),
+        ("histogram_sharpening", (0.15, 0.01, 1), "at least 2 bins"),
+        ("over_relaxation", 0.0, "between 0 and 2"),
+        ("over_relaxation", 2.0, "between 0 and 2"),
+        ("convergence_statistic", "ants", "itk or exact"),
+        ("itk_version", "4", "5 or 6"),
+        ("precision", "float16", "float32 or float64"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_in_one_line(name, value, expectation):
+    with pytest.raises(ValueError, match=re.escape(expectation)) as caught:
+        N4Options(**{name: value})
+    message = str(caught.value)
+    assert "\n" not in message
+    shown = [value, *(value if isinstance(value, tuple) else ())]
+    assert any(repr(v) in message for v in shown)
+
+
+def test_the_refusal_names_the_option():
+    with pytest.raises(ValueError, match="shrink_factor is 0; expected at least 1"):
+        N4Options(shrink_factor=0)
+
+
+def test_a_distance_and_control_points_exclude_each_other():
+    with pytest.raises(ValueError, match="not given together"):
+        N4Options(n_control_points=(4, 4, 4), bspline_fitting_distance=200.0)
+
+
+def test_control_points_follow_the_order():
+    assert N4Options(n_control_points=(3, 3, 3), bspline_order=2).n_control_points == (3, 3, 3)
+    with pytest.raises(ValueError, match="at least order"):
+        N4Options(n_control_points=(3, 3, 3))
+
+
+def test_sequences_and_whole_floats_become_tuples_of_int():
+    options = N4Options(n_iterations=[20, 10.0], shrink_factor=2.0, n_control_points=5)
+    assert options.n_iterations == (20, 10)
+    assert options.n_control_points == (5,)
+    values = (*options.n_iterations, options.shrink_factor, *options.n_control_points)
+    assert all(type(value) is int for value in values)
+
+
+def test_options_are_frozen_comparable_and_hashable():
+    assert N4Options(n_iterations=[50] * 4) == N4Options()
+    assert hash(N4Options(n_iterations=[50] * 4)) == hash(N4Options())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        N4Options().shrink_factor = 2
+
+
+def test_defaults_are_those_of_the_ants_program():
+    options = N4Options()
+    assert options == PRESETS["ants"] == preset("ants")
+    assert options.shrink_factor == 4
+    assert options.n_iterations == (50, 50, 50, 50)
+    assert options.convergence_threshold == 0
+    assert options.histogram_sharpening == (0.15, 0.01, 200)
+    assert (options.bspline_order, options.over_relaxation) == (3, 1.0)
+
+
+def test_presets_are_what_their_programs_ask_for():
+    fmriprep = PRESETS["fmriprep"]
+    assert fmriprep.n_iterations == (50,) * 5
+    assert fmriprep.convergence_threshold == 1e-7
+    assert (fmriprep.shrink_factor, fmriprep.bspline_fitting_distance) == (4, 200.0)
+    fast, robust = PRESETS["fast"], PRESETS["robust"]
+    assert (fast.n_iterations, fast.over_relaxation) == ((8, 12, 12, 8), 1.8)
+    assert (robust.n_iterations, robust.convergence_threshold) == ((50, 50, 30, 20), 1.5e-3)
+    assert fast.shrink_factor == robust.shrink_factor == PRESETS["simpleitk"].shrink_factor == 1
+    assert PRESETS["simpleitk"].convergence_threshold == 1e-3
+
+
+def test_a_preset_takes_changes_and_an_unknown_one_lists_those_there_are():
+    assert preset("fmriprep", shrink_factor=2).shrink_factor == 2
+    assert preset("fmriprep", shrink_factor=2).n_iterations == (50,) * 5
+    with pytest.raises(ValueError, match="preset is 'best'; expected one of ants, fmriprep"):
+        preset("best")
+
+
+@pytest.mark.parametrize("item", OPTIONS, ids=by_name)
+def test_every_option_has_a_help_text(item):
+    text = item.metadata["help"]
+    assert text and "\n" not in text and not text.endswith(".")
+    assert item.metadata["unit"] is None or item.metadata["unit"]
+
+
+# The views: flags, traits, sidecar keys, documentation
+
+
+@pytest.mark.parametrize("item", OPTIONS, ids=by_name)
+def test_flag(item):
+    from n4ax_bids.app import cli
+
+    actions = {action.dest: action for action in cli.build_parser()._actions}
+    action = actions[item.name]
+    assert "--" + item.name.replace("_", "-") in action.option_strings
+    assert item.metadata["help"] in action.help.replace("%%", "%")
+    if item.metadata["choices"]:
+        assert tuple(action.choices) == item.metadata["choices"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_options_to_flags_and_back(name):
+    from n4ax_bids.app import cli
+
+    words = []
+    for item in OPTIONS:
+        value = getattr(PRESETS[name], item.name)
+        flag = cli.flag_of(item.name)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        elif value is not None:
+            words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    arguments = cli.build_parser().parse_args(["in", "out", "participant", *words])
+    assert preset("ants", **cli.solver_changes(arguments)) == PRESETS[name]
+
+
+@pytest.mark.parametrize("item", OPTIONS, ids=by_name)
+def test_trait(item):
+    from nipype.interfaces.ants import N4BiasFieldCorrection as Ants
+    from nipype.interfaces.base import isdefined
+
+    from n4ax_bids.interfaces import N4BiasFieldCorrection
+
+    trait = N4BiasFieldCorrection.input_spec().trait(item.name)
+    assert trait is not None
+    if item.name not in Ants.input_spec().copyable_trait_names():
+        assert item.metadata["help"] in trait.desc
+        # undefined stands for the default; nobody writes that down a second time
+        assert not isdefined(getattr(N4BiasFieldCorrection().inputs, item.name))
+
+
+@pytest.mark.parametrize("item", OPTIONS, ids=by_name)
+def test_row_in_the_documentation(item):
+    rows = [row for row in USAGE.read_text(encoding="utf-8").splitlines() if row.startswith("|")]
+    (row,) = [row for row in rows if row.startswith(f"| `{item.name}` |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == f"`{item.default}`"
+    unit = item.metadata["unit"]
+    assert cells[2] == item.metadata["help"] + (f" ({unit})" if unit else "")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_in_the_documentation(name):
+    assert f"| `{name}` | {PRESET_HELP[name]} |" in USAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_in_the_readme(name):
+    options = PRESETS[name]
+    distance = options.bspline_fitting_distance
+    cells = [
+        str(options.shrink_factor),
+        " ".join(map(str, options.n_iterations)),
+        f"{options.convergence_threshold:g}".replace("e-0", "e-"),
+        "–" if distance is None else f"{distance:g} mm",
+        f"{options.over_relaxation:g}",
+    ]
+    rows = (USAGE.parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [row for row in rows if re.match(rf"\| `{name}`( \(default\))? \|", row)]
+    shown = [cell.strip() for cell in row.strip("|").split("|")]
+    assert shown[1:6] == cells
+
+
+def test_every_preset_has_a_help_text():
+    assert list(PRESET_HELP) == list(PRESETS)

@@ -1,0 +1,115 @@
+"""What importing costs, and what the package hands on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import n4ax_bids
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+HEAVY = ("jax", "nipype", "nibabel", "SimpleITK", "bids", "scipy", "pandas", "nilearn")
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def loaded_by(statement: str, names=HEAVY) -> set[str]:
+    """Which of the named packages a fresh interpreter has after the statement."""
+    shown = run(
+        f"import sys\n{statement}\nprint(*({names!r} & sys.modules.keys()))".replace(
+            repr(names), repr(set(names))
+        )
+    )
+    return set(shown.split())
+
+
+def test_import_loads_nothing_heavy():
+    assert loaded_by("import n4ax_bids; n4ax_bids.__version__; dir(n4ax_bids)") == set()
+
+
+def test_options_load_nothing_heavy():
+    assert loaded_by("from n4ax_bids import N4Options, preset; preset('fast')") == set()
+
+
+@pytest.mark.parametrize("name", ["n4ax_bids.interfaces", "n4ax_bids.app.cli"])
+def test_building_a_workflow_imports_no_jax(name):
+    assert loaded_by(f"import {name}", ("jax", "jaxlib")) == set()
+
+
+def test_core_needs_jax_numpy_and_scipy_alone():
+    blocked = ("nibabel", "nipype", "SimpleITK", "bids", "isal", "nilearn", "pandas")
+    run(
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
+        "import importlib, pkgutil, n4ax_bids.core\n"
+        "for module in pkgutil.iter_modules(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "from n4ax_bids import n4, otsu_mask, N4Options\n"
+        "from n4ax_bids.phantoms import phantom\n"
+        "import numpy as np\n"
+        "made = phantom((16, 16, 16))\n"
+        "u = n4(made.image, options=N4Options(shrink_factor=1, n_iterations=(2,)))\n"
+        "assert u.shape == made.image.shape and np.isfinite(u).all()\n"
+    )
+
+
+def test_importing_the_core_touches_no_device():
+    run(
+        "import importlib, pkgutil, n4ax_bids.core\n"
+        "for module in pkgutil.iter_modules(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge._backends, xla_bridge._backends\n"
+    )
+
+
+@pytest.mark.parametrize("first", ["", "import n4ax_bids.core.n4, n4ax_bids.correct"])
+def test_public_names_whatever_was_imported_before(first):
+    shown = run(
+        f"{first}\nimport n4ax_bids\n"
+        "print(*(type(getattr(n4ax_bids, name)).__name__ for name in n4ax_bids.__all__))\n"
+        "from n4ax_bids import n4, otsu_mask, N4Options, preset\n"
+        "assert callable(n4) and callable(otsu_mask) and callable(n4ax_bids.correct.correct)\n"
+    )
+    assert shown.split() == ["type", "module", "function", "function", "function"]
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="'n4ax_bids' has no attribute 'n5'"):
+        n4ax_bids.n5  # noqa: B018
+
+
+def test_names_are_listed():
+    assert set(n4ax_bids.__all__) <= set(dir(n4ax_bids))
+    assert list(n4ax_bids.__all__) == sorted(n4ax_bids.__all__)
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "n4ax_bids", "--version"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert n4ax_bids.__version__ in done.stdout
+
+
+def test_citation_has_the_version():
+    version = PYPROJECT["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {version}\n" in citation
+
+
+def test_console_script_points_at_a_function():
+    from importlib import import_module
+
+    module, _, name = PYPROJECT["project"]["scripts"]["n4ax-bids"].partition(":")
+    assert callable(getattr(import_module(module), name))
