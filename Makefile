@@ -19,7 +19,7 @@ help:
 	@echo "make lint      ruff: style and format"
 	@echo "make format    let ruff put both right"
 	@echo "make bench     time beside ITK and ANTs"
-	@echo "make validate  compare numbers with ITK and ANTs"
+	@echo "make validate  compare numbers with ITK and ANTs: 15 minutes, needs the real images"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
@@ -36,7 +36,7 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(BIN)/python -m benchmarks.speed
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

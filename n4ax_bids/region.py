@@ -9,14 +9,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.io.geometry import itk_takes_as_same, read_geometry
 from n4ax_bids.io.volume import Volume, load
 
 _log = logging.getLogger(__name__)
 
 SAME_PLACE = 1e-4
 """largest difference between entries of two affines that are taken as the same; tools round"""
-SAME_FOR_ITK = 1e-6
-"""beyond this ITK, and so the ANTs program, refuses to work on both images"""
 
 
 class Region(NamedTuple):
@@ -114,8 +113,9 @@ def _on_grid(
             f"{path}: lies elsewhere than {image.path}: affines {_one_line(other.affine)} and "
             f"{_one_line(image.affine)} differ by up to {difference:.3g}; expected the same"
         )
-    if difference <= SAME_FOR_ITK:
+    if itk_takes_as_same(*(read_geometry(each.path, each.data.ndim) for each in (image, other))):
         return other.data, other.path, ()
+    # ANTs would refuse; sampled as if it had the image's header.
     note = f"{path}: its affine differs from the image's by up to {difference:.1e}, taken as equal"
     _log.info(note)
     return other.data, None, (note,)

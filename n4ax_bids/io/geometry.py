@@ -11,6 +11,9 @@ import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
 
+ITK_TOLERANCE = 1e-6
+"""of direction cosines, and of positions in voxels: the default of ITK's filters"""
+
 
 class Geometry(NamedTuple):
     """Spacing, origin and direction of an image, in ITK's convention (LPS+)."""
@@ -40,6 +43,16 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
         return _from_header(path, n_axes)
     direction = np.reshape(reader.GetDirection(), (n, n))[:n_axes, :n_axes]
     return _geometry(reader.GetSpacing()[:n_axes], reader.GetOrigin()[:n_axes], direction)
+
+
+def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
+    """Return whether ITK's filters accept two images together (tolerance 1e-6 of a voxel)."""
+    voxel = ITK_TOLERANCE * one.spacing[0]
+    tolerances = (voxel, voxel, ITK_TOLERANCE)
+    return all(
+        np.abs(np.subtract(mine, theirs)).max() <= tolerance
+        for mine, theirs, tolerance in zip(one, other, tolerances, strict=True)
+    )
 
 
 def _from_header(path: str | Path, n_axes: int) -> Geometry:
