@@ -23,6 +23,9 @@ import numpy as np
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
 from n4ax_bids.phantoms import GREY, WHITE, Item, make_dataset
 
+MARK = ".made-by-demo"
+"""file that shows that a folder may be emptied"""
+
 
 class Evenness(NamedTuple):
     """How even the tissues of one image are."""
@@ -40,8 +43,15 @@ def main() -> int:
     parser.add_argument("--step", type=int, default=1, help="voxel size in mm (default: 1)")
     arguments = parser.parse_args()
     raw, out = arguments.directory / "bids", arguments.directory / "derivatives"
+    mark = arguments.directory / MARK
+    if arguments.directory.exists() and not mark.exists() and any(arguments.directory.iterdir()):
+        parser.error(
+            f"{arguments.directory}: not empty and not made by this demo; expected a new folder"
+        )
     for folder in (raw, out):
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier demo
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
     print(f"simulating a BIDS dataset in {raw}", flush=True)
     items = make_dataset(raw, step=arguments.step)

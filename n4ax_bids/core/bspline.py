@@ -170,8 +170,8 @@ def refinement_matrix(n_control_points: int, order: int) -> np.ndarray:
     return matrix
 
 
-def refine(lattice: jax.Array, order: int) -> jax.Array:
-    """Double the number of spans on every axis without changing the function.
+def refine(lattice: np.ndarray, order: int) -> np.ndarray:
+    """Double the number of spans on every axis without changing the function; on the host.
 
     Parameters
     ----------
@@ -180,8 +180,10 @@ def refine(lattice: jax.Array, order: int) -> jax.Array:
 
     Returns
     -------
-    array (2 m_1 - order, ..., 2 m_D - order)
+    array (2 m_1 - order, ..., 2 m_D - order), in the dtype of `lattice`
     """
-    return expand(
-        lattice, [jnp.asarray(refinement_matrix(m, order), lattice.dtype) for m in lattice.shape]
-    )
+    refined = np.asarray(lattice, np.float64)
+    for axis, m in enumerate(lattice.shape):
+        refined = np.tensordot(refined, refinement_matrix(m, order), (axis, 1))
+        refined = np.moveaxis(refined, -1, axis)
+    return refined.astype(lattice.dtype)

@@ -77,7 +77,7 @@ def divide(
     matrices = [
         m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in image.shape])
     ]
-    lattice = jnp.asarray(log_field.lattice, jnp.float32)
+    lattice = np.asarray(log_field.lattice, np.float32)
     if not isinstance(image, np.ndarray):
         return _divide(jnp.asarray(image, jnp.float32), lattice, matrices)
     # Arrays read from NIfTI files are in Fortran order: their transpose is no copy.

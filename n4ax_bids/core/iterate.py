@@ -62,7 +62,7 @@ class Matrices(NamedTuple):
 
 def start(lattice: jax.Array, bias: jax.Array) -> State:
     """Return the state before a level's first iteration."""
-    return State(jnp.asarray(0), lattice, lattice, bias, jnp.asarray(np.inf))
+    return State(np.asarray(0), lattice, lattice, bias, np.asarray(np.inf))
 
 
 @partial(jax.jit, static_argnames=("n_bins", "can_stop", "skip_rising"))
@@ -132,7 +132,7 @@ def _residual(grid: Grid, view: jax.Array, numbers: Numbers, n_bins: int, skip_r
 def _minimum_after_rise(grid: Grid, view: jax.Array, v_min: jax.Array) -> jax.Array:
     """The minimum as ITK 5 finds it: values of a rising run at the very start never count.
 
-    Its scan asks "new maximum?" and only else "new minimum?" (n4-reference §4.1).
+    Its scan asks "new maximum?" and only else "new minimum?" (docs/method.md §4.1).
     """
     block = min(256, view.size)
     values = view.ravel()

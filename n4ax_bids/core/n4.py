@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline, convergence, iterate
@@ -110,7 +109,7 @@ def estimate(
     with jax.enable_x64(True):
         grid = _grid(image, mask, weight, plan, dtype)
         field = _first_field(plan, dtype)
-        bias = jnp.zeros(grid.log_image.shape, dtype)
+        bias = np.zeros(grid.log_image.shape, dtype)
         done, values, ended = [], [], []
         for level, most in enumerate(options.n_iterations):
             if level and options.refine:
@@ -124,7 +123,7 @@ def estimate(
         first, step, clamp = (
             tuple(v * scale for v in column) for column in zip(*axes, strict=True)
         )
-        log_field = LogField(np.asarray(field.lattice).T, field.order, first, step, clamp)
+        log_field = LogField(field.lattice.T, field.order, first, step, clamp)
     return N4Result(log_field, tuple(done), tuple(values), tuple(ended), int(grid.n_voxels))
 
 
@@ -156,11 +155,8 @@ def _grid(image, mask, weight, plan: Plan, dtype: np.dtype) -> Grid:
     log_image = np.where(positive, np.log(np.where(positive, values, 1)), values)
     raster = np.full(values.size, values.size, np.int32)
     raster[: taken.size] = np.flatnonzero(inside)
-    return Grid(
-        *map(jnp.asarray, (np.where(inside, log_image, 0), inside, weights)),
-        jnp.asarray(taken.size),
-        jnp.asarray(raster),
-    )
+    log_image = np.where(inside, log_image, 0)
+    return jax.device_put(Grid(log_image, inside, weights, np.asarray(taken.size), raster))
 
 
 def _samples(plan: Plan, array, start: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -170,7 +166,7 @@ def _samples(plan: Plan, array, start: tuple[int, ...], dtype: np.dtype) -> np.n
 def _first_field(plan: Plan, dtype: np.dtype) -> LogField:
     """A zero field on the shrunk grid at the first level, axes in raster order."""
     first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
-    lattice = jnp.zeros(plan.n_control_points[::-1], dtype)
+    lattice = np.zeros(plan.n_control_points[::-1], dtype)
     return LogField(lattice, plan.options.bspline_order, first, step, clamp)
 
 
@@ -220,7 +216,7 @@ def _level(
             value = convergence.itk(difference[np.asarray(grid.mask)].astype(np.float32))
             if n < most and value > threshold:
                 continue
-        return field._replace(lattice=state.lattice), state.bias, n, value
+        return field._replace(lattice=np.asarray(state.lattice)), state.bias, n, value
 
 
 def _matrices(field: LogField, shape: tuple[int, ...]) -> Matrices:
@@ -229,4 +225,4 @@ def _matrices(field: LogField, shape: tuple[int, ...]) -> Matrices:
     factors = [bspline.fit_matrices(matrix) for matrix in values]
     groups = (values, *zip(*factors, strict=True))
     dtype = field.lattice.dtype
-    return Matrices(*(tuple(jnp.asarray(m, dtype) for m in group) for group in groups))
+    return Matrices(*(tuple(m.astype(dtype) for m in group) for group in groups))

@@ -92,7 +92,7 @@ def padding(
     """Return how many voxels ANTs adds before and after each axis.
 
     With a spline distance the extent is enlarged to a whole number of spans; ANTs works in
-    float32 here (n4-reference §10.1), so do we.
+    float32 here (docs/method.md §10.1), so do we.
 
     Parameters
     ----------

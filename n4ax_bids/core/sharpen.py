@@ -3,7 +3,7 @@
 The histogram of the log image is that of the true tissues blurred by the field's own histogram,
 taken as a Gaussian (Sled, Zijdenbos and Evans 1998). Deconvolving it and taking the expected
 true value for each observed one gives the map. The steps and their roundings are ITK's
-(n4-reference §4): float32 values, a float64 Fourier transform of a few hundred bins.
+(docs/method.md §4): float32 values, a float64 Fourier transform of a few hundred bins.
 These functions run inside `jax.enable_x64(True)`.
 """
 
@@ -25,7 +25,7 @@ def bin_position(
     """Return the histogram bin of each value and its offset from that bin's centre.
 
     The quotient (v - min)/slope must be the correctly rounded float32 one, or the largest value
-    is dropped from the histogram too often (n4-reference §12). XLA turns a division by a scalar
+    is dropped from the histogram too often (docs/method.md §4.2). XLA turns a division by a scalar
     into a product with its reciprocal; in float64 that still rounds to the right float32.
 
     Parameters

@@ -106,7 +106,7 @@ def shrink_start(
     The filter lays the centre of the shrunk grid on the centre of the image, in mm, and finds the
     sample of its first voxel by rounding a position in mm to an index. A half-integer phase is
     therefore decided by the header's last bits, and by ITK's own arithmetic: two one-voxel images
-    are asked (n4-reference §10.1, §14.1). Parameters as `itk_shrink_start`.
+    are asked (docs/method.md §10.3). Parameters as `itk_shrink_start`.
     """
     spacing, origin, _ = geometry
     start = [-low for low in lower]

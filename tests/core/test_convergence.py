@@ -32,7 +32,7 @@ def test_itk_statistic_follows_the_recursion(n):
 
 
 def test_itk_statistic_is_biased_where_the_mean_freezes():
-    """What the emulation is for: a field that changes along the raster (n4-reference §8)."""
+    """What the emulation is for: a field that changes along the raster (docs/method.md §8)."""
     n = 400_000
     d = np.linspace(-2e-3, 2e-3, n).astype(np.float32)
     true = np.exp(d.astype(np.float64)).std(ddof=1) / np.exp(d.astype(np.float64)).mean()

@@ -59,7 +59,7 @@ def test_scale_of_intensities_does_not_matter(head, factor):
     options = N4Options(shrink_factor=1, n_iterations=(5,))
     one, other = (log_bias_of(head.image * np.float32(f), head.mask, options) for f in (1, factor))
     # Float32 logs of up to 10 have steps of 1e-6; the largest voxel of 14 000 can fall out of
-    # the histogram by one of them (n4-reference §12)
+    # the histogram by one of them (docs/method.md §12)
     np.testing.assert_allclose(other, one, atol=5e-5)
 
 

@@ -16,7 +16,7 @@ def float32(value):
 
 
 def test_bin_position_is_the_correctly_rounded_quotient():
-    """One misrounded quotient drops the largest voxel from the histogram (n4-reference §12)."""
+    """One misrounded quotient drops the largest voxel from the histogram (docs/method.md §4.2)."""
     rng = np.random.default_rng(0)
     for _ in range(20):
         values = rng.normal(5, 2, 50_000).astype(np.float32)
