@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from n4ax_bids import compilation
 from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import N4Result, estimate
@@ -109,15 +110,15 @@ def correct(
     options = options or N4Options()
     if output_dtype not in ("float32", "source"):
         raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
-    outputs = _outputs(output_image, bias_image, lattice_image)
+    outputs = _outputs(output_image, bias_image, lattice_image, keep=(mask_image, weight_image))
     where = devices.resolve(device)
     image = _load_image(input_image, dimension)
-    region = find_region(
-        image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
-    )
     with _naming(image.path):
+        region = find_region(
+            image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
+        )
         solve = _plan(image, region, options)
-        with devices.use(where):
+        with compilation.kept(), devices.use(where):
             result, corrected, bias = _solve(image, region, solve)
 
     slope, intercept = 1.0, 0.0
@@ -146,11 +147,15 @@ def correct(
     )
 
 
-def _outputs(*paths: str | Path | None) -> _Outputs:
-    """Check names and folders before any work is done."""
+def _outputs(*paths: str | Path | None, keep: tuple[str | Path | None, ...]) -> _Outputs:
+    """Check names and folders before any work is done; `keep` are inputs not to be replaced."""
     given = [Path(path).absolute() for path in paths if path is not None]
-    if len(set(given)) < len(given):
-        raise ValueError(f"{given[0]}: two outputs have this name; expected different ones")
+    places = [path.parent.resolve() / path.name for path in given]
+    for path, place in zip(given, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(f"{path}: two outputs have this name; expected different ones")
+        if any(other is not None and Path(other).resolve() == place for other in keep):
+            raise ValueError(f"{path}: output has the name of mask or weight; expected another")
     for path in given:
         volume.require_name(path)
         require_writable(path)
@@ -177,6 +182,8 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if str(error).startswith("/") or str(path) in str(error):  # names its file already
+            raise
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -209,7 +216,15 @@ def _solve(image: Volume, region: Region, solve: Plan) -> tuple[N4Result, np.nda
     """Return the answer, the image divided by the field, and the field, on the host."""
     result = estimate(image.data, region.mask, region.weight, plan=solve)
     corrected, log_bias = divide(image.data, result.log_field)
-    return result, np.asarray(corrected), np.exp(np.asarray(log_bias))
+    with np.errstate(over="ignore", under="ignore"):
+        bias = np.exp(np.asarray(log_bias))
+    if not (np.isfinite(corrected).all() and np.isfinite(bias).all() and bias.min() > 0):
+        low, high = float(log_bias.min()), float(log_bias.max())
+        raise ValueError(
+            f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
+            "inside the mask enter the estimate as they are; use a mask or shift the image)"
+        )
+    return result, np.asarray(corrected), bias
 
 
 def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -72,23 +72,44 @@ class N4Options:
     def __post_init__(self) -> None:
         for name in ("n_iterations", "n_control_points", "shrink_start"):
             value = getattr(self, name)
-            if value is not None:
-                many = value if isinstance(value, Sequence) else (value,)
+            if value is not None or name == "n_iterations":
+                many = (
+                    value if isinstance(value, Sequence) or hasattr(value, "tolist") else (value,)
+                )
                 object.__setattr__(self, name, tuple(_whole(name, v) for v in many))
+        _require(
+            isinstance(self.histogram_sharpening, Sequence)
+            and not isinstance(self.histogram_sharpening, str)
+            and len(self.histogram_sharpening) == 3,
+            "histogram_sharpening",
+            self.histogram_sharpening,
+            "a width, a noise and a number of bins",
+        )
         fwhm, noise, n_bins = self.histogram_sharpening
-        sharpening = (float(fwhm), float(noise), _whole("number of histogram bins", n_bins))
+        sharpening = (
+            _number("width of histogram sharpening", fwhm),
+            _number("noise of histogram sharpening", noise),
+            _whole("number of histogram bins", n_bins),
+        )
         object.__setattr__(self, "histogram_sharpening", sharpening)
+        for name in ("convergence_threshold", "over_relaxation", "bspline_fitting_distance"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("n_control_points", "shrink_start"):
+            _require(getattr(self, name) != (), name, (), "one number for each axis")
+        _require(isinstance(self.refine, bool), "refine", self.refine, "True or False")
         object.__setattr__(self, "shrink_factor", _whole("shrink_factor", self.shrink_factor))
         object.__setattr__(self, "bspline_order", _whole("bspline_order", self.bspline_order))
 
         _require(self.shrink_factor >= 1, "shrink_factor", self.shrink_factor, "at least 1")
         _require(
-            len(self.n_iterations) > 0
+            0 < len(self.n_iterations)
             and self.n_iterations[0] >= 1
-            and min(self.n_iterations) >= 0,
+            and min(self.n_iterations) >= 0
+            and max(self.n_iterations) < 2**31,
             "n_iterations",
             self.n_iterations,
-            "one number per level, the first at least 1, none negative",
+            "one number per level, the first at least 1, none negative or above 2147483647",
         )
         threshold = self.convergence_threshold
         _require(
@@ -96,10 +117,10 @@ class N4Options:
         )
         distance = self.bspline_fitting_distance
         _require(
-            distance is None or (math.isfinite(distance) and distance > 0),
+            distance is None or 1e-6 <= distance <= 1e9,
             "bspline_fitting_distance",
             distance,
-            "a positive number of mm",
+            "a positive number of mm, 1e-6 to 1e9",
         )
         _require(1 <= self.bspline_order <= 4, "bspline_order", self.bspline_order, "1, 2, 3 or 4")
         points = self.n_control_points
@@ -117,10 +138,10 @@ class N4Options:
         )
         fwhm, noise, n_bins = self.histogram_sharpening
         _require(
-            0 < fwhm < math.inf and 0 < noise < math.inf and n_bins >= 2,
+            1e-6 <= fwhm <= 1e6 and 1e-12 <= noise <= 1e12 and 2 <= n_bins <= 2**16,
             "histogram_sharpening",
             self.histogram_sharpening,
-            "a positive width, a positive noise and at least 2 bins",
+            "a width of 1e-6 to 1e6, a noise of 1e-12 to 1e12 and 2 to 65536 bins",
         )
         relaxation = self.over_relaxation
         _require(0 < relaxation < 2, "over_relaxation", relaxation, "between 0 and 2")
@@ -132,9 +153,22 @@ class N4Options:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value:
-        raise ValueError(f"{name} is {value!r}; expected a whole number")
-    return int(value)
+    try:
+        whole = int(value)
+        if isinstance(value, bool) or whole != value:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r}; expected a whole number") from None
+    return whole
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, bool | str):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r}; expected a number") from None
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:

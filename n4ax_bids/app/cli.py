@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
     # Several runs may share a GPU; by default the first one would take most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    _stop_on_sigterm()
     try:
         from n4ax_bids.app.run import Request, run
 
@@ -184,6 +187,12 @@ def _epilog() -> str:
     )
     lines = [wrapped(f"  {name:{width}}  {text}") for name, text in PRESET_HELP.items()]
     return "\n".join(["presets:", *lines, "", WHY_NOT_FMRIPREP])
+
+
+def _stop_on_sigterm() -> None:
+    """Let a batch system's signal end the run by way of its clean-up; exit status 143."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _absolute(path: Path) -> Path:

@@ -192,6 +192,10 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     files : (where the file is, its final name)
     """
     staged = []
+    files = list(files)
+    for _, target in files:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target}: cannot be written, a folder has this name")
     try:
         for source, target in files:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import shutil
 import tempfile
 import time
@@ -21,6 +23,9 @@ from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.options import N4Options
 
 log = logging.getLogger("n4ax_bids")
+
+WORK_PREFIX = ".n4ax_bids-"
+"""of the hidden folders that hold unfinished files; host and process follow"""
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,18 @@ def _announce_device(name: str) -> None:
     log.info("device: %s", device.describe(chosen))
 
 
+def _this_process() -> str:
+    return f"{platform.node() or 'host'}-{os.getpid()}"
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the work folders of processes of this machine that were killed."""
+    for folder in parent.glob(f"{WORK_PREFIX}{platform.node() or 'host'}-*-*"):
+        pid = folder.name.rsplit("-", 2)[1]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def _work_folder(request: Request) -> Iterator[Path]:
     """Make a private folder, on the output's file system unless a place for it was given."""
@@ -193,7 +210,8 @@ def _work_folder(request: Request) -> Iterator[Path]:
     try:
         request.output_dir.mkdir(parents=True, exist_ok=True)
         parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".n4ax_bids-", dir=parent))
+        _remove_abandoned(parent)
+        work = Path(tempfile.mkdtemp(prefix=f"{WORK_PREFIX}{_this_process()}-", dir=parent))
     except OSError as error:
         raise _cannot_write(parent, error) from error
     try:

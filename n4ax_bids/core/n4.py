@@ -73,6 +73,7 @@ def n4(
     N. J. Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE Trans Med Imaging 29(6),
     2010, doi 10.1109/TMI.2010.2046908.
     """
+    image, mask, weight = map(_as_array, (image, mask, weight))
     if isinstance(mask, str):
         if mask != "otsu":
             raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
@@ -81,6 +82,14 @@ def n4(
     result = estimate(image, mask, weight, plan=solved)
     corrected, log_bias = divide(image, result.log_field)
     return (corrected, log_bias) if return_bias else corrected
+
+
+def _as_array(value):
+    """Take lists as arrays; leave arrays, names and None as they are."""
+    given = value if value is None or isinstance(value, str | jax.Array) else np.asarray(value)
+    if getattr(given, "dtype", np.dtype(bool)).kind not in "biufV":
+        raise ValueError(f"an array has the type {given.dtype}; expected real numbers")
+    return given
 
 
 def estimate(
@@ -118,6 +127,8 @@ def estimate(
             done.append(n)
             values.append(value)
             ended.append(most > 0 and value <= options.convergence_threshold)
+        if not np.isfinite(field.lattice).all():
+            raise ValueError("the solve has no finite answer; are intensities or options extreme?")
         axes = [axis.image for axis in plan.axes]
         scale = (field.lattice.shape[-1] - field.order) / (plan.n_control_points[0] - field.order)
         first, step, clamp = (

@@ -10,6 +10,9 @@ import numpy as np
 
 from n4ax_bids.options import N4Options
 
+MOST_POINTS_ON_AXIS = 2**13
+MOST_POINTS = 2**25
+"""of the last level: 128 MB"""
 END = 1e-3
 """ITK takes the last voxel of an axis as lying this fraction of a voxel before the last knot."""
 
@@ -115,7 +118,14 @@ def padding(
 def _spans_and_padding(distance: float, n: int, zoom: float) -> tuple[int, int, int]:
     knot_spacing = np.float32(distance)
     extent = np.float32(np.float32(n - 1) * zoom)
-    spans = max(1, int(np.ceil(extent / knot_spacing)))
+    with np.errstate(over="ignore", divide="ignore"):
+        spans = max(np.float32(1), np.ceil(extent / knot_spacing))
+    if not spans <= MOST_POINTS_ON_AXIS:
+        raise ValueError(
+            f"spline distance {distance} mm asks for {spans:.3g} spans on {n} voxels of "
+            f"{zoom:.3g} mm; expected at most {MOST_POINTS_ON_AXIS}"
+        )
+    spans = int(spans)
     missing = np.float32(np.float32(spans) * knot_spacing - extent)
     extra = int(float(missing) / zoom + 0.5)
     return spans, extra // 2, extra - extra // 2
@@ -208,6 +218,7 @@ def plan(
         for start in (image_start, mask_start, weight_start)
     )
     spans = _spans(options, shape, zooms)
+    _require_lattice(options, spans)
     axes = tuple(
         _axis(shape[d], pads[d], factors[d], starts, spans[d], options.bspline_order, d)
         for d, starts in enumerate(zip(image_start, mask_start, weight_start, strict=True))
@@ -226,6 +237,18 @@ def _check(options: N4Options, shape: tuple[int, ...], zooms: tuple[float, ...])
         value = getattr(options, name)
         if value is not None and len(value) not in allowed:
             raise ValueError(f"{name} is {value}; expected {len(shape)} numbers, one per axis")
+
+
+def _require_lattice(options: N4Options, spans: tuple[int, ...]) -> None:
+    """Refuse a lattice that no memory holds."""
+    levels = len(options.n_iterations) if options.refine else 1
+    last = [s * 2 ** (levels - 1) + options.bspline_order for s in spans]
+    if max(last) > MOST_POINTS_ON_AXIS or math.prod(last) > MOST_POINTS:
+        raise ValueError(
+            f"the last of {levels} levels would have {' x '.join(map(str, last))} control points; "
+            f"expected at most {MOST_POINTS_ON_AXIS} on an axis and {MOST_POINTS} in all (look at "
+            "spline distance, voxel size and number of levels)"
+        )
 
 
 def _spans(
@@ -256,7 +279,10 @@ def _axis(
     ranges = [_samples_inside(n, factor, start, shrunk) for start in starts]
     for start, (low, high) in zip(starts, ranges, strict=True):
         if low >= high:
-            raise ValueError(f"shrink_start is {start} on axis {d} of {n} voxels: outside of it")
+            raise ValueError(
+                f"none of every {factor} voxels from {start} on is among the {n} of axis {d}; "
+                "expected a smaller shrink_factor or another shrink_start"
+            )
     first = min(low for low, _ in ranges)
     return Axis(
         n_control_points=spans + order,

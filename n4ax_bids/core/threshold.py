@@ -41,9 +41,12 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200) -> float:
     if low == high:
         return float(low)
     bins = np.float32(n_bins)
-    top = high + (high - low) / bins / np.float32(MARGIN)
-    edges = low + np.arange(n_bins + 1, dtype=np.float32) * ((top - low) / bins)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        top = high + (high - low) / bins / np.float32(MARGIN)
+        edges = low + np.arange(n_bins + 1, dtype=np.float32) * ((top - low) / bins)
     edges[-1] = top
+    if not np.isfinite(edges).all() or edges[1] - low < np.finfo(np.float32).tiny:
+        raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
     return float(edges[_best_split(_histogram(values, edges), edges) + 1])
 
 

@@ -166,7 +166,7 @@ class N4BiasFieldCorrection(SimpleInterface):
         if not isdefined(output) or "%s" in output:
             template = output if isdefined(output) else inputs.trait("output_image").name_template
             output = template % base
-            if not split_filename(output)[2]:
+            if not output.endswith((".nii", ".nii.gz")):
                 output += extension
         bias = None
         if isdefined(inputs.bias_image):

@@ -36,6 +36,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def require_writable(path: str | Path) -> None:
     """Raise an OSError that names `path` if no file can be made in its folder."""
     folder = Path(path).absolute().parent
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: cannot be written, a folder has this name")
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: cannot be written, there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
+
+from n4ax_bids.io.volume import load
 
 ITK_TOLERANCE = 1e-6
 """of direction cosines, and of positions in voxels: the default of ITK's filters"""
@@ -36,13 +37,15 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
+        # Negative voxel sizes are put right only with the voxels.
+        found = reader if min(reader.GetSpacing()) > 0 else reader.Execute()
     except RuntimeError:
         return _from_header(path, n_axes)
-    n = reader.GetDimension()
+    n = found.GetDimension()
     if n < n_axes:
         return _from_header(path, n_axes)
-    direction = np.reshape(reader.GetDirection(), (n, n))[:n_axes, :n_axes]
-    return _geometry(reader.GetSpacing()[:n_axes], reader.GetOrigin()[:n_axes], direction)
+    direction = np.reshape(found.GetDirection(), (n, n))[:n_axes, :n_axes]
+    return _geometry(found.GetSpacing()[:n_axes], found.GetOrigin()[:n_axes], direction)
 
 
 def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
@@ -56,7 +59,7 @@ def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
 
 
 def _from_header(path: str | Path, n_axes: int) -> Geometry:
-    header = nb.load(path).header
+    header = load(path).header
     spacing = np.abs(header["pixdim"][1 : n_axes + 1].astype(np.float64))
     spacing[(spacing == 0) | ~np.isfinite(spacing)] = 1
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ header.get_best_affine()

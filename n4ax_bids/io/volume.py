@@ -62,9 +62,11 @@ def load(path: str | Path) -> Volume:
         header = _read_header(path, stream)
         shape, dtype = _layout(path, header)
         stored = _read_voxels(path, stream, header, shape, dtype)
-    data = _scaled(path, stored, header)
+    with _failures(path):
+        data = _scaled(path, stored, header)
+        affine = header.get_best_affine()
     _require_finite(path, data)
-    return Volume(data, header.get_best_affine(), header, path, dtype.newbyteorder("="))
+    return Volume(data, affine, header, path, dtype.newbyteorder("="))
 
 
 def _require_file(path: Path) -> None:
@@ -153,7 +155,11 @@ def _read_voxels(
     n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if n_bytes > path.stat().st_size * MOST_COMPRESSED:
         raise ValueError(f"{path}: truncated, {shape} voxels cannot be in so small a file")
-    stream.seek(header.get_data_offset())
+    offset = float(header["vox_offset"])
+    if not 0 <= offset < np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
+    # As the NIfTI library: an offset into the header itself means right behind it.
+    stream.seek(max(int(offset), header.sizeof_hdr))
     stored = np.empty(shape, dtype, order="F")
     target = memoryview(stored.reshape(-1, order="F").view(np.uint8))
     done = 0

@@ -92,7 +92,11 @@ def test_phase_is_that_of_itk():
         ({}, (5, 5), (1.0,), "positive numbers of mm"),
         ({"n_control_points": (4, 4, 4)}, (9, 9), None, "n_control_points"),
         ({"shrink_start": (1,)}, (9, 9), None, "shrink_start"),
-        ({"shrink_start": (99, 0)}, (9, 9), None, "outside of it"),
+        ({"shrink_start": (99, 0)}, (9, 9), None, "another shrink_start"),
+        ({"bspline_fitting_distance": 1e-6}, (24, 24), None, "spans on 24 voxels"),
+        ({"bspline_fitting_distance": 0.01}, (24, 24, 24), None, "control points"),
+        ({"bspline_fitting_distance": 200.0}, (24, 24), (1e15, 1e15), "spans on 24 voxels"),
+        ({"n_iterations": (1,) * 12}, (24, 24, 24), None, "12 levels"),
     ],
 )
 def test_what_does_not_fit_is_named(options, shape, zooms, words):
