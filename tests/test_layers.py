@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
     "device": {"jax"},
     "ants": {"options"},
+    "ants_cli": {"options", "ants", "correct", "root"},
     "region": {"numpy", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
