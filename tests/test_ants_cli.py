@@ -130,6 +130,7 @@ WORDS = [
 LOOSE = {WORDS[-1]: 5e-3}
 
 
+@pytest.mark.slow
 @needs_ants
 def test_the_same_words_give_the_same_images(here, capfd):
     """Few iterations: only rounding may differ, everywhere, in the field and after rescaling.
