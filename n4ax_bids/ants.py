@@ -1,133 +1,165 @@
-"""ANTs' own words for one image: command-line flags to options.
+"""ANTs' own words for one image: command-line flags to settings.
 
 The grammar is that of ANTs' programs: `-f value` or `--flag value`, with several values in
 brackets, `[a,b]`, around which and in which blanks may stand; numbers per axis or level are
-joined by `x`. Where a flag is given twice the last one counts.
+joined by `x`. Where a flag is given twice, or has two values, the last one counts. What the
+program passes over in silence is passed over here too, and noted.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 
 class Flag(NamedTuple):
-    """One flag of the ANTs program."""
+    """One flag of the program."""
 
     short: str
+    """one letter, or nothing"""
     read: Callable[[str], dict[str, Any]]
     """value as written to settings: fields of N4Options, or arguments of `correct`"""
+    alone: str | None = "1"
+    """the value that a flag without one has; None: there must be one"""
+    unbracketed: str | None = None
+    """where a value belongs in brackets: what counts instead of one without, or the default"""
 
 
-def parse(words: str | Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read flags of ANTs' `N4BiasFieldCorrection`.
+class Words(NamedTuple):
+    """What a command line says."""
+
+    settings: dict[str, dict[str, Any]]
+    """for each flag that was given, by its long name, the settings it stands for"""
+    notes: tuple[str, ...]
+    """words without effect"""
+
+
+def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) -> Words:
+    """Read the words of ANTs' `N4BiasFieldCorrection`.
 
     Parameters
     ----------
     words : a command line without the program's name, as one text or in words
+    only : long names of the flags to know here; all of them where not given
 
     Returns
     -------
-    dict, for each flag that was given (its long name) the settings it stands for, e.g.
-    {"bspline-fitting": {"n_control_points": (4, 5, 4), "bspline_order": 3}}
+    Words, with settings such as
+        {"bspline-fitting": {"n_control_points": (4, 5, 4), "bspline_order": 3}}
 
     Raises
     ------
     ValueError
         For a flag that is not known, or a value that does not fit it; the message names it.
     """
+    flags = {name: flag for name, flag in FLAGS.items() if only is None or name in only}
+    names = {spelling: name for name in flags for spelling in _spellings(name)}
     words = _grouped(shlex.split(words) if isinstance(words, str) else words)
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
     while words:
-        flag = words.pop(0)
-        name = _NAMES.get(flag)
-        if name is None:
-            known = ", ".join(_NAMES)
-            raise ValueError(f"{flag!r} is not an argument known here; expected one of {known}")
+        spelling = words.pop(0)
+        if not _is_flag(spelling) or spelling in ("-", "--"):
+            notes.append(f"{spelling!r} belongs to no flag; it has no effect")
+            continue
+        if spelling not in names:
+            known = ", ".join(_spellings(name)[0] for name in flags)
+            raise ValueError(
+                f"{spelling!r} is not an argument known here; expected one of {known}"
+            )
         values = []
         while words and not _is_flag(words[0]):
             values.append(words.pop(0))
         if len(values) > 1:
-            raise ValueError(f"{flag} has the values {' '.join(values)}; expected one")
-        value = values[0] if values else "1"  # ANTs takes a bare flag so
-        try:
-            found[name] = FLAGS[name].read(value)
-        except ValueError as error:
-            raise ValueError(f"{flag} {value}: {error}") from error
-    return found
+            notes.append(f"{spelling} has the values {' '.join(values)}; the last one counts")
+        name = names[spelling]
+        settings[name] = _read(spelling, FLAGS[name], values[-1:], notes)
+    return Words(settings, tuple(notes))
+
+
+def _spellings(name: str) -> list[str]:
+    """How a flag may be written, most usual first; the program takes --s for -s too."""
+    short = FLAGS[name].short
+    single = [f"-{short}", f"--{short}"] if short else []
+    return single if name == short else [*single, f"--{name}"]
+
+
+def _read(spelling: str, flag: Flag, values: list[str], notes: list[str]) -> dict[str, Any]:
+    value = values[0] if values else flag.alone
+    if value is None:
+        raise ValueError(f"{spelling} has no value; expected one")
+    if flag.unbracketed is not None and "[" not in value:
+        instead = flag.unbracketed or "the default"
+        notes.append(f"{spelling} {value}: not read, as it has no brackets; {instead} counts")
+        return flag.read(flag.unbracketed) if flag.unbracketed else {}
+    try:
+        return flag.read(value)
+    except ValueError as error:
+        raise ValueError(f"{spelling} {value}: {error}") from error
 
 
 def _is_flag(word: str) -> bool:
     if not word.startswith("-"):
         return False
     try:
-        float(word)
+        return float(word) == 0
     except ValueError:
         return True
-    return False
 
 
 def _grouped(words: Sequence[str]) -> list[str]:
-    """Join words that stand within one pair of brackets; (, { and < are brackets too."""
-    brackets = str.maketrans("({<)}>", "[[[]]]")
+    """Join words that stand within one pair of brackets; (, { and < at an end are such too."""
     grouped: list[str] = []
-    is_open = False
+    n_open = 0
     for word in words:
-        word = word.translate(brackets)
-        if is_open:
+        word = word[:1].translate(_LEFT) + word[1:]
+        word = word[:-1] + word[-1:].translate(_RIGHT)
+        if n_open > 0:
             grouped[-1] += word
         else:
             grouped.append(word)
-        is_open = grouped[-1].count("[") > grouped[-1].count("]")
-    if is_open:
+        n_open += word.count("[") - word.count("]")
+        if n_open < 0:
+            raise ValueError(f"{grouped[-1]!r}: a bracket is not opened")
+    if n_open:
         raise ValueError(f"{grouped[-1]!r}: a bracket is not closed")
     return grouped
 
 
+_LEFT, _RIGHT = str.maketrans("({<", "[[["), str.maketrans(")}>", "]]]")
+
+
 def _parameters(value: str, most: int) -> list[str]:
-    """Split "[a,b]" at its commas."""
+    """Split "[a,b,...]" at its commas; those after the first few have no effect."""
     inner = value.strip()
     if not (inner.startswith("[") and inner.endswith("]")):
-        raise ValueError("expected brackets, [...]")  # ANTs takes no notice of a bare value
-    parameters = [part.strip() for part in inner[1:-1].split(",")]
-    if len(parameters) > most or not all(parameters):
-        raise ValueError(f"expected 1 to {most} values in the brackets")
-    return parameters
+        raise ValueError("expected brackets, [...]")
+    return [part.strip() for part in inner[1:-1].split(",")][:most]
 
 
 def _number(text: str, kind: Callable[[str], Any] = float) -> Any:
     try:
-        return kind(text)
-    except ValueError as error:
-        what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{text!r} is not {what}") from error
+        number = kind(text)
+        if math.isfinite(number):
+            return number
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"{text!r} is not {'a whole number' if kind is int else 'a number'}")
 
 
-def _bspline(value: str) -> dict[str, Any]:
-    """[mm,order] or [AxBxC,order]: one number is a distance, several are a mesh."""
-    parameters = _parameters(value, 2)
-    order = _number(parameters[1], int) if len(parameters) == 2 else 3
-    mesh = [_number(text) for text in parameters[0].split("x")]
-    if len(mesh) == 1:
-        return {"bspline_fitting_distance": mesh[0], "bspline_order": order}
-    return {"n_control_points": tuple(int(n) + order for n in mesh), "bspline_order": order}
+def _numbers(text: str, kind: Callable[[str], Any] = float) -> tuple[Any, ...]:
+    return tuple(_number(part, kind) for part in text.removesuffix("x").split("x"))
 
 
-def _convergence(value: str) -> dict[str, Any]:
-    parameters = _parameters(value, 2)
-    return {
-        "n_iterations": tuple(_number(text, int) for text in parameters[0].split("x")),
-        "convergence_threshold": _number(parameters[1]) if len(parameters) == 2 else 0.0,
-    }
+def _file(name: str) -> Callable[[str], dict[str, Any]]:
+    def read(value: str) -> dict[str, Any]:
+        if not value:
+            raise ValueError("expected the name of a file")
+        return {name: value}
 
-
-def _histogram(value: str) -> dict[str, Any]:
-    parameters = _parameters(value, 3)
-    sharpening: list[Any] = [0.15, 0.01, 200]
-    for i, text in enumerate(parameters):
-        sharpening[i] = _number(text, type(sharpening[i]))
-    return {"histogram_sharpening": tuple(sharpening)}
+    return read
 
 
 def _switch(name: str) -> Callable[[str], dict[str, Any]]:
@@ -139,16 +171,69 @@ def _switch(name: str) -> Callable[[str], dict[str, Any]]:
     return read
 
 
-FLAGS: dict[str, Flag] = {
-    "rescale-intensities": Flag("r", _switch("rescale_intensities")),
-    "shrink-factor": Flag("s", lambda value: {"shrink_factor": _number(value, int)}),
-    "convergence": Flag("c", _convergence),
-    "bspline-fitting": Flag("b", _bspline),
-    "histogram-sharpening": Flag("t", _histogram),
-    "verbose": Flag("v", _switch("verbose")),
-}
-"""The flags understood, by long name."""
+def _dimension(value: str) -> dict[str, Any]:
+    number = _number(value, int)
+    if number == 4:
+        raise ValueError("expected 2 or 3 (split the series; correct its mean, or each volume)")
+    if number not in (2, 3):
+        raise ValueError("expected 2 or 3")
+    return {"dimension": number}
 
-_NAMES = {
-    spelling: name for name, flag in FLAGS.items() for spelling in (f"-{flag.short}", f"--{name}")
+
+def _shrink(value: str) -> dict[str, Any]:
+    return {"shrink_factor": _number(value, int) or 1}  # ITK takes 0 as 1
+
+
+def _bspline(value: str) -> dict[str, Any]:
+    """[mm,order] or [AxBxC,order]: one number is a distance, several are a mesh."""
+    first, *order = _parameters(value, 2)
+    order = _number(order[0], int) if order else 3
+    mesh = _numbers(first)
+    if len(mesh) == 1:
+        return {"bspline_fitting_distance": mesh[0], "bspline_order": order}
+    return {"n_control_points": tuple(int(n) + order for n in mesh), "bspline_order": order}
+
+
+def _convergence(value: str) -> dict[str, Any]:
+    first, *threshold = _parameters(value, 2)
+    return {
+        "n_iterations": _numbers(first, int),
+        "convergence_threshold": _number(threshold[0]) if threshold else 0.0,
+    }
+
+
+def _histogram(value: str) -> dict[str, Any]:
+    sharpening: list[Any] = [0.15, 0.01, 200]
+    for i, text in enumerate(_parameters(value, 3)):
+        sharpening[i] = _number(text, type(sharpening[i]))
+    return {"histogram_sharpening": tuple(sharpening)}
+
+
+def _output(value: str) -> dict[str, Any]:
+    """out or [out,bias]; an empty name is no file."""
+    files = _parameters(value, 2) if value.startswith("[") else [value.strip()]
+    if not any(files):
+        raise ValueError("expected the name of a file")
+    return {"output_image": files[0] or None, "bias_image": (files[1:] or [""])[0] or None}
+
+
+FLAGS: dict[str, Flag] = {
+    "image-dimensionality": Flag("d", _dimension, alone=None),
+    "input-image": Flag("i", _file("input_image"), alone=None),
+    "mask-image": Flag("x", _file("mask_image"), alone=None),
+    "rescale-intensities": Flag("r", _switch("rescale_intensities")),
+    "weight-image": Flag("w", _file("weight_image"), alone=None),
+    "shrink-factor": Flag("s", _shrink),
+    "convergence": Flag(
+        "c", _convergence, unbracketed="[50,0.001]"
+    ),  # no default of the program's then, but ITK's
+    "bspline-fitting": Flag("b", _bspline, unbracketed=""),
+    "histogram-sharpening": Flag("t", _histogram, unbracketed=""),
+    "output": Flag("o", _output, alone=None),
+    "device": Flag("", lambda value: {"device": value}, alone=None),
+    "version": Flag("", _switch("version")),
+    "verbose": Flag("v", _switch("verbose")),
+    "h": Flag("h", _switch("flags")),
+    "help": Flag("", _switch("help")),
 }
+"""The flags of the program, and `device`, which is ours, by long name."""

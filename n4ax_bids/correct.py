@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from n4ax_bids.region import region as find_region
 class Correction:
     """What was done to an image."""
 
-    output_image: Path
+    output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
     mask: str
@@ -62,14 +62,14 @@ class Correction:
 
 
 class _Outputs(NamedTuple):
-    output_image: Path
+    output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
 
 
 def correct(
     input_image: str | Path,
-    output_image: str | Path,
+    output_image: str | Path | None,
     *,
     bias_image: str | Path | None = None,
     lattice_image: str | Path | None = None,
@@ -81,6 +81,7 @@ def correct(
     output_dtype: Literal["float32", "source"] = "float32",
     device: str = "auto",
     dimension: int | None = None,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -92,7 +93,8 @@ def correct(
     Parameters
     ----------
     input_image, mask_image, weight_image : NIfTI files on the same grid
-    output_image, bias_image, lattice_image : .nii or .nii.gz; the folders must exist
+    output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
+        must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold
     weight_image : confidence; voxels with a weight <= 0 take no part
     options : N4Options, the ANTs program's defaults where not given
@@ -100,6 +102,7 @@ def correct(
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
+    report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
 
     Raises
     ------
@@ -119,7 +122,7 @@ def correct(
         )
         solve = _plan(image, region, options)
         with compilation.kept(), devices.use(where):
-            result, corrected, bias = _solve(image, region, solve)
+            result, corrected, bias = _solve(image, region, solve, report)
 
     slope, intercept = 1.0, 0.0
     if region.mask_values is not None:
@@ -212,9 +215,11 @@ def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
     )
 
 
-def _solve(image: Volume, region: Region, solve: Plan) -> tuple[N4Result, np.ndarray, np.ndarray]:
+def _solve(
+    image: Volume, region: Region, solve: Plan, report: Callable[[int, int, float], None] | None
+) -> tuple[N4Result, np.ndarray, np.ndarray]:
     """Return the answer, the image divided by the field, and the field, on the host."""
-    result = estimate(image.data, region.mask, region.weight, plan=solve)
+    result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
     corrected, log_bias = divide(image.data, result.log_field)
     with np.errstate(over="ignore", under="ignore"):
         bias = np.exp(np.asarray(log_bias))
@@ -288,7 +293,8 @@ def _save(
     """Write all outputs under hidden names, then rename them, the corrected image last."""
     with ExitStack() as stack:
         parts = _Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
-        volume.write(parts.output_image, corrected, image, dtype=dtype)
+        if parts.output_image:
+            volume.write(parts.output_image, corrected, image, dtype=dtype)
         if parts.bias_image:
             volume.write(parts.bias_image, bias, image)
         if parts.lattice_image:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from n4ax_bids import ants
 from n4ax_bids.options import N4Options
+
+MASKS = {
+    "mask-image": {"mask_image": "m.nii"},
+    "weight-image": {"weight_image": "my w.nii"},
+}
+MESH = {"bspline-fitting": {"n_control_points": (4, 5, 4), "bspline_order": 3}}
+QUIET = {"verbose": {"verbose": False}}
+ITK_DEFAULT = {"convergence": {"n_iterations": (50,), "convergence_threshold": 0.001}}
+HELP = {"help": {"help": False}, "h": {"flags": True}}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +56,21 @@ from n4ax_bids.options import N4Options
         ("-t (0.2)", {"histogram-sharpening": {"histogram_sharpening": (0.2, 0.01, 200)}}),
         ("-t {0.2,.02,256}", {"histogram-sharpening": {"histogram_sharpening": (0.2, 0.02, 256)}}),
         ("-s 2 --shrink-factor 3", {"shrink-factor": {"shrink_factor": 3}}),
+        ("-s 2 --s 3", {"shrink-factor": {"shrink_factor": 3}}),
+        ("-s", {"shrink-factor": {"shrink_factor": 1}}),
+        ("-s 0", {"shrink-factor": {"shrink_factor": 1}}),
+        ("-b [20] -b [1.9x2x1]", MESH),
+        ("-c [50x50x]", {"convergence": {"n_iterations": (50, 50), "convergence_threshold": 0}}),
+        ("-d 2", {"image-dimensionality": {"dimension": 2}}),
+        ("-i a(1).nii", {"input-image": {"input_image": "a(1).nii"}}),
+        ("-x m.nii -w 'my w.nii'", MASKS),
+        ("-o out.nii", {"output": {"output_image": "out.nii", "bias_image": None}}),
+        ("-o [out.nii]", {"output": {"output_image": "out.nii", "bias_image": None}}),
+        ("-o [ out.nii , b.nii ]", {"output": {"output_image": "out.nii", "bias_image": "b.nii"}}),
+        ("-o [,b.nii]", {"output": {"output_image": None, "bias_image": "b.nii"}}),
+        ("-o <out.nii,>", {"output": {"output_image": "out.nii", "bias_image": None}}),
+        ("--device gpu:1", {"device": {"device": "gpu:1"}}),
+        ("--version --help 0 -h", {"version": {"version": True}, **HELP}),
         (
             "-r 0 -b [1x1x2] -s 1",
             {
@@ -56,7 +82,7 @@ from n4ax_bids.options import N4Options
     ],
 )
 def test_words_to_settings(words, settings):
-    assert ants.parse(words) == settings
+    assert ants.parse(words) == (settings, ())
 
 
 def test_a_list_of_words():
@@ -66,32 +92,77 @@ def test_a_list_of_words():
 
 def test_what_the_words_say_are_options():
     words = ants.parse("-b [1x1x1,3] -c [50x50x50x50,0.0] -s 4 -t [0.15,0.01,200]")
-    settings = {name: value for part in words.values() for name, value in part.items()}
+    settings = {name: value for part in words.settings.values() for name, value in part.items()}
     points = settings.pop("n_control_points")
     assert points == (4, 4, 4) and N4Options(**settings) == N4Options()  # ANTs' defaults, written
 
 
 @pytest.mark.parametrize(
+    ("words", "settings", "note"),
+    [
+        ("-s 2 3", {"shrink-factor": {"shrink_factor": 3}}, "-s has the values 2 3; the last"),
+        ("hello -s 2", {"shrink-factor": {"shrink_factor": 2}}, "'hello' belongs to no flag"),
+        ("-s 2 -- -v 0", {"shrink-factor": {"shrink_factor": 2}} | QUIET, "'--' belongs to no"),
+        ("-b [20] -b 200", {"bspline-fitting": {}}, "-b 200: not read, .* the default counts"),
+        ("-b", {"bspline-fitting": {}}, "-b 1: not read, as it has no brackets"),
+        ("-t .2", {"histogram-sharpening": {}}, "-t .2: not read"),
+        # Then neither the value nor the program's default holds, but the default of ITK's filter.
+        ("-c 50x50", ITK_DEFAULT, r"-c 50x50: not read, .* \[50,0.001\] counts"),
+    ],
+)
+def test_what_ants_passes_over_is_noted(words, settings, note):
+    found = ants.parse(words)
+    assert found.settings == settings
+    (said,) = found.notes
+    assert re.search(note, said)
+
+
+def test_more_values_in_brackets_than_there_are_have_no_effect():
+    assert ants.parse("-c [2,0,9] -b [20,2,7] -o [a.nii,b.nii,c.nii]") == ants.parse(
+        "-c [2,0] -b [20,2] -o [a.nii,b.nii]"
+    )
+
+
+def test_some_flags_only():
+    only = ("shrink-factor", "verbose")
+    assert ants.parse("-s 2 -v 1", only=only) == ants.parse("-s 2 -v 1")
+    with pytest.raises(ValueError, match="'-i' is not an argument .* expected one of -s, -v$"):
+        ants.parse("-i x.nii", only=only)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("-x mask.nii", "'-x' is not an argument known"),
-        ("--winsorize 1", "'--winsorize' is not"),
+        ("--winsorize 1", "'--winsorize' is not an argument known here; expected one of -d, -i,"),
+        ("-help", "'-help' is not"),
+        ("-s2", "'-s2' is not"),
         ("-b[1x1x1]", r"'-b\[1x1x1\]' is not"),
-        ("hello -r 0", "'hello' is not"),
         ("-r 2", "-r 2: expected 0 or 1"),
-        ("-r 0 1", "-r has the values 0 1; expected one"),
+        ("-r true", "-r true: expected 0 or 1"),
         ("-s two", "-s two: 'two' is not a whole number"),
         ("-s 2.5", "is not a whole number"),
-        ("-b 200", r"-b 200: expected brackets"),
-        ("-c 50x50", "-c 50x50: expected brackets"),
-        ("-b [1x1x1,3,4]", "expected 1 to 2 values"),
+        ("-s 1e400", "is not a whole number"),
+        ("-b x[20]", r"-b x\[20\]: expected brackets"),
+        ("-b [20]x", r"-b \[20\]x: expected brackets"),
         ("-b [1xx1]", "'' is not a number"),
-        ("-b []", "expected 1 to 2 values"),
-        ("-c [50,0,1]", "expected 1 to 2 values"),
+        ("-b [1e400x1]", "'1e400' is not a number"),
+        ("-b []", "'' is not a number"),
+        ("-b [20,]", "'' is not a whole number"),
+        ("-b [20,2.5]", "'2.5' is not a whole number"),
+        ("-c []", "'' is not a whole number"),
         ("-c [50x5.5]", "'5.5' is not a whole number"),
         ("-t [a]", "'a' is not a number"),
         ("-b [1x1x1", "bracket is not closed"),
-        ("-b", "-b 1: expected brackets"),
+        ("-b [20 -o [a.nii]", "bracket is not closed"),
+        ("-b 20] -s 2", "'20]': a bracket is not opened"),
+        ("-d 4", "-d 4: expected 2 or 3 .split the series"),
+        ("-d 5", "-d 5: expected 2 or 3"),
+        ("-d", "-d has no value"),
+        ("-i -s 2", "-i has no value"),
+        ("-x ''", "-x : expected the name of a file"),
+        ("-o", "-o has no value"),
+        ("-o []", r"-o \[\]: expected the name of a file"),
+        ("--device", "--device has no value"),
     ],
 )
 def test_anything_else_raises_and_is_named(words, message):

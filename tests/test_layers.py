@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "device": {"jax"},
     "compilation": {"jax", "jaxlib"},
     "ants": {"options"},
+    "ants_cli": {"options", "ants", "correct", "root"},
     "region": {"numpy", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},

@@ -106,7 +106,9 @@ def run(
             change = convergence.exact(state.bias - bias, grid.mask, grid.n_voxels)
         return State(state.iteration + 1, lattice, state.lattice, bias, change)
 
-    state = jax.lax.while_loop(goes_on, iterate, state._replace(change=jnp.asarray(np.inf)))
+    # Of a fixed type, as `start` gives it: a second call with the state compiles nothing anew.
+    endless = jnp.asarray(np.inf, jnp.float64)
+    state = jax.lax.while_loop(goes_on, iterate, state._replace(change=endless))
     difference = bspline.expand(state.previous, matrices.values) - state.bias
     return state, convergence.exact(difference, grid.mask, grid.n_voxels)
 

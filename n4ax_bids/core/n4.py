@@ -7,7 +7,8 @@ knot spacing. Facts and roundings: docs/method.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -98,6 +99,7 @@ def estimate(
     weight: jax.Array | np.ndarray | None = None,
     *,
     plan: Plan,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> N4Result:
     """Estimate the log field of an image.
 
@@ -107,6 +109,9 @@ def estimate(
     mask : array like `image`, non-zero = inside; None for all voxels
     weight : array like `image`, or None for equal weights
     plan : Plan for the image's shape
+    report : called after each iteration with the level and the iteration, both from 1, and the
+        stopping statistic. The result is the same with it and without; the time is not: each
+        iteration comes back to the host.
 
     Raises
     ------
@@ -123,7 +128,8 @@ def estimate(
         for level, most in enumerate(options.n_iterations):
             if level and options.refine:
                 field = _refined(field)
-            field, bias, n, value = _level(grid, field, bias, most, options)
+            tell = report and partial(report, level + 1)
+            field, bias, n, value = _level(grid, field, bias, most, options, tell)
             done.append(n)
             values.append(value)
             ended.append(most > 0 and value <= options.convergence_threshold)
@@ -188,12 +194,17 @@ def _refined(field: LogField) -> LogField:
 
 
 def _level(
-    grid: Grid, field: LogField, bias: jax.Array, most: int, options: N4Options
+    grid: Grid,
+    field: LogField,
+    bias: jax.Array,
+    most: int,
+    options: N4Options,
+    tell: Callable[[int, float], None] | None = None,
 ) -> tuple[LogField, jax.Array, int, float]:
     """Run one fitting level: the field, ln b on the grid, iterations and last statistic.
 
-    The loop is compiled and ends by itself; only where ITK's own statistic might end it does it
-    come back to the host, which decides and sends it on.
+    The loop is compiled and ends by itself; only where ITK's own statistic might end it, or where
+    each iteration is to be told, does it come back to the host, which decides and sends it on.
     """
     if most == 0:
         return field, bias, 0, float("nan")
@@ -210,24 +221,29 @@ def _level(
         over_relaxation=options.over_relaxation,
     )
     skip_rising = options.itk_version == "5"
-    state = iterate.start(field.lattice, bias)
+    state, n = iterate.start(field.lattice, bias), 0
     while True:
         state, change = iterate.run(
             grid,
             state,
             matrices,
-            numbers,
+            numbers if tell is None else numbers._replace(max_iterations=n + 1),
             n_bins=n_bins,
             can_stop=can_stop,
             skip_rising=skip_rising,
         )
         value, n = float(change), int(state.iteration)
-        if by_itk and value <= numbers.stop_at:
+        ends = float(state.change) <= numbers.stop_at  # infinite where nothing can stop it
+        shown = value
+        if (by_itk and ends) or (tell and options.convergence_statistic == "itk"):
             difference = np.asarray(iterate.last_difference(state, matrices))
-            value = convergence.itk(difference[np.asarray(grid.mask)].astype(np.float32))
-            if n < most and value > threshold:
-                continue
-        return field._replace(lattice=np.asarray(state.lattice)), state.bias, n, value
+            shown = convergence.itk(difference[np.asarray(grid.mask)].astype(np.float32))
+        if by_itk and ends:
+            value, ends = shown, shown <= threshold
+        if tell:
+            tell(n, shown)
+        if ends or n == most:
+            return field._replace(lattice=np.asarray(state.lattice)), state.bias, n, value
 
 
 def _matrices(field: LogField, shape: tuple[int, ...]) -> Matrices:

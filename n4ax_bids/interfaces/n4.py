@@ -27,12 +27,17 @@ from n4ax_bids.options import N4Options
 _log = logging.getLogger("nipype.interface")
 
 TRAITS_OF_FLAG = {
+    "mask-image": ("mask_image",),
+    "rescale-intensities": ("rescale_intensities",),
+    "weight-image": ("weight_image",),
     "bspline-fitting": ("bspline_fitting_distance", "bspline_order", "n_control_points"),
     "convergence": ("n_iterations", "convergence_threshold"),
     "shrink-factor": ("shrink_factor",),
     "histogram-sharpening": ("histogram_sharpening",),
+    "verbose": (),
 }
-"""What nipype writes as one flag of the program; the words of `args` come before it there."""
+"""The flags that `args` may have, each with the traits that nipype writes as that flag: behind
+the words of `args`, so that they win."""
 
 
 class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
@@ -43,8 +48,8 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         False,
         usedefault=True,
         argstr="-r",
-        desc="no effect, as in nipype: ANTs rescales wherever there is a mask_image, unless args "
-        "has '-r 0'",
+        desc="no effect on its own, as in nipype: ANTs rescales wherever there is a mask_image, "
+        "unless args has '-r 0' and this is not True",
     )
     use_gpu = traits.Bool(
         False,
@@ -107,8 +112,8 @@ class N4BiasFieldCorrection(SimpleInterface):
         words, options = self._settings()
         result = correct(
             cwd / inputs.input_image,
-            mask_image=_path(cwd, inputs.mask_image),
-            weight_image=_path(cwd, inputs.weight_image),
+            mask_image=_path(cwd, words.get("mask_image", inputs.mask_image)),
+            weight_image=_path(cwd, words.get("weight_image", inputs.weight_image)),
             auto_mask=inputs.auto_mask if isdefined(inputs.auto_mask) else None,
             options=options,
             rescale_intensities=words.get("rescale_intensities", True),
@@ -137,12 +142,19 @@ class N4BiasFieldCorrection(SimpleInterface):
     def _words(self) -> dict[str, Any]:
         """Settings from `args`; a flag that traits give as well counts there only, as in ANTs."""
         args = self.inputs.args
+        words = ants.parse(args if isdefined(args) else "", only=TRAITS_OF_FLAG)
+        for note in words.notes:
+            _log.warning("N4 args: %s", note)
         settings: dict[str, Any] = {}
-        for flag, values in ants.parse(args if isdefined(args) else "").items():
-            traits_of_it = TRAITS_OF_FLAG.get(flag, ())
-            if not any(isdefined(getattr(self.inputs, name)) for name in traits_of_it):
+        for flag, values in words.settings.items():
+            if not any(self._writes(name) for name in TRAITS_OF_FLAG[flag]):
                 settings.update(values)
         return settings
+
+    def _writes(self, name: str) -> bool:
+        """Whether nipype writes a trait on the program's command line."""
+        value = getattr(self.inputs, name)
+        return isdefined(value) and value is not False
 
     def _device(self) -> str:
         if isdefined(self.inputs.device):

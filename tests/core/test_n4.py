@@ -53,6 +53,36 @@ def test_result_tells_how_it_went(head):
     assert result.log_field.lattice.shape == (11, 11, 11)  # 4, 5, 7, 11
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        N4Options(n_iterations=(4, 0, 3)),
+        N4Options(n_iterations=(20, 20), convergence_threshold=5e-3),
+        N4Options(
+            n_iterations=(20, 20), convergence_threshold=5e-3, convergence_statistic="exact"
+        ),
+    ],
+    ids=("no threshold", "itk", "exact"),
+)
+def test_a_report_of_each_iteration_changes_nothing(head, options):
+    def solve(**kwargs):
+        return estimate(head.image, head.mask, plan=plan(options, head.image.shape), **kwargs)
+
+    told = []
+    silent, result = solve(), solve(report=lambda *line: told.append(line))
+    np.testing.assert_array_equal(result.log_field.lattice, silent.log_field.lattice)
+    np.testing.assert_array_equal(result.convergence, silent.convergence)  # NaN equals NaN
+    assert result[1:2] + result[3:] == silent[1:2] + silent[3:]
+    lines = [(level, n) for level, n, _ in told]
+    assert lines == [
+        (level, n + 1) for level, done in enumerate(result.n_iterations, 1) for n in range(done)
+    ]
+    assert all(0 < value < 1 for *_, value in told)
+    if options.convergence_threshold:
+        assert result.converged == (True, True)
+        assert told[-1][-1] == result.convergence[-1] <= 5e-3
+
+
 @pytest.mark.parametrize("factor", (0.01, 8.0, 1000.0))
 def test_scale_of_intensities_does_not_matter(head, factor):
     """ln c is added to every log intensity: only its rounding is left."""

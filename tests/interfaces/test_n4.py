@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import types
@@ -17,6 +18,7 @@ from nipype import MapNode, Node, Workflow
 from nipype.interfaces.base import isdefined
 
 import n4ax_bids.correct
+from n4ax_bids import ants
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 from n4ax_bids.interfaces import n4 as door
@@ -152,13 +154,41 @@ def test_traits_reach_correct(calls, image, work):
     assert call.dimension == 2 and call.output_dtype == "source" and call.device == "gpu:1"
 
 
-@pytest.mark.parametrize("value", [True, False])
-def test_rescale_intensities_has_no_effect_as_in_nipype(calls, image, work, value):
-    assert asked(
-        calls, work, input_image=str(image), rescale_intensities=value
-    ).rescale_intensities
-    off = asked(calls, work, input_image=str(image), rescale_intensities=value, args="-r 0")
-    assert off.rescale_intensities is False
+@pytest.mark.parametrize(
+    ("inputs", "rescales"),
+    [
+        ({}, True),
+        ({"rescale_intensities": False}, True),
+        ({"rescale_intensities": True}, True),
+        ({"args": "-r 0"}, False),
+        ({"args": "-r 0", "rescale_intensities": False}, False),
+        ({"args": "-r 0", "rescale_intensities": True}, True),  # nipype writes -r 0 ... -r
+    ],
+)
+def test_rescaling_is_as_the_words_that_nipype_writes_say(calls, image, work, inputs, rescales):
+    call = asked(calls, work, input_image=str(image), **inputs)
+    assert call.rescale_intensities is rescales
+    words = nipype_ants.N4BiasFieldCorrection(input_image="x.nii", **inputs).cmdline.split()[1:]
+    settings = ants.parse(words).settings
+    assert settings.get("rescale-intensities", {"": True}).popitem()[1] is rescales
+
+
+def test_mask_and_weight_in_args(calls, image, work):
+    call = asked(calls, work, input_image=str(image), args="-x m.nii -w /abs/w.nii")
+    assert call.mask_image == work / "m.nii" and call.weight_image == Path("/abs/w.nii")
+    call = asked(calls, work, input_image=str(image), args="-x m.nii", mask_image="other.nii")
+    assert call.mask_image == work / "other.nii" and call.weight_image is None
+
+
+def test_words_without_effect_are_logged(calls, image, work, caplog):
+    logger = logging.getLogger("nipype.interface")
+    logger.addHandler(caplog.handler)
+    try:
+        call = asked(calls, work, input_image=str(image), args="-b 200")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert call.options == N4Options()
+    assert "N4 args: -b 200: not read" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -189,6 +219,8 @@ def test_args_come_before_the_traits(calls, image, work, inputs, options):
     ("inputs", "message"),
     [
         ({"args": "--winsor 1"}, "'--winsor' is not an argument known"),
+        ({"args": "-i other.nii"}, "'-i' is not an argument known here; expected one of -x, -r"),
+        ({"args": "-o other.nii"}, "'-o' is not an argument known"),
         ({"args": "-b [-5]"}, "bspline_fitting_distance is -5.0"),
         ({"bspline_fitting_distance": -5.0}, "bspline_fitting_distance is -5.0"),
         ({"n_iterations": []}, "n_iterations is ()"),

@@ -78,7 +78,7 @@ def test_options_through_a_node_and_back(name):
     node = N4BiasFieldCorrection(input_image="x.nii", **node_inputs(options))
     node._check_mandatory_inputs()
     words = ants.parse(node.inputs.args if isdefined(node.inputs.args) else "")
-    settings = {key: value for part in words.values() for key, value in part.items()}
+    settings = {key: value for part in words.settings.values() for key, value in part.items()}
     assert said(read_options(node.inputs, N4Options, settings)) == said(options)
 
 
