@@ -16,6 +16,8 @@ import pytest
 # Before jax is imported anywhere, and for the programs that tests start as well.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
+# Programs that one test's processes compile serve the next one's; the user's folder stays clean.
+os.environ.setdefault("N4AX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "n4ax"))
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("N4AX_TEST_DATA") or ROOT.parent / "shared" / "data")
