@@ -35,6 +35,8 @@ class Correction:
     """voxels inside the mask and of positive weight, full grid"""
     n_voxels_used: int
     """those of the shrunk grid that the estimate saw"""
+    shift: float
+    """subtracted from every voxel first: the lowest value where that is negative, else 0"""
     non_positive: int
     """voxels inside the mask with an intensity <= 0; they enter the estimate without logarithm"""
     device: str
@@ -80,6 +82,7 @@ def correct(
     output_dtype: Literal["float32", "source"] = "float32",
     device: str = "auto",
     dimension: int | None = None,
+    shift_negative: bool = False,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -99,6 +102,7 @@ def correct(
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
+    shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
 
     Raises
     ------
@@ -112,6 +116,9 @@ def correct(
     outputs = _outputs(output_image, bias_image, lattice_image)
     where = devices.resolve(device)
     image = _load_image(input_image, dimension)
+    shift = 0.0
+    if shift_negative:
+        image, shift = volume.lifted(image)
     region = find_region(
         image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
     )
@@ -130,6 +137,7 @@ def correct(
         *outputs,
         mask=region.name,
         n_voxels_used=result.n_voxels,
+        shift=shift,
         device=devices.describe(where),
         n_iterations=tuple(result.n_iterations),
         convergence=tuple(float(value) for value in result.convergence),
