@@ -12,18 +12,23 @@ import numpy as np
 import pytest
 from nipype.interfaces.ants.base import Info
 
+# Importing the package `ants` takes seconds; its compiled module holds the programs.
 PROGRAM = """#!{python}
-import sys
-from ants.internal import get_lib_fn
-sys.exit(get_lib_fn("{name}")(sys.argv[1:]))
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("lib", "{library}")
+lib = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lib)
+sys.exit(lib.{name}(sys.argv[1:]))
 """
 
 
 @pytest.fixture
 def ants_on_path(tmp_path, monkeypatch):
     """The ANTs program that antspyx carries, as an executable that nipype finds."""
-    if not importlib.util.find_spec("ants"):
+    package = importlib.util.find_spec("ants")
+    if package is None:
         pytest.skip("antspyx is not installed")
+    (library,) = Path(package.origin).parent.glob("lib.*.so")
     folder = tmp_path / "ants_bin"
     folder.mkdir()
     for name in (
@@ -31,7 +36,7 @@ def ants_on_path(tmp_path, monkeypatch):
         "antsRegistration",
     ):  # nipype asks the second its version
         program = folder / name
-        program.write_text(PROGRAM.format(python=sys.executable, name=name))
+        program.write_text(PROGRAM.format(python=sys.executable, library=library, name=name))
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(Info, "_version", None)
