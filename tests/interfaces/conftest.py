@@ -87,11 +87,16 @@ TEMPLATES = (
 
 
 @pytest.fixture(scope="session")
-def niworkflows(tmp_path_factory):
-    """Let niworkflows and its kin find their templates without a network; skip without it."""
+def niworkflows(tmp_path_factory, request):
+    """Let niworkflows and its kin find their templates without a network.
+
+    Skips the test without them, but fails it where these tests are asked for: -m clients.
+    """
     for name in ("niworkflows", "smriprep", "sdcflows"):
         if not importlib.util.find_spec(name):
-            pytest.skip(f"{name} is not installed: pip install 'n4ax-bids[clients]'")
+            reason = f"{name} is not installed: pip install 'n4ax-bids[clients]'"
+            asked_for = request.config.getoption("markexpr") == "clients"
+            pytest.fail(reason) if asked_for else pytest.skip(reason)
     home = tmp_path_factory.mktemp("templateflow")
     with pytest.MonkeyPatch.context() as patcher:
         assert "templateflow" not in sys.modules, "it reads its folder when it is imported"

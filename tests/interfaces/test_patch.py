@@ -105,6 +105,19 @@ def test_a_node_of_before_still_works():
     with patch():
         assert "--output [ x_corrected.nii, x_bias.nii ]" in node.cmdline
         assert type(AntsN4(input_image="x.nii")) is AntsN4
+        with pytest.raises(pickle.PicklingError):  # as docs/usage.md says
+            pickle.dumps(node)
+    assert pickle.loads(pickle.dumps(node)).inputs.save_bias
+
+
+def test_nipype_takes_one_result_for_the_other():
+    """Why docs/usage.md asks for a fresh work directory."""
+    settings = {"n_iterations": [50] * 5, "convergence_threshold": 1e-7, "copy_header": True}
+    theirs, ours = (
+        node_class(input_image="x.nii", **settings).inputs.get_hashval()[1]
+        for node_class in (AntsN4, N4BiasFieldCorrection)
+    )
+    assert theirs == ours
 
 
 # Small packages by the names of the real ones, which bind ANTs' N4 where those do.

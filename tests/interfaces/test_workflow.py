@@ -222,6 +222,22 @@ def test_one_gpu_runs_one_node_at_a_time(images, tmp_path):
     assert len(said["times"]) == 8 and overlaps(said["times"]) == 0
 
 
+@pytest.mark.parametrize("insufficient", [True, False])
+def test_more_processes_than_gpus(monkeypatch, insufficient):
+    """A client asks for 8 processes where there is one GPU; what docs/usage.md advises."""
+    from nipype.pipeline.plugins import multiproc
+
+    monkeypatch.setattr(multiproc, "gpu_count", lambda: 1)
+    node = Node(N4BiasFieldCorrection(use_gpu=True), name="n4", n_procs=8)
+    workflow = Workflow(name="wf")
+    workflow.add_nodes([node])
+    plugin = multiproc.MultiProcPlugin({"n_procs": 8, "raise_insufficient": insufficient})
+    refused = pytest.raises(RuntimeError, match="Insufficient GPU resources")
+    with refused if insufficient else contextlib.nullcontext():
+        plugin._prerun_check(workflow._graph)
+    plugin.pool.shutdown()
+
+
 def graph_of_n4(head, spine, regions):
     """A graph with nipype's node, whatever stands under its name; see the clients' use."""
     from nipype.interfaces.ants import N4BiasFieldCorrection as FromNipype
