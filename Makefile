@@ -1,4 +1,5 @@
-# One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv.
+# One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
+# (.venv-clients for test-clients).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 PYTHON ?= python3
 JAX ?= cpu
@@ -9,23 +10,29 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo test lint format bench validate
+.PHONY: help demo test test-clients lint format bench validate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo      simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
-	@echo "make test      the tests; ARGS='-k n4 -x' goes to pytest"
-	@echo "make lint      ruff: style and format"
-	@echo "make format    let ruff put both right"
-	@echo "make bench     time beside ITK and ANTs"
-	@echo "make validate  compare numbers with ITK and ANTs: 15 minutes, needs the real images"
+	@echo "make demo          simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
+	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest"
+	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
+	@echo "make lint          ruff: style and format"
+	@echo "make format        let ruff put both right"
+	@echo "make bench         time beside ITK and ANTs"
+	@echo "make validate      compare numbers with ITK and ANTs: 15 minutes, needs the real images"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not clients" $(ARGS)
+
+# In an environment of their own: what they depend on is theirs to choose.
+test-clients:
+	@$(MAKE) --no-print-directory VENV=.venv-clients .venv-clients/clients.stamp
+	.venv-clients/bin/python -m pytest -m clients $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -36,6 +36,8 @@ class Correction:
     """voxels inside the mask and of positive weight, full grid"""
     n_voxels_used: int
     """those of the shrunk grid that the estimate saw"""
+    shift: float
+    """subtracted from every voxel first: the lowest value where that is negative, else 0"""
     non_positive: int
     """voxels inside the mask with an intensity <= 0; they enter the estimate without logarithm"""
     device: str
@@ -82,6 +84,7 @@ def correct(
     device: str = "auto",
     dimension: int | None = None,
     report: Callable[[int, int, float], None] | None = None,
+    shift_negative: bool = False,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -103,6 +106,7 @@ def correct(
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
     report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
+    shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
 
     Raises
     ------
@@ -116,6 +120,9 @@ def correct(
     outputs = _outputs(output_image, bias_image, lattice_image, keep=(mask_image, weight_image))
     where = devices.resolve(device)
     image = _load_image(input_image, dimension)
+    shift = 0.0
+    if shift_negative:
+        image, shift = volume.lifted(image)
     with _naming(image.path):
         region = find_region(
             image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
@@ -134,6 +141,7 @@ def correct(
         *outputs,
         mask=region.name,
         n_voxels_used=result.n_voxels,
+        shift=shift,
         device=devices.describe(where),
         n_iterations=tuple(result.n_iterations),
         convergence=tuple(float(value) for value in result.convergence),

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "region": {"numpy", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
+    "workflows": {"nipype", "options", "interfaces"},
     "app": {"bids", "nipype", "options", "device", "interfaces", "root"},
     "__main__": {"app"},
 }

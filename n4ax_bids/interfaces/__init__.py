@@ -1,5 +1,7 @@
 """Nipype interfaces: each a door to one verb."""
 
+from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
+from n4ax_bids.interfaces.patch import patch
 
-__all__ = ["N4BiasFieldCorrection"]
+__all__ = ["FixN4BiasFieldCorrection", "N4BiasFieldCorrection", "patch"]

@@ -93,6 +93,7 @@ class N4BiasFieldCorrection(SimpleInterface):
 
     input_spec = N4BiasFieldCorrectionInputSpec
     output_spec = N4BiasFieldCorrectionOutputSpec
+    _shift_negative = False
 
     def __init__(self, from_file=None, resource_monitor=None, **inputs):
         super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
@@ -120,6 +121,7 @@ class N4BiasFieldCorrection(SimpleInterface):
             output_dtype="source" if inputs.copy_header else "float32",
             device=self._device(),
             dimension=self._dimension(),
+            shift_negative=self._shift_negative,
             **self._output_paths(cwd),
         )
         if words.get("verbose"):

@@ -7,8 +7,9 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Literal
 
 import nibabel as nb
@@ -201,6 +202,28 @@ def _require_finite(path: Path, data: np.ndarray) -> None:
     raise ValueError(
         f"{path}: {bad.size} voxels are NaN or infinite, the first at {first}; expected numbers"
     )
+
+
+def lifted(image: Volume) -> tuple[Volume, float]:
+    """Subtract the lowest value from an image if that is negative.
+
+    niworkflows' FixN4BiasFieldCorrection hands ANTs a file of the image's own type with the
+    difference in float64; so do we, for its rounding to whole numbers shows in the result.
+
+    Returns
+    -------
+    image : Volume, as read from that file; path and header are those of the image
+    shift : what was subtracted; 0 if there is no negative value
+    """
+    if image.data.min() >= 0:
+        return image, 0.0
+    with _failures(image.path):
+        values = nb.load(image.path).get_fdata(caching="unchanged").reshape(image.data.shape)
+    lowest = values.min()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "lifted.nii"
+        write(path, values - lowest, image, dtype="source")
+        return replace(image, data=load(path).data), float(lowest)
 
 
 def require_name(path: str | Path) -> None:
