@@ -21,7 +21,7 @@ help:
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
 	@echo "make bench         time beside ITK and ANTs"
-	@echo "make validate      compare numbers with ITK and ANTs: 15 minutes, needs the real images"
+	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
@@ -47,6 +47,7 @@ bench: $(VENV)/test.stamp
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity
+	$(BIN)/python -m benchmarks.ants_parity
 
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
