@@ -32,7 +32,7 @@ def job(tmp_path):
 
 def sidecars(job, metadata=None, options=None):
     correction = {
-        "output_image": "/work/x.nii.gz",
+        "output_image": "/somewhere/x.nii.gz",
         "bias_image": None,
         "lattice_image": None,
         "lattice": LATTICE,
