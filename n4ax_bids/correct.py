@@ -123,10 +123,10 @@ def correct(
     shift = 0.0
     if shift_negative:
         image, shift = volume.lifted(image)
+    region = find_region(
+        image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
+    )
     with _naming(image.path):
-        region = find_region(
-            image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
-        )
         solve = _plan(image, region, options)
         with compilation.kept(), devices.use(where):
             result, corrected, bias = _solve(image, region, solve, report)
@@ -193,8 +193,6 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if str(error).startswith("/") or str(path) in str(error):  # names its file already
-            raise
         raise ValueError(f"{path}: {error}") from error
 
 

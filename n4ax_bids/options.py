@@ -101,6 +101,9 @@ class N4Options:
         object.__setattr__(self, "shrink_factor", _whole("shrink_factor", self.shrink_factor))
         object.__setattr__(self, "bspline_order", _whole("bspline_order", self.bspline_order))
 
+        self._require_ranges()
+
+    def _require_ranges(self) -> None:
         _require(self.shrink_factor >= 1, "shrink_factor", self.shrink_factor, "at least 1")
         _require(
             0 < len(self.n_iterations)

@@ -72,7 +72,10 @@ def region(
         if not mask.any():
             raise ValueError(f"{mask_image}: every voxel of the mask is 0; expected some inside")
     elif auto_mask == "otsu":
-        mask, name = np.asarray(otsu_mask(image.data)), "otsu"
+        try:
+            mask, name = otsu_mask(image.data), "otsu"
+        except ValueError as error:  # it knows no file
+            raise ValueError(f"{image.path}: {error}") from error
     inside = mask
     if weight is not None:
         positive = weight > 0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.io.volume import load
+from n4ax_bids.io.volume import load_header
 
 ITK_TOLERANCE = 1e-6
 """of direction cosines, and of positions in voxels: the default of ITK's filters"""
@@ -59,7 +59,7 @@ def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
 
 
 def _from_header(path: str | Path, n_axes: int) -> Geometry:
-    header = load(path).header
+    header = load_header(path)
     spacing = np.abs(header["pixdim"][1 : n_axes + 1].astype(np.float64))
     spacing[(spacing == 0) | ~np.isfinite(spacing)] = 1
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ header.get_best_affine()

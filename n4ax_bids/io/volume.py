@@ -70,6 +70,14 @@ def load(path: str | Path) -> Volume:
     return Volume(data, affine, header, path, dtype.newbyteorder("="))
 
 
+def load_header(path: str | Path) -> nb.Nifti1Header:
+    """Read the header of a NIfTI file alone; errors as `load`."""
+    path = Path(path)
+    _require_file(path)
+    with _failures(path), _opened(path) as stream:
+        return _read_header(path, stream)
+
+
 def _require_file(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(
