@@ -81,41 +81,42 @@ def fit_matrices(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def contract(array: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
-    """Sum an array on the voxel grid over every axis against that axis' matrix.
+    """Sum an array on the voxel grid over its first axes against one matrix for each.
 
     Parameters
     ----------
-    array : array (n_1, ..., n_D)
+    array : array (n_1, ..., n_D, ...)
     matrices : D arrays (n_d, m_d)
 
     Returns
     -------
-    array (m_1, ..., m_D)
+    array (m_1, ..., m_D, ...)
     """
-    # The last axis is contiguous and by far the largest sum: it goes first.
-    for axis in reversed(range(array.ndim)):
-        array = _along(array, matrices[axis], axis)
+    # The last axis goes first: it is contiguous.
+    for axis in reversed(range(len(matrices))):
+        array = along(array, matrices[axis], axis)
     return array
 
 
 def expand(lattice: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
-    """Evaluate a lattice on the voxel grid whose basis matrices are given.
+    """Evaluate the first axes of a lattice where one basis matrix for each is given.
 
     Parameters
     ----------
-    lattice : array (m_1, ..., m_D)
+    lattice : array (m_1, ..., m_D, ...)
     matrices : D arrays (n_d, m_d)
 
     Returns
     -------
-    array (n_1, ..., n_D)
+    array (n_1, ..., n_D, ...)
     """
-    for axis in range(lattice.ndim):
-        lattice = _along(lattice, matrices[axis].T, axis)
+    for axis, matrix in enumerate(matrices):
+        lattice = along(lattice, matrix.T, axis)
     return lattice
 
 
-def _along(array: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
+def along(array: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
+    """Sum one axis of an array, of length n, against a matrix (n, m), which takes its place."""
     summed = jax.lax.dot_general(
         array,
         matrix,
@@ -126,23 +127,21 @@ def _along(array: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
     return jnp.moveaxis(summed, -1, axis)
 
 
-def fit(values: jax.Array, weight_sum: jax.Array, numerators: Sequence[jax.Array]) -> jax.Array:
-    """Fit one lattice to weighted values on the voxel grid, as Lee, Wolberg and Shin (1997).
+def quotient(delta: jax.Array, weight_sum: jax.Array) -> jax.Array:
+    """Return the control points of the fit of Lee, Wolberg and Shin (1997).
 
     phi_c = sum_i w_i r_i T_ic^3 / W_i / sum_i w_i T_ic^2, and 0 where the last sum is not above
     `ALMOST_ZERO`, as in ITK.
 
     Parameters
     ----------
-    values : array (n_1, ..., n_D), w·r; 0 outside the mask
-    weight_sum : array (m_1, ..., m_D), sum of w·T^2: `contract(w, denominators)`
-    numerators : D arrays (n_d, m_d)
+    delta : array (m_1, ..., m_D), `contract(w·r, numerators)`
+    weight_sum : array like `delta`, `contract(w, denominators)`
 
     Returns
     -------
-    array (m_1, ..., m_D)
+    array like `delta`
     """
-    delta = contract(values, numerators)
     known = weight_sum > ALMOST_ZERO
     return jnp.where(known, delta / jnp.where(known, weight_sum, 1), 0)
 

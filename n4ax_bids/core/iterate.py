@@ -1,11 +1,12 @@
-"""The iterations of one fitting level, compiled: sharpen, fit, add, evaluate.
+"""The iterations, compiled: sharpen, fit, add, evaluate; one program for all fitting levels.
 
-These functions run inside `jax.enable_x64(True)`; arrays are on the shrunk grid in raster order,
-the image's first axis last.
+These functions run inside `jax.enable_x64(True)`.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,159 +15,230 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline, convergence, sharpen
+from n4ax_bids.core.levels import Levels
+from n4ax_bids.core.rows import Rows
 
-
-class Grid(NamedTuple):
-    """What stays the same over the levels."""
-
-    log_image: jax.Array
-    mask: jax.Array
-    weight: jax.Array
-    n_voxels: jax.Array
-    raster: jax.Array
-    """raster index of each mask voxel in turn, filled up with the grid's size"""
+RUN = 1024
+"""voxels at the start of the scan that are looked at first"""
 
 
 class State(NamedTuple):
-    """One level's loop."""
+    """Where the solve stands."""
 
+    level: jax.Array
     iteration: jax.Array
+    """iterations done of this level"""
+    waits: jax.Array
+    """whether the host has to decide how to go on"""
     lattice: jax.Array
     previous: jax.Array
     """the lattice before the last iteration"""
     bias: jax.Array
+    """(M,), ln b at the voxels of the mask"""
     change: jax.Array
-    """the exact convergence statistic of the last iteration"""
+    """the exact convergence statistic of the last iteration, where it was computed"""
+    done: jax.Array
+    """(L,), iterations done at each level"""
+    changes: jax.Array
+    """(L,), the exact statistic at the end of each level"""
 
 
 class Numbers(NamedTuple):
     """Options that may change without compiling again."""
 
-    max_iterations: int
     stop_at: float
-    """the loop ends when the exact statistic is not above this"""
+    """a level ends when the exact statistic is not above this"""
+    host_decides: bool
+    """then it only waits, for the host to say whether the level ends"""
+    wait_always: bool
+    """wait after each iteration"""
     fwhm: float
     noise: float
     over_relaxation: float
 
 
-class Matrices(NamedTuple):
-    """One matrix per axis for each use of the lattice."""
+def start(lattice: np.ndarray, bias: jax.Array, n_levels: int) -> State:
+    """Return the state before the first iteration."""
+    return State(
+        level=np.int32(0),
+        iteration=np.int32(0),
+        waits=np.False_,
+        lattice=lattice,
+        previous=lattice,
+        bias=bias,
+        change=np.float64(np.inf),
+        done=np.zeros(n_levels, np.int32),
+        changes=np.full(n_levels, np.nan),
+    )
 
-    values: tuple[jax.Array, ...]
-    """control points to voxels"""
-    numerators: tuple[jax.Array, ...]
-    denominators: tuple[jax.Array, ...]
-    """of the Lee fit"""
 
-
-def start(lattice: jax.Array, bias: jax.Array) -> State:
-    """Return the state before a level's first iteration."""
-    return State(np.asarray(0), lattice, lattice, bias, np.asarray(np.inf))
-
-
-@partial(jax.jit, static_argnames=("n_bins", "can_stop", "skip_rising"))
+@partial(jax.jit, static_argnames=("n_bins", "can_stop", "skip_rising", "copies"))
 def run(
-    grid: Grid,
+    rows: Rows,
     state: State,
-    matrices: Matrices,
+    levels: Levels,
     numbers: Numbers,
     *,
     n_bins: int,
     can_stop: bool,
     skip_rising: bool,
-) -> tuple[State, jax.Array]:
-    """Iterate until the last iteration or until the exact statistic is not above `stop_at`.
+    copies: int,
+) -> State:
+    """Iterate to the end of the last level, or until the host has to decide.
 
     Parameters
     ----------
-    grid, state, matrices, numbers : what the level works on
+    rows, state, levels, numbers : what the solve works on
     n_bins : int, of the histogram
     can_stop : bool, whether to compute the statistic in each iteration
     skip_rising : bool, whether to find the minimum as ITK 5 does
-
-    Returns
-    -------
-    state : State
-    change : float64 scalar, the exact statistic of the last iteration
+    copies : int, of the histogram; see `sharpen.histogram`
     """
-    weight_sum = bspline.contract(grid.weight, matrices.denominators)
+    state = jax.tree.map(jnp.asarray, state)
+    n_levels = levels.max_iterations.shape[0]
+    weight_sums = jax.lax.map(partial(_contract, rows, rows.weight), levels.denominators)
 
     def goes_on(state):
-        return (state.iteration < numbers.max_iterations) & (state.change > numbers.stop_at)
+        return (state.level < n_levels) & ~state.waits
 
     def iterate(state):
-        view = grid.log_image - state.bias
-        residual = _residual(grid, view, numbers, n_bins, skip_rising)
-        update = bspline.fit(grid.weight * residual, weight_sum, matrices.numerators)
+        values, numerators = (
+            [matrix[state.level] for matrix in group]
+            for group in (levels.values, levels.numerators)
+        )
+        residual = _residual(rows, state.bias, numbers, n_bins, skip_rising, copies)
+        delta = _contract(rows, residual, numerators)
+        update = bspline.quotient(delta, weight_sums[state.level])
         lattice = state.lattice + update * numbers.over_relaxation
-        bias = bspline.expand(lattice, matrices.values)
-        change = state.change
-        if can_stop:
-            change = convergence.exact(state.bias - bias, grid.mask, grid.n_voxels)
-        return State(state.iteration + 1, lattice, state.lattice, bias, change)
+        bias = _expand(rows, lattice, values)
 
-    # Of a fixed type, as `start` gives it: a second call with the state compiles nothing anew.
-    endless = jnp.asarray(np.inf, jnp.float64)
-    state = jax.lax.while_loop(goes_on, iterate, state._replace(change=endless))
-    difference = bspline.expand(state.previous, matrices.values) - state.bias
-    return state, convergence.exact(difference, grid.mask, grid.n_voxels)
+        n = state.iteration + 1
+        last = n >= levels.max_iterations[state.level]
+        statistic = partial(_statistic, rows, state.lattice, bias, values)
+        change = statistic() if can_stop else state.change
+        small = can_stop & (change <= numbers.stop_at)
+        waits = numbers.wait_always | (numbers.host_decides & small)
+        if not can_stop:
+            change = jax.lax.cond(last | waits, statistic, lambda: state.change)
+        state = state._replace(
+            iteration=n,
+            lattice=lattice,
+            previous=state.lattice,
+            bias=bias,
+            waits=waits,
+            change=change,
+        )
+        ends = ~waits & (last | small)
+        light = state._replace(bias=None)  # what passes through a condition may be copied
+        light = jax.lax.cond(ends, partial(_next_level, levels), lambda state: state, light)
+        return light._replace(bias=bias)
+
+    return jax.lax.while_loop(goes_on, iterate, state)
 
 
-def _residual(grid: Grid, view: jax.Array, numbers: Numbers, n_bins: int, skip_rising: bool):
-    """What the sharpening takes away from each voxel: v - E(u|v); 0 outside the mask."""
+def _next_level(levels: Levels, state: State) -> State:
+    """Note how a level ended and refine the lattice for the next one."""
+    at = state.level
+    refined = state.lattice.astype(jnp.float64)
+    for axis, matrix in enumerate(levels.refinement):
+        refined = bspline.along(refined, matrix[at].T, axis)
+    return state._replace(
+        level=at + 1,
+        iteration=jnp.int32(0),
+        waits=jnp.bool_(False),
+        lattice=jnp.where(
+            at + 1 < levels.max_iterations.shape[0],
+            refined.astype(state.lattice.dtype),
+            state.lattice,
+        ),
+        done=state.done.at[at].set(state.iteration),
+        changes=state.changes.at[at].set(state.change),
+    )
+
+
+@jax.jit
+def end_level(levels: Levels, state: State, change: jax.Array) -> State:
+    """End a level on the host's word, with the statistic that the host found."""
+    return _next_level(levels, jax.tree.map(jnp.asarray, state)._replace(change=change))
+
+
+@jax.jit
+def last_difference(rows: Rows, state: State, levels: Levels) -> jax.Array:
+    """Return ln b before minus ln b after the last iteration, at the voxels of the mask."""
+    values = [matrix[state.level] for matrix in levels.values]
+    return _expand(rows, state.previous, values) - state.bias
+
+
+def _statistic(
+    rows: Rows, before: jax.Array, bias: jax.Array, values: Sequence[jax.Array]
+) -> jax.Array:
+    """The exact statistic, from the lattice before an iteration and ln b after it."""
+    return convergence.exact(_expand(rows, before, values) - bias, rows.weight > 0, rows.n_voxels)
+
+
+def _contract(rows: Rows, array: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
+    """Sum an array over the voxels of the mask against the matrices of plane and rows."""
+    on_rows = jnp.zeros(rows.place.size * matrices[2].shape[0], array.dtype)
+    on_rows = on_rows.at[rows.voxel].set(array, mode="promise_in_bounds")
+    on_rows = on_rows.reshape(rows.place.size, -1)
+    summed = bspline.along(on_rows, matrices[2], 1).at[rows.row].get(mode="promise_in_bounds")
+    plane = summed.reshape(matrices[0].shape[0], matrices[1].shape[0], -1)
+    return bspline.contract(plane, matrices[:2])
+
+
+def _expand(rows: Rows, lattice: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
+    """Evaluate a lattice at the voxels of the mask."""
+    plane = bspline.expand(lattice, matrices[:2]).reshape(-1, lattice.shape[2])
+    on_rows = plane.at[rows.place].get(mode="promise_in_bounds")
+    on_rows = bspline.along(on_rows, matrices[2].T, 1)
+    return on_rows.ravel().at[rows.voxel].get(mode="promise_in_bounds")
+
+
+def _residual(
+    rows: Rows, bias: jax.Array, numbers: Numbers, n_bins: int, skip_rising: bool, copies: int
+) -> jax.Array:
+    """What the sharpening takes away from each voxel, times its weight."""
+    mask, view = rows.weight > 0, rows.log_image - bias
     infinity = jnp.asarray(np.inf, view.dtype)
-    v_max = jnp.where(grid.mask, view, -infinity).max()
-    v_min = jnp.where(grid.mask, view, infinity).min()
-    if skip_rising:
-        v_min = _minimum_after_rise(grid, view, v_min)
+    v_max = _reduced(jnp.max, jnp.where(mask, view, -infinity))
+    counts = mask & _after_rise(rows, view) if skip_rising else mask
+    v_min = _reduced(jnp.min, jnp.where(counts, view, infinity))
     width = (v_max - v_min).astype(jnp.float64)
     slope = (width / (n_bins - 1)).astype(view.dtype)
     flat = slope <= 0
     slope = jnp.where(flat, 1, slope)
-    bins, offset = sharpen.bin_position(view, v_min, slope)
-    counts = sharpen.histogram(bins, offset, grid.mask, n_bins)
+    # Behind a condition, because XLA on a CPU makes what stands behind it once and keeps it;
+    # else histogram, lookup and residual would each make it anew, without vector registers.
+    bins = jax.lax.cond(
+        flat,
+        lambda: sharpen.Bins(jnp.zeros(view.shape, jnp.int32), jnp.zeros_like(view)),
+        lambda: sharpen.find_bins(view, v_min, slope, n_bins),
+    )
+    counts = sharpen.histogram(bins, mask, n_bins, copies)
     expected = sharpen.sharpening_map(counts, v_min, slope, fwhm=numbers.fwhm, noise=numbers.noise)
-    residual = view - sharpen.sharpened(bins, offset, expected)
-    return jnp.where(grid.mask & ~flat, residual, 0)
+    residual = (view - sharpen.sharpened(bins, expected)) * rows.weight
+    return jnp.where(mask & ~flat, residual, 0)
 
 
-def _minimum_after_rise(grid: Grid, view: jax.Array, v_min: jax.Array) -> jax.Array:
-    """The minimum as ITK 5 finds it: values of a rising run at the very start never count.
+def _reduced(reduce, values: jax.Array) -> jax.Array:
+    """Reduce a list whose length is a multiple of 8 by columns first, in vector registers."""
+    columns = math.gcd(values.size, 1024)
+    return reduce(reduce(values.reshape(-1, columns), axis=0))
 
-    Its scan asks "new maximum?" and only else "new minimum?" (docs/method.md §4.1).
+
+def _after_rise(rows: Rows, view: jax.Array) -> jax.Array:
+    """Say which voxels count for the minimum as ITK 5 finds it.
+
+    Its scan asks "new maximum?" and only else "new minimum?" (docs/method.md §4.1), so those of a
+    rising run at the very start never do. Where all voxels rise, all count.
     """
-    block = min(256, view.size)
-    values = view.ravel()
 
-    def next_in_order(start):
-        places = jnp.clip(start + jnp.arange(block + 1), 0, view.size - 1)
-        return values.at[grid.raster[places]].get(mode="clip")
+    def first_fall(values):
+        index = jnp.arange(1, values.size, dtype=jnp.int32)
+        return jnp.where(values[1:] <= values[:-1], index, view.size).min()
 
-    def rises(start):
-        here = next_in_order(start)
-        return jnp.where(here[1:] > here[:-1], 0, 1).argmax(), (here[1:] > here[:-1]).all()
-
-    def look(carry):
-        start, _, _ = carry
-        length, whole = rises(start)
-        step = jnp.where(whole, block, length)
-        return start + step, whole, (start + step + 1).astype(jnp.int64)
-
-    def more(carry):
-        start, whole, _ = carry
-        return whole & (start + 1 < grid.n_voxels)
-
-    start = jnp.zeros((), jnp.int64)
-    _, _, after = jax.lax.while_loop(more, look, (start, jnp.asarray(True), start))
-    first = grid.raster[jnp.minimum(after, view.size - 1)]
-    place = jax.lax.broadcasted_iota(jnp.int32, (view.size,), 0).reshape(view.shape)
-    infinity = jnp.asarray(np.inf, view.dtype)
-    later = jnp.where(grid.mask & (place >= first), view, infinity).min()
-    return jnp.where((after < grid.n_voxels) & jnp.isfinite(later), later, v_min)
-
-
-@jax.jit
-def last_difference(state: State, matrices: Matrices) -> jax.Array:
-    """Return ln b before minus ln b after the last iteration, on the grid."""
-    return bspline.expand(state.previous, matrices.values) - state.bias
+    # The run is short, if it is not the whole of a ramp made by a program.
+    start = first_fall(view[:RUN])
+    start = jax.lax.cond(start < view.size, lambda: start, lambda: first_fall(view))
+    index = jnp.arange(view.size, dtype=jnp.int32)
+    return index >= jnp.where(start < rows.n_voxels, start, 0)

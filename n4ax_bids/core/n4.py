@@ -8,18 +8,30 @@ knot spacing. Facts and roundings: docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from n4ax_bids.core import bspline, convergence, iterate
-from n4ax_bids.core.field import LogField, basis_matrices, divide
-from n4ax_bids.core.iterate import Grid, Matrices, Numbers
+from n4ax_bids.core import bspline, convergence
+from n4ax_bids.core.field import LogField, divide
+from n4ax_bids.core.iterate import Numbers, State, end_level, last_difference, run, start
+from n4ax_bids.core.levels import (
+    MOST_ENTRIES,
+    Levels,
+    lattice_sizes,
+    n_entries,
+    padded_lattice,
+    stack,
+    unpadded_lattice,
+)
 from n4ax_bids.core.plan import Plan, plan
+from n4ax_bids.core.rows import Layout, Rows, lay_out
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
+
+GPU_COPIES = 128
+"""of the histogram: enough that threads seldom wait for one another. Not yet measured."""
 
 
 class N4Result(NamedTuple):
@@ -119,137 +131,173 @@ def estimate(
         As `n4`.
     """
     options = plan.options
-    dtype = np.dtype(options.precision)
     with jax.enable_x64(True):
-        grid = _grid(image, mask, weight, plan, dtype)
-        field = _first_field(plan, dtype)
-        bias = np.zeros(grid.log_image.shape, dtype)
-        done, values, ended = [], [], []
-        for level, most in enumerate(options.n_iterations):
-            if level and options.refine:
-                field = _refined(field)
-            tell = report and partial(report, level + 1)
-            field, bias, n, value = _level(grid, field, bias, most, options, tell)
-            done.append(n)
-            values.append(value)
-            ended.append(most > 0 and value <= options.convergence_threshold)
-        if not np.isfinite(field.lattice).all():
-            raise ValueError("the solve has no finite answer; are intensities or options extreme?")
-        axes = [axis.image for axis in plan.axes]
-        scale = (field.lattice.shape[-1] - field.order) / (plan.n_control_points[0] - field.order)
-        first, step, clamp = (
-            tuple(v * scale for v in column) for column in zip(*axes, strict=True)
-        )
-        log_field = LogField(field.lattice.T, field.order, first, step, clamp)
-    return N4Result(log_field, tuple(done), tuple(values), tuple(ended), int(grid.n_voxels))
+        rows, layout = _rows(image, mask, weight, plan)
+        field, ends = _solve(jax.device_put(rows), layout, plan, report)
+    if not np.isfinite(field.lattice).all():
+        raise ValueError("the solve has no finite answer; are intensities or options extreme?")
+    return N4Result(
+        _on_image(field, plan),
+        tuple(end.n_iterations for end in ends),
+        tuple(end.value for end in ends),
+        tuple(end.n_iterations > 0 and end.value <= options.convergence_threshold for end in ends),
+        int(rows.n_voxels),
+    )
 
 
-def _grid(image, mask, weight, plan: Plan, dtype: np.dtype) -> Grid:
-    """Check the arrays and take the voxels that the solve sees, in raster order."""
+def _rows(image, mask, weight, plan: Plan) -> tuple[Rows, Layout]:
+    """Check the arrays and lay out the voxels that the solve sees."""
     for name, array in (("image", image), ("mask", mask), ("weight", weight)):
         if array is not None and tuple(array.shape) != plan.shape:
             raise ValueError(
                 f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
             )
     # ITK reads every pixel type into float32, whatever the solve's precision.
-    values = _samples(plan, image, plan.image_start, dtype)
+    values = _samples(plan, image, plan.image_start)
     if mask is None:
         mask = np.broadcast_to(np.True_, plan.shape)
     inside = np.asarray(plan.sample(mask, plan.mask_start)).T != 0
-    weights = inside.astype(dtype)
     if weight is not None:
-        weights = _samples(plan, weight, plan.weight_start, dtype)
-        inside = inside & (weights > 0)
-        weights = np.where(inside, weights, 0)
-    taken = values[inside]
-    if taken.size == 0:
+        weight = _samples(plan, weight, plan.weight_start)
+        inside = inside & ~(weight <= 0)  # one that is not a number stays, to be refused
+    if not inside.any():
         raise ValueError(f"no voxel of {values.size} takes part: mask or weight is empty there")
-    if not np.isfinite(taken).all() or not np.isfinite(weights).all():
+    taken = values[inside]
+    if not np.isfinite(taken).all() or not (weight is None or np.isfinite(weight[inside]).all()):
         raise ValueError("image or weight has values inside the mask that are not finite")
     if taken.min() == taken.max():
         raise ValueError(f"image is constant ({taken[0]}) inside the mask; expected contrast")
-    positive = values > 0
-    log_image = np.where(positive, np.log(np.where(positive, values, 1)), values)
-    raster = np.full(values.size, values.size, np.int32)
-    raster[: taken.size] = np.flatnonzero(inside)
-    log_image = np.where(inside, log_image, 0)
-    return jax.device_put(Grid(log_image, inside, weights, np.asarray(taken.size), raster))
+    arrays = (
+        array if array is None or array.ndim == 3 else array[np.newaxis]
+        for array in (values, inside, weight)
+    )
+    return lay_out(*arrays, np.dtype(plan.options.precision))
 
 
-def _samples(plan: Plan, array, start: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    return np.asarray(plan.sample(array, start)).T.astype(np.float32).astype(dtype)
+def _samples(plan: Plan, array, start: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(plan.sample(array, start)).T.astype(np.float32, copy=False)
 
 
-def _first_field(plan: Plan, dtype: np.dtype) -> LogField:
-    """A zero field on the shrunk grid at the first level, axes in raster order."""
+def _fields(plan: Plan) -> list[LogField]:
+    """A zero field on the shrunk grid at each level, axes in raster order."""
     first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
-    lattice = np.zeros(plan.n_control_points[::-1], dtype)
-    return LogField(lattice, plan.options.bspline_order, first, step, clamp)
+    order, points = plan.options.bspline_order, np.array(plan.n_control_points[::-1])
+    fields = []
+    for level in range(len(plan.options.n_iterations)):
+        scale = 2**level if plan.options.refine else 1
+        lattice = np.zeros((points - order) * scale + order, plan.options.precision)
+        place = (tuple(scale * v for v in values) for values in (first, step, clamp))
+        fields.append(LogField(lattice, order, *place))
+    return fields
 
 
-def _refined(field: LogField) -> LogField:
-    """The same function with twice the spans."""
-    twice = [tuple(2 * v for v in values) for values in (field.first, field.step, field.clamp)]
-    return LogField(bspline.refine(field.lattice, field.order), field.order, *twice)
+class _End(NamedTuple):
+    """How a level ended."""
+
+    n_iterations: int = 0
+    value: float = float("nan")
 
 
-def _level(
-    grid: Grid,
-    field: LogField,
-    bias: jax.Array,
-    most: int,
+def _solve(
+    rows: Rows,
+    layout: Layout,
+    plan: Plan,
+    report: Callable[[int, int, float], None] | None,
+) -> tuple[LogField, list[_End]]:
+    """Run all levels."""
+    fields, most = _fields(plan), plan.options.n_iterations
+    ends = [_End() for _ in most]
+    field, bias = fields[0], np.zeros(rows.log_image.shape, fields[0].lattice.dtype)
+    for group in _groups([level for level, n in enumerate(most) if n], fields, layout):
+        field = _refined(field, fields[group[0]])
+        levels = stack([fields[i] for i in group], [most[i] for i in group], layout)
+        sizes = lattice_sizes(fields[group[-1]])
+        state = start(padded_lattice(field.lattice, sizes), bias, len(group))
+        tell = report and (lambda level, *told, group=group: report(group[level] + 1, *told))
+        state = _iterate(rows, jax.device_put(levels), state, plan.options, tell)
+        bias = state.bias
+        field = fields[group[-1]]
+        field = field._replace(lattice=unpadded_lattice(state.lattice, field.lattice))
+        for level, n, value in zip(group, state.done, state.changes, strict=True):
+            ends[level] = _End(int(n), float(value))
+    return _refined(field, fields[-1]), ends
+
+
+def _groups(
+    levels: Sequence[int], fields: Sequence[LogField], layout: Layout
+) -> list[Sequence[int]]:
+    """The levels that share a program: all of them, or each its own where that takes memory."""
+    if not levels:
+        return []
+    shared = len(levels) * n_entries(fields[levels[-1]], layout) <= MOST_ENTRIES
+    return [levels] if shared else [[level] for level in levels]
+
+
+def _iterate(
+    rows: Rows,
+    levels: Levels,
+    state: State,
     options: N4Options,
-    tell: Callable[[int, float], None] | None = None,
-) -> tuple[LogField, jax.Array, int, float]:
-    """Run one fitting level: the field, ln b on the grid, iterations and last statistic.
+    tell: Callable[[int, int, float], None] | None,
+) -> State:
+    """Run the levels of one group.
 
-    The loop is compiled and ends by itself; only where ITK's own statistic might end it, or where
+    The compiled loop ends levels by itself; only where ITK's own statistic might end one, or where
     each iteration is to be told, does it come back to the host, which decides and sends it on.
     """
-    if most == 0:
-        return field, bias, 0, float("nan")
-    matrices = _matrices(field, grid.log_image.shape)
     threshold = options.convergence_threshold
     can_stop = threshold > convergence.NO_STOP
     by_itk = can_stop and options.convergence_statistic == "itk"
     fwhm, noise, n_bins = options.histogram_sharpening
     numbers = Numbers(
-        max_iterations=most,
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,
+        host_decides=by_itk,
+        wait_always=tell is not None,
         fwhm=fwhm,
         noise=noise,
         over_relaxation=options.over_relaxation,
     )
-    skip_rising = options.itk_version == "5"
-    state, n = iterate.start(field.lattice, bias), 0
+    on_gpu = rows.log_image.device.platform != "cpu"
     while True:
-        state, change = iterate.run(
-            grid,
+        state = run(
+            rows,
             state,
-            matrices,
-            numbers if tell is None else numbers._replace(max_iterations=n + 1),
+            levels,
+            numbers,
             n_bins=n_bins,
             can_stop=can_stop,
-            skip_rising=skip_rising,
+            skip_rising=options.itk_version == "5",
+            copies=GPU_COPIES if on_gpu else 1,
         )
-        value, n = float(change), int(state.iteration)
-        ends = float(state.change) <= numbers.stop_at  # infinite where nothing can stop it
+        if not state.waits:
+            return state
+        value, n = float(state.change), int(state.iteration)
+        candidate = can_stop and value <= numbers.stop_at
         shown = value
-        if (by_itk and ends) or (tell and options.convergence_statistic == "itk"):
-            difference = np.asarray(iterate.last_difference(state, matrices))
-            shown = convergence.itk(difference[np.asarray(grid.mask)].astype(np.float32))
-        if by_itk and ends:
-            value, ends = shown, shown <= threshold
+        if (by_itk and candidate) or (tell and options.convergence_statistic == "itk"):
+            difference = np.asarray(last_difference(rows, state, levels), np.float32)
+            shown = convergence.itk(difference[: int(rows.n_voxels)])
+        if by_itk and candidate:
+            value, candidate = shown, shown <= threshold
         if tell:
-            tell(n, shown)
-        if ends or n == most:
-            return field._replace(lattice=np.asarray(state.lattice)), state.bias, n, value
+            tell(int(state.level), n, shown)
+        if candidate or n == levels.max_iterations[state.level]:
+            state = end_level(levels, state, value)
+        else:
+            state = state._replace(waits=np.False_)
 
 
-def _matrices(field: LogField, shape: tuple[int, ...]) -> Matrices:
-    """Make the field's matrices on the host and round them to the solve's precision."""
-    values = basis_matrices(field, [(0, n) for n in shape])
-    factors = [bspline.fit_matrices(matrix) for matrix in values]
-    groups = (values, *zip(*factors, strict=True))
-    dtype = field.lattice.dtype
-    return Matrices(*(tuple(m.astype(dtype) for m in group) for group in groups))
+def _refined(field: LogField, later: LogField) -> LogField:
+    """The same function on the lattice of a later level."""
+    lattice = np.asarray(field.lattice)
+    while lattice.shape != later.lattice.shape:
+        lattice = bspline.refine(lattice, field.order)
+    return later._replace(lattice=lattice)
+
+
+def _on_image(field: LogField, plan: Plan) -> LogField:
+    """The field of the shrunk grid on the grid of the image, axes in NIfTI order."""
+    scale = (field.lattice.shape[-1] - field.order) / (plan.n_control_points[0] - field.order)
+    axes = [axis.image for axis in plan.axes]
+    place = (tuple(v * scale for v in column) for column in zip(*axes, strict=True))
+    return LogField(field.lattice.T, field.order, *place)

@@ -10,6 +10,7 @@ These functions run inside `jax.enable_x64(True)`.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +20,17 @@ BIN_SATURATION = float(2**24)
 """ITK counts in float32: a bin stops growing here."""
 
 
-def bin_position(
-    log_image: jax.Array, v_min: jax.Array, slope: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Return the histogram bin of each value and its offset from that bin's centre.
+class Bins(NamedTuple):
+    """Where values lie in the histogram."""
+
+    lower: jax.Array
+    """int32, the bin whose centre is next below; the last one for a value outside"""
+    offset: jax.Array
+    """distance from that centre, in bins; -1 for a value outside"""
+
+
+def find_bins(log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: int) -> Bins:
+    """Find each value's place in the histogram.
 
     The quotient (v - min)/slope must be the correctly rounded float32 one, or the largest value
     is dropped from the histogram too often (docs/method.md §4.2). XLA turns a division by a scalar
@@ -31,20 +39,17 @@ def bin_position(
     Parameters
     ----------
     log_image : array, any shape
-    v_min, slope : scalars, same dtype
-
-    Returns
-    -------
-    bins : int32 array, like `log_image`
-    offset : array like `log_image`, in [0, 1)
+    v_min, slope : scalars, centre of the first bin and bin width
+    n_bins : int
     """
     difference = (log_image - v_min).astype(jnp.float64)
     position = (difference * (1.0 / slope.astype(jnp.float64))).astype(log_image.dtype)
-    floor = jnp.floor(position)
-    return floor.astype(jnp.int32), position - floor
+    inside = (position >= 0) & (position <= n_bins - 1)
+    floor = jnp.floor(jnp.where(inside, position, n_bins - 1))
+    return Bins(floor.astype(jnp.int32), jnp.where(inside, position - floor, -1))
 
 
-def histogram(bins: jax.Array, offset: jax.Array, mask: jax.Array, n_bins: int) -> jax.Array:
+def histogram(bins: Bins, mask: jax.Array, n_bins: int, copies: int = 1) -> jax.Array:
     """Share each value between its two nearest bins (triangular Parzen window).
 
     Counts and offsets are added as integers packed in one word: exact, and the same in whatever
@@ -52,29 +57,29 @@ def histogram(bins: jax.Array, offset: jax.Array, mask: jax.Array, n_bins: int) 
 
     Parameters
     ----------
-    bins, offset : arrays, from `bin_position`
-    mask : bool array, which values count
+    bins : Bins of n values
+    mask : bool array (n,), which values count
     n_bins : int
+    copies : int, of the histogram that neighbours add to in turn, so that a GPU's threads do not
+        wait for one another; the sum is the same
 
     Returns
     -------
     array (n_bins,), float64, not above `BIN_SATURATION`
     """
-    exact = offset == 0
-    counted = mask & (bins >= 0) & (bins < jnp.where(exact, n_bins, n_bins - 1))
-    count_bits = max(1, math.ceil(math.log2(bins.size + 1)))
-    fraction_bits = min(24, 63 - 2 * count_bits)
-    offset_bits = count_bits + fraction_bits
-    word = (1 << offset_bits) + jnp.round(
-        offset.astype(jnp.float64) * (1 << fraction_bits)
-    ).astype(jnp.int64)
-    total = (
-        jnp.zeros(n_bins, jnp.int64)
-        .at[jnp.where(counted, bins, 0).ravel()]
-        .add(jnp.where(counted, word, 0).ravel())
-    )
-    count = (total >> offset_bits).astype(jnp.float64)
-    moved = (total & ((1 << offset_bits) - 1)).astype(jnp.float64) / (1 << fraction_bits)
+    count_bits = max(1, mask.size.bit_length())
+    bits = min(24, 63 - 2 * count_bits)
+    one = 1 << (bits + count_bits)
+    # By way of 32 bits: those are converted faster than 64.
+    fixed = jnp.round(bins.offset * (1 << bits)).astype(jnp.int32).astype(jnp.int64)
+    word = jnp.where(mask & (bins.offset >= 0), fixed + one, 0)
+    place = bins.lower
+    if copies > 1:
+        place = place + n_bins * (jnp.arange(mask.size, dtype=jnp.int32) % copies)
+    added = jnp.zeros(copies * n_bins, jnp.int64).at[place].add(word, mode="promise_in_bounds")
+    total = added.reshape(copies, n_bins).sum(axis=0)
+    count = (total >> (bits + count_bits)).astype(jnp.float64)
+    moved = (total & (one - 1)).astype(jnp.float64) / (1 << bits)
     return jnp.minimum(count - moved + jnp.roll(moved, 1).at[0].set(0), BIN_SATURATION)
 
 
@@ -136,22 +141,22 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
     return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
-def sharpened(bins: jax.Array, offset: jax.Array, expected: jax.Array) -> jax.Array:
+def sharpened(bins: Bins, expected: jax.Array) -> jax.Array:
     """Look up the expected true log intensity of every voxel, linear between bins.
 
     Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).
 
     Parameters
     ----------
-    bins, offset : arrays, from `bin_position`
+    bins : Bins
     expected : array (n_bins,), from `sharpening_map`
 
     Returns
     -------
-    array like `offset`
+    array like `bins.offset`
     """
-    last = expected.shape[0] - 1
-    inside = (bins >= 0) & (bins < last)
-    lower = jnp.where(inside, bins, last)
     rise = jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
-    return expected[lower] + rise[lower] * jnp.where(inside, offset, 0)
+    bottom, step = (
+        table.at[bins.lower].get(mode="promise_in_bounds") for table in (expected, rise)
+    )
+    return bottom + step * bins.offset  # where the offset is -1, the rise is 0

@@ -15,17 +15,27 @@ def float32(value):
     return jax.numpy.asarray(value, np.float32)
 
 
-def test_bin_position_is_the_correctly_rounded_quotient():
+def bins_at(position, n_bins):
+    return sharpen.find_bins(jax.numpy.asarray(position), float32(0), float32(1), n_bins)
+
+
+def test_position_is_the_correctly_rounded_quotient():
     """One misrounded quotient drops the largest voxel from the histogram (docs/method.md §4.2)."""
     rng = np.random.default_rng(0)
     for _ in range(20):
         values = rng.normal(5, 2, 50_000).astype(np.float32)
         v_min = values.min()
         slope = np.float32((values.max() - v_min) / np.float32(199))
-        bins, offset = jax.jit(sharpen.bin_position)(values, float32(v_min), float32(slope))
+        bins = jax.jit(sharpen.find_bins, static_argnums=3)(
+            values, float32(v_min), float32(slope), 200
+        )
         position = (values - v_min) / slope  # numpy divides correctly
-        np.testing.assert_array_equal(bins, np.floor(position).astype(int))
-        np.testing.assert_array_equal(offset, position - np.floor(position))
+        inside = position <= 199
+        assert 0.99 < inside.mean()
+        np.testing.assert_array_equal(bins.lower[inside], np.floor(position[inside]).astype(int))
+        np.testing.assert_array_equal(bins.offset[inside], (position - np.floor(position))[inside])
+        assert (bins.lower[~inside] == 199).all()
+        assert (bins.offset[~inside] == -1).all()
 
 
 def plain_histogram(position, n_bins):
@@ -40,34 +50,26 @@ def plain_histogram(position, n_bins):
     return counts
 
 
-def test_histogram_shares_values_and_drops_what_lies_beyond_the_last_bin():
+@pytest.mark.parametrize("copies", [1, 7])
+def test_histogram_shares_values_and_drops_what_lies_beyond_the_last_bin(copies):
     rng = np.random.default_rng(1)
     position = np.concatenate(
         [rng.uniform(-0.5, 20.4, 3000), np.arange(21), [19.00001, -1.0]]
     ).astype(np.float32)
-    floor = np.floor(position)
     mask = rng.uniform(size=position.size) > 0.2
-    counts = sharpen.histogram(
-        jax.numpy.asarray(floor.astype(np.int32)),
-        jax.numpy.asarray(position - floor),
-        jax.numpy.asarray(mask),
-        20,
-    )
-    # 3000 offsets of 24 - 32 binary digits each
+    counts = sharpen.histogram(bins_at(position, 20), jax.numpy.asarray(mask), 20, copies)
+    # 3000 offsets of 24 binary digits each
     np.testing.assert_allclose(counts, plain_histogram(position[mask], 20), atol=1e-4)
 
 
-def test_histogram_does_not_depend_on_the_order():
+def test_histogram_does_not_depend_on_the_order_nor_on_the_copies():
     rng = np.random.default_rng(2)
-    bins = rng.integers(0, 199, 100_000).astype(np.int32)
-    offset = rng.uniform(size=bins.size).astype(np.float32)
-    shuffled = rng.permutation(bins.size)
-    everything = np.ones(bins.size, bool)
-    one = sharpen.histogram(*map(jax.numpy.asarray, (bins, offset, everything)), 200)
-    other = sharpen.histogram(
-        *map(jax.numpy.asarray, (bins[shuffled], offset[shuffled], everything)), 200
-    )
-    np.testing.assert_array_equal(one, other)
+    position = rng.uniform(0, 199, 100_000).astype(np.float32)
+    everything = jax.numpy.ones(position.size, bool)
+    one = sharpen.histogram(bins_at(position, 200), everything, 200)
+    for other, copies in ((rng.permutation(position), 1), (position, 64)):
+        again = sharpen.histogram(bins_at(other, 200), everything, 200, copies)
+        np.testing.assert_array_equal(one, again)
 
 
 def plain_map(counts, v_min, h, fwhm, noise):
@@ -116,8 +118,5 @@ def test_map_sharpens():
 def test_lookup_is_linear_and_wraps_below():
     expected = jax.numpy.asarray(np.array([0, 10, 30, 60], np.float32))
     position = np.array([0, 0.5, 1.25, 2.5, 3, 3.7, -0.2], np.float32)
-    floor = np.floor(position)
-    found = sharpen.sharpened(
-        jax.numpy.asarray(floor.astype(np.int32)), jax.numpy.asarray(position - floor), expected
-    )
+    found = sharpen.sharpened(bins_at(position, 4), expected)
     np.testing.assert_allclose(found, [0, 5, 15, 45, 60, 60, 60], rtol=1e-6)
