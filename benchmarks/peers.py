@@ -6,11 +6,13 @@ input, so neither runs in the caller's process.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,18 +44,30 @@ def itk_n4(
     n_iterations: tuple[int, ...],
     threshold: float = 0.0,
     threads: int = 2,
+    keep: Path | None = None,
     **settings,
 ) -> Peer:
     """Run SimpleITK's N4 on an array (axes in NIfTI order) with a number of threads.
 
-    `settings` are names of the filter's setters without "Set", e.g. `SplineOrder=2`.
+    `settings` are names of the filter's setters without "Set", e.g. `SplineOrder=2`. In the folder
+    `keep` results are kept, and taken from there the next time.
     """
+    arrays = {
+        "image": image.astype(np.float32),
+        "mask": np.ones(image.shape, np.uint8) if mask is None else mask.astype(np.uint8),
+    }
+    words = [repr(list(n_iterations)), repr(threshold), repr(settings)]
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder, "given.npz"), Path(folder, "made.npz")
-        everything = np.ones(image.shape, np.uint8) if mask is None else mask.astype(np.uint8)
-        np.savez(given, image=image.astype(np.float32), mask=everything)
-        words = [str(given), str(made), repr(list(n_iterations)), repr(threshold), repr(settings)]
-        subprocess.run([sys.executable, __file__, *words], check=True, env=_environment(threads))
+        if keep:
+            key = hashlib.sha256(repr((words, threads, version("SimpleITK"))).encode())
+            for array in arrays.values():
+                key.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+            made = keep / f"{key.hexdigest()}.npz"
+        if not made.exists():
+            np.savez(given, **arrays)
+            call = [sys.executable, __file__, str(given), str(made), *words]
+            subprocess.run(call, check=True, env=_environment(threads))
         with np.load(made) as found:
             counts = tuple(int(n) for n in found["n_iterations"])
             return Peer(found["corrected"], found["log_bias"], counts, float(found["seconds"]))

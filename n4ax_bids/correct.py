@@ -227,15 +227,15 @@ def _solve(
     """Return the answer, the image divided by the field, and the field, on the host."""
     result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
     corrected, log_bias = divide(image.data, result.log_field)
+    low, high = log_bias.min(), log_bias.max()
     with np.errstate(over="ignore", under="ignore"):
-        bias = np.exp(np.asarray(log_bias))
-    if not (np.isfinite(corrected).all() and np.isfinite(bias).all() and bias.min() > 0):
-        low, high = float(log_bias.min()), float(log_bias.max())
+        usable = 0 < np.exp(low) and np.exp(high) < np.inf
+    if not (usable and np.isfinite(corrected.min()) and np.isfinite(corrected.max())):
         raise ValueError(
             f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
             "inside the mask enter the estimate as they are; use a mask or shift the image)"
         )
-    return result, np.asarray(corrected), bias
+    return result, corrected, np.exp(log_bias, out=log_bias)
 
 
 def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -278,7 +278,10 @@ def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
 def _statistics(
     image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
 ) -> dict[str, int | float]:
-    values, field = (image, bias) if inside is None else (image[inside], bias[inside])
+    # Arrays of NIfTI files are in Fortran order; their transposes are read in one go.
+    values, field = image.T, bias.T
+    if inside is not None:
+        values, field = values[inside.T], field[inside.T]
     return {
         "n_voxels_mask": int(values.size),
         "non_positive": int(np.count_nonzero(values <= 0)),

@@ -12,6 +12,10 @@ import numpy as np
 from n4ax_bids.core import bspline
 
 
+SLAB = 1 << 18
+"""voxels divided at a time: they stay in the processor's cache"""
+
+
 class LogField(NamedTuple):
     """ln b on a lattice of control points; what every estimator answers with.
 
@@ -81,9 +85,25 @@ def divide(
     if not isinstance(image, np.ndarray):
         return _divide(jnp.asarray(image, jnp.float32), lattice, matrices)
     # Arrays read from NIfTI files are in Fortran order: their transpose is no copy.
-    transposed = np.asarray(image.T, np.float32)
-    corrected, log_bias = _divide(transposed, lattice.T, matrices[::-1])
-    return np.asarray(corrected).T, np.asarray(log_bias).T
+    corrected, log_bias = _divide_by_slab(image.T, lattice.T, matrices[::-1])
+    return corrected.T, log_bias.T
+
+
+def _divide_by_slab(
+    image: np.ndarray, lattice: np.ndarray, matrices: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide on the host, a few planes at a time: nothing is compiled for the image's shape."""
+    corrected, log_bias = (np.empty(image.shape, np.float32) for _ in range(2))
+    planes = max(1, SLAB // max(1, image[0].size))
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
+        for start in range(0, image.shape[0], planes):
+            slab = slice(start, start + planes)
+            field = np.tensordot(matrices[0][slab], lattice, (1, 0))
+            for axis, matrix in enumerate(matrices[1:], start=1):
+                field = np.moveaxis(np.tensordot(field, matrix, (axis, 1)), -1, axis)
+            log_bias[slab] = field
+            np.divide(image[slab], np.exp(field), out=corrected[slab])
+    return corrected, log_bias
 
 
 @jax.jit
