@@ -13,6 +13,10 @@ import jax
 import numpy as np
 
 
+MOST_COARSE = 1 << 18
+"""voxels in the mask; beyond, a grid is padded to one of many sizes"""
+
+
 class Rows(NamedTuple):
     """What the compiled program works on: M voxels, in R rows of N, at P0 × P1 places.
 
@@ -73,8 +77,9 @@ def lay_out(
     kept = np.flatnonzero(holds.any(axis=1))
     holds = holds[kept, begin:end]
     found = np.flatnonzero(holds)
-    p0, p1, width = _power(n0), _power(n1), _width(end - begin)
-    n_rows, n_listed = _n_rows(kept.size), _n_listed(found.size)
+    n_listed, n_rows, (p0, p1), width = _padded_sizes(
+        found.size, kept.size, (n0, n1), end - begin
+    )
 
     logs, weights = np.zeros(n_listed, dtype), np.zeros(n_listed, dtype)
     logs[: found.size] = values.reshape(n0 * n1, n)[kept, begin:end][holds]
@@ -93,27 +98,30 @@ def lay_out(
     return rows, Layout(inside.shape, (begin, end), (p0, p1, width))
 
 
-def _power(n: int) -> int:
-    """The next power of two: the plane holds little, its size costs next to nothing."""
-    return 1 << (n - 1).bit_length()
+def _padded_sizes(
+    n_listed: int, n_rows: int, plane: tuple[int, int], width: int
+) -> tuple[int, int, tuple[int, int], int]:
+    """Return the sizes of list, rows, plane and row that a grid is padded to.
+
+    The usual grids, a head at shrink 4, fall on one size for each doubling of the mask, whatever
+    their shape; three rows for 64 voxels are enough for most. A large grid is padded little: its
+    solve takes longer than a compilation.
+    """
+    if n_listed >= MOST_COARSE:
+        plane = tuple(1 << (n - 1).bit_length() for n in plane)
+        return _eighth(n_listed + 1), _eighth(n_rows + 1), plane, _multiple(width, 32)
+    octave = max(8, n_listed.bit_length())
+    side = 1 << (octave - 3) // 2
+    rows = 3 << (octave - 6)
+    while rows <= n_rows:
+        rows *= 2
+    plane = tuple(max(side, 1 << (n - 1).bit_length()) if n > 1 else 1 for n in plane)
+    return 1 << octave, rows, plane, max(min(side, 80), _multiple(width, 16))
 
 
-def _width(n: int) -> int:
-    return _multiple(n, 16 if n <= 64 else 32)
-
-
-def _n_rows(n: int) -> int:
-    return _step_of_octave(n + 1, 2)
-
-
-def _n_listed(n: int) -> int:
-    return _step_of_octave(n + 1, 2)
-
-
-def _step_of_octave(n: int, steps: int) -> int:
-    """The next of a few sizes to an octave; of eight for large grids, whose solves take longer."""
-    octave = 1 << max(4, (n - 1).bit_length() - 1)
-    return _multiple(n, octave // (steps if n <= 1 << 18 else 8))
+def _eighth(n: int) -> int:
+    """The next of eight sizes to an octave."""
+    return _multiple(n, 1 << max(0, (n - 1).bit_length() - 4))
 
 
 def _multiple(n: int, step: int) -> int:
