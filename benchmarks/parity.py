@@ -23,8 +23,9 @@ import SimpleITK as sitk
 
 from benchmarks.peers import ants_n4, itk_n4
 from n4ax_bids.core.field import LogField, basis_matrices, evaluate
-from n4ax_bids.core.n4 import N4Result, estimate
+from n4ax_bids.core.n4 import N4Result, estimate, estimate_batch
 from n4ax_bids.core.plan import plan
+from n4ax_bids.core.take import take
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import correct
 from n4ax_bids.options import N4Options, preset
@@ -119,11 +120,25 @@ def short_threads(case: Case) -> int:
     return 16 if np.count_nonzero(case.mask) > MANY_VOXELS else 2
 
 
-def ours(case: Case, n_iterations: tuple[int, ...], threshold: float = 0.0) -> N4Result:
+PATHS = ("list", "slabs", "dense", "batch")
+"""The ways to run a solve: the mask's voxels listed on the host; the same in slabs, as where
+memory is short; every voxel of the grid, as for an array on a GPU; several images at once."""
+
+
+def ours(
+    case: Case, n_iterations: tuple[int, ...], threshold: float = 0.0, path: str = "list"
+) -> N4Result:
     options = N4Options(
         shrink_factor=1, n_iterations=n_iterations, convergence_threshold=threshold
     )
-    return estimate(case.image, case.mask, plan=plan(options, case.image.shape))
+    solve = plan(options, case.image.shape)
+    if path == "batch":
+        images = [case.image, 2 * case.image + 1]
+        return estimate_batch(images, [case.mask] * 2, [None] * 2, plans=[solve] * 2)[0]
+    memory = None
+    if path == "slabs":
+        memory = take(case.image, case.mask, None, solve).n_bytes(3)
+    return estimate(case.image, case.mask, plan=solve, dense=path == "dense", memory=memory)
 
 
 def log_bias(result: N4Result, case: Case) -> np.ndarray:
@@ -284,9 +299,9 @@ def main() -> None:
             "the mask against SimpleITK, everywhere against ANTs. Full runs: 4 × 50 iterations, "
             "mean / 99th percentile / max beside ITK with 2 threads; *ITK itself* is ITK with 1 "
             "thread against ITK with 2, and where that does not explain the difference with 4 and "
-            "8 threads too (the largest of each). Short runs: max / the same of ITK itself; with 16 "
-            f"threads instead of 2 beyond {MANY_VOXELS} voxels. ITK adds float32 numbers voxel after "
-            "voxel, in one part for each thread: the more parts, the less rounding, and the "
+            "8 threads too (the largest of each). Short runs: max / the same of ITK itself; with "
+            f"16 threads instead of 2 beyond {MANY_VOXELS} voxels. ITK adds float32 numbers voxel "
+            "after voxel, in one part for each thread: the more parts, the less rounding, and the "
             "nearer it comes to our numbers (second table). Within the bounds: short runs at most "
             "2e-6; full runs mean 5e-5, 99th percentile 2e-4, max 5e-4, or 3 × ITK itself where "
             "that is larger; equal iteration counts.",

@@ -17,21 +17,32 @@ NO_STOP = 1e-6
 """A threshold not above this is out of reach of a float32 field: every iteration is run."""
 
 
-def exact(difference: jax.Array, mask: jax.Array, n_voxels: jax.Array) -> jax.Array:
-    """Return the coefficient of variation of exp(difference) over the mask.
+def sums(difference: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the sums of exp(difference) - 1 over the mask and of its square, in float64.
+
+    Those of parts of an image can be added.
 
     Parameters
     ----------
-    difference : array, ln b before minus ln b after an iteration
-    mask : bool array
-    n_voxels : scalar, number of True values in the mask
+    difference : array (n,), ln b before minus ln b after an iteration
+    mask : bool array (n,)
+    """
+    excess = jnp.where(mask, jnp.expm1(difference), 0).astype(jnp.float64)
+    return excess.sum(), (excess**2).sum()
+
+
+def exact(total: jax.Array, squares: jax.Array, n_voxels: jax.Array) -> jax.Array:
+    """Return the coefficient of variation of exp(difference).
+
+    Parameters
+    ----------
+    total, squares : scalars, from `sums`
+    n_voxels : scalar, number of values
 
     Returns
     -------
     float64 scalar; 0 for a single voxel
     """
-    excess = jnp.where(mask, jnp.expm1(difference), 0).astype(jnp.float64)
-    total, squares = excess.sum(), (excess**2).sum()
     variance = (squares - total**2 / n_voxels) / jnp.maximum(n_voxels - 1, 1)
     return jnp.sqrt(jnp.maximum(variance, 0)) / (1 + total / n_voxels)
 

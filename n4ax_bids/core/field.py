@@ -11,7 +11,6 @@ import numpy as np
 
 from n4ax_bids.core import bspline
 
-
 SLAB = 1 << 18
 """voxels divided at a time: they stay in the processor's cache"""
 

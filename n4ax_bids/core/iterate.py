@@ -6,9 +6,9 @@ These functions run inside `jax.enable_x64(True)`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from n4ax_bids.core import bspline, convergence, sharpen
 from n4ax_bids.core.levels import Levels
 from n4ax_bids.core.rows import Rows
 
-RUN = 1024
-"""voxels at the start of the scan that are looked at first"""
+Matrices = Sequence[jax.Array]
+"""of two axes of the plane and of the rows"""
 
 
 class State(NamedTuple):
@@ -33,10 +33,12 @@ class State(NamedTuple):
     lattice: jax.Array
     previous: jax.Array
     """the lattice before the last iteration"""
-    bias: jax.Array
-    """(M,), ln b at the voxels of the mask"""
+    bias: jax.Array | None
+    """(M,), ln b on the list of voxels; not kept in slabs"""
     change: jax.Array
     """the exact convergence statistic of the last iteration, where it was computed"""
+    unseen: jax.Array
+    """whether a rising run went beyond the voxels that are looked at for it"""
     done: jax.Array
     """(L,), iterations done at each level"""
     changes: jax.Array
@@ -57,7 +59,7 @@ class Numbers(NamedTuple):
     over_relaxation: float
 
 
-def start(lattice: np.ndarray, bias: jax.Array, n_levels: int) -> State:
+def start(lattice: np.ndarray, bias: jax.Array | None, n_levels: int) -> State:
     """Return the state before the first iteration."""
     return State(
         level=np.int32(0),
@@ -67,36 +69,52 @@ def start(lattice: np.ndarray, bias: jax.Array, n_levels: int) -> State:
         previous=lattice,
         bias=bias,
         change=np.float64(np.inf),
+        unseen=np.False_,
         done=np.zeros(n_levels, np.int32),
         changes=np.full(n_levels, np.nan),
     )
 
 
-@partial(jax.jit, static_argnames=("n_bins", "can_stop", "skip_rising", "copies"))
-def run(
-    rows: Rows,
-    state: State,
-    levels: Levels,
-    numbers: Numbers,
-    *,
-    n_bins: int,
-    can_stop: bool,
-    skip_rising: bool,
-    copies: int,
-) -> State:
-    """Iterate to the end of the last level, or until the host has to decide.
+class Program(NamedTuple):
+    """Options for which a program is compiled."""
 
-    Parameters
-    ----------
-    rows, state, levels, numbers : what the solve works on
-    n_bins : int, of the histogram
-    can_stop : bool, whether to compute the statistic in each iteration
-    skip_rising : bool, whether to find the minimum as ITK 5 does
-    copies : int, of the histogram; see `sharpen.histogram`
+    n_bins: int
+    """of the histogram"""
+    can_stop: bool
+    """whether to compute the statistic in each iteration"""
+    skip_rising: bool
+    """whether to find the minimum as ITK 5 does"""
+    copies: int
+    """of the histogram; see `sharpen.tally`"""
+
+
+@partial(jax.jit, static_argnames="program")
+def run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Program) -> State:
+    """Iterate to the end of the last level, or until the host has to decide."""
+    return _run(rows, jax.tree.map(jnp.asarray, state), levels, numbers, program)
+
+
+@partial(jax.jit, static_argnames="program")
+def run_batch(
+    rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Program
+) -> State:
+    """Run several images of equal sizes, each with its levels; their first axis counts them.
+
+    What only counts is shared as long as no statistic can end a level: `level`, `iteration`,
+    `waits` and `done` of the state then have no such axis.
     """
     state = jax.tree.map(jnp.asarray, state)
+    apart = jax.tree.map(lambda _: 0, state)
+    if not program.can_stop:
+        apart = apart._replace(level=None, iteration=None, waits=None, done=None)
+    each = jax.tree.map(lambda _: 0, levels)._replace(max_iterations=None)
+    mapped = jax.vmap(partial(_run, program=program), (0, apart, each, None), apart)
+    return mapped(rows, state, levels, numbers)
+
+
+def _run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Program) -> State:
     n_levels = levels.max_iterations.shape[0]
-    weight_sums = jax.lax.map(partial(_contract, rows, rows.weight), levels.denominators)
+    weight_sums = jax.lax.map(partial(_weight_sum, rows), levels.denominators)
 
     def goes_on(state):
         return (state.level < n_levels) & ~state.waits
@@ -106,32 +124,32 @@ def run(
             [matrix[state.level] for matrix in group]
             for group in (levels.values, levels.numerators)
         )
-        residual = _residual(rows, state.bias, numbers, n_bins, skip_rising, copies)
-        delta = _contract(rows, residual, numerators)
+        residual = _residual_by_slab if rows.n_slabs else _residual
+        delta, unseen = residual(rows, state, values, numerators, numbers, program)
         update = bspline.quotient(delta, weight_sums[state.level])
         lattice = state.lattice + update * numbers.over_relaxation
-        bias = _expand(rows, lattice, values)
+        bias = None if rows.n_slabs else _expand(rows, lattice, values)
 
         n = state.iteration + 1
         last = n >= levels.max_iterations[state.level]
-        statistic = partial(_statistic, rows, state.lattice, bias, values)
-        change = statistic() if can_stop else state.change
-        small = can_stop & (change <= numbers.stop_at)
+        statistic = partial(_statistic, rows, state.lattice, lattice, bias, values)
+        change = statistic() if program.can_stop else state.change
+        small = change <= numbers.stop_at if program.can_stop else jnp.bool_(False)
         waits = numbers.wait_always | (numbers.host_decides & small)
-        if not can_stop:
+        if not program.can_stop:
             change = jax.lax.cond(last | waits, statistic, lambda: state.change)
         state = state._replace(
             iteration=n,
             lattice=lattice,
             previous=state.lattice,
-            bias=bias,
             waits=waits,
             change=change,
+            unseen=state.unseen | unseen,
+            bias=None,  # what passes through a condition may be copied
         )
         ends = ~waits & (last | small)
-        light = state._replace(bias=None)  # what passes through a condition may be copied
-        light = jax.lax.cond(ends, partial(_next_level, levels), lambda state: state, light)
-        return light._replace(bias=bias)
+        state = jax.lax.cond(ends, partial(_next_level, levels), lambda state: state, state)
+        return state._replace(bias=bias)
 
     return jax.lax.while_loop(goes_on, iterate, state)
 
@@ -164,81 +182,203 @@ def end_level(levels: Levels, state: State, change: jax.Array) -> State:
 
 @jax.jit
 def last_difference(rows: Rows, state: State, levels: Levels) -> jax.Array:
-    """Return ln b before minus ln b after the last iteration, at the voxels of the mask."""
+    """Return ln b before minus ln b after the last iteration, on the list of voxels."""
     values = [matrix[state.level] for matrix in levels.values]
+    if rows.n_slabs:
+        return _each(rows, lambda slab: _difference(slab, state, values)).ravel()
     return _expand(rows, state.previous, values) - state.bias
 
 
+def _difference(slab: Rows, state: State, values: Matrices) -> jax.Array:
+    return _expand(slab, state.previous, values) - _expand(slab, state.lattice, values)
+
+
+def _each(rows: Rows, function: Callable[[Rows], Any]) -> Any:
+    """Apply a function to each slab in turn and stack what it returns."""
+
+    def apply(parts):
+        log_image, weight, voxel, place = parts
+        return function(
+            rows._replace(log_image=log_image, weight=weight, voxel=voxel, place=place)
+        )
+
+    return jax.lax.map(apply, (rows.log_image, rows.weight, rows.voxel, rows.place))
+
+
+def _weight_sum(rows: Rows, matrices: Matrices) -> jax.Array:
+    if rows.n_slabs:
+        sums = _each(rows, lambda slab: _row_sums(slab, slab.weight, matrices))
+        return _plane_sum(rows, sums, matrices)
+    return _plane_sum(rows, _row_sums(rows, rows.weight, matrices), matrices)
+
+
 def _statistic(
-    rows: Rows, before: jax.Array, bias: jax.Array, values: Sequence[jax.Array]
+    rows: Rows, before: jax.Array, after: jax.Array, bias: jax.Array | None, values: Matrices
 ) -> jax.Array:
-    """The exact statistic, from the lattice before an iteration and ln b after it."""
-    return convergence.exact(_expand(rows, before, values) - bias, rows.weight > 0, rows.n_voxels)
+    """The exact statistic, from the lattices before and after an iteration (or ln b after it)."""
+
+    def sums(slab):
+        now = _expand(slab, after, values) if bias is None else bias
+        return convergence.sums(_expand(slab, before, values) - now, slab.weight > 0)
+
+    if rows.n_slabs:
+        return convergence.exact(*(part.sum() for part in _each(rows, sums)), rows.n_voxels)
+    return convergence.exact(*sums(rows), rows.n_voxels)
 
 
-def _contract(rows: Rows, array: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
-    """Sum an array over the voxels of the mask against the matrices of plane and rows."""
-    on_rows = jnp.zeros(rows.place.size * matrices[2].shape[0], array.dtype)
-    on_rows = on_rows.at[rows.voxel].set(array, mode="promise_in_bounds")
-    on_rows = on_rows.reshape(rows.place.size, -1)
-    summed = bspline.along(on_rows, matrices[2], 1).at[rows.row].get(mode="promise_in_bounds")
-    plane = summed.reshape(matrices[0].shape[0], matrices[1].shape[0], -1)
-    return bspline.contract(plane, matrices[:2])
+def _row_sums(rows: Rows, array: jax.Array, matrices: Matrices) -> jax.Array:
+    """Sum an array on the list of voxels against the matrix of the rows."""
+    width = matrices[2].shape[0]
+    if rows.voxel is not None:
+        length = rows.place.size * width
+        array = jnp.zeros(length, array.dtype).at[rows.voxel].set(array, mode="promise_in_bounds")
+    return bspline.along(array.reshape(-1, width), matrices[2], 1)
 
 
-def _expand(rows: Rows, lattice: jax.Array, matrices: Sequence[jax.Array]) -> jax.Array:
-    """Evaluate a lattice at the voxels of the mask."""
+def _plane_sum(rows: Rows, sums: jax.Array, matrices: Matrices) -> jax.Array:
+    """Sum what `_row_sums` made against the matrices of the plane."""
+    sums = sums.reshape(-1, sums.shape[-1])
+    if rows.row is not None:
+        sums = sums.at[rows.row].get(mode="promise_in_bounds")
+    shape = (matrices[0].shape[0], matrices[1].shape[0], -1)
+    return bspline.contract(sums.reshape(shape), matrices[:2])
+
+
+def _expand(rows: Rows, lattice: jax.Array, matrices: Matrices) -> jax.Array:
+    """Evaluate a lattice on the list of voxels."""
     plane = bspline.expand(lattice, matrices[:2]).reshape(-1, lattice.shape[2])
-    on_rows = plane.at[rows.place].get(mode="promise_in_bounds")
-    on_rows = bspline.along(on_rows, matrices[2].T, 1)
-    return on_rows.ravel().at[rows.voxel].get(mode="promise_in_bounds")
+    if rows.place is not None:
+        plane = plane.at[rows.place].get(mode="promise_in_bounds")
+    on_rows = bspline.along(plane, matrices[2].T, 1).ravel()
+    if rows.voxel is not None:
+        on_rows = on_rows.at[rows.voxel].get(mode="promise_in_bounds")
+    return on_rows
 
 
 def _residual(
-    rows: Rows, bias: jax.Array, numbers: Numbers, n_bins: int, skip_rising: bool, copies: int
-) -> jax.Array:
-    """What the sharpening takes away from each voxel, times its weight."""
-    mask, view = rows.weight > 0, rows.log_image - bias
-    infinity = jnp.asarray(np.inf, view.dtype)
-    v_max = _reduced(jnp.max, jnp.where(mask, view, -infinity))
-    counts = mask & _after_rise(rows, view) if skip_rising else mask
-    v_min = _reduced(jnp.min, jnp.where(counts, view, infinity))
-    width = (v_max - v_min).astype(jnp.float64)
-    slope = (width / (n_bins - 1)).astype(view.dtype)
-    flat = slope <= 0
-    slope = jnp.where(flat, 1, slope)
+    rows: Rows,
+    state: State,
+    values: Matrices,
+    numerators: Matrices,
+    numbers: Numbers,
+    program: Program,
+) -> tuple[jax.Array, jax.Array]:
+    """Sum what the sharpening takes away: v - E(u|v), weighted, against the fit's matrices.
+
+    Returns also whether the rising run at the start goes beyond the voxels that were looked at.
+    """
+    mask, view = rows.weight > 0, rows.log_image - state.bias
+    start, unseen = _after_rise(rows, view, program)
+    v_min, v_max = _range(mask, view, start)
+    bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
     # Behind a condition, because XLA on a CPU makes what stands behind it once and keeps it;
     # else histogram, lookup and residual would each make it anew, without vector registers.
     bins = jax.lax.cond(
         flat,
         lambda: sharpen.Bins(jnp.zeros(view.shape, jnp.int32), jnp.zeros_like(view)),
-        lambda: sharpen.find_bins(view, v_min, slope, n_bins),
+        lambda: sharpen.find_bins(view, v_min, bin_width, program.n_bins),
     )
-    counts = sharpen.histogram(bins, mask, n_bins, copies)
-    expected = sharpen.sharpening_map(counts, v_min, slope, fwhm=numbers.fwhm, noise=numbers.noise)
+    total = sharpen.tally(bins, mask, program.n_bins, view.size, program.copies)
+    expected = _expected(total, view.size, v_min, bin_width, numbers)
+    residual = _weighted(rows, view, bins, expected, flat)
+    return _plane_sum(rows, _row_sums(rows, residual, numerators), numerators), unseen
+
+
+def _residual_by_slab(
+    rows: Rows,
+    state: State,
+    values: Matrices,
+    numerators: Matrices,
+    numbers: Numbers,
+    program: Program,
+) -> tuple[jax.Array, jax.Array]:
+    """As `_residual`, but nothing is kept from one pass over the slabs to the next."""
+    n_values, n_bins = rows.log_image.size, program.n_bins
+
+    def view_of(slab):
+        return slab.log_image - _expand(slab, state.lattice, values)
+
+    head = rows._replace(
+        **{name: getattr(rows, name)[0] for name in ("log_image", "weight", "voxel", "place")}
+    )
+    start, unseen = _after_rise(head, view_of(head), program)
+
+    def ranges(slab):
+        view, mask = view_of(slab), slab.weight > 0
+        from_start, whole = _range(mask, view, start), _range(mask, view, 0)
+        return (*from_start, *whole)
+
+    low, high, whole_low, whole_high = _each(rows, ranges)
+    v_min = jnp.minimum(low[0], whole_low[1:].min(initial=jnp.inf))
+    v_max = whole_high.max()
+    bin_width, flat = _bin_width(v_min, v_max, n_bins, rows.log_image.dtype)
+
+    def tallied(slab):
+        bins = sharpen.find_bins(view_of(slab), v_min, bin_width, n_bins)
+        return sharpen.tally(bins, slab.weight > 0, n_bins, n_values, program.copies)
+
+    total = _each(rows, tallied).sum(axis=0)
+    expected = _expected(total, n_values, v_min, bin_width, numbers)
+
+    def summed(slab):
+        view = view_of(slab)
+        bins = sharpen.find_bins(view, v_min, bin_width, n_bins)
+        return _row_sums(slab, _weighted(slab, view, bins, expected, flat), numerators)
+
+    return _plane_sum(rows, _each(rows, summed), numerators), unseen
+
+
+def _bin_width(
+    v_min: jax.Array, v_max: jax.Array, n_bins: int, dtype: np.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Return the width of a bin, and whether there is none; then it is 1."""
+    width = ((v_max - v_min).astype(jnp.float64) / (n_bins - 1)).astype(dtype)
+    return jnp.where(width <= 0, 1, width), width <= 0
+
+
+def _expected(
+    total: jax.Array, n_values: int, v_min: jax.Array, bin_width: jax.Array, numbers: Numbers
+) -> jax.Array:
+    counts = sharpen.histogram(total, n_values)
+    return sharpen.sharpening_map(counts, v_min, bin_width, fwhm=numbers.fwhm, noise=numbers.noise)
+
+
+def _weighted(
+    rows: Rows, view: jax.Array, bins: sharpen.Bins, expected: jax.Array, flat: jax.Array
+) -> jax.Array:
     residual = (view - sharpen.sharpened(bins, expected)) * rows.weight
-    return jnp.where(mask & ~flat, residual, 0)
+    return jnp.where((rows.weight > 0) & ~flat, residual, 0)
 
 
-def _reduced(reduce, values: jax.Array) -> jax.Array:
-    """Reduce a list whose length is a multiple of 8 by columns first, in vector registers."""
+def _range(
+    mask: jax.Array, view: jax.Array, start: jax.Array | int
+) -> tuple[jax.Array, jax.Array]:
+    """Return the minimum from a place in the list on, and the maximum."""
+    infinity = jnp.asarray(np.inf, view.dtype)
+    index = jnp.arange(view.size, dtype=jnp.int32)
+    v_min = _reduced(jnp.min, jnp.where(mask & (index >= start), view, infinity))
+    return v_min, _reduced(jnp.max, jnp.where(mask, view, -infinity))
+
+
+def _reduced(reduce: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
+    """Reduce a list by columns first, in vector registers."""
     columns = math.gcd(values.size, 1024)
     return reduce(reduce(values.reshape(-1, columns), axis=0))
 
 
-def _after_rise(rows: Rows, view: jax.Array) -> jax.Array:
-    """Say which voxels count for the minimum as ITK 5 finds it.
+def _after_rise(
+    rows: Rows, view: jax.Array, program: Program
+) -> tuple[jax.Array | int, jax.Array]:
+    """Return the place in the list from which on voxels count for the minimum, as in ITK 5.
 
     Its scan asks "new maximum?" and only else "new minimum?" (docs/method.md §4.1), so those of a
-    rising run at the very start never do. Where all voxels rise, all count.
+    rising run at the very start never do. Where all voxels rise, all count. Returns also whether
+    that run goes on beyond the voxels that `rows.first` lists.
     """
-
-    def first_fall(values):
-        index = jnp.arange(1, values.size, dtype=jnp.int32)
-        return jnp.where(values[1:] <= values[:-1], index, view.size).min()
-
-    # The run is short, if it is not the whole of a ramp made by a program.
-    start = first_fall(view[:RUN])
-    start = jax.lax.cond(start < view.size, lambda: start, lambda: first_fall(view))
-    index = jnp.arange(view.size, dtype=jnp.int32)
-    return index >= jnp.where(start < rows.n_voxels, start, 0)
+    if not program.skip_rising:
+        return 0, jnp.bool_(False)
+    values = view.at[rows.first].get(mode="clip")
+    ends = (values[1:] <= values[:-1]) | (rows.first[1:] >= view.size)
+    start = rows.first.at[jnp.argmax(ends) + 1].get(mode="clip")
+    unseen = ~ends.any() & (rows.n_voxels > rows.first.size)
+    return jnp.where((start < view.size) & ends.any(), start, 0), unseen

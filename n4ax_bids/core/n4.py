@@ -7,31 +7,28 @@ knot spacing. Facts and roundings: docs/method.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from n4ax_bids.core import bspline, convergence
 from n4ax_bids.core.field import LogField, divide
-from n4ax_bids.core.iterate import Numbers, State, end_level, last_difference, run, start
-from n4ax_bids.core.levels import (
-    MOST_ENTRIES,
-    Levels,
-    lattice_sizes,
-    n_entries,
-    padded_lattice,
-    stack,
-    unpadded_lattice,
-)
 from n4ax_bids.core.plan import Plan, plan
-from n4ax_bids.core.rows import Layout, Rows, lay_out
+from n4ax_bids.core.rows import FIRST
+from n4ax_bids.core.solve import (
+    Report,
+    Solved,
+    can_end_by_itk,
+    size_of_lattice,
+    solve,
+    solve_batch,
+)
+from n4ax_bids.core.take import Taken, take
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
 
-GPU_COPIES = 128
-"""of the histogram: enough that threads seldom wait for one another. Not yet measured."""
+MOST_SLABS = 64
 
 
 class N4Result(NamedTuple):
@@ -86,15 +83,63 @@ def n4(
     N. J. Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE Trans Med Imaging 29(6),
     2010, doi 10.1109/TMI.2010.2046908.
     """
-    image, mask, weight = map(_as_array, (image, mask, weight))
-    if isinstance(mask, str):
-        if mask != "otsu":
-            raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
-        mask = otsu_mask(image)
+    image = _as_array(image)
     solved = plan(options or N4Options(), np.shape(image), zooms)
-    result = estimate(image, mask, weight, plan=solved)
+    result = estimate(image, _mask(mask, image), _as_array(weight), plan=solved)
     corrected, log_bias = divide(image, result.log_field)
     return (corrected, log_bias) if return_bias else corrected
+
+
+def n4_batch(
+    images: Sequence[jax.Array | np.ndarray],
+    masks: Sequence[jax.Array | np.ndarray | str | None] | str | None = "otsu",
+    weights: Sequence[jax.Array | np.ndarray | None] | None = None,
+    *,
+    zooms: Sequence[Sequence[float] | None] | None = None,
+    options: N4Options | None = None,
+    return_bias: bool = False,
+):
+    """Correct several images, those that fit together in one solve.
+
+    Parameters
+    ----------
+    images : arrays (I, J) or (I, J, K), of one shape or of many
+    masks, weights, zooms : one for each image, as for `n4`; one word or None for all
+    options : N4Options, for all
+    return_bias : also return the fields
+
+    Returns
+    -------
+    corrected : list of arrays
+    log_bias : list of arrays; only with `return_bias`
+
+    Raises
+    ------
+    ValueError
+        As `n4`, and if the numbers of images, masks, weights or zooms differ.
+    """
+    images = [_as_array(image) for image in images]
+    each = {"masks": masks, "weights": weights, "zooms": zooms}
+    for name, given in each.items():
+        if given is None or isinstance(given, str):
+            each[name] = [given] * len(images)
+        elif len(given) != len(images):
+            raise ValueError(f"{len(given)} {name} for {len(images)} images; expected as many")
+    options = options or N4Options()
+    results = estimate_batch(
+        images,
+        [_mask(mask, image) for mask, image in zip(each["masks"], images, strict=True)],
+        [_as_array(weight) for weight in each["weights"]],
+        plans=[
+            plan(options, np.shape(image), zoom)
+            for image, zoom in zip(images, each["zooms"], strict=True)
+        ],
+    )
+    divided = [
+        divide(image, result.log_field) for image, result in zip(images, results, strict=True)
+    ]
+    corrected = [pair[0] for pair in divided]
+    return (corrected, [pair[1] for pair in divided]) if return_bias else corrected
 
 
 def _as_array(value):
@@ -105,13 +150,24 @@ def _as_array(value):
     return given
 
 
+def _mask(mask, image):
+    mask = _as_array(mask)
+    if isinstance(mask, str):
+        if mask != "otsu":
+            raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
+        return otsu_mask(image)
+    return mask
+
+
 def estimate(
     image: jax.Array | np.ndarray,
     mask: jax.Array | np.ndarray | None = None,
     weight: jax.Array | np.ndarray | None = None,
     *,
     plan: Plan,
-    report: Callable[[int, int, float], None] | None = None,
+    report: Report | None = None,
+    dense: bool | None = None,
+    memory: int | None = None,
 ) -> N4Result:
     """Estimate the log field of an image.
 
@@ -124,175 +180,108 @@ def estimate(
     report : called after each iteration with the level and the iteration, both from 1, and the
         stopping statistic. The result is the same with it and without; the time is not: each
         iteration comes back to the host.
+    dense : work where the arrays lie, on every voxel of the grid, instead of listing those of the
+        mask on the host; None: for arrays on a GPU
+    memory : bytes that the voxels may take; beyond, they are taken in slabs. None: what the device
+        says is free
 
     Raises
     ------
     ValueError
         As `n4`.
+    MemoryError
+        If the smallest slabs take more than `memory`.
     """
-    options = plan.options
     with jax.enable_x64(True):
-        rows, layout = _rows(image, mask, weight, plan)
-        field, ends = _solve(jax.device_put(rows), layout, plan, report)
-    if not np.isfinite(field.lattice).all():
-        raise ValueError("the solve has no finite answer; are intensities or options extreme?")
-    return N4Result(
-        _on_image(field, plan),
-        tuple(end.n_iterations for end in ends),
-        tuple(end.value for end in ends),
-        tuple(end.n_iterations > 0 and end.value <= options.convergence_threshold for end in ends),
-        int(rows.n_voxels),
-    )
+        taken = take(image, mask, weight, plan, dense)
+        solved = _solve(taken, plan, report, _free(memory))
+    return _result(solved, taken.n_voxels, plan)
 
 
-def _rows(image, mask, weight, plan: Plan) -> tuple[Rows, Layout]:
-    """Check the arrays and lay out the voxels that the solve sees."""
-    for name, array in (("image", image), ("mask", mask), ("weight", weight)):
-        if array is not None and tuple(array.shape) != plan.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
-            )
-    # ITK reads every pixel type into float32, whatever the solve's precision.
-    values = _samples(plan, image, plan.image_start)
-    if mask is None:
-        mask = np.broadcast_to(np.True_, plan.shape)
-    inside = np.asarray(plan.sample(mask, plan.mask_start)).T != 0
-    if weight is not None:
-        weight = _samples(plan, weight, plan.weight_start)
-        inside = inside & ~(weight <= 0)  # one that is not a number stays, to be refused
-    if not inside.any():
-        raise ValueError(f"no voxel of {values.size} takes part: mask or weight is empty there")
-    taken = values[inside]
-    if not np.isfinite(taken).all() or not (weight is None or np.isfinite(weight[inside]).all()):
-        raise ValueError("image or weight has values inside the mask that are not finite")
-    if taken.min() == taken.max():
-        raise ValueError(f"image is constant ({taken[0]}) inside the mask; expected contrast")
-    arrays = (
-        array if array is None or array.ndim == 3 else array[np.newaxis]
-        for array in (values, inside, weight)
-    )
-    return lay_out(*arrays, np.dtype(plan.options.precision))
+def estimate_batch(
+    images: Sequence[jax.Array | np.ndarray],
+    masks: Sequence[jax.Array | np.ndarray | None],
+    weights: Sequence[jax.Array | np.ndarray | None],
+    *,
+    plans: Sequence[Plan],
+    dense: bool | None = None,
+    memory: int | None = None,
+) -> list[N4Result]:
+    """Estimate the log fields of several images; those of one padded size in one solve.
 
-
-def _samples(plan: Plan, array, start: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(plan.sample(array, start)).T.astype(np.float32, copy=False)
-
-
-def _fields(plan: Plan) -> list[LogField]:
-    """A zero field on the shrunk grid at each level, axes in raster order."""
-    first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
-    order, points = plan.options.bspline_order, np.array(plan.n_control_points[::-1])
-    fields = []
-    for level in range(len(plan.options.n_iterations)):
-        scale = 2**level if plan.options.refine else 1
-        lattice = np.zeros((points - order) * scale + order, plan.options.precision)
-        place = (tuple(scale * v for v in values) for values in (first, step, clamp))
-        fields.append(LogField(lattice, order, *place))
-    return fields
-
-
-class _End(NamedTuple):
-    """How a level ended."""
-
-    n_iterations: int = 0
-    value: float = float("nan")
-
-
-def _solve(
-    rows: Rows,
-    layout: Layout,
-    plan: Plan,
-    report: Callable[[int, int, float], None] | None,
-) -> tuple[LogField, list[_End]]:
-    """Run all levels."""
-    fields, most = _fields(plan), plan.options.n_iterations
-    ends = [_End() for _ in most]
-    field, bias = fields[0], np.zeros(rows.log_image.shape, fields[0].lattice.dtype)
-    for group in _groups([level for level, n in enumerate(most) if n], fields, layout):
-        field = _refined(field, fields[group[0]])
-        levels = stack([fields[i] for i in group], [most[i] for i in group], layout)
-        sizes = lattice_sizes(fields[group[-1]])
-        state = start(padded_lattice(field.lattice, sizes), bias, len(group))
-        tell = report and (lambda level, *told, group=group: report(group[level] + 1, *told))
-        state = _iterate(rows, jax.device_put(levels), state, plan.options, tell)
-        bias = state.bias
-        field = fields[group[-1]]
-        field = field._replace(lattice=unpadded_lattice(state.lattice, field.lattice))
-        for level, n, value in zip(group, state.done, state.changes, strict=True):
-            ends[level] = _End(int(n), float(value))
-    return _refined(field, fields[-1]), ends
-
-
-def _groups(
-    levels: Sequence[int], fields: Sequence[LogField], layout: Layout
-) -> list[Sequence[int]]:
-    """The levels that share a program: all of them, or each its own where that takes memory."""
-    if not levels:
-        return []
-    shared = len(levels) * n_entries(fields[levels[-1]], layout) <= MOST_ENTRIES
-    return [levels] if shared else [[level] for level in levels]
-
-
-def _iterate(
-    rows: Rows,
-    levels: Levels,
-    state: State,
-    options: N4Options,
-    tell: Callable[[int, int, float], None] | None,
-) -> State:
-    """Run the levels of one group.
-
-    The compiled loop ends levels by itself; only where ITK's own statistic might end one, or where
-    each iteration is to be told, does it come back to the host, which decides and sends it on.
+    Parameters are one for each image, else as for `estimate`. A batch holds as many images as
+    `memory` does. Levels that end by ITK's statistic are solved image by image.
     """
-    threshold = options.convergence_threshold
-    can_stop = threshold > convergence.NO_STOP
-    by_itk = can_stop and options.convergence_statistic == "itk"
-    fwhm, noise, n_bins = options.histogram_sharpening
-    numbers = Numbers(
-        stop_at=threshold * convergence.MARGIN if by_itk else threshold,
-        host_decides=by_itk,
-        wait_always=tell is not None,
-        fwhm=fwhm,
-        noise=noise,
-        over_relaxation=options.over_relaxation,
+    results: list[N4Result | None] = [None] * len(images)
+    with jax.enable_x64(True):
+        free = _free(memory)
+        taken = [take(*each, dense) for each in zip(images, masks, weights, plans, strict=True)]
+        for batch in _batches(taken, plans, free):
+            if len(batch) == 1:
+                solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
+            else:
+                parts = [taken[i].lay_out(0, FIRST) for i in batch]
+                rows, layouts = zip(*parts, strict=True)
+                solved = solve_batch(rows, layouts, [plans[i] for i in batch])
+            for i, one in zip(batch, solved, strict=True):
+                if one.unseen:
+                    one = _solve(taken[i], plans[i], None, free)
+                results[i] = _result(one, taken[i].n_voxels, plans[i])
+    return results
+
+
+def _free(memory: int | None) -> float:
+    """Return how many bytes may be taken."""
+    if memory is not None:
+        return memory
+    default = jax.config.jax_default_device or jax.local_devices()[0]
+    known = default.memory_stats() if default.platform != "cpu" else None
+    return known["bytes_limit"] - known["bytes_in_use"] if known else np.inf
+
+
+def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solved:
+    """Solve one image, in slabs where memory is short."""
+    slabs = 0
+    while taken.n_bytes(slabs) > free:
+        slabs = max(2, 2 * slabs)
+        if slabs > MOST_SLABS:
+            raise MemoryError(
+                f"the solve takes {taken.n_bytes(MOST_SLABS)} bytes for {taken.n_voxels} voxels; "
+                f"expected at most {free:.0f}"
+            )
+    rows, layout = taken.lay_out(slabs, FIRST)
+    solved = solve(rows, layout, plan, report)
+    if solved.unseen:  # an image that rises from voxel to voxel, made by a program
+        rows, layout = taken.lay_out(0, taken.length)
+        solved = solve(rows, layout, plan, report)
+    return solved
+
+
+def _batches(taken: Sequence[Taken], plans: Sequence[Plan], free: float) -> list[list[int]]:
+    """Numbers of images that share a solve."""
+    alike: dict[tuple, list[int]] = {}
+    for i, (one, its) in enumerate(zip(taken, plans, strict=True)):
+        alone = can_end_by_itk(its.options)
+        key = (i,) if alone else (one.size, size_of_lattice(its), its.options)
+        alike.setdefault(key, []).append(i)
+    batches = []
+    for numbers in alike.values():
+        most = max(1, int(min(len(numbers), free // taken[numbers[0]].n_bytes(0))))
+        batches += [numbers[i : i + most] for i in range(0, len(numbers), most)]
+    return batches
+
+
+def _result(solved: Solved, n_voxels: int, plan: Plan) -> N4Result:
+    if not np.isfinite(solved.field.lattice).all():
+        raise ValueError("the solve has no finite answer; are intensities or options extreme?")
+    threshold = plan.options.convergence_threshold
+    return N4Result(
+        _on_image(solved.field, plan),
+        tuple(end.n_iterations for end in solved.ends),
+        tuple(end.value for end in solved.ends),
+        tuple(end.n_iterations > 0 and end.value <= threshold for end in solved.ends),
+        n_voxels,
     )
-    on_gpu = rows.log_image.device.platform != "cpu"
-    while True:
-        state = run(
-            rows,
-            state,
-            levels,
-            numbers,
-            n_bins=n_bins,
-            can_stop=can_stop,
-            skip_rising=options.itk_version == "5",
-            copies=GPU_COPIES if on_gpu else 1,
-        )
-        if not state.waits:
-            return state
-        value, n = float(state.change), int(state.iteration)
-        candidate = can_stop and value <= numbers.stop_at
-        shown = value
-        if (by_itk and candidate) or (tell and options.convergence_statistic == "itk"):
-            difference = np.asarray(last_difference(rows, state, levels), np.float32)
-            shown = convergence.itk(difference[: int(rows.n_voxels)])
-        if by_itk and candidate:
-            value, candidate = shown, shown <= threshold
-        if tell:
-            tell(int(state.level), n, shown)
-        if candidate or n == levels.max_iterations[state.level]:
-            state = end_level(levels, state, value)
-        else:
-            state = state._replace(waits=np.False_)
-
-
-def _refined(field: LogField, later: LogField) -> LogField:
-    """The same function on the lattice of a later level."""
-    lattice = np.asarray(field.lattice)
-    while lattice.shape != later.lattice.shape:
-        lattice = bspline.refine(lattice, field.order)
-    return later._replace(lattice=lattice)
 
 
 def _on_image(field: LogField, plan: Plan) -> LogField:

@@ -2,39 +2,52 @@
 
 Two thirds of a head's grid are air. Sharpening works on the list of the mask's voxels, the spline
 on the rows along the image's first axis that hold any, cut to the columns that do. Both are
-padded to one of few sizes, so that images of many shapes share a compiled program.
+padded to one of few sizes, so that images of many shapes share a compiled program. Where memory
+is short the rows are taken in slabs. An image that lies on a GPU stays there: it is taken dense,
+every voxel of the padded grid in the list and every row in its place.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-
 
 MOST_COARSE = 1 << 18
 """voxels in the mask; beyond, a grid is padded to one of many sizes"""
+FIRST = 1024
+"""voxels at the start of the scan that are looked at for a rising run"""
 
 
 class Rows(NamedTuple):
     """What the compiled program works on: M voxels, in R rows of N, at P0 × P1 places.
 
-    The padding has at least one voxel and one row: they stand for all that there is not.
+    The padding has at least one voxel and one row: they stand for all that there is not. In slabs,
+    S is the first axis of what has M or R; `row` counts through all slabs.
     """
 
     log_image: jax.Array
     """(M,), voxels of the mask in raster order; 0 in the padding"""
     weight: jax.Array
-    """(M,), > 0; 0 in the padding"""
+    """(M,), > 0 in the mask; 0 in the padding"""
     n_voxels: jax.Array
     """number of voxels in the mask"""
-    voxel: jax.Array
-    """(M,), where each voxel stands in the rows"""
-    place: jax.Array
-    """(R,), where each row stands in the plane of the other axes"""
-    row: jax.Array
+    first: jax.Array
+    """(F,), the mask's first voxels in the list; M after the last"""
+    voxel: jax.Array | None
+    """(M,), where each voxel stands in the rows; None: the list is the rows"""
+    place: jax.Array | None
+    """(R,), where each row stands in the plane of the other axes; None: in turn"""
+    row: jax.Array | None
     """(P0·P1,), which row stands there; the last of the padding where none does"""
+
+    @property
+    def n_slabs(self) -> int:
+        """Number of slabs; 0 for arrays without that axis."""
+        return self.log_image.shape[0] if self.log_image.ndim == 2 else 0
 
 
 class Layout(NamedTuple):
@@ -53,49 +66,148 @@ class Layout(NamedTuple):
         return ((0, self.shape[0]), (0, self.shape[1]), self.columns)
 
 
+class Found(NamedTuple):
+    """The mask's voxels, before they are padded."""
+
+    rows: np.ndarray
+    """of the grid's plane, those that hold any"""
+    columns: tuple[int, int]
+    inside: np.ndarray
+    """bool (rows, columns)"""
+
+
+def find(inside: np.ndarray) -> Found:
+    """Find the rows and columns that hold voxels of a mask (Z, Y, X) with at least one."""
+    plane = inside.reshape(-1, inside.shape[2])
+    columns = np.flatnonzero(plane.any(axis=0))
+    begin, end = int(columns[0]), int(columns[-1]) + 1
+    rows = np.flatnonzero(plane.any(axis=1))
+    return Found(rows, (begin, end), plane[rows, begin:end])
+
+
+def sizes_of(found: Found, shape: tuple[int, int, int]) -> tuple:
+    """Return the padded sizes of the list, the rows, the plane and a row; see `lay_out`."""
+    n_listed, width = int(np.count_nonzero(found.inside)), found.inside.shape[1]
+    return _padded_sizes(n_listed, found.rows.size, shape[:2], width)
+
+
+def n_bytes(found: Found, itemsize: int, slabs: int = 0) -> int:
+    """Return how many bytes the program takes for its voxels.
+
+    Logarithm, weight and place of each voxel last, and ln b unless it is made anew in each slab.
+    """
+    listed, rows, _, width = sizes_of(found, (1, 1, 1))
+    lasting = listed * (2 * itemsize + 4 + (0 if slabs else itemsize))
+    passing = listed * (4 * itemsize + 16) + rows * width * 2 * itemsize
+    return lasting + passing // max(1, slabs)
+
+
 def lay_out(
-    values: np.ndarray, inside: np.ndarray, weight: np.ndarray | None, dtype: np.dtype
+    values: np.ndarray,
+    weight: np.ndarray | None,
+    found: Found,
+    dtype: np.dtype,
+    *,
+    slabs: int = 0,
+    first: int = FIRST,
 ) -> tuple[Rows, Layout]:
     """List the mask's voxels with the logarithm of their intensity, and their rows.
 
     Parameters
     ----------
     values : float32 array (Z, Y, X), intensities on the grid in raster order
-    inside : bool array (Z, Y, X), with at least one voxel
-    weight : float32 array (Z, Y, X), or None for 1 inside
+    weight : float32 array like `values`, or None for 1 in the mask
+    found : from `find`
     dtype : of the solve
+    slabs : number of parts; 0 for one without an axis for them
+    first : number of voxels to look at for a rising run
 
     Returns
     -------
     rows : Rows, numpy arrays; intensities <= 0 stand without logarithm, as in ITK
     layout : Layout
     """
-    n0, n1, n = inside.shape
-    holds = inside.reshape(n0 * n1, n)
-    columns = np.flatnonzero(holds.any(axis=0))
-    begin, end = int(columns[0]), int(columns[-1]) + 1
-    kept = np.flatnonzero(holds.any(axis=1))
-    holds = holds[kept, begin:end]
-    found = np.flatnonzero(holds)
-    n_listed, n_rows, (p0, p1), width = _padded_sizes(
-        found.size, kept.size, (n0, n1), end - begin
-    )
+    n0, n1, n = values.shape
+    begin, end = found.columns
+    parts = np.array_split(np.arange(found.rows.size), max(1, slabs))
+    listed = [np.flatnonzero(found.inside[part[0] : part[-1] + 1]) for part in parts if part.size]
+    most, most_rows = max(map(np.size, listed)), max(map(np.size, parts))
+    n_listed, n_rows, (p0, p1), width = _padded_sizes(most, most_rows, (n0, n1), end - begin)
 
-    logs, weights = np.zeros(n_listed, dtype), np.zeros(n_listed, dtype)
-    logs[: found.size] = values.reshape(n0 * n1, n)[kept, begin:end][holds]
-    np.log(logs, out=logs, where=logs > 0)
-    weights[: found.size] = (
-        1 if weight is None else weight.reshape(n0 * n1, n)[kept, begin:end][holds]
-    )
+    def taken(array: np.ndarray) -> np.ndarray:
+        return array.reshape(n0 * n1, n)[found.rows, begin:end]
+
+    logs, weights = (np.zeros((len(listed), n_listed), dtype) for _ in range(2))
     # The padding stands in the last row, which is of the padding too.
-    voxel = np.full(n_listed, n_rows * width - 1, np.int32)
-    voxel[: found.size] = found + found // (end - begin) * (width - (end - begin))
-    place = np.zeros(n_rows, np.int32)
-    place[: kept.size] = kept // n1 * p1 + kept % n1
+    voxel = np.full((len(listed), n_listed), n_rows * width - 1, np.int32)
+    place = np.zeros((len(listed), n_rows), np.int32)
     row = np.full(p0 * p1, n_rows - 1, np.int32)
-    row[place[: kept.size]] = np.arange(kept.size)
-    rows = Rows(logs, weights, np.asarray(found.size), voxel, place, row)
-    return rows, Layout(inside.shape, (begin, end), (p0, p1, width))
+    intensities, confidences = taken(values), None if weight is None else taken(weight)
+    for slab, (part, places) in enumerate(zip(parts, listed, strict=False)):
+        rows, here = slice(part[0], part[-1] + 1), slice(0, places.size)
+        logs[slab, here] = intensities[rows].ravel()[places]
+        weights[slab, here] = 1 if weight is None else confidences[rows].ravel()[places]
+        voxel[slab, here] = places + places // (end - begin) * (width - (end - begin))
+        place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
+        row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
+    np.log(logs, out=logs, where=logs > 0)
+    start = np.arange(min(first, n_listed), dtype=np.int32)
+    start[listed[0].size :] = n_listed
+    if not slabs:
+        logs, weights, voxel, place = logs[0], weights[0], voxel[0], place[0]
+    n_voxels = np.asarray(np.count_nonzero(found.inside))
+    rows = Rows(logs, weights, n_voxels, start, voxel, place, row)
+    return rows, Layout(values.shape, found.columns, (p0, p1, width))
+
+
+class Seen(NamedTuple):
+    """What has to be known of a dense grid before it is worked on."""
+
+    n_voxels: jax.Array
+    low: jax.Array
+    high: jax.Array
+    """lowest and highest intensity inside the mask; not finite if any value is not"""
+
+
+@partial(jax.jit, static_argnames=("dtype", "first"))
+def lay_out_dense(
+    values: jax.Array, inside: jax.Array, weight: jax.Array | None, *, dtype: str, first: int
+) -> tuple[Rows, Seen]:
+    """Take every voxel of the padded grid, on the device where it lies; for `dense_layout`.
+
+    Parameters
+    ----------
+    values : float32 array (Z, Y, X)
+    inside : bool array like `values`
+    weight : float32 array like `values`, or None
+    dtype : of the solve
+    first : number of voxels to look at for a rising run
+    """
+    sizes = dense_layout(values.shape).sizes
+    missing = [(0, size - n) for size, n in zip(sizes, values.shape, strict=True)]
+    values, inside = jnp.pad(values, missing).ravel(), jnp.pad(inside, missing).ravel()
+    confidence = inside.astype(jnp.float32)
+    if weight is not None:
+        confidence = jnp.where(inside, jnp.pad(weight, missing).ravel(), 0)
+    n_voxels = jnp.count_nonzero(inside)
+    infinity = jnp.float32(jnp.inf)
+    bad = jnp.where(jnp.isfinite(confidence).all(), jnp.float32(0), infinity)
+    seen = Seen(
+        n_voxels,
+        jnp.where(inside, values, infinity).min() + bad,
+        jnp.where(inside, values, -infinity).max() + bad,
+    )
+    kept = jnp.where(inside, values, 0).astype(dtype)
+    logs = jnp.where(kept > 0, jnp.log(jnp.where(kept > 0, kept, 1)), kept)
+    start = jnp.flatnonzero(inside, size=min(first, values.size), fill_value=values.size)
+    weights = confidence.astype(dtype)
+    return Rows(logs, weights, n_voxels, start.astype(jnp.int32), None, None, None), seen
+
+
+def dense_layout(shape: tuple[int, int, int]) -> Layout:
+    """Return the layout of a dense grid: each axis padded to a multiple of 16."""
+    sizes = tuple(1 if n == 1 else _multiple(n, 16) for n in shape)
+    return Layout(tuple(shape), (0, shape[2]), sizes)
 
 
 def _padded_sizes(

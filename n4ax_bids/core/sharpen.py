@@ -49,27 +49,25 @@ def find_bins(log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: 
     return Bins(floor.astype(jnp.int32), jnp.where(inside, position - floor, -1))
 
 
-def histogram(bins: Bins, mask: jax.Array, n_bins: int, copies: int = 1) -> jax.Array:
-    """Share each value between its two nearest bins (triangular Parzen window).
+def tally(bins: Bins, mask: jax.Array, n_bins: int, n_values: int, copies: int = 1) -> jax.Array:
+    """Count values and add up their offsets, as integers packed in one word for each bin.
 
-    Counts and offsets are added as integers packed in one word: exact, and the same in whatever
-    order the device adds them.
+    Exact, and the same in whatever order the device adds them.
 
     Parameters
     ----------
     bins : Bins of n values
     mask : bool array (n,), which values count
     n_bins : int
+    n_values : int, at least as many values as all tallies together may hold
     copies : int, of the histogram that neighbours add to in turn, so that a GPU's threads do not
         wait for one another; the sum is the same
 
     Returns
     -------
-    array (n_bins,), float64, not above `BIN_SATURATION`
+    array (n_bins,), int64; those of parts of an image can be added
     """
-    count_bits = max(1, mask.size.bit_length())
-    bits = min(24, 63 - 2 * count_bits)
-    one = 1 << (bits + count_bits)
+    bits, one = _packing(n_values)
     # By way of 32 bits: those are converted faster than 64.
     fixed = jnp.round(bins.offset * (1 << bits)).astype(jnp.int32).astype(jnp.int64)
     word = jnp.where(mask & (bins.offset >= 0), fixed + one, 0)
@@ -77,10 +75,32 @@ def histogram(bins: Bins, mask: jax.Array, n_bins: int, copies: int = 1) -> jax.
     if copies > 1:
         place = place + n_bins * (jnp.arange(mask.size, dtype=jnp.int32) % copies)
     added = jnp.zeros(copies * n_bins, jnp.int64).at[place].add(word, mode="promise_in_bounds")
-    total = added.reshape(copies, n_bins).sum(axis=0)
-    count = (total >> (bits + count_bits)).astype(jnp.float64)
-    moved = (total & (one - 1)).astype(jnp.float64) / (1 << bits)
+    return added.reshape(copies, n_bins).sum(axis=0)
+
+
+def histogram(tally: jax.Array, n_values: int) -> jax.Array:
+    """Share each value between its two nearest bins (triangular Parzen window).
+
+    Parameters
+    ----------
+    tally : array (n_bins,), from `tally`
+    n_values : int, as given there
+
+    Returns
+    -------
+    array (n_bins,), float64, not above `BIN_SATURATION`
+    """
+    bits, one = _packing(n_values)
+    count = (tally // one).astype(jnp.float64)
+    moved = (tally & (one - 1)).astype(jnp.float64) / (1 << bits)
     return jnp.minimum(count - moved + jnp.roll(moved, 1).at[0].set(0), BIN_SATURATION)
+
+
+def _packing(n_values: int) -> tuple[int, int]:
+    """Return the bits of an offset, and the word that counts one value."""
+    count_bits = max(1, n_values.bit_length())
+    bits = min(24, 63 - 2 * count_bits)
+    return bits, 1 << (bits + count_bits)
 
 
 def sharpening_map(

@@ -35,16 +35,18 @@ def test_short_run(case, n_iterations):
     _, (image, mask) = case
     threads = parity.short_threads(case[1])
     theirs = itk_n4(image, mask, n_iterations=n_iterations, threads=threads)
-    mine = parity.ours(case[1], n_iterations)
-    found = parity.difference(parity.log_bias(mine, case[1]), theirs.log_bias[mask])
-    assert found.max <= 2e-6
+    for path in parity.PATHS:
+        mine = parity.ours(case[1], n_iterations, path=path)
+        found = parity.difference(parity.log_bias(mine, case[1]), theirs.log_bias[mask])
+        assert found.max <= 2e-6, path
 
 
+@pytest.mark.parametrize("path", parity.PATHS)
 @pytest.mark.parametrize("threshold", (0.0, parity.THRESHOLD))
-def test_full_run(case, threshold, reference):
+def test_full_run(case, threshold, path, reference):
     name, made = case
     key = f"{name}/{threshold:g}"
-    mine = parity.ours(made, parity.FULL, threshold)
+    mine = parity.ours(made, parity.FULL, threshold, path)
     assert mine.n_iterations == tuple(reference[f"{key}/n_iterations"])
     theirs = mine._replace(log_field=mine.log_field._replace(lattice=reference[f"{key}/lattice"]))
     found = parity.difference(parity.log_bias(mine, made), parity.log_bias(theirs, made))

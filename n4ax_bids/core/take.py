@@ -1,0 +1,118 @@
+"""Which voxels of an image a solve sees: samples of image, mask and weight, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from n4ax_bids.core import rows as voxels
+from n4ax_bids.core.plan import Plan
+from n4ax_bids.core.rows import Layout, Rows
+
+
+class Taken(NamedTuple):
+    """The voxels of an image, ready to be laid out."""
+
+    n_voxels: int
+    size: tuple
+    """equal for images that can share a solve"""
+    n_bytes: Callable[[int], int]
+    """memory for a number of slabs"""
+    lay_out: Callable[[int, int], tuple[Rows, Layout]]
+    """for a number of slabs and of first voxels"""
+    length: int
+    """of the list of voxels"""
+
+
+def take(image, mask, weight, plan: Plan, dense: bool | None = None) -> Taken:
+    """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`."""
+    given = {"image": image, "mask": mask, "weight": weight}
+    for name, array in given.items():
+        if array is not None and tuple(array.shape) != plan.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
+            )
+    if dense is None:
+        dense = isinstance(image, jax.Array) and _platform(image) != "cpu"
+    xp = jax.numpy if dense else np
+    # ITK reads every pixel type into float32, whatever the solve's precision.
+    values = _in_three(plan.sample(xp.asarray(image), plan.image_start), xp)
+    if mask is None:
+        mask = xp.broadcast_to(xp.asarray(True), plan.shape)
+    inside = _in_three(plan.sample(xp.asarray(mask), plan.mask_start) != 0, xp, bool)
+    if weight is not None:
+        weight = _in_three(plan.sample(xp.asarray(weight), plan.weight_start), xp)
+        inside = inside & ~(weight <= 0)  # one that is not a number stays, to be refused
+    take = _take_dense if dense else _take_listed
+    return take(values, inside, weight, np.dtype(plan.options.precision))
+
+
+def _in_three(array, xp, dtype=np.float32):
+    """In raster order, with three axes."""
+    array = xp.asarray(array.T, dtype)
+    return array if array.ndim == 3 else array[None]
+
+
+def _platform(array: jax.Array) -> str:
+    return next(iter(array.devices())).platform
+
+
+def _take_listed(
+    values: np.ndarray, inside: np.ndarray, weight: np.ndarray | None, dtype: np.dtype
+) -> Taken:
+    if not inside.any():
+        raise _nobody(values.size)
+    found = voxels.find(inside)
+    chosen = values[inside]
+    _require_contrast(chosen.min(), chosen.max(), weight is None or weight[inside].max())
+    sizes = voxels.sizes_of(found, values.shape)
+
+    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
+        rows, layout = voxels.lay_out(values, weight, found, dtype, slabs=slabs, first=first)
+        return jax.device_put(rows), layout
+
+    return Taken(
+        chosen.size,
+        (*sizes, str(dtype)),
+        partial(voxels.n_bytes, found, dtype.itemsize),
+        lay_out,
+        sizes[0],
+    )
+
+
+def _take_dense(
+    values: jax.Array, inside: jax.Array, weight: jax.Array | None, dtype: np.dtype
+) -> Taken:
+    layout = voxels.dense_layout(values.shape)
+    made = partial(voxels.lay_out_dense, values, inside, weight, dtype=str(dtype))
+    rows, seen = made(first=voxels.FIRST)
+    n_voxels, low, high = (one.item() for one in seen)
+    if n_voxels == 0:
+        raise _nobody(values.size)
+    _require_contrast(low, high)
+    length = rows.log_image.size
+
+    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
+        if slabs:
+            raise ValueError("a dense grid is not taken in slabs")
+        return (rows if first == voxels.FIRST else made(first=first)[0]), layout
+
+    def n_bytes(slabs: int) -> int:
+        return length * (6 * dtype.itemsize + 16)
+
+    return Taken(n_voxels, (*layout.sizes, str(dtype), "dense"), n_bytes, lay_out, length)
+
+
+def _nobody(size: int) -> ValueError:
+    return ValueError(f"no voxel of {size} takes part: mask or weight is empty there")
+
+
+def _require_contrast(low: float, high: float, weight: float = 1.0) -> None:
+    if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(weight)):
+        raise ValueError("image or weight has values inside the mask that are not finite")
+    if low == high:
+        raise ValueError(f"image is constant ({low}) inside the mask; expected contrast")
