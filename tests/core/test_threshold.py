@@ -1,9 +1,11 @@
 import tracemalloc
 
+import jax
 import nibabel as nb
 import numpy as np
 import pytest
 
+from n4ax_bids.core import threshold
 from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
 
 sitk = pytest.importorskip("SimpleITK")
@@ -35,8 +37,8 @@ def images(rng):
 @pytest.mark.parametrize("n_bins", (16, 128, 200, 256))
 def test_threshold_and_mask_are_those_of_itk(n_bins):
     for image in images(np.random.default_rng(n_bins)):
-        threshold, mask = itk_otsu(image, n_bins)
-        assert otsu_threshold(image, n_bins) == threshold
+        level, mask = itk_otsu(image, n_bins)
+        assert otsu_threshold(image, n_bins) == level
         np.testing.assert_array_equal(otsu_mask(image, n_bins), mask)
 
 
@@ -48,8 +50,8 @@ def test_real_volumes(test_data):
         image = np.asarray(nb.load(path).get_fdata(), np.float32)
         image = image[..., 0] if image.ndim == 4 else image
         image = image.squeeze()
-        threshold, mask = itk_otsu(image)
-        assert otsu_threshold(image) == threshold, path.name
+        level, mask = itk_otsu(image)
+        assert otsu_threshold(image) == level, path.name
         np.testing.assert_array_equal(otsu_mask(image), mask, err_msg=path.name)
 
 
@@ -74,3 +76,21 @@ def test_what_cannot_be_split_is_named():
         otsu_threshold(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="nan"):
         otsu_threshold(np.array([1, np.nan]))
+
+
+def test_counts_of_the_device_are_those_of_the_host():
+    """What an image on a GPU goes through, here on the CPU."""
+    for image in images(np.random.default_rng(7)):
+        low, bins = image.min(), np.float32(200)
+        top = image.max() + np.ptp(image) / bins / np.float32(100)
+        edges = low + np.arange(201, dtype=np.float32) * ((top - low) / bins)
+        edges[-1] = top
+        found = threshold._histogram_on_device(image, edges)
+        np.testing.assert_array_equal(found, threshold._histogram(image.ravel(), edges))
+
+
+def test_mask_of_a_jax_array_is_one():
+    image = next(images(np.random.default_rng(8)))
+    mask = otsu_mask(jax.numpy.asarray(image))
+    assert isinstance(mask, jax.Array)
+    np.testing.assert_array_equal(mask, otsu_mask(image))
