@@ -11,11 +11,11 @@ nothing. Where the user has set JAX's own cache folder, that one is left alone.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import hashlib
 import logging
+import multiprocessing.util
 import os
 import platform
 import shutil
@@ -31,12 +31,14 @@ MOST_PROGRAMS = 1000
 """kept in the shared folder; beyond that the oldest go"""
 STALE = 2 * 24 * 3600
 """seconds after which a private folder was left behind by a process that was killed"""
+_finding = threading.Lock()
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Let JAX find what earlier processes compiled inside this block, and keep what is new."""
-    store = _store()
+    with _finding:  # threads that start together share one
+        store = _store()
     if store is None:
         yield
         return
@@ -89,7 +91,10 @@ def _store() -> _Store | None:
     except OSError as error:
         _log.info("compiled programs are not kept: %s", error)
         return None
-    atexit.register(shutil.rmtree, store.private, ignore_errors=True)
+    # Workers of multiprocessing run no atexit; this, like it, runs at the end of any process.
+    multiprocessing.util.Finalize(
+        None, shutil.rmtree, (store.private,), {"ignore_errors": True}, exitpriority=0
+    )
     jax.config.update("jax_compilation_cache_dir", str(store.private))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from n4ax_bids import compilation
+
 PROGRAM = """
 import json, sys, warnings
 warnings.simplefilter("error")
@@ -62,6 +64,79 @@ def test_ten_processes_at_once_leave_whole_programs(tmp_path):
         finish(process)
     # A damaged entry would be a warning, which is an error here, and a miss.
     assert finish(start(tmp_path))["cache_misses"] == 0
+    assert not list(tmp_path.glob("*/running/*"))
+
+
+WORKERS = """
+import json, multiprocessing, sys
+from n4ax_bids import compilation
+
+def work(n):
+    import jax, numpy as np
+    with compilation.kept():
+        jax.block_until_ready(jax.jit(lambda x: (x @ x.T + n).sum())(np.ones((n, n), np.float32)))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    workers = [context.Process(target=work, args=(n,)) for n in (3, 4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print([worker.exitcode for worker in workers])
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_of_nipype_leave_programs_and_no_folder(tmp_path, method):
+    program = tmp_path / "program.py"
+    program.write_text(WORKERS)
+    done = subprocess.run(
+        [sys.executable, str(program), method],
+        env=os.environ
+        | {
+            "N4AX_CACHE_DIR": str(tmp_path / "cache"),
+            "PYTHONPATH": str(Path(compilation.__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == "[0, 0]\n", done.stderr
+    assert programs(tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/*/running/*"))
+
+
+THREADS = """
+import json, threading, time
+import jax, numpy as np
+from n4ax_bids import compilation
+
+n_stores = 0
+class Slow(compilation._Store):
+    def __init__(self, shared):
+        global n_stores
+        n_stores += 1
+        time.sleep(0.5)
+        super().__init__(shared)
+compilation._Store = Slow
+
+def work():
+    with compilation.kept():
+        pass
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps(n_stores))
+"""
+
+
+def test_threads_that_start_together_share_one_folder(tmp_path):
+    assert finish(start(tmp_path, THREADS)) == 1
     assert not list(tmp_path.glob("*/running/*"))
 
 

@@ -21,7 +21,7 @@ from nipype.utils.filemanip import fname_presuffix, split_filename
 from nipype.utils.gpu_count import gpu_count
 
 from n4ax_bids import ants
-from n4ax_bids.interfaces.spec import add_option_traits, read_options
+from n4ax_bids.interfaces.spec import add_option_traits, read_options, six_digits
 from n4ax_bids.options import N4Options
 
 _log = logging.getLogger("nipype.interface")
@@ -101,6 +101,11 @@ class N4BiasFieldCorrection(SimpleInterface):
             self._follow_device()
         self.inputs.on_trait_change(self._follow_device, "device")
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Let a copy follow its own device: copies of inputs have lost who listens."""
+        self.__dict__.update(state)
+        self.inputs.on_trait_change(self._follow_device, "device")
+
     def _follow_device(self) -> None:
         self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
 
@@ -137,9 +142,20 @@ class N4BiasFieldCorrection(SimpleInterface):
         """What `args` say, and the options that come of them and of the traits."""
         try:
             words = self._words()
-            return words, read_options(self.inputs, N4Options, words)
+            return words, self._as_written(read_options(self.inputs, N4Options, words))
         except ValueError as error:
             raise ValueError(f"{self.inputs.input_image}: {error}") from error
+
+    def _as_written(self, options: N4Options) -> N4Options:
+        """Round the traits that nipype writes with %g: a distance of extent/3 gives 4 spans."""
+        rounded: dict[str, Any] = {}
+        for name in ("bspline_fitting_distance", "convergence_threshold"):
+            if isdefined(getattr(self.inputs, name)):
+                rounded[name] = six_digits(getattr(options, name))
+        if isdefined(self.inputs.histogram_sharpening):
+            fwhm, noise, n_bins = options.histogram_sharpening
+            rounded["histogram_sharpening"] = (six_digits(fwhm), six_digits(noise), n_bins)
+        return dataclasses.replace(options, **rounded)
 
     def _words(self) -> dict[str, Any]:
         """Settings from `args`; a flag that traits give as well counts there only, as in ANTs."""

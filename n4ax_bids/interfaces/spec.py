@@ -71,11 +71,17 @@ def read_options(
     return options(**values)
 
 
+def six_digits(number: float) -> float:
+    """Round as nipype does when it writes a number for the ANTs program."""
+    return float(f"{number:g}")
+
+
 def node_inputs(options: N4Options, n_axes: int = 3) -> dict[str, Any]:
     """Return the inputs that make a `N4BiasFieldCorrection` node use these options.
 
     Values that are ANTs' defaults are left out. nipype wants a spline distance beside an order
-    and iterations beside a threshold; an order alone goes into `args`.
+    and iterations beside a threshold; an order alone goes into `args`, and so do numbers of more
+    than six digits, to which the node would round them.
 
     Parameters
     ----------
@@ -84,17 +90,31 @@ def node_inputs(options: N4Options, n_axes: int = 3) -> dict[str, Any]:
     """
     default = N4Options()
     inputs: dict[str, Any] = {}
+    args: list[str] = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value != getattr(default, field.name):
             inputs[field.name] = value
     if "convergence_threshold" in inputs:
         inputs["n_iterations"] = options.n_iterations
-    if "bspline_order" in inputs and options.bspline_fitting_distance is None:
+    distance, threshold = options.bspline_fitting_distance, options.convergence_threshold
+    if distance is not None and distance != six_digits(distance):
+        del inputs["bspline_fitting_distance"]
+        args.append(f"-b [{distance!r},{inputs.pop('bspline_order', default.bspline_order)}]")
+    if threshold != six_digits(threshold):
+        del inputs["convergence_threshold"]
+        iterations = "x".join(map(str, inputs.pop("n_iterations")))
+        args.append(f"-c [{iterations},{threshold!r}]")
+    if any(number != six_digits(number) for number in options.histogram_sharpening[:2]):
+        fwhm, noise, n_bins = inputs.pop("histogram_sharpening")
+        args.append(f"-t [{fwhm!r},{noise!r},{n_bins}]")
+    if "bspline_order" in inputs and distance is None:
         order = inputs.pop("bspline_order")
         points = inputs.pop("n_control_points", (max(4, order + 1),))
         points = points * (n_axes if len(points) == 1 else 1)
-        inputs["args"] = f"-b [{'x'.join(str(n - order) for n in points)},{order}]"
+        args.append(f"-b [{'x'.join(str(n - order) for n in points)},{order}]")
+    if args:
+        inputs["args"] = " ".join(args)
     for name in ("n_iterations", "n_control_points", "shrink_start"):
         if name in inputs:
             inputs[name] = list(inputs[name])

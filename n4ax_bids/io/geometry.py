@@ -30,8 +30,9 @@ class Geometry(NamedTuple):
 def read_geometry(path: str | Path, n_axes: int) -> Geometry:
     """Return the geometry of a file's first 2 or 3 axes as ITK reads it.
 
-    ITK refuses some headers (an s-form with shear and no q-form): there the geometry is derived
-    from nibabel's affine.
+    Where the file has more axes (one slice with a third axis of length 1), ITK takes no direction
+    from it. ITK refuses some headers (an s-form with shear and no q-form): there the geometry is
+    derived from nibabel's affine.
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -44,7 +45,7 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
     n = found.GetDimension()
     if n < n_axes:
         return _from_header(path, n_axes)
-    direction = np.reshape(found.GetDirection(), (n, n))[:n_axes, :n_axes]
+    direction = np.reshape(found.GetDirection(), (n, n)) if n == n_axes else np.eye(n_axes)
     return _geometry(found.GetSpacing()[:n_axes], found.GetOrigin()[:n_axes], direction)
 
 
@@ -73,7 +74,7 @@ def _geometry(
     spacing: Sequence[float], origin: Sequence[float], direction: np.ndarray
 ) -> Geometry:
     if not np.isfinite(direction).all() or abs(np.linalg.det(direction)) < 1e-12:
-        direction = np.eye(len(spacing))  # as ITK does when it drops axes
+        direction = np.eye(len(spacing))
     return Geometry(
         tuple(float(v) for v in spacing),
         tuple(float(v) for v in origin),

@@ -173,6 +173,26 @@ def test_rescaling_is_as_the_words_that_nipype_writes_say(calls, image, work, in
     assert settings.get("rescale-intensities", {"": True}).popitem()[1] is rescales
 
 
+def test_numbers_have_the_digits_that_nipype_writes(calls, image, work):
+    """A third of 100 mm is 33.3333 for the program, which takes four of them, not three."""
+    inputs = {
+        "bspline_fitting_distance": 100 / 3,
+        "n_iterations": [20],
+        "convergence_threshold": 1e-4 / 3,
+        "histogram_sharpening": (0.1 / 3, 0.02 / 3, 128),
+    }
+    call = asked(calls, work, input_image=str(image), **inputs)
+    words = nipype_ants.N4BiasFieldCorrection(input_image="x.nii", **inputs).cmdline.split()[1:]
+    flags = ("bspline-fitting", "convergence", "histogram-sharpening")
+    read = ants.parse(words).settings
+    expected = {name: value for flag in flags for name, value in read[flag].items()}
+    assert expected["bspline_fitting_distance"] == 33.3333
+    assert call.options == N4Options(**expected)
+    # Words in args are for the program itself.
+    call = asked(calls, work, input_image=str(image), args="-b [33.33333333]")
+    assert call.options.bspline_fitting_distance == 33.33333333
+
+
 def test_mask_and_weight_in_args(calls, image, work):
     call = asked(calls, work, input_image=str(image), args="-x m.nii -w /abs/w.nii")
     assert call.mask_image == work / "m.nii" and call.weight_image == Path("/abs/w.nii")
@@ -348,6 +368,17 @@ def test_setting_the_device_later(gpus):
     assert node.inputs.use_gpu is False
     node.inputs.device = "gpu"
     assert node.inputs.use_gpu is True
+
+
+def test_a_copy_of_a_node_has_its_own_place_in_the_queue(gpus):
+    gpus(1)
+    workflow = Workflow(name="wf")
+    workflow.add_nodes([Node(N4BiasFieldCorrection(), name="n4")])
+    copied = workflow.clone("copied").get_node("n4")
+    copied.inputs.device = "cpu"
+    assert not copied.is_gpu_node() and workflow.get_node("n4").is_gpu_node()
+    asked_for = Node(N4BiasFieldCorrection(device="gpu", use_gpu=False), name="n4")
+    assert not asked_for.clone("copied").is_gpu_node()
 
 
 def test_the_hash_is_of_what_changes_the_result():

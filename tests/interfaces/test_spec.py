@@ -82,6 +82,19 @@ def test_options_through_a_node_and_back(name):
     assert said(read_options(node.inputs, N4Options, settings)) == said(options)
 
 
+def test_many_digits_reach_the_solve():
+    """The node rounds its inputs to six digits, as nipype writes them; options are exact."""
+    options = N4Options(
+        n_iterations=(20, 10),
+        bspline_fitting_distance=100 / 3,
+        convergence_threshold=1e-4 / 3,
+        histogram_sharpening=(0.1 / 3, 0.02, 128),
+    )
+    node = N4BiasFieldCorrection(input_image="x.nii", **node_inputs(options))
+    node._check_mandatory_inputs()
+    assert node._settings()[1] == options
+
+
 def test_undefined_is_the_default():
     inputs = N4BiasFieldCorrection().inputs
     assert read_options(inputs, N4Options) == N4Options()

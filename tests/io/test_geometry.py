@@ -79,6 +79,14 @@ def test_geometry_is_what_itk_reads(tmp_path):
     assert place == (image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
+def test_a_slice_whose_file_has_three_axes(tmp_path):
+    """ITK reads it as 2D without a direction; against the ANTs program: tests/test_ants_cli.py."""
+    path = write_header(tmp_path / "x.nii", (9, 8, 1), np.random.default_rng(3), True)
+    place = geometry.read_geometry(path, 2)
+    whole = geometry.read_geometry(path, 3)
+    assert place == (whole.spacing[:2], whole.origin[:2], (1.0, 0.0, 0.0, 1.0))
+
+
 def test_a_header_that_itk_refuses(tmp_path):
     affine = np.array([[1, 0.4, 0, -5], [0, 2, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]], float)
     path = tmp_path / "sheared.nii"
