@@ -38,7 +38,7 @@ class N4Options:
     bspline_fitting_distance: float | None = option(
         None, "knot spacing of the first level; the image is padded to whole spans", unit="mm"
     )
-    bspline_order: int = option(3, "order of the B-spline, 1 to 4")
+    bspline_order: int = option(3, "order of the B-spline, 1 to 9")
     n_control_points: tuple[int, ...] | None = option(
         None, "control points of the first level on each axis; default 4, at least order + 1"
     )
@@ -125,7 +125,7 @@ class N4Options:
             distance,
             "a positive number of mm, 1e-6 to 1e9",
         )
-        _require(1 <= self.bspline_order <= 4, "bspline_order", self.bspline_order, "1, 2, 3 or 4")
+        _require(1 <= self.bspline_order <= 9, "bspline_order", self.bspline_order, "1 to 9")
         points = self.n_control_points
         _require(
             points is None or min(points) > self.bspline_order,

@@ -41,12 +41,20 @@ def test_short_run(case, n_iterations):
         assert found.max <= 2e-6, path
 
 
-@pytest.mark.parametrize("path", parity.PATHS)
 @pytest.mark.parametrize("threshold", (0.0, parity.THRESHOLD))
-def test_full_run(case, threshold, path, reference):
-    name, made = case
-    if path != "list" and np.count_nonzero(made.mask) > 60_000:
-        pytest.skip("a minute for large images; the short runs take all paths")
+def test_full_run(case, threshold, reference):
+    require_full_run(*case, threshold, "list", reference)
+
+
+@pytest.mark.parametrize("path", parity.PATHS[1:])
+@pytest.mark.parametrize("threshold", (0.0, parity.THRESHOLD))
+@pytest.mark.parametrize("name", ("head T1w, shrink 4", "2D slice T1w"))
+def test_full_run_on_other_paths(name, threshold, path, reference, test_data):
+    test_data(".")
+    require_full_run(name, parity.CASES[name](), threshold, path, reference)
+
+
+def require_full_run(name, made, threshold, path, reference):
     key = f"{name}/{threshold:g}"
     mine = parity.ours(made, parity.FULL, threshold, path)
     assert mine.n_iterations == tuple(reference[f"{key}/n_iterations"])
@@ -69,6 +77,8 @@ def test_stopping_counts_live(test_data):
         ({"SplineOrder": 1}, {"bspline_order": 1}),
         ({"SplineOrder": 2}, {"bspline_order": 2}),
         ({"SplineOrder": 4, "NumberOfControlPoints": [5, 5, 5]}, {"bspline_order": 4}),
+        ({"SplineOrder": 5, "NumberOfControlPoints": [6, 6, 6]}, {"bspline_order": 5}),
+        ({"SplineOrder": 9, "NumberOfControlPoints": [10, 10, 10]}, {"bspline_order": 9}),
         ({"NumberOfControlPoints": [5, 6, 7]}, {"n_control_points": (5, 6, 7)}),
         ({"NumberOfHistogramBins": 150}, {"histogram_sharpening": (0.15, 0.01, 150)}),
         ({"NumberOfHistogramBins": 256}, {"histogram_sharpening": (0.15, 0.01, 256)}),
