@@ -14,6 +14,7 @@ import jax
 
 _log = logging.getLogger(__name__)
 
+_closed = threading.Event()
 _starting = threading.Lock()
 _n_threads = 0  # of a solve on the CPU; 0 until JAX has started
 _locks: defaultdict[jax.Device, threading.Lock] = defaultdict(threading.Lock)
@@ -113,4 +114,24 @@ def use(device: jax.Device) -> Iterator[jax.Device]:
     Threads that read, write or wait for other images go on meanwhile.
     """
     with _locks[device], jax.default_device(device):
+        _require_open()
         yield device
+        _require_open()
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Let nobody compute while the block lasts: `use` raises KeyboardInterrupt in every thread.
+
+    A solve that is under way is waited for by whoever waits for its thread; no other begins.
+    """
+    _closed.set()
+    try:
+        yield
+    finally:
+        _closed.clear()
+
+
+def _require_open() -> None:
+    if _closed.is_set():
+        raise KeyboardInterrupt

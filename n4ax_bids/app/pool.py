@@ -5,7 +5,6 @@ Whatever ends a pool early ends its threads and processes too, and they clean up
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import queue
@@ -14,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -61,15 +61,21 @@ def opened(shares: Sequence[Share]) -> Iterator[Pool]:
     """
     if len(shares) == 1:
         (share,) = shares
-        yield Pool((start(share),), partial(_run_in_threads, share=share))
+        # Not in this thread: a signal that comes while JAX is imported here may be lost in it.
+        with ThreadPoolExecutor(1) as aside:
+            found = aside.submit(start, share).result()
+        yield Pool((found,), partial(_run_in_threads, share=share))
         return
     with _processes(shares) as workers:
         yield Pool(tuple(map(_greeting, workers)), partial(_run_in_processes, workers=workers))
 
 
 def start(share: Share) -> str:
-    """Start JAX with the threads of a share, and return what its device is."""
-    from n4ax_bids import device
+    """Start JAX with the threads of a share, and return what its device is.
+
+    Here, once in each process and before its first image, is the place for what warms it up.
+    """
+    from n4ax_bids import correct, device, interfaces  # noqa: F401
 
     device.start(share.n_threads)
     return device.describe(device.resolve(share.device))
@@ -88,49 +94,42 @@ def _run_in_threads(
         with suppress(queue.Empty):
             while True:
                 number, job = todo.get_nowait()
-                done.put((number, _result(call, job)))
+                try:
+                    done.put((number, call(job)))
+                except BaseException as error:
+                    done.put((number, error))
+                    return
 
     threads = [threading.Thread(target=work) for _ in range(min(share.n_images, len(jobs)))]
     # nipype changes the current folder of the process and back: all threads have the same one.
     with chdir(folder), _running(threads):
-        for result in _in_order(done.get, len(jobs)):
-            if isinstance(result, BaseException):
-                raise result
-            yield Done(share, result)
-
-
-def _result(call: Callable[[Any], Any], job: Any) -> Any:
-    """Return what a call returns, or what it raises."""
-    try:
-        return call(job)
-    except BaseException as error:
-        return error
+        try:
+            for result in _in_order(done.get, len(jobs)):
+                if isinstance(result, BaseException):
+                    raise result
+                yield Done(share, result)
+        finally:
+            with suppress(queue.Empty):  # begin nothing more
+                while True:
+                    todo.get_nowait()
 
 
 @contextmanager
 def _running(threads: Sequence[threading.Thread]) -> Iterator[None]:
-    """Run threads beside the block; when it is left early, end them where they are.
-
-    They unwind as the main thread does at Ctrl+C, so that each removes what it has not finished.
-    """
+    """Run threads beside the block; when it is left early, none of them begins another solve."""
     for thread in threads:
         thread.start()
     try:
         yield
     except BaseException:
-        interrupt(threads)
+        from n4ax_bids import device
+
+        with device.closed():
+            for thread in threads:
+                thread.join()
         raise
-    finally:
-        for thread in threads:
-            thread.join()
-
-
-def interrupt(threads: Sequence[threading.Thread]) -> None:
-    """Raise SystemExit in threads, as soon as they are back from what is not Python."""
     for thread in threads:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
-        )
+        thread.join()
 
 
 def _in_order(next_done: Callable[[], tuple[int, Any]], n: int) -> Iterator[Any]:
@@ -166,15 +165,20 @@ def _processes(shares: Sequence[Share]) -> Iterator[list[_Worker]]:
             workers.append(_Worker(share, process, ours))
         yield workers
     except BaseException:
-        for worker in workers:
-            worker.process.terminate()
+        _end(workers, early=True)
         raise
-    finally:
-        for worker in workers:
-            for connection in worker.connections:
-                connection.close()
-        for worker in workers:
-            worker.process.join()
+    _end(workers)
+
+
+def _end(workers: Sequence[_Worker], *, early: bool = False) -> None:
+    """End processes, which wait for their connections to end, and wait for them."""
+    for worker in workers:
+        if early:
+            worker.process.terminate()  # they clean up
+        for connection in worker.connections:
+            connection.close()
+    for worker in workers:
+        worker.process.join()
 
 
 def _greeting(worker: _Worker) -> str:
@@ -220,7 +224,11 @@ def _run_in_processes(
                 done.append((number, Done(worker.share, result)))
         return done.popleft()
 
-    yield from _in_order(next_done, len(jobs))
+    try:
+        yield from _in_order(next_done, len(jobs))
+    except BaseException:
+        _end(workers, early=True)  # before the caller removes their folder
+        raise
 
 
 def _how_it_ended(worker: _Worker) -> WorkerEnded:
@@ -233,8 +241,7 @@ def _how_it_ended(worker: _Worker) -> WorkerEnded:
 def _serve(share: Share, connections: Sequence[Connection]) -> None:
     """Answer what comes along the connections until they end; the main function of a process."""
     os.environ.update(share.environment)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all; our starter ends us
     try:
         greeting = start(share)
     except ValueError as error:
@@ -242,15 +249,15 @@ def _serve(share: Share, connections: Sequence[Connection]) -> None:
     with suppress(EOFError, OSError):  # where nothing is to be done
         connections[0].send(greeting)
         task, folder = connections[0].recv()
-        os.chdir(folder)
         call = partial(task, share=share, memory=Memory(share.memory))
         threads = [threading.Thread(target=_answer, args=(call, c)) for c in connections]
-        with _running(threads):
+        with chdir(folder), _running(threads):
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             for thread in threads:
                 thread.join()
 
 
 def _answer(call: Callable[[Any], Any], connection: Connection) -> None:
-    with connection, suppress(EOFError, OSError):
+    with connection, suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             connection.send(call(connection.recv()))
