@@ -197,7 +197,8 @@ def _run_in_processes(
 ) -> Iterator[Done]:
     """Give each job to a thread that is free, at first to the devices in turn."""
     for worker in workers:
-        worker.connections[0].send((task, folder))
+        with suppress(OSError):  # the process has ended: so have its connections, below
+            worker.connections[0].send((task, folder))
     todo = deque(enumerate(jobs))
     threads = (zip(worker.connections, repeat(worker)) for worker in workers)
     free = deque(filter(None, chain.from_iterable(zip_longest(*threads))))
@@ -210,7 +211,7 @@ def _run_in_processes(
                 connection, worker = free.popleft()
                 number, job = todo.popleft()
                 busy[connection] = worker, number
-                with suppress(OSError):  # the process has ended: so has the connection, below
+                with suppress(OSError):
                     connection.send(job)
             if not busy:
                 raise WorkerEnded("all processes that hold a device have ended")

@@ -35,7 +35,7 @@ def follow(outcomes: Iterator[Outcome], n_jobs: int) -> Status:
             if bar:
                 bar.update()
     if len(shares) > 1:
-        parts = (f"{label} {n}" for label, n in sorted(shares.items()))
+        parts = (f"{label}: {n}" for label, n in sorted(shares.items()))
         log.info("images of each device: %s", ", ".join(parts))
     log.info("%d of %d images corrected, %d failed", n_jobs - failed, n_jobs, failed)
     return Status.SOME_FAILED if failed else Status.OK
