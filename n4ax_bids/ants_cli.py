@@ -159,8 +159,10 @@ def _correct(settings: dict[str, Any]) -> None:
     options = N4Options(**{name: settings.pop(name) for name in names})
     # Several of these may share a GPU; by default the first would take most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from n4ax_bids import device
     from n4ax_bids.correct import correct
 
+    device.start(_n_threads())
     start = time.perf_counter()
     report = _reporter(options) if verbose else None
     done = correct(**settings, options=options, report=report)
@@ -171,6 +173,12 @@ def _correct(settings: dict[str, Any]) -> None:
             print(f"Warning: {done.non_positive} voxels with an intensity of 0 or less took part")
         print(f"Device: {done.device}")
         print(f"Elapsed time: {time.perf_counter() - start:g}", flush=True)
+
+
+def _n_threads() -> int | None:
+    """Return the number of threads that is asked of ITK; None where there is no such number."""
+    asked = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else None
 
 
 def _reporter(options: N4Options) -> Callable[[int, int, float], None]:

@@ -118,9 +118,15 @@ def shared_folder() -> Path | None:
 
 
 def _kind_of_machine() -> str:
-    """Programs for one processor may not run on another that shares the home folder."""
+    """Programs for one processor may not run on another that shares the home folder.
+
+    XLA cuts a program into parts for the threads that it has, but JAX's key for a program does
+    not tell how many: one made for a single thread would be found, and be slow, with several.
+    """
     import jax
     import jaxlib
+
+    from n4ax_bids import device
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -128,7 +134,8 @@ def _kind_of_machine() -> str:
         lines = [platform.processor()]
     facts = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
     digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
-    return f"jax-{jax.__version__}-{jaxlib.__version__}-{platform.machine()}-{digest}"
+    versions = f"jax-{jax.__version__}-{jaxlib.__version__}"
+    return f"{versions}-{platform.machine()}-{digest}-{device.start()}threads"
 
 
 def _link(source: Path, target: Path) -> None:

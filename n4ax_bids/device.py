@@ -1,20 +1,68 @@
-"""Which device a solve runs on."""
+"""Which device a solve runs on, and on how many threads."""
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 
+_log = logging.getLogger(__name__)
+
+_closed = threading.Event()
+_starting = threading.Lock()
+_n_threads = 0  # of a solve on the CPU; 0 until JAX has started
 _locks: defaultdict[jax.Device, threading.Lock] = defaultdict(threading.Lock)
 
 
+def start(n_threads: int | None = None) -> int:
+    """Start JAX and return how many threads a solve on the CPU has.
+
+    JAX takes as many as its starter may use cores, and never changes them: the first call in a
+    process decides. The threads are not bound to those cores; they may run on any.
+
+    Parameters
+    ----------
+    n_threads : at most so many; None for one on each core that this process may use
+    """
+    global _n_threads
+    with _starting:
+        if _n_threads == 0:
+            # Where JAX cannot start, `resolve` says so.
+            with _fewer_cores(n_threads) as n_cores, suppress(RuntimeError):
+                jax.local_devices()
+            _n_threads = n_cores
+        elif n_threads not in (None, _n_threads):
+            _log.debug("JAX has %d threads already; %d were asked for", _n_threads, n_threads)
+    return _n_threads
+
+
+@contextmanager
+def _fewer_cores(n_cores: int | None) -> Iterator[int]:
+    """Let this thread use but so many cores within the block, and those that it starts there."""
+    if not hasattr(os, "sched_setaffinity"):  # not Linux
+        yield os.cpu_count() or 1
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    before = set(os.listdir("/proc/self/task"))
+    chosen = allowed[: max(1, n_cores)] if n_cores else allowed
+    os.sched_setaffinity(0, chosen)
+    try:
+        yield len(chosen)
+    finally:
+        os.sched_setaffinity(0, allowed)
+        for thread in set(os.listdir("/proc/self/task")) - before:
+            with suppress(OSError):  # it has ended
+                os.sched_setaffinity(int(thread), allowed)
+
+
 def resolve(name: str = "auto") -> jax.Device:
-    """Return the device of that name.
+    """Return the device of that name, and start JAX if it has not been started.
 
     Parameters
     ----------
@@ -28,6 +76,7 @@ def resolve(name: str = "auto") -> jax.Device:
     match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name)
     if match is None:
         raise ValueError(f"device is {name!r}; expected auto, cpu, gpu or gpu:N")
+    start()
     if name == "cpu":
         return jax.local_devices(backend="cpu")[0]
     gpus = _gpus()
@@ -65,4 +114,24 @@ def use(device: jax.Device) -> Iterator[jax.Device]:
     Threads that read, write or wait for other images go on meanwhile.
     """
     with _locks[device], jax.default_device(device):
+        _require_open()
         yield device
+        _require_open()
+
+
+@contextmanager
+def closed() -> Iterator[None]:
+    """Let nobody compute while the block lasts: `use` raises KeyboardInterrupt in every thread.
+
+    A solve that is under way is waited for by whoever waits for its thread; no other begins.
+    """
+    _closed.set()
+    try:
+        yield
+    finally:
+        _closed.clear()
+
+
+def _require_open() -> None:
+    if _closed.is_set():
+        raise KeyboardInterrupt

@@ -25,14 +25,14 @@ MAY_IMPORT = {
     "io": {"numpy", "nibabel", "isal", "SimpleITK"},
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
     "device": {"jax"},
-    "compilation": {"jax", "jaxlib"},
+    "compilation": {"jax", "jaxlib", "device"},
     "ants": {"options"},
-    "ants_cli": {"options", "ants", "correct", "root"},
+    "ants_cli": {"options", "ants", "correct", "device", "root"},
     "region": {"numpy", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},
-    "app": {"bids", "nipype", "options", "device", "interfaces", "root"},
+    "app": {"bids", "nipype", "tqdm", "options", "correct", "device", "interfaces", "root"},
     "__main__": {"app"},
 }
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 options=options,
                 device=arguments.device,
                 work_dir=_absolute(arguments.work_dir) if arguments.work_dir else None,
+                nprocs=arguments.nprocs,
+                omp_nthreads=arguments.omp_nthreads,
+                mem=arguments.mem,
             )
         )
     except Refusal as refusal:
@@ -126,6 +129,26 @@ def build_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     add(
+        "--nprocs",
+        type=_positive(int),
+        metavar="N",
+        help="images in flight: one is solved while others are read and written "
+        "(default: as --omp-nthreads, else one for each core)",
+    )
+    add(
+        "--omp-nthreads",
+        type=_positive(int),
+        metavar="N",
+        help="threads of a solve on the CPU (default: as --nprocs, else one for each core)",
+    )
+    add(
+        "--mem",
+        type=_positive(float),
+        metavar="GB",
+        help="memory for images in flight: fewer of them where they would need more; the program "
+        "itself takes about half a GB besides (default: what is free)",
+    )
+    add(
         "-w",
         "--work-dir",
         type=Path,
@@ -178,6 +201,19 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
         many = "+" if inner[-1] is Ellipsis else len(inner)
         return {"type": float if float in inner else int, "nargs": many, "metavar": "N"}
     return {"type": hint, "metavar": "N" if hint is int else "X"}
+
+
+def _positive(kind: type) -> Callable[[str], Any]:
+    """Return a reader of numbers above 0."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}; expected a number above 0")
+        return value
+
+    number.__name__ = kind.__name__  # argparse shows it
+    return number
 
 
 def _epilog() -> str:

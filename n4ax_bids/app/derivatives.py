@@ -98,7 +98,8 @@ def sidecars(
 
 def _record(correction: Mapping[str, Any], options: N4Options) -> dict[str, Any]:
     """Return what was asked for, what happened, and by which versions."""
-    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice")
+    # Files and lattice are told elsewhere; times change from run to run.
+    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
     versions = {name: packages.version(name) for name in ("jax", "numpy")}
     return {

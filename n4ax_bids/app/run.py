@@ -1,4 +1,4 @@
-"""The jobs through the node, one after another; the log; the exit status."""
+"""The jobs through the node, several at a time, each with its files and its faults."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import dataset, derivatives
+from n4ax_bids.app import dataset, derivatives, pool, progress, resources
 from n4ax_bids.app.dataset import Job
+from n4ax_bids.app.pool import Pool
+from n4ax_bids.app.resources import Memory, Share
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.options import N4Options
 
@@ -40,6 +42,10 @@ class Request:
     options: N4Options = N4Options()
     device: str = "auto"
     work_dir: Path | None = None
+    nprocs: int | None = None
+    omp_nthreads: int | None = None
+    mem: float | None = None
+    """GB"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,12 @@ class Outcome:
     """How one job ended; `error` is None when its outputs are in place."""
 
     job: Job
-    seconds: float
+    seconds: float = 0.0
     correction: Mapping[str, Any] | None = None
     error: Exception | None = None
     crash_file: Path | None = None
+    label: str = ""
+    """of the device, where there are several"""
 
 
 def run(request: Request) -> Status:
@@ -71,18 +79,50 @@ def run(request: Request) -> Status:
     )
     for name, reason in selection.skipped:
         log.info("skipped %s: %s", name, reason)
-    _announce_device(request.device)
-    with _work_folder(request) as work:
+    with _opened(request, len(selection.jobs)) as devices, _work_folder(request) as work:
         try:
             derivatives.write_dataset_files(request.bids_dir, request.output_dir, raw)
         except OSError as error:
             raise _cannot_write(request.output_dir, error) from error
-        # A pool's `map` can stand here: a job shares nothing but the current folder.
-        outcomes = map(partial(attempt, request=request, work=work), selection.jobs)
-        return _follow(outcomes, len(selection.jobs))
+        with closing(_outcomes(devices, selection.jobs, request, work)) as outcomes:
+            return progress.follow(outcomes, len(selection.jobs))
 
 
-def attempt(job: Job, *, request: Request, work: Path) -> Outcome:
+@contextmanager
+def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
+    """Start the devices of a run and tell what they are."""
+    shares = resources.shares(
+        n_jobs=n_jobs,
+        device=request.device,
+        n_images=request.nprocs,
+        n_threads=request.omp_nthreads,
+        memory=request.mem and int(request.mem * 1e9),
+    )
+    with ExitStack() as stack:
+        try:
+            devices = stack.enter_context(pool.opened(shares))
+        except ValueError as error:
+            raise Refusal(Status.USAGE, str(error)) from error
+        for device in devices.devices:
+            log.info("device: %s", device)
+        share = shares[0]
+        log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
+        yield devices
+
+
+def _outcomes(
+    devices: Pool, jobs: tuple[Job, ...], request: Request, work: Path
+) -> Iterator[Outcome]:
+    """Yield how each job ended, in their order."""
+    task = partial(attempt, request=request, work=work)
+    with closing(devices.run(task, jobs, work)) as results:
+        for job, (share, result) in zip(jobs, results, strict=True):
+            if isinstance(result, Exception):  # its process has ended
+                result = Outcome(job, error=result)
+            yield replace(result, label=share.label)
+
+
+def attempt(job: Job, *, request: Request, work: Path, share: Share, memory: Memory) -> Outcome:
     """Run one job; an error becomes part of the outcome and a crash file.
 
     Parameters
@@ -90,12 +130,18 @@ def attempt(job: Job, *, request: Request, work: Path) -> Outcome:
     job : the image
     request : the run it belongs to
     work : the folder that all jobs share; nipype changes directory for the whole process
+    share : device and threads
+    memory : what is left for images in flight
     """
-    start = time.perf_counter()
+    from n4ax_bids.correct import memory_needed
+
     crash_file = request.output_dir / "logs" / f"crash-{job.name}.txt"
     private = Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=work))
+    start = time.perf_counter()
     try:
-        correction = correct(job, request=request, work=work, private=private)
+        with memory.reserved(memory_needed(job.source, request.options)):
+            start = time.perf_counter()
+            correction = correct(job, request=request, share=share, work=work, private=private)
     except Exception as error:
         text = f"n4ax_bids {derivatives.__version__}\n{job.source}\n\n{traceback.format_exc()}"
         written = _write_crash_file(crash_file, text)
@@ -106,7 +152,9 @@ def attempt(job: Job, *, request: Request, work: Path) -> Outcome:
     return Outcome(job, time.perf_counter() - start, correction)
 
 
-def correct(job: Job, *, request: Request, work: Path, private: Path) -> Mapping[str, Any]:
+def correct(
+    job: Job, *, request: Request, share: Share, work: Path, private: Path
+) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's record."""
     from n4ax_bids.interfaces import N4BiasFieldCorrection
     from n4ax_bids.interfaces.spec import node_inputs
@@ -121,7 +169,9 @@ def correct(job: Job, *, request: Request, work: Path, private: Path) -> Mapping
         input_image=str(job.source),
         output_image=str(private / "corrected.nii.gz"),
         bias_image=str(private / "field.nii.gz"),
-        device=request.device,
+        lattice_image=str(private / "lattice.nii.gz"),
+        device=share.device,
+        num_threads=share.n_threads,
         **inputs,
     )
     made = node.run(cwd=str(work)).outputs
@@ -181,16 +231,6 @@ def _check_description(path: Path) -> None:
         )
 
 
-def _announce_device(name: str) -> None:
-    from n4ax_bids import device
-
-    try:
-        chosen = device.resolve(name)
-    except ValueError as error:
-        raise Refusal(Status.USAGE, str(error)) from error
-    log.info("device: %s", device.describe(chosen))
-
-
 def _this_process() -> str:
     return f"{platform.node() or 'host'}-{os.getpid()}"
 
@@ -232,29 +272,3 @@ def _write_crash_file(path: Path, text: str) -> Path | None:
         log.warning("%s: cannot write the crash file: %s", path, error)
         return None
     return path
-
-
-def _follow(outcomes: Iterator[Outcome], n_jobs: int) -> Status:
-    """Log each outcome as it comes and return the exit status."""
-    failed = 0
-    for number, outcome in enumerate(outcomes, start=1):
-        head = f"[{number}/{n_jobs}] {outcome.job.name}"
-        if outcome.error is None:
-            for note in outcome.correction.get("notes", ()):
-                log.warning("%s: %s", head, note)
-            log.info("%s: corrected in %.1f s", head, outcome.seconds)
-            log.debug("%s: %s", head, outcome.correction)
-        else:
-            failed += 1
-            where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
-            log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
-    log.info("%d of %d images corrected, %d failed", n_jobs - failed, n_jobs, failed)
-    return Status.SOME_FAILED if failed else Status.OK
-
-
-def in_one_line(error: Exception) -> str:
-    """Return the message of an error without line breaks; its type where that tells more."""
-    message = " ".join(str(error).split())
-    if message and isinstance(error, ValueError | OSError):
-        return message
-    return f"{type(error).__name__}: {message}".rstrip(": ")

@@ -61,6 +61,10 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         nohash=True,
         desc="auto, cpu, gpu or gpu:N; default: auto, or cpu where use_gpu was set to False",
     )
+    lattice_image = File(
+        hash_files=False,
+        desc="where the lattice is written; default: the input's name with _lattice",
+    )
     auto_mask = traits.Enum(
         "otsu",
         desc="estimate the field inside this mask, correct the whole image; default: every voxel",
@@ -81,7 +85,9 @@ class N4BiasFieldCorrection(SimpleInterface):
     """Bias field correction with the numbers of ANTs' N4BiasFieldCorrection.
 
     Takes the place of `nipype.interfaces.ants.N4BiasFieldCorrection`: the same inputs, outputs
-    and file names. `num_threads` and `environ` are accepted and have no effect.
+    and file names. `num_threads` is kept to by the first node that runs in a process, for JAX
+    does not change its threads once it has started; -1 is one on each core. `environ` is accepted
+    and has no effect.
 
     Examples
     --------
@@ -112,9 +118,11 @@ class N4BiasFieldCorrection(SimpleInterface):
     def _run_interface(self, runtime):
         # Worker processes share the GPU; by default the first one would take most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        from n4ax_bids import device
         from n4ax_bids.correct import correct
 
         inputs, cwd = self.inputs, Path(runtime.cwd)
+        device.start(inputs.num_threads if inputs.num_threads > 0 else None)
         words, options = self._settings()
         result = correct(
             cwd / inputs.input_image,
@@ -206,7 +214,7 @@ class N4BiasFieldCorrection(SimpleInterface):
         return {
             "output_image": cwd / output,
             "bias_image": bias,
-            "lattice_image": cwd / f"{base}_lattice.nii.gz",
+            "lattice_image": _path(cwd, inputs.lattice_image) or cwd / f"{base}_lattice.nii.gz",
         }
 
 

@@ -73,7 +73,7 @@ def make_dataset(tmp_path):
 def fake_node(monkeypatch):
     """Put a node in place that halves each image in no time; it records what it was given."""
     from n4ax_bids import interfaces
-    from n4ax_bids.app import run
+    from n4ax_bids.app import pool
     from n4ax_bids.io.lattice import save_lattice
 
     given = []
@@ -87,9 +87,7 @@ def fake_node(monkeypatch):
             image = nb.load(self.inputs.input_image)
             half = nb.Nifti1Image(image.get_fdata(dtype=np.float32) / 2, image.affine)
             two = nb.Nifti1Image(np.full(image.shape, 2, np.float32), image.affine)
-            lattice = (
-                Path(cwd) / f"{Path(self.inputs.input_image).name.split('.')[0]}_lattice.nii.gz"
-            )
+            lattice = Path(self.inputs.lattice_image)
             half.to_filename(self.inputs.output_image)
             two.to_filename(self.inputs.bias_image)
             save_lattice(
@@ -116,5 +114,5 @@ def fake_node(monkeypatch):
             return SimpleNamespace(outputs=outputs)
 
     monkeypatch.setattr(interfaces, "N4BiasFieldCorrection", Node)
-    monkeypatch.setattr(run, "_announce_device", lambda name: None)
+    monkeypatch.setattr(pool, "start", lambda share: "none")
     return given

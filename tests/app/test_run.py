@@ -11,7 +11,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, run
+from n4ax_bids.app import cli, progress, run
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -184,9 +184,9 @@ def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, m
 
 
 def test_messages_of_errors_take_one_line():
-    assert run.in_one_line(ValueError("a\n  b")) == "a b"
-    assert run.in_one_line(KeyError("a")) == "KeyError: 'a'"
-    assert run.in_one_line(ValueError()) == "ValueError"
+    assert progress.in_one_line(ValueError("a\n  b")) == "a b"
+    assert progress.in_one_line(KeyError("a")) == "KeyError: 'a'"
+    assert progress.in_one_line(ValueError()) == "ValueError"
 
 
 # --- the whole way, with the real node ----------------------------------------------------------

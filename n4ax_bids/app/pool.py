@@ -1,0 +1,264 @@
+"""The jobs of a run through threads of this process, or through one process for each device.
+
+Whatever ends a pool early ends its threads and processes too, and they clean up behind them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat, zip_longest
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from n4ax_bids.app.resources import Memory, Share
+
+Task = Callable[..., Any]
+"""task(job, share=Share, memory=Memory); an error of one job is part of what it returns"""
+
+
+class Done(NamedTuple):
+    """What a task made of a job, or the error that its process has ended."""
+
+    share: Share
+    result: Any
+
+
+class Pool(NamedTuple):
+    """Devices that have been started, and the way to give them work."""
+
+    devices: tuple[str, ...]
+    """what each of them is, for the log"""
+    run: Callable[[Task, Sequence[Any], Path], Iterator[Done]]
+    """run(task, jobs, folder) yields what is done, in the order of the jobs; threads share the
+    folder"""
+
+
+class WorkerEnded(RuntimeError):
+    """A process of the pool has ended before its work was done."""
+
+
+@contextmanager
+def opened(shares: Sequence[Share]) -> Iterator[Pool]:
+    """Start the device of each share: one here, several in a process each.
+
+    Raises
+    ------
+    ValueError
+        If a device is not there.
+    """
+    if len(shares) == 1:
+        (share,) = shares
+        # Not in this thread: a signal that comes while JAX is imported here may be lost in it.
+        with ThreadPoolExecutor(1) as aside:
+            found = aside.submit(start, share).result()
+        yield Pool((found,), partial(_run_in_threads, share=share))
+        return
+    with _processes(shares) as workers:
+        yield Pool(tuple(map(_greeting, workers)), partial(_run_in_processes, workers=workers))
+
+
+def start(share: Share) -> str:
+    """Start JAX with the threads of a share, and return what its device is.
+
+    Here, once in each process and before its first image, is the place for what warms it up.
+    """
+    from n4ax_bids import correct, device, interfaces  # noqa: F401
+
+    device.start(share.n_threads)
+    return device.describe(device.resolve(share.device))
+
+
+def _run_in_threads(
+    task: Task, jobs: Sequence[Any], folder: Path, *, share: Share
+) -> Iterator[Done]:
+    todo: queue.SimpleQueue = queue.SimpleQueue()
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    for numbered in enumerate(jobs):
+        todo.put(numbered)
+    call = partial(task, share=share, memory=Memory(share.memory))
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                number, job = todo.get_nowait()
+                try:
+                    done.put((number, call(job)))
+                except BaseException as error:
+                    done.put((number, error))
+                    return
+
+    threads = [threading.Thread(target=work) for _ in range(min(share.n_images, len(jobs)))]
+    # nipype changes the current folder of the process and back: all threads have the same one.
+    with chdir(folder), _running(threads):
+        try:
+            for result in _in_order(done.get, len(jobs)):
+                if isinstance(result, BaseException):
+                    raise result
+                yield Done(share, result)
+        finally:
+            with suppress(queue.Empty):  # begin nothing more
+                while True:
+                    todo.get_nowait()
+
+
+@contextmanager
+def _running(threads: Sequence[threading.Thread]) -> Iterator[None]:
+    """Run threads beside the block; when it is left early, none of them begins another solve."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    except BaseException:
+        from n4ax_bids import device
+
+        with device.closed():
+            for thread in threads:
+                thread.join()
+        raise
+    for thread in threads:
+        thread.join()
+
+
+def _in_order(next_done: Callable[[], tuple[int, Any]], n: int) -> Iterator[Any]:
+    """Put numbered results into the order of their numbers."""
+    early: dict[int, Any] = {}
+    for number in range(n):
+        while number not in early:
+            found, result = next_done()
+            early[found] = result
+        yield early.pop(number)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process with one device, and a connection to each of its threads."""
+
+    share: Share
+    process: BaseProcess
+    connections: tuple[Connection, ...]
+
+
+@contextmanager
+def _processes(shares: Sequence[Share]) -> Iterator[list[_Worker]]:
+    context = multiprocessing.get_context("spawn")  # a process that runs JAX must not be forked
+    workers = []
+    try:
+        for share in shares:
+            ours, theirs = zip(*(context.Pipe() for _ in range(share.n_images)), strict=True)
+            process = context.Process(target=_serve, args=(share, theirs), daemon=True)
+            process.start()
+            for connection in theirs:  # so that the end of the process ends the connection
+                connection.close()
+            workers.append(_Worker(share, process, ours))
+        yield workers
+    except BaseException:
+        _end(workers, early=True)
+        raise
+    _end(workers)
+
+
+def _end(workers: Sequence[_Worker], *, early: bool = False) -> None:
+    """End processes, which wait for their connections to end, and wait for them."""
+    for worker in workers:
+        if early:
+            worker.process.terminate()  # they clean up
+        for connection in worker.connections:
+            connection.close()
+    for worker in workers:
+        worker.process.join()
+
+
+def _greeting(worker: _Worker) -> str:
+    """Wait for a process to start its device; return what it is."""
+    try:
+        found = worker.connections[0].recv()
+    except EOFError:
+        raise WorkerEnded(f"the process of {worker.share.label} has not started") from None
+    if isinstance(found, ValueError):
+        raise found
+    return f"{worker.share.label}: {found}"
+
+
+def _run_in_processes(
+    task: Task, jobs: Sequence[Any], folder: Path, *, workers: Sequence[_Worker]
+) -> Iterator[Done]:
+    """Give each job to a thread that is free, at first to the devices in turn."""
+    for worker in workers:
+        with suppress(OSError):  # the process has ended: so have its connections, below
+            worker.connections[0].send((task, folder))
+    todo = deque(enumerate(jobs))
+    threads = (zip(worker.connections, repeat(worker)) for worker in workers)
+    free = deque(filter(None, chain.from_iterable(zip_longest(*threads))))
+    busy: dict[Connection, tuple[_Worker, int]] = {}
+    done: deque[tuple[int, Done]] = deque()
+
+    def next_done() -> tuple[int, Done]:
+        while not done:
+            while todo and free:
+                connection, worker = free.popleft()
+                number, job = todo.popleft()
+                busy[connection] = worker, number
+                with suppress(OSError):
+                    connection.send(job)
+            if not busy:
+                raise WorkerEnded("all processes that hold a device have ended")
+            for connection in wait(list(busy)):
+                worker, number = busy.pop(connection)
+                try:
+                    result = connection.recv()
+                    free.append((connection, worker))
+                except (EOFError, OSError):
+                    result = _how_it_ended(worker)
+                done.append((number, Done(worker.share, result)))
+        return done.popleft()
+
+    try:
+        yield from _in_order(next_done, len(jobs))
+    except BaseException:
+        _end(workers, early=True)  # before the caller removes their folder
+        raise
+
+
+def _how_it_ended(worker: _Worker) -> WorkerEnded:
+    worker.process.join(timeout=5)
+    code = worker.process.exitcode
+    how = f"signal {-code}" if code and code < 0 else f"exit status {code}"
+    return WorkerEnded(f"the process of {worker.share.label} has ended ({how}); out of memory?")
+
+
+def _serve(share: Share, connections: Sequence[Connection]) -> None:
+    """Answer what comes along the connections until they end; the main function of a process."""
+    os.environ.update(share.environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all; our starter ends us
+    try:
+        greeting = start(share)
+    except ValueError as error:
+        greeting = error
+    with suppress(EOFError, OSError):  # where nothing is to be done
+        connections[0].send(greeting)
+        task, folder = connections[0].recv()
+        call = partial(task, share=share, memory=Memory(share.memory))
+        threads = [threading.Thread(target=_answer, args=(call, c)) for c in connections]
+        with chdir(folder), _running(threads):
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+            for thread in threads:
+                thread.join()
+
+
+def _answer(call: Callable[[Any], Any], connection: Connection) -> None:
+    with connection, suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            connection.send(call(connection.recv()))

@@ -1,0 +1,157 @@
+"""Threads and processes that run the jobs: order, number, faults, ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from n4ax_bids import device
+from n4ax_bids.app import cli, dataset, pool, run
+from n4ax_bids.app.pool import WorkerEnded
+from n4ax_bids.app.resources import Share, shares
+from n4ax_bids.options import N4Options
+
+FOUR = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 5)]
+
+
+def in_threads(task, jobs, folder, n_images):
+    share = Share(n_images=n_images, n_threads=1, memory=1)
+    return pool._run_in_threads(task, jobs, folder, share=share)
+
+
+def test_results_have_the_order_of_the_jobs(tmp_path):
+    second = threading.Event()
+
+    def task(job, **_):
+        if job == 0:
+            assert second.wait(60)  # the first ends last
+        if job == 4:
+            second.set()
+        return 10 * job
+
+    assert [done.result for done in in_threads(task, range(5), tmp_path, 2)] == [0, 10, 20, 30, 40]
+
+
+def test_as_many_at_a_time_as_were_asked(tmp_path):
+    together, inside, most = threading.Barrier(3), [], []
+
+    def task(job, **_):
+        inside.append(job)
+        most.append(len(inside))
+        together.wait(60)  # passes only if three are here
+        inside.remove(job)
+
+    list(in_threads(task, range(9), tmp_path, 3))
+    assert max(most) == 3
+
+
+def test_threads_share_a_folder_and_leave_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    seen = [d.result for d in in_threads(lambda *_, **__: os.getcwd(), "abc", Path("work"), 2)]
+    assert seen == [str(tmp_path / "work")] * 3
+    assert Path.cwd() == tmp_path
+
+
+def test_an_early_end_begins_nothing_more(tmp_path):
+    begun = []
+    results = in_threads(lambda job, **_: begun.append(job), range(100_000), tmp_path, 2)
+    with closing(results):
+        next(results)
+    count = len(begun)
+    assert count < 100_000
+    assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
+    assert len(begun) == count
+
+
+def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path):
+    """Whoever waits for the device gives up; whoever has it ends after the solve."""
+    cpu = device.resolve("cpu")
+    holding, done = threading.Semaphore(0), []
+
+    def task(job, **_):
+        if job == 0:
+            return None
+        with device.use(cpu):
+            done.append("solve")
+            holding.release()
+            while not device._closed.is_set():
+                pass
+        done.append("written")
+
+    results = in_threads(task, range(4), tmp_path, 3)
+    with closing(results):
+        next(results)
+        assert holding.acquire(timeout=60)
+    assert done == ["solve"]
+    with device.use(cpu):  # open again
+        pass
+
+
+def test_what_a_thread_raises_reaches_the_caller(tmp_path):
+    def task(job, **_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_threads(task, range(3), tmp_path, 2))
+
+
+# Processes: what they run has to be found by its name there, so it is the App's own task.
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+
+def test_two_devices_share_the_images_evenly_with_equal_results(
+    make_dataset, tmp_path, two_devices, monkeypatch, capsys
+):
+    root, one, two = make_dataset(*FOUR), tmp_path / "one", tmp_path / "two"
+    flags = ["participant", "--device", "cpu", "--n-iterations", "4", "3", "--omp-nthreads"]
+    assert cli.main([str(root), str(two), *flags, "2", "--nprocs", "4"]) == 0
+    text = capsys.readouterr().err
+    # Two threads each, so that each device has two of the four from the start.
+    assert "images of each device: CPU device 0: 2, CPU device 1: 2" in text
+    for number in range(1, 5):
+        assert text.count(f"[{number}/4] sub-{number:02}_T1w: corrected in ") == 1
+    assert multiprocessing.active_children() == []
+    monkeypatch.delenv("XLA_FLAGS")
+    assert cli.main([str(root), str(one), *flags, "1"]) == 0
+    names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
+    assert len(names) == 3 + 6 * 4
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def test_a_process_that_dies_takes_only_its_own_images_along(make_dataset, tmp_path, two_devices):
+    root, out = make_dataset(*FOUR), tmp_path / "out"
+    jobs = dataset.select(root, out).jobs
+    request = run.Request(root, out, options=N4Options(n_iterations=(2,)))
+    (tmp_path / "work").mkdir()
+    task = partial(run.attempt, request=request, work=tmp_path / "work")
+    with pool.opened(shares(n_jobs=4, device="cpu", n_images=2)) as devices:
+        first = min(multiprocessing.active_children(), key=lambda process: process.pid)
+        os.kill(first.pid, signal.SIGKILL)
+        first.join()
+        results = [done.result for done in devices.run(task, jobs, tmp_path / "work")]
+    lost = [result for result in results if isinstance(result, WorkerEnded)]
+    assert len(lost) == 1 and "signal 9" in str(lost[0])
+    assert [result.error for result in results if result not in lost] == [None] * 3
+    assert multiprocessing.active_children() == []
+
+
+def test_no_device_no_run(two_devices):
+    pair = shares(n_jobs=4, device="cpu", n_images=2)
+    broken = [Share(1, 1, 1, "gpu:7", share.environment, share.label) for share in pair]
+    with pytest.raises(ValueError, match="gpu:7"), pool.opened(broken):
+        pass
+    assert multiprocessing.active_children() == []
