@@ -126,7 +126,8 @@ def tables(n: int, repeats: int, flags: Sequence[str]) -> str:
         total.update(each.stages)
     for stage in STAGES:
         say(
-            f"| {stage} | {total[stage] / (n * repeats):.3f} | {total[stage] / total.total():.0%} |"
+            f"| {stage} | {total[stage] / (n * repeats):.3f} "
+            f"| {total[stage] / total.total():.0%} |"
         )
     return "\n".join(lines) + "\n"
 
