@@ -271,16 +271,22 @@ def _residual(
     start, unseen = _after_rise(rows, view, program)
     v_min, v_max = _range(mask, view, start)
     bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
-    # Behind a condition, because XLA on a CPU makes what stands behind it once and keeps it;
-    # else histogram, lookup and residual would each make it anew, without vector registers.
-    bins = jax.lax.cond(
+    # Behind conditions, because XLA on a CPU makes what stands behind one once and keeps it; else
+    # histogram, lookup and residual would each make it anew, without vector registers.
+    position = jax.lax.cond(
         flat,
-        lambda: sharpen.Bins(jnp.zeros(view.shape, jnp.int32), jnp.zeros_like(view)),
-        lambda: sharpen.find_bins(view, v_min, bin_width, program.n_bins),
+        lambda: jnp.zeros_like(view),
+        lambda: sharpen.find_position(view, v_min, bin_width, program.n_bins),
     )
-    total = sharpen.tally(bins, mask, program.n_bins, view.size, program.copies)
+    total = sharpen.tally(position, mask, program.n_bins, view.size, program.copies)
     expected = _expected(total, view.size, v_min, bin_width, numbers)
-    residual = _weighted(rows, view, bins, expected, flat)
+    if view.size <= SMALL_LIST:
+        sharp = jax.lax.cond(
+            flat, lambda: view, lambda: sharpen.sharpened(position, expected)
+        )
+    else:
+        sharp = sharpen.sharpened(position, expected)
+    residual = _weighted(rows, view, sharp)
     return _plane_sum(rows, _row_sums(rows, residual, numerators), numerators), unseen
 
 
@@ -314,16 +320,17 @@ def _residual_by_slab(
     bin_width, flat = _bin_width(v_min, v_max, n_bins, rows.log_image.dtype)
 
     def tallied(slab):
-        bins = sharpen.find_bins(view_of(slab), v_min, bin_width, n_bins)
-        return sharpen.tally(bins, slab.weight > 0, n_bins, n_values, program.copies)
+        position = sharpen.find_position(view_of(slab), v_min, bin_width, n_bins)
+        return sharpen.tally(position, slab.weight > 0, n_bins, n_values, program.copies)
 
     total = _each(rows, tallied).sum(axis=0)
     expected = _expected(total, n_values, v_min, bin_width, numbers)
 
     def summed(slab):
         view = view_of(slab)
-        bins = sharpen.find_bins(view, v_min, bin_width, n_bins)
-        return _row_sums(slab, _weighted(slab, view, bins, expected, flat), numerators)
+        position = sharpen.find_position(view, v_min, bin_width, n_bins)
+        sharp = sharpen.sharpened(position, expected)
+        return _row_sums(slab, _weighted(slab, view, jnp.where(flat, view, sharp)), numerators)
 
     return _plane_sum(rows, _each(rows, summed), numerators), unseen
 
@@ -343,11 +350,8 @@ def _expected(
     return sharpen.sharpening_map(counts, v_min, bin_width, fwhm=numbers.fwhm, noise=numbers.noise)
 
 
-def _weighted(
-    rows: Rows, view: jax.Array, bins: sharpen.Bins, expected: jax.Array, flat: jax.Array
-) -> jax.Array:
-    residual = (view - sharpen.sharpened(bins, expected)) * rows.weight
-    return jnp.where((rows.weight > 0) & ~flat, residual, 0)
+def _weighted(rows: Rows, view: jax.Array, sharp: jax.Array) -> jax.Array:
+    return jnp.where(rows.weight > 0, (view - sharp) * rows.weight, 0)
 
 
 def _range(
@@ -356,14 +360,12 @@ def _range(
     """Return the minimum from a place in the list on, and the maximum."""
     infinity = jnp.asarray(np.inf, view.dtype)
     index = jnp.arange(view.size, dtype=jnp.int32)
-    v_min = _reduced(jnp.min, jnp.where(mask & (index >= start), view, infinity))
-    return v_min, _reduced(jnp.max, jnp.where(mask, view, -infinity))
-
-
-def _reduced(reduce: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
-    """Reduce a list by columns first, in vector registers."""
-    columns = math.gcd(values.size, 1024)
-    return reduce(reduce(values.reshape(-1, columns), axis=0))
+    low = -jnp.where(mask & (index >= start), view, infinity)
+    high = jnp.where(mask, view, -infinity)
+    # Both in one go, and by columns first: that runs in vector registers.
+    both = jnp.stack([low, high]).reshape(2, -1, math.gcd(view.size, 1024))
+    low, high = both.max(axis=1).max(axis=1)
+    return -low, high
 
 
 def _after_rise(
