@@ -18,6 +18,9 @@ from n4ax_bids.core import bspline, convergence, sharpen
 from n4ax_bids.core.levels import Levels
 from n4ax_bids.core.rows import Rows
 
+SMALL_LIST = 1 << 18
+"""voxels; what is looked up for so many fits into the processor's cache"""
+
 Matrices = Sequence[jax.Array]
 """of two axes of the plane and of the rows"""
 
@@ -278,14 +281,16 @@ def _residual(
         lambda: jnp.zeros_like(view),
         lambda: sharpen.find_position(view, v_min, bin_width, program.n_bins),
     )
-    total = sharpen.tally(position, mask, program.n_bins, view.size, program.copies)
+    bins = sharpen.find_bins(position, program.n_bins)
+    total = sharpen.tally(bins, mask, program.n_bins, view.size, program.copies)
     expected = _expected(total, view.size, v_min, bin_width, numbers)
+    look_up = partial(sharpen.look_up, bins.lower, expected)
     if view.size <= SMALL_LIST:
-        sharp = jax.lax.cond(
-            flat, lambda: view, lambda: sharpen.sharpened(position, expected)
-        )
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(look_up))
+        looked_up = jax.lax.cond(flat, lambda: nothing, look_up)
     else:
-        sharp = sharpen.sharpened(position, expected)
+        looked_up = look_up()
+    sharp = jnp.where(flat, view, sharpen.sharpened(bins, looked_up))
     residual = _weighted(rows, view, sharp)
     return _plane_sum(rows, _row_sums(rows, residual, numerators), numerators), unseen
 
@@ -319,17 +324,20 @@ def _residual_by_slab(
     v_max = whole_high.max()
     bin_width, flat = _bin_width(v_min, v_max, n_bins, rows.log_image.dtype)
 
+    def bins_of(view):
+        return sharpen.find_bins(sharpen.find_position(view, v_min, bin_width, n_bins), n_bins)
+
     def tallied(slab):
-        position = sharpen.find_position(view_of(slab), v_min, bin_width, n_bins)
-        return sharpen.tally(position, slab.weight > 0, n_bins, n_values, program.copies)
+        bins = bins_of(view_of(slab))
+        return sharpen.tally(bins, slab.weight > 0, n_bins, n_values, program.copies)
 
     total = _each(rows, tallied).sum(axis=0)
     expected = _expected(total, n_values, v_min, bin_width, numbers)
 
     def summed(slab):
         view = view_of(slab)
-        position = sharpen.find_position(view, v_min, bin_width, n_bins)
-        sharp = sharpen.sharpened(position, expected)
+        bins = bins_of(view)
+        sharp = sharpen.sharpened(bins, sharpen.look_up(bins.lower, expected))
         return _row_sums(slab, _weighted(slab, view, jnp.where(flat, view, sharp)), numerators)
 
     return _plane_sum(rows, _each(rows, summed), numerators), unseen

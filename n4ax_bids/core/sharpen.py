@@ -20,17 +20,10 @@ BIN_SATURATION = float(2**24)
 """ITK counts in float32: a bin stops growing here."""
 
 
-class Bins(NamedTuple):
-    """Where values lie in the histogram."""
-
-    lower: jax.Array
-    """int32, the bin whose centre is next below; the last one for a value outside"""
-    offset: jax.Array
-    """distance from that centre, in bins; -1 for a value outside"""
-
-
-def find_bins(log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: int) -> Bins:
-    """Find each value's place in the histogram.
+def find_position(
+    log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: int
+) -> jax.Array:
+    """Return each value's place in the histogram, in bins from the centre of the first.
 
     The quotient (v - min)/slope must be the correctly rounded float32 one, or the largest value
     is dropped from the histogram too often (docs/method.md §4.2). XLA turns a division by a scalar
@@ -41,12 +34,30 @@ def find_bins(log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: 
     log_image : array, any shape
     v_min, slope : scalars, centre of the first bin and bin width
     n_bins : int
+
+    Returns
+    -------
+    array like `log_image`; -1 for a value outside the centres of the first and the last bin
     """
     difference = (log_image - v_min).astype(jnp.float64)
     position = (difference * (1.0 / slope.astype(jnp.float64))).astype(log_image.dtype)
-    inside = (position >= 0) & (position <= n_bins - 1)
-    floor = jnp.floor(jnp.where(inside, position, n_bins - 1))
-    return Bins(floor.astype(jnp.int32), jnp.where(inside, position - floor, -1))
+    return jnp.where((position >= 0) & (position <= n_bins - 1), position, -1)
+
+
+class Bins(NamedTuple):
+    """Where values lie in the histogram."""
+
+    lower: jax.Array
+    """int32, the bin whose centre is next below; the last one for a value outside"""
+    offset: jax.Array
+    """distance from that centre, in bins; -1 for a value outside"""
+
+
+def find_bins(position: jax.Array, n_bins: int) -> Bins:
+    """Find the bin of each value; `position` is from `find_position`."""
+    inside = position >= 0
+    lower = jnp.where(inside, position, n_bins - 1).astype(jnp.int32)
+    return Bins(lower, jnp.where(inside, position - lower.astype(position.dtype), -1))
 
 
 def tally(bins: Bins, mask: jax.Array, n_bins: int, n_values: int, copies: int = 1) -> jax.Array:
@@ -161,22 +172,40 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
     return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
-def sharpened(bins: Bins, expected: jax.Array) -> jax.Array:
-    """Look up the expected true log intensity of every voxel, linear between bins.
+def look_up(lower: jax.Array, expected: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Take the expected value of each bin and the rise to the next, for `sharpened`.
+
+    Of float32 numbers both are taken at once, as the halves of one 64-bit word.
+
+    Parameters
+    ----------
+    lower : int32 array (n,), of `Bins`
+    expected : array (n_bins,), from `sharpening_map`
+    """
+    rise = jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
+    if expected.dtype != jnp.float32:
+        return tuple(table.at[lower].get(mode="promise_in_bounds") for table in (expected, rise))
+    table = jax.lax.bitcast_convert_type(jnp.stack([expected, rise], axis=-1), jnp.int64)
+    return table.at[lower].get(mode="promise_in_bounds")
+
+
+def sharpened(bins: Bins, looked_up: jax.Array | tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Return the expected true log intensity of every voxel, linear between bins.
 
     Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).
 
     Parameters
     ----------
     bins : Bins
-    expected : array (n_bins,), from `sharpening_map`
+    looked_up : from `look_up`
 
     Returns
     -------
     array like `bins.offset`
     """
-    rise = jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
-    bottom, step = (
-        table.at[bins.lower].get(mode="promise_in_bounds") for table in (expected, rise)
-    )
+    if isinstance(looked_up, tuple):
+        bottom, step = looked_up
+    else:
+        halves = (looked_up & 0xFFFFFFFF).astype(jnp.uint32), (looked_up >> 32).astype(jnp.int32)
+        bottom, step = (jax.lax.bitcast_convert_type(half, jnp.float32) for half in halves)
     return bottom + step * bins.offset  # where the offset is -1, the rise is 0

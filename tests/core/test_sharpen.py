@@ -16,7 +16,8 @@ def float32(value):
 
 
 def bins_at(position, n_bins):
-    return sharpen.find_bins(jax.numpy.asarray(position), float32(0), float32(1), n_bins)
+    found = sharpen.find_position(jax.numpy.asarray(position), float32(0), float32(1), n_bins)
+    return sharpen.find_bins(found, n_bins)
 
 
 def histogram(position, mask, n_bins, copies=1):
@@ -31,9 +32,10 @@ def test_position_is_the_correctly_rounded_quotient():
         values = rng.normal(5, 2, 50_000).astype(np.float32)
         v_min = values.min()
         slope = np.float32((values.max() - v_min) / np.float32(199))
-        bins = jax.jit(sharpen.find_bins, static_argnums=3)(
+        found = jax.jit(sharpen.find_position, static_argnums=3)(
             values, float32(v_min), float32(slope), 200
         )
+        bins = sharpen.find_bins(found, 200)
         position = (values - v_min) / slope  # numpy divides correctly
         inside = position <= 199
         assert 0.99 < inside.mean()
@@ -119,8 +121,10 @@ def test_map_sharpens():
     assert 0.88 < found[88] < 1 < found[112] < 1.12
 
 
-def test_lookup_is_linear_and_wraps_below():
-    expected = jax.numpy.asarray(np.array([0, 10, 30, 60], np.float32))
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_lookup_is_linear_and_wraps_below(dtype):
+    expected = jax.numpy.asarray(np.array([0, 10, 30, 60], dtype))
     position = np.array([0, 0.5, 1.25, 2.5, 3, 3.7, -0.2], np.float32)
-    found = sharpen.sharpened(bins_at(position, 4), expected)
+    bins = bins_at(position, 4)
+    found = sharpen.sharpened(bins, sharpen.look_up(bins.lower, expected))
     np.testing.assert_allclose(found, [0, 5, 15, 45, 60, 60, 60], rtol=1e-6)
