@@ -20,7 +20,7 @@ help:
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
-	@echo "make bench         time beside ITK and ANTs"
+	@echo "make bench         time beside ITK and ANTs, and the App on 32 images"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
@@ -44,6 +44,7 @@ format: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.app
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

@@ -15,7 +15,7 @@ import nipype.interfaces.ants as nipype_ants
 import numpy as np
 import pytest
 
-from n4ax_bids import ants, ants_cli
+from n4ax_bids import ants, ants_cli, device
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 
 ROOT = Path(__file__).parents[1]
@@ -464,3 +464,17 @@ echo not reached
     )
     source = nb.load(here / "image.nii.gz").get_fdata()
     np.testing.assert_allclose(corrected * bias, source, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), ("2", 2), ("0", None), ("-1", None), ("many", None)]
+)
+def test_threads_are_those_asked_of_itk(folder, monkeypatch, value, expected):
+    name = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+    monkeypatch.delenv(name, raising=False)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    started = []
+    monkeypatch.setattr(device, "start", lambda n=None: started.append(n) or 1)
+    assert ants_cli.main(["-i", str(folder / "absent.nii")]) == 1
+    assert started[0] == expected

@@ -59,6 +59,15 @@ def test_second_process_compiles_nothing(tmp_path):
     assert second["cache_misses"] == 0 and second["cache_hits"] == first["cache_misses"]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core, one number of threads")
+def test_programs_for_one_thread_are_not_those_for_several(tmp_path):
+    """XLA cuts a program for its threads, and JAX's key for it does not tell how many."""
+    single = "from n4ax_bids import device; device.start(1)\n" + PROGRAM
+    assert finish(start(tmp_path, single))["cache_misses"] >= 6
+    assert finish(start(tmp_path))["cache_hits"] == 0
+    assert finish(start(tmp_path, single))["cache_misses"] == 0
+
+
 def test_ten_processes_at_once_leave_whole_programs(tmp_path):
     for process in [start(tmp_path) for _ in range(10)]:
         finish(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 import n4ax_bids.correct
+from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
 from n4ax_bids.core.plan import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.correct import correct
+from n4ax_bids.correct import correct, memory_needed
 from n4ax_bids.io import volume
 from n4ax_bids.io.geometry import itk_shrink_start
 from n4ax_bids.io.lattice import load_lattice
@@ -178,6 +180,40 @@ def test_two_axes(ball, rng):
     )
     with pytest.raises(ValueError, match=r"slice\.nii\.gz: shape \(40, 36\) has 2 axes"):
         run(ball, "slice.nii.gz", dimension=3)
+
+
+def test_each_stage_is_timed_and_times_make_no_difference(ball):
+    first, second = run(ball, auto_mask="otsu")[0], run(ball, auto_mask="otsu")[0]
+    assert set(first.seconds) == {"decode", "mask", "solve", "divide", "encode"}
+    assert min(first.seconds.values()) > 0
+    assert first == second and first.seconds != second.seconds
+
+
+def test_only_the_solve_holds_the_device(ball, monkeypatch):
+    """Reading, masking, checking and writing go on while another thread has it."""
+    free = []
+    names = ("_load_image", "find_region", "estimate", "divide", "_field", "_statistics", "_save")
+    lock = devices._locks[devices.resolve("cpu")]
+    for name in names:
+        kept = getattr(n4ax_bids.correct, name)
+
+        def recorded(*args, _name=name, _kept=kept, **kwargs):
+            free.append((_name, not lock.locked()))
+            return _kept(*args, **kwargs)
+
+        monkeypatch.setattr(n4ax_bids.correct, name, recorded)
+    run(ball, auto_mask="otsu")
+    assert free == [(name, name not in ("estimate", "divide")) for name in names]
+
+
+@pytest.mark.parametrize("shrink", (1, 2, 4))
+def test_memory_is_told_from_the_header_alone(ball, shrink):
+    write(ball / "cut.nii", np.ones(SHAPE))
+    os.truncate(ball / "cut.nii", 352)  # no voxels
+    needed = memory_needed(ball / "cut.nii", N4Options(shrink_factor=shrink))
+    assert needed == np.prod(SHAPE) * {1: 64, 2: 29, 4: 24}[shrink]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        memory_needed(ball / "absent.nii", N4Options())
 
 
 def test_equal_calls_give_equal_files(ball):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -68,3 +71,37 @@ def test_use_computes_there_one_thread_at_a_time():
     for thread in threads:
         thread.join()
     assert most == [1] * 8
+
+
+THREADS = """
+import os, sys
+from n4ax_bids import device
+allowed = os.sched_getaffinity(0)
+asked = int(sys.argv[1]) or None
+n = device.start(asked)
+assert n == min(asked or len(allowed), len(allowed)), n
+assert device.start(99) == n  # JAX has its threads
+for thread in os.listdir("/proc/self/task"):
+    assert os.sched_getaffinity(int(thread)) == allowed, thread
+import jax, jax.numpy as jnp
+program = jax.jit(lambda x: jnp.exp(jnp.sin(x)).sum(1)).lower(jnp.ones((3000, 4000))).compile()
+cut = 'outer_dimension_partitions":["' in program.as_text()
+assert cut == (n > 1), program.as_text()  # XLA cuts a program for the threads that it has
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are counted on Linux")
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_jax_has_the_threads_that_were_asked_for_and_they_may_run_anywhere(asked):
+    subprocess.run([sys.executable, "-c", THREADS, asked], check=True, timeout=120)
+
+
+def test_closed_devices_are_used_by_nobody():
+    with device.closed():
+        with pytest.raises(KeyboardInterrupt), device.use(CPU):
+            raise AssertionError("begun")
+    with pytest.raises(KeyboardInterrupt):  # closed meanwhile
+        with device.use(CPU), device.closed():
+            device._require_open()
+    with device.use(CPU):
+        pass

@@ -113,8 +113,10 @@ def test_lists_are_arrays_and_complex_ones_are_refused(head):
         n4(head.astype(complex), None)
 
 
-def test_sigterm_leaves_no_work_folder(head, tmp_path):
-    """How a batch system ends a job."""
+@pytest.mark.parametrize("n_devices", (1, 2))
+def test_sigterm_leaves_nothing_unfinished(head, tmp_path, n_devices):
+    """How a batch system ends a job, in one process or with one for each device."""
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
     raw, out = tmp_path / "raw", tmp_path / "out"
     for number in range(1, 9):
         folder = raw / f"sub-{number:02}" / "anat"
@@ -122,13 +124,20 @@ def test_sigterm_leaves_no_work_folder(head, tmp_path):
         save(folder / f"sub-{number:02}_T1w.nii.gz", head)
     (raw / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
     words = [sys.executable, "-m", "n4ax_bids", str(raw), str(out), "participant"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob(".n4ax_bids-*")) and process.poll() is None:
+    process = subprocess.Popen(
+        [*words, "--nprocs", "4"],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(out.glob(".n4ax_bids-*/sub-*")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    text = process.communicate(timeout=120)[1]
     assert process.returncode == 143
-    assert not list(out.glob(".n4ax_bids-*"))
+    assert "Traceback" not in text and "failed" not in text
+    assert not [path for path in out.rglob(".*") if path.name != ".bidsignore"]
+    assert not (out / "logs").exists()
 
 
 def test_work_folders_of_killed_processes_are_removed(tmp_path):

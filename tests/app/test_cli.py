@@ -41,6 +41,7 @@ def test_defaults(asked):
     assert request.options == N4Options() == PRESETS["ants"]
     assert request.device == "auto"
     assert request.work_dir is None
+    assert request.nprocs is request.omp_nthreads is request.mem is None
     assert (request.participants, request.sessions) == ((), ())
 
 
@@ -50,6 +51,11 @@ def test_relative_paths_become_absolute_and_links_stay(asked, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     request = asked("-w", "link/work")
     assert request.work_dir == tmp_path / "link" / "work"
+
+
+def test_what_the_run_may_take(asked):
+    request = asked("--nprocs", "3", "--omp-nthreads", "2", "--mem", "1.5")
+    assert (request.nprocs, request.omp_nthreads, request.mem) == (3, 2, 1.5)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -155,6 +161,10 @@ def test_python_m_n4ax_bids_is_the_command():
         (["--mask", "brain"], "--mask"),
         (["--preset", "best"], "--preset"),
         (["--device", "tpu"], "--device"),
+        (["--nprocs", "0"], "--nprocs: 0; expected a number above 0"),
+        (["--omp-nthreads", "two"], "--omp-nthreads: invalid int value: 'two'"),
+        (["--mem", "-1"], "--mem: -1; expected a number above 0"),
+        (["--mem", "nan"], "--mem: nan; expected a number above 0"),
         (["--shrink-factor", "0"], "shrink_factor is 0; expected at least 1"),
         (["--shrink-factor", "two"], "--shrink-factor"),
         (["--n-iterations", "0"], "n_iterations is (0,)"),

@@ -41,9 +41,16 @@ def sidecars(job, metadata=None, options=None):
         "device": "cpu",
         "n_iterations": (50, 3),
         "convergence": (1e-3, float("nan")),
+        "seconds": {"solve": 0.1},
     }
     made = derivatives.sidecars(job, metadata or {}, correction, options or N4Options())
     return [made[derivatives.sidecar_path(path)] for path in job.outputs.images]
+
+
+def test_no_sidecar_tells_a_time(job):
+    """Equal runs give equal files."""
+    for content in sidecars(job):
+        assert "seconds" not in content["N4"] and "mask" in content["N4"]
 
 
 def test_names_keep_the_source_s_entities_and_are_compressed(job):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, progress, run
+from n4ax_bids.app import cli, run
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -89,10 +90,13 @@ def test_the_node_gets_absolute_paths_no_rescaling_and_one_shared_folder(
     monkeypatch.chdir(tmp_path)
     assert main("raw", "out", "--mask", "none") == 0
     assert len(fake_node) == 3
-    for inputs, relative in zip(fake_node, THREE, strict=True):
+    given = sorted(fake_node, key=lambda inputs: inputs.input_image)
+    for inputs, relative in zip(given, THREE, strict=True):
         assert inputs.input_image == str(root / relative)
         assert inputs.args == "-r 0"
-        assert os.path.isabs(inputs.output_image) and inputs.output_image.endswith(".nii.gz")
+        for path in (inputs.output_image, inputs.bias_image, inputs.lattice_image):
+            assert os.path.isabs(path) and path.endswith(".nii.gz")
+        assert len({Path(inputs.output_image).parent, Path(inputs.lattice_image).parent}) == 1
         assert not hasattr(inputs, "auto_mask")
     assert len({Path(inputs.output_image).parents[1] for inputs in fake_node}) == 1
 
@@ -162,6 +166,39 @@ def test_one_failure_does_not_stop_the_others(fake_node, make_dataset, tmp_path,
     assert not [name for name in out.iterdir() if name.name.startswith(".n4ax")]
 
 
+def test_threads_and_device_reach_the_node(fake_node, make_dataset, tmp_path):
+    flags = ["--omp-nthreads", "1", "--device", "cpu"]
+    assert main(make_dataset(THREE[0]), tmp_path / "out", *flags) == 0
+    assert (fake_node[0].num_threads, fake_node[0].device) == (1, "cpu")
+
+
+def test_images_of_the_same_name_do_not_meet(fake_node, make_dataset, tmp_path):
+    """Names that BIDS would not have, in two folders: nothing but the work folder is shared."""
+    names = ["sub-01/anat/sub-01_T1w.nii.gz", "sub-01/ses-1/anat/sub-01_T1w.nii.gz"]
+    assert main(make_dataset(*names), tmp_path / "out", "--nprocs", "2") == 0
+    assert len({inputs.lattice_image for inputs in fake_node}) == 2
+
+
+@pytest.mark.parametrize("mem", ["1e-6", "1"])
+def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, monkeypatch, mem):
+    """With 1 kB each image is alone; with 1 GB, two of them meet."""
+    inside, most, meet = [], [], threading.Barrier(2)
+
+    def stand_in(job, **_):
+        inside.append(job)
+        most.append(len(inside))
+        if mem == "1":
+            meet.wait(60)
+        inside.remove(job)
+        return {}
+
+    monkeypatch.setattr(run, "correct", stand_in)
+    names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
+    flags = ["--nprocs", "2", "--mem", mem]
+    assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
+    assert max(most) == (2 if mem == "1" else 1)
+
+
 def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset, tmp_path):
     root, out = make_dataset(*THREE), tmp_path / "out"
     good = (root / THREE[0]).read_bytes()
@@ -181,12 +218,6 @@ def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, m
     assert main(make_dataset(*THREE), out) == 130
     assert files(out) == [".bidsignore", "dataset_description.json", "descriptions.tsv"]
     assert not [path for path in out.iterdir() if path.is_dir()]
-
-
-def test_messages_of_errors_take_one_line():
-    assert progress.in_one_line(ValueError("a\n  b")) == "a b"
-    assert progress.in_one_line(KeyError("a")) == "KeyError: 'a'"
-    assert progress.in_one_line(ValueError()) == "ValueError"
 
 
 # --- the whole way, with the real node ----------------------------------------------------------

@@ -123,6 +123,27 @@ def test_what_is_undefined_is_left_to_ants_defaults(calls, image, work):
     assert call.rescale_intensities and call.output_dtype == "float32"
 
 
+@pytest.mark.parametrize(("num_threads", "asked_for"), [(None, 1), (3, 3), (-1, None)])
+def test_threads_are_asked_of_jax(calls, image, work, monkeypatch, num_threads, asked_for):
+    """nipype reckons with 1 where nothing is said; -1 is the program's own choice."""
+    from n4ax_bids import device
+
+    started = []
+    monkeypatch.setattr(device, "start", started.append)
+    inputs = {} if num_threads is None else {"num_threads": num_threads}
+    asked(calls, work, input_image=str(image), **inputs)
+    assert started == [asked_for]
+
+
+def test_the_lattice_may_have_a_name(calls, image, work, tmp_path):
+    call = asked(calls, work, input_image=str(image))
+    assert call.lattice_image == work / "sub-01_T1w_lattice.nii.gz"
+    call = asked(calls, work, input_image=str(image), lattice_image="l.nii.gz")
+    assert call.lattice_image == work / "l.nii.gz"
+    call = asked(calls, work, input_image=str(image), lattice_image=str(tmp_path / "l.nii"))
+    assert call.lattice_image == tmp_path / "l.nii"
+
+
 def test_traits_reach_correct(calls, image, work):
     call = asked(
         calls,

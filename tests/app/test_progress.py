@@ -1,0 +1,96 @@
+"""What a run tells while it goes on."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from n4ax_bids.app import cli, progress
+from n4ax_bids.app.run import Outcome
+from n4ax_bids.app.status import Status
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def outcome(number, **changes):
+    job = SimpleNamespace(name=f"sub-{number}_T1w")
+    return Outcome(job, **{"seconds": 1.5, "correction": {"notes": ()}} | changes)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Follow outcomes with the log on a stream; return the status and what was written."""
+
+    def follow(outcomes, stream):
+        monkeypatch.setattr("sys.stderr", stream)
+        cli._set_up_log(verbose=False)
+        status = progress.follow(iter(outcomes), len(outcomes))
+        return status, stream.getvalue()
+
+    yield follow
+    logging.getLogger("n4ax_bids").handlers.clear()
+
+
+def test_lines_have_pace_and_time_left_where_there_is_no_bar(told):
+    status, text = told([outcome(1), outcome(2), outcome(3)], io.StringIO())
+    assert status == Status.OK
+    lines = text.splitlines()
+    assert len(lines) == 4
+    for number, line in enumerate(lines[:3], start=1):
+        assert re.search(
+            rf"INFO \[{number}/3\] sub-{number}_T1w: corrected in 1\.5 s; "
+            r"[\d.e+]+ images/s, \d\d:\d\d left$",
+            line,
+        )
+    assert "00:00 left" in lines[2]
+    assert lines[3].endswith("3 of 3 images corrected, 0 failed")
+
+
+@pytest.mark.parametrize(
+    ("n_done", "seconds", "expected"),
+    [
+        (1, 2.0, "0.5 images/s, 00:18 left"),
+        (5, 1.0, "5 images/s, 00:01 left"),
+        (2, 3600.0, "0.00056 images/s, 4:00:00 left"),
+    ],
+)
+def test_pace(n_done, seconds, expected):
+    assert progress._pace(n_done, 10, seconds) == expected
+
+
+def test_a_terminal_has_a_bar_beneath_whole_lines(told):
+    _, text = told([outcome(1), outcome(2)], Terminal())
+    assert "2/2" in text and "image/s" in text
+    lines = re.split("[\r\n]", text)
+    for number in (1, 2):
+        (line,) = [line for line in lines if f"[{number}/2]" in line]
+        assert line.endswith(f"sub-{number}_T1w: corrected in 1.5 s")
+
+
+def test_faults_notes_and_shares_are_told(told):
+    status, text = told(
+        [
+            outcome(1, label="GPU 0", correction={"notes": ("odd mask",)}),
+            outcome(2, label="GPU 1", error=ValueError("no\n good"), correction=None),
+            outcome(3, label="GPU 0"),
+        ],
+        io.StringIO(),
+    )
+    assert status == Status.SOME_FAILED
+    assert "WARNING [1/3] sub-1_T1w: odd mask" in text
+    assert "ERROR [2/3] sub-2_T1w: failed: no good" in text
+    assert "images of each device: GPU 0: 2, GPU 1: 1" in text
+    assert "2 of 3 images corrected, 1 failed" in text
+
+
+def test_messages_of_errors_take_one_line():
+    assert progress.in_one_line(ValueError("a\n  b")) == "a b"
+    assert progress.in_one_line(KeyError("a")) == "KeyError: 'a'"
+    assert progress.in_one_line(ValueError()) == "ValueError"
