@@ -18,6 +18,8 @@ from n4ax_bids.core import bspline, convergence, sharpen
 from n4ax_bids.core.levels import Levels
 from n4ax_bids.core.rows import Rows
 
+BY_SLAB = ("log_image", "weight", "listed", "voxel", "place")
+"""fields of `Rows` whose first axis counts slabs"""
 SMALL_LIST = 1 << 18
 """voxels; what is looked up for so many fits into the processor's cache"""
 
@@ -199,20 +201,26 @@ def _difference(slab: Rows, state: State, values: Matrices) -> jax.Array:
 def _each(rows: Rows, function: Callable[[Rows], Any]) -> Any:
     """Apply a function to each slab in turn and stack what it returns."""
 
-    def apply(parts):
-        log_image, weight, voxel, place = parts
-        return function(
-            rows._replace(log_image=log_image, weight=weight, voxel=voxel, place=place)
-        )
+    parts = {name: getattr(rows, name) for name in BY_SLAB}
+    return jax.lax.map(lambda part: function(rows._replace(**part)), parts)
 
-    return jax.lax.map(apply, (rows.log_image, rows.weight, rows.voxel, rows.place))
+
+def _mask(rows: Rows) -> jax.Array:
+    """Say which voxels of the list are in the mask."""
+    if rows.weight is None:
+        return jnp.arange(rows.log_image.size, dtype=jnp.int32) < rows.listed
+    return rows.weight > 0
+
+
+def _weight(rows: Rows) -> jax.Array:
+    return _mask(rows).astype(rows.log_image.dtype) if rows.weight is None else rows.weight
 
 
 def _weight_sum(rows: Rows, matrices: Matrices) -> jax.Array:
     if rows.n_slabs:
-        sums = _each(rows, lambda slab: _row_sums(slab, slab.weight, matrices))
+        sums = _each(rows, lambda slab: _row_sums(slab, _weight(slab), matrices))
         return _plane_sum(rows, sums, matrices)
-    return _plane_sum(rows, _row_sums(rows, rows.weight, matrices), matrices)
+    return _plane_sum(rows, _row_sums(rows, _weight(rows), matrices), matrices)
 
 
 def _statistic(
@@ -222,7 +230,7 @@ def _statistic(
 
     def sums(slab):
         now = _expand(slab, after, values) if bias is None else bias
-        return convergence.sums(_expand(slab, before, values) - now, slab.weight > 0)
+        return convergence.sums(_expand(slab, before, values) - now, _mask(slab))
 
     if rows.n_slabs:
         return convergence.exact(*(part.sum() for part in _each(rows, sums)), rows.n_voxels)
@@ -270,7 +278,7 @@ def _residual(
 
     Returns also whether the rising run at the start goes beyond the voxels that were looked at.
     """
-    mask, view = rows.weight > 0, rows.log_image - state.bias
+    mask, view = _mask(rows), rows.log_image - state.bias
     start, unseen = _after_rise(rows, view, program)
     v_min, v_max = _range(mask, view, start)
     bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
@@ -309,13 +317,12 @@ def _residual_by_slab(
     def view_of(slab):
         return slab.log_image - _expand(slab, state.lattice, values)
 
-    head = rows._replace(
-        **{name: getattr(rows, name)[0] for name in ("log_image", "weight", "voxel", "place")}
-    )
+    head = {name: jax.tree.map(lambda part: part[0], getattr(rows, name)) for name in BY_SLAB}
+    head = rows._replace(**head)
     start, unseen = _after_rise(head, view_of(head), program)
 
     def ranges(slab):
-        view, mask = view_of(slab), slab.weight > 0
+        view, mask = view_of(slab), _mask(slab)
         from_start, whole = _range(mask, view, start), _range(mask, view, 0)
         return (*from_start, *whole)
 
@@ -329,7 +336,7 @@ def _residual_by_slab(
 
     def tallied(slab):
         bins = bins_of(view_of(slab))
-        return sharpen.tally(bins, slab.weight > 0, n_bins, n_values, program.copies)
+        return sharpen.tally(bins, _mask(slab), n_bins, n_values, program.copies)
 
     total = _each(rows, tallied).sum(axis=0)
     expected = _expected(total, n_values, v_min, bin_width, numbers)
@@ -359,7 +366,8 @@ def _expected(
 
 
 def _weighted(rows: Rows, view: jax.Array, sharp: jax.Array) -> jax.Array:
-    return jnp.where(rows.weight > 0, (view - sharp) * rows.weight, 0)
+    residual = view - sharp if rows.weight is None else (view - sharp) * rows.weight
+    return jnp.where(_mask(rows), residual, 0)
 
 
 def _range(

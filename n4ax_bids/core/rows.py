@@ -31,8 +31,10 @@ class Rows(NamedTuple):
 
     log_image: jax.Array
     """(M,), voxels of the mask in raster order; 0 in the padding"""
-    weight: jax.Array
-    """(M,), > 0 in the mask; 0 in the padding"""
+    weight: jax.Array | None
+    """(M,), > 0 in the mask, 0 elsewhere; None: 1 for the first `listed`"""
+    listed: jax.Array
+    """number of voxels of the mask in the list; (S,) in slabs"""
     n_voxels: jax.Array
     """number of voxels in the mask"""
     first: jax.Array
@@ -88,18 +90,27 @@ def find(inside: np.ndarray) -> Found:
 def sizes_of(found: Found, shape: tuple[int, int, int]) -> tuple:
     """Return the padded sizes of the list, the rows, the plane and a row; see `lay_out`."""
     n_listed, width = int(np.count_nonzero(found.inside)), found.inside.shape[1]
-    return _padded_sizes(n_listed, found.rows.size, shape[:2], width)
+    return _padded_sizes(n_listed, found.rows.size, shape[:2], width, n_listed < MOST_COARSE)
 
 
-def n_bytes(found: Found, itemsize: int, slabs: int = 0) -> int:
-    """Return how many bytes the program takes for its voxels.
+def n_bytes(found: Found, itemsize: int, weighted: bool, slabs: int = 0) -> int:
+    """Return about how many bytes the program takes for its voxels.
 
-    Logarithm, weight and place of each voxel last, and ln b unless it is made anew in each slab.
+    Logarithm, place and weight of each voxel last, and ln b before and after an iteration, which
+    in slabs is made anew each time. Positions, bins, words and residual come and go, and what
+    stands on the rows.
     """
-    listed, rows, _, width = sizes_of(found, (1, 1, 1))
-    lasting = listed * (2 * itemsize + 4 + (0 if slabs else itemsize))
-    passing = listed * (4 * itemsize + 16) + rows * width * 2 * itemsize
-    return lasting + passing // max(1, slabs)
+    parts = max(1, slabs)
+    n_listed, n_rows = int(np.count_nonzero(found.inside)), found.rows.size
+    coarse = not slabs and n_listed < MOST_COARSE
+    listed, rows, _, width = _padded_sizes(
+        -(-n_listed // parts), -(-n_rows // parts), (1, 1), found.inside.shape[1], coarse
+    )
+    lasting = itemsize * (1 + weighted) + 4 + (0 if slabs else 2 * itemsize)
+    passing = listed * (2 * itemsize + 16) + rows * width * 2 * itemsize
+    if slabs:
+        passing += listed * (2 * itemsize + 8) + rows * width * itemsize
+    return parts * listed * lasting + passing
 
 
 def lay_out(
@@ -132,12 +143,16 @@ def lay_out(
     parts = np.array_split(np.arange(found.rows.size), max(1, slabs))
     listed = [np.flatnonzero(found.inside[part[0] : part[-1] + 1]) for part in parts if part.size]
     most, most_rows = max(map(np.size, listed)), max(map(np.size, parts))
-    n_listed, n_rows, (p0, p1), width = _padded_sizes(most, most_rows, (n0, n1), end - begin)
+    coarse = not slabs and most < MOST_COARSE
+    n_listed, n_rows, (p0, p1), width = _padded_sizes(
+        most, most_rows, (n0, n1), end - begin, coarse
+    )
 
     def taken(array: np.ndarray) -> np.ndarray:
         return array.reshape(n0 * n1, n)[found.rows, begin:end]
 
-    logs, weights = (np.zeros((len(listed), n_listed), dtype) for _ in range(2))
+    logs = np.zeros((len(listed), n_listed), dtype)
+    weights = None if weight is None else np.zeros_like(logs)
     # The padding stands in the last row, which is of the padding too.
     voxel = np.full((len(listed), n_listed), n_rows * width - 1, np.int32)
     place = np.zeros((len(listed), n_rows), np.int32)
@@ -146,17 +161,20 @@ def lay_out(
     for slab, (part, places) in enumerate(zip(parts, listed, strict=False)):
         rows, here = slice(part[0], part[-1] + 1), slice(0, places.size)
         logs[slab, here] = intensities[rows].ravel()[places]
-        weights[slab, here] = 1 if weight is None else confidences[rows].ravel()[places]
+        if weight is not None:
+            weights[slab, here] = confidences[rows].ravel()[places]
         voxel[slab, here] = places + places // (end - begin) * (width - (end - begin))
         place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
         row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
     np.log(logs, out=logs, where=logs > 0)
     start = np.arange(min(first, n_listed), dtype=np.int32)
     start[listed[0].size :] = n_listed
+    counts = np.array([places.size for places in listed])
     if not slabs:
-        logs, weights, voxel, place = logs[0], weights[0], voxel[0], place[0]
+        logs, counts, voxel, place = logs[0], counts[0], voxel[0], place[0]
+        weights = None if weight is None else weights[0]
     n_voxels = np.asarray(np.count_nonzero(found.inside))
-    rows = Rows(logs, weights, n_voxels, start, voxel, place, row)
+    rows = Rows(logs, weights, counts, n_voxels, start, voxel, place, row)
     return rows, Layout(values.shape, found.columns, (p0, p1, width))
 
 
@@ -201,7 +219,8 @@ def lay_out_dense(
     logs = jnp.where(kept > 0, jnp.log(jnp.where(kept > 0, kept, 1)), kept)
     start = jnp.flatnonzero(inside, size=min(first, values.size), fill_value=values.size)
     weights = confidence.astype(dtype)
-    return Rows(logs, weights, n_voxels, start.astype(jnp.int32), None, None, None), seen
+    rows = Rows(logs, weights, n_voxels, n_voxels, start.astype(jnp.int32), None, None, None)
+    return rows, seen
 
 
 def dense_layout(shape: tuple[int, int, int]) -> Layout:
@@ -211,7 +230,7 @@ def dense_layout(shape: tuple[int, int, int]) -> Layout:
 
 
 def _padded_sizes(
-    n_listed: int, n_rows: int, plane: tuple[int, int], width: int
+    n_listed: int, n_rows: int, plane: tuple[int, int], width: int, coarse: bool
 ) -> tuple[int, int, tuple[int, int], int]:
     """Return the sizes of list, rows, plane and row that a grid is padded to.
 
@@ -219,7 +238,7 @@ def _padded_sizes(
     their shape; three rows for 64 voxels are enough for most. A large grid is padded little: its
     solve takes longer than a compilation.
     """
-    if n_listed >= MOST_COARSE:
+    if not coarse:
         plane = tuple(1 << (n - 1).bit_length() for n in plane)
         return _eighth(n_listed + 1), _eighth(n_rows + 1), plane, _multiple(width, 32)
     octave = max(8, n_listed.bit_length())

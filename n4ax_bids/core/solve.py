@@ -231,7 +231,7 @@ def _iterate(
         shown = value
         if (numbers.host_decides and ends) or (tell and options.convergence_statistic == "itk"):
             difference = np.asarray(last_difference(rows, state, levels), np.float32)
-            shown = convergence.itk(difference[np.asarray(rows.weight).ravel() > 0])
+            shown = convergence.itk(difference[_in_mask(rows)])
         if numbers.host_decides and ends:
             value, ends = shown, shown <= options.convergence_threshold
         if tell:
@@ -240,6 +240,14 @@ def _iterate(
             state = end_level(levels, state._replace(bias=None), value)._replace(bias=state.bias)
         else:
             state = state._replace(waits=np.False_)
+
+
+def _in_mask(rows: Rows) -> np.ndarray:
+    """Say which voxels of the list are in the mask, all slabs in turn."""
+    if rows.weight is not None:
+        return np.asarray(rows.weight).ravel() > 0
+    length = rows.log_image.shape[-1]
+    return (np.arange(length) < np.reshape(rows.listed, (-1, 1))).ravel()
 
 
 def _refined(field: LogField, later: LogField) -> LogField:

@@ -77,8 +77,8 @@ def _take_listed(
 
     return Taken(
         chosen.size,
-        (*sizes, str(dtype)),
-        partial(voxels.n_bytes, found, dtype.itemsize),
+        (*sizes, str(dtype), weight is None),
+        partial(voxels.n_bytes, found, dtype.itemsize, weight is not None),
         lay_out,
         sizes[0],
     )
