@@ -114,9 +114,8 @@ def publish(given: argparse.Namespace, title: str, lines: Iterable[str]) -> None
 
 def page_name(given: argparse.Namespace) -> str:
     """Return the page's name without suffix, e.g. "speed" or "speed-gpu"."""
-    return (
-        given.name if given.device == "cpu" else f"{given.name}-{given.device.partition(':')[0]}"
-    )
+    kind = given.device.partition(":")[0]
+    return given.name if kind == "cpu" else f"{given.name}-{kind}"
 
 
 def plot_path(given: argparse.Namespace) -> Path | None:
