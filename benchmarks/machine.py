@@ -12,7 +12,7 @@ import platform
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 import n4ax_bids
+from n4ax_bids import compilation
 from n4ax_bids import device as devices
 
 T = TypeVar("T")
@@ -61,11 +62,11 @@ def arguments(
 
 
 @contextmanager
-def computing_on(name: str) -> Iterator[jax.Device]:
-    """Compute on a device; programs compiled by earlier processes are not looked for."""
-    jax.config.update("jax_enable_compilation_cache", False)
+def computing_on(name: str, *, quick: bool = False) -> Iterator[jax.Device]:
+    """Compute on a device; programs of earlier processes are looked for only to be quick."""
     found = devices.resolve(name)
-    with jax.default_device(found):
+    jax.config.update("jax_enable_compilation_cache", quick)
+    with compilation.kept() if quick else nullcontext(), jax.default_device(found):
         yield found
 
 

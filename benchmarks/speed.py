@@ -64,7 +64,7 @@ BATCH = 16
 
 def main(argv: Sequence[str] | None = None) -> None:
     given = arguments("speed", __doc__, argv)
-    with computing_on(given.device) as device:
+    with computing_on(given.device, quick=given.quick) as device:
         publish(given, "Time of the solve", page(given, device))
 
 
