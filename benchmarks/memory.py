@@ -40,9 +40,10 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         f"{megabytes(volume)} MB. Otsu's mask, 2 + 2 iterations. Every row is a process of its "
         "own, which solves a tiny image first, so that what stays of a compilation is not "
         "counted. *Solve*: the peak during the solve less what was held before it, with image and "
-        f"mask in memory{' of the device' if on_gpu else ''}. *Expected*: by the program, for "
-        "its voxels alone. Slabs are forced by the argument `memory` of `estimate`. "
-        "*Process*: resident memory at its highest, Python and JAX included."
+        f"mask in memory{' of the device' if on_gpu else ''}. *Expected*: what the "
+        "program takes for its voxels; on the host, laying them out comes on top. Slabs are "
+        "forced by the argument `memory` of `estimate`. *Process*: resident memory "
+        "at its highest, Python and JAX included."
     )
     yield ""
     yield from head(
