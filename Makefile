@@ -20,7 +20,7 @@ help:
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
-	@echo "make bench         time beside ITK and ANTs, and the App on 32 images"
+	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 25 minutes"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
@@ -44,7 +44,11 @@ format: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.app
+	$(BIN)/python -m benchmarks.command
+	$(BIN)/python -m benchmarks.iteration
+	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

@@ -7,7 +7,6 @@ writes docs/validation/itk-parity.md and tests/reference/n4.npz, which the tests
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import textwrap
 import time
@@ -21,6 +20,8 @@ import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
 
+from benchmarks.images import DATA, HEAD
+from benchmarks.machine import ROOT
 from benchmarks.peers import ants_n4, itk_n4
 from n4ax_bids.core.field import LogField, basis_matrices, evaluate
 from n4ax_bids.core.n4 import N4Result, estimate, estimate_batch
@@ -31,8 +32,6 @@ from n4ax_bids.correct import correct
 from n4ax_bids.options import N4Options, preset
 from n4ax_bids.phantoms import phantom
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("N4AX_TEST_DATA") or ROOT.parent / "shared" / "data")
 PAGE = ROOT / "docs" / "validation" / "itk-parity.md"
 REFERENCE = ROOT / "tests" / "reference" / "n4.npz"
 
@@ -43,7 +42,6 @@ MANY_VOXELS = 200_000
 """ITK adds up in float32, voxel after voxel, in one part for each thread: beyond so many voxels
 its own rounding with 2 threads is larger than the bound of a short run."""
 
-HEAD = "head-philips3t_T1w.nii.gz"
 ANTS_WORDS = {
     "ants": ["-s", "4"],
     "fmriprep": ["-s", "4", "-b", "[200]", "-c", "[50x50x50x50x50,1e-7]"],

@@ -1,98 +1,201 @@
-"""How long N4 takes, beside SimpleITK and the ANTs program.
+"""How long the solve takes, beside SimpleITK, and the whole call with and without a mask.
 
-`python -m benchmarks.speed` prints two tables: the solve on arrays, and one file from the
-start of a process to the result on disk. The image is the phantom of the MNI152 template, 1 mm.
+Both programs are given the same arrays and the same mask, in memory; reading, writing and the
+start of a process are in `benchmarks.command`. On a GPU, and with --quick, there is a third table:
+from device array to device array, one volume and a batch.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+import argparse
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import NamedTuple
 
-import nibabel as nb
+import jax
 import numpy as np
 
-from benchmarks.peers import ants_n4, itk_n4
-from n4ax_bids import device
-from n4ax_bids.core.n4 import estimate
+from benchmarks import images
+from benchmarks.machine import (
+    THREADS,
+    arguments,
+    computing_on,
+    figure,
+    has,
+    head,
+    in_turn,
+    placed,
+    publish,
+    ratio,
+    row,
+    size,
+    timed,
+)
+from benchmarks.machine import processor as processor  # where benchmarks.app looks for it
+from benchmarks.peers import itk_n4
+from n4ax_bids.core.n4 import estimate, n4, n4_batch
 from n4ax_bids.core.plan import plan
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import PRESETS
-from n4ax_bids.phantoms import mni152, mni152_affine
-
-T = TypeVar("T")
-
-THREADS = len(os.sched_getaffinity(0))
-REPEATS = 3
-ONE_FILE = "import sys; from n4ax_bids.correct import correct; correct(*sys.argv[1:3])"
+from n4ax_bids.options import PRESETS, N4Options
 
 
-def main() -> None:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("SimpleITK", "antspyx", "jax"))
-    print(f"{processor()}, {THREADS} threads for each program; here: ", end="")
-    print(f"{device.describe(device.resolve())}; {versions}")
-    image = mni152("T1w", field="coils", amplitude=0.5).image
-    print(f"image {image.shape}\n")
-    on_arrays(image)
-    on_a_file(image)
+class Work(NamedTuple):
+    """What both programs are asked for."""
+
+    name: str
+    shrink: int
+    n_iterations: tuple[int, ...]
+    itk_runs: int
 
 
-def on_arrays(image: np.ndarray) -> None:
-    """Time the estimate of the field alone, mask given; ITK is given the shrunk arrays."""
-    mask, seconds = timed(lambda: otsu_mask(image))
-    print(f"Otsu's mask, {mask.sum()} voxels inside: {seconds:.3f} s\n")
-    print("| preset | shrink | first call, s | next calls, s | SimpleITK, s |")
-    print("|" + " --- |" * 5, flush=True)
-    for name in ("ants", "simpleitk"):
-        options = replace(PRESETS[name], shrink_factor=4)
-        solve = plan(options, image.shape)
-        call = partial(estimate, image, mask, plan=solve)
-        cold, *warm = (timed(call)[1] for _ in range(1 + REPEATS))
-        peer = itk_n4(
-            solve.sample(image, solve.image_start),
-            solve.sample(mask, solve.mask_start),
-            n_iterations=options.n_iterations,
-            threshold=options.convergence_threshold,
-            threads=THREADS,
+FULL = (
+    Work("full resolution", 1, (5,) * 4, 1),
+    Work("shrink 4", 4, (50,) * 4, 3),
+)
+QUICK = (
+    Work("full resolution", 1, (1, 1), 1),
+    Work("shrink 4", 4, (2, 2), 1),
+)
+ON_DEVICE = (256, 176, 256)
+BATCH = 16
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = arguments("speed", __doc__, argv)
+    with computing_on(given.device, quick=given.quick) as device:
+        publish(given, "Time of the solve", page(given, device))
+
+
+def page(given: argparse.Namespace, device: jax.Device) -> Iterator[str]:
+    image = images.usual(given)
+    mask, seconds = timed(partial(otsu_mask, image.values))
+    repeats = 2 if given.quick else 5
+    yield (
+        f"Image: {image.name}, {size(image.values.shape)}; mask: Otsu's, "
+        f"{np.count_nonzero(mask)} voxels, made in {figure(seconds)} s."
+    )
+    works = QUICK if given.quick else FULL
+    yield from ("", "## Beside SimpleITK", "")
+    yield from against_itk(image.values, mask, works, device, repeats)
+    yield from ("", "## Mask given, mask made", "")
+    yield from whole_call(image.values, mask, works, device, repeats)
+    if given.quick or device.platform != "cpu":
+        yield from ("", "## From device array to device array", "")
+        yield from on_device(images.QUICK if given.quick else ON_DEVICE, device, repeats)
+
+
+def against_itk(
+    image: np.ndarray, mask: np.ndarray, works: Sequence[Work], device: jax.Device, repeats: int
+) -> Iterator[str]:
+    """Both programs get the shrunk arrays and return the corrected ones."""
+    yield (
+        "Threshold 0: all iterations run. *First call*: nothing compiled yet. *Next calls*: "
+        f"solve and division, median of {repeats}, as SimpleITK's filter does both; *solve* is "
+        "that part of it. SimpleITK: median of as many runs as given, loading not counted; at "
+        "full resolution it takes minutes and runs once. Ratio: SimpleITK / next calls."
+    )
+    yield ""
+    yield from head(
+        "work",
+        "iterations",
+        "shape",
+        "voxels in mask",
+        "first call, s",
+        "next calls, s",
+        "solve, s",
+        "SimpleITK, s (runs)",
+        "ratio",
+    )
+    for work in works:
+        step = (slice(work.shrink // 2, None, work.shrink),) * image.ndim
+        values, inside = image[step], mask[step]
+        options = N4Options(shrink_factor=1, n_iterations=work.n_iterations)
+        both = [placed(array, device) for array in (values, inside)]
+        call = partial(n4, *both, options=options)
+        jax.clear_caches()
+        cold = timed(call)[1]
+        solve = partial(estimate, *both, plan=plan(options, values.shape))
+        warm, alone = in_turn(repeats, call, solve)
+        peer = itk(values, inside, work)
+        yield row(
+            work.name,
+            " + ".join(map(str, work.n_iterations)),
+            size(values.shape),
+            np.count_nonzero(inside),
+            figure(cold),
+            figure(warm),
+            figure(alone),
+            "–" if peer is None else f"{figure(peer)} ({work.itk_runs})",
+            ratio(peer, warm),
         )
-        print(f"| {name} | 4 | {cold:.2f} | {median(warm):.3f} | {peer.seconds:.1f} |", flush=True)
 
 
-def on_a_file(image: np.ndarray) -> None:
-    """Time a new process from its start to the result on disk, without a mask as ANTs' default."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, ours, theirs = (str(Path(folder, f"{n}.nii.gz")) for n in ("in", "ours", "ants"))
-        nb.Nifti1Image(image, mni152_affine()).to_filename(given)
-        words = [sys.executable, "-c", ONE_FILE, given, ours]
-        seconds = [timed(partial(subprocess.run, words, check=True))[1] for _ in range(REPEATS)]
-        peer = ants_n4("-d", "3", "-i", given, "-o", theirs, threads=THREADS)
-    print("\n| one file, new process | n4ax_bids, s | ANTs program, s |\n|" + " --- |" * 3)
-    print(f"| defaults, no mask | {median(seconds):.1f} | {peer:.1f} |")
+def itk(image: np.ndarray, mask: np.ndarray, work: Work) -> float | None:
+    """Return SimpleITK's seconds; None where it is not installed."""
+    if not has("SimpleITK"):
+        return None
+    run = partial(itk_n4, image, mask, n_iterations=work.n_iterations, threads=THREADS)
+    return median(run().seconds for _ in range(work.itk_runs))
 
 
-def timed(call: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter()
-    made = call()
-    return made, time.perf_counter() - start
+def whole_call(
+    image: np.ndarray, mask: np.ndarray, works: Sequence[Work], device: jax.Device, repeats: int
+) -> Iterator[str]:
+    """`n4` on the whole image, which shrinks for the solve and divides every voxel."""
+    yield (
+        "`n4ax_bids.n4` on the whole image: shrinking, solve and division of every voxel; median "
+        f"of {repeats} warm calls each, in turn. Ratio: with Otsu's mask made / with it given."
+    )
+    yield ""
+    yield from head("work", "iterations", "mask given, s", 'mask "otsu", s', "ratio")
+    values, inside = placed(image, device), placed(mask, device)
+    for work in works:
+        options = N4Options(shrink_factor=work.shrink, n_iterations=work.n_iterations)
+        calls = [partial(n4, values, region, options=options) for region in (inside, "otsu")]
+        for call in calls:
+            timed(call)
+        with_one, without = in_turn(repeats, *calls)
+        yield row(
+            work.name,
+            " + ".join(map(str, work.n_iterations)),
+            figure(with_one),
+            figure(without),
+            ratio(without, with_one),
+        )
 
 
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def on_device(shape: tuple[int, ...], device: jax.Device, repeats: int) -> Iterator[str]:
+    """Mask made inside, image and corrected image on the device."""
+    yield (
+        f"Synthetic ellipsoids, {size(shape)}, 1 mm; Otsu's mask is made inside the call; images "
+        "lie on the device before it and corrected ones after it. *First call*: nothing compiled "
+        f"yet; *next calls*: median of {repeats}."
+    )
+    yield ""
+    yield from head("work", "images", "first call, s", "next calls, ms", "ms an image")
+    image = images.synthetic(shape).values
+    whole = N4Options(shrink_factor=1, n_iterations=(50, 50, 30, 20))
+    fmriprep = PRESETS["fmriprep"]
+    several = 2 if shape == images.QUICK else BATCH
+    if several == 2:
+        whole, fmriprep = (replace(each, n_iterations=(2, 1)) for each in (whole, fmriprep))
+    one = jax.device_put(image, device)
+    many = [jax.device_put(each, device) for each in images.variants(image, several)]
+    zooms = (1.0,) * image.ndim
+    single = partial(n4, one, zooms=zooms, options=fmriprep)
+    batch = partial(n4_batch, many, zooms=[zooms] * several, options=fmriprep)
+    full = "full resolution, 50 + 50 + 30 + 20, threshold 0"
+    for name, call, n in (
+        (full, partial(n4, one, options=whole), 1),
+        ("preset `fmriprep`", single, 1),
+        ("preset `fmriprep`", batch, several),
+    ):
+        jax.clear_caches()
+        cold = timed(call)[1]
+        (warm,) = in_turn(repeats, call)
+        yield row(name, n, figure(cold), figure(1000 * warm), figure(1000 * warm / n))
 
 
 if __name__ == "__main__":

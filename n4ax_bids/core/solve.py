@@ -247,7 +247,7 @@ def _in_mask(rows: Rows) -> np.ndarray:
     if rows.weight is not None:
         return np.asarray(rows.weight).ravel() > 0
     length = rows.log_image.shape[-1]
-    return (np.arange(length) < np.reshape(rows.listed, (-1, 1))).ravel()
+    return (np.arange(length) < np.asarray(rows.listed).reshape(-1, 1)).ravel()
 
 
 def _refined(field: LogField, later: LogField) -> LogField:

@@ -1,0 +1,64 @@
+"""Every benchmark runs at tiny sizes and writes its page, also where only the core's needs are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RUN = "import sys, runpy; {}runpy.run_module('benchmarks.{}', run_name='__main__')"
+BARE = "sys.modules.update(dict.fromkeys({}));".format(
+    ("nibabel", "nipype", "SimpleITK", "ants", "bids", "isal", "nilearn", "matplotlib")
+)
+
+
+def page_of(name: str, folder: Path, before: str = "", *flags: str) -> str:
+    """Run one with --quick and return its page."""
+    code = RUN.format(before, name)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--quick", "--out", str(folder), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder.joinpath(f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of all tables' rows."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return [line.strip("| ").split(" | ") for line in lines if "---" not in line]
+
+
+@pytest.mark.parametrize("name", ("speed", "command", "scaling", "iteration", "memory"))
+def test_a_page_is_written(name, tmp_path):
+    page = page_of(name, tmp_path)
+    assert page.startswith("# ") and f"`python -m benchmarks.{name} --quick`" in page
+    assert re.search(r"\d of \d+ cores used .* on cpu", page.replace("\n  ", " "))
+    assert re.search(r"jax \d.*numpy \d.*SimpleITK\s+\d.*antspyx \d", page.replace("\n  ", " "))
+    assert len(rows(page)) >= 2
+    assert str(tmp_path) not in page and str(ROOT) not in page
+    for link in re.findall(r"\]\((.+?)\)", page):
+        assert tmp_path.joinpath(link).stat().st_size < 60_000
+
+
+def test_jax_numpy_and_scipy_are_enough(tmp_path):
+    page = page_of("speed", tmp_path, BARE)
+    assert "not installed, so left out: SimpleITK, antspyx" in page
+    assert any("–" in cells for cells in rows(page))
+
+
+def test_an_image_can_be_given(tmp_path):
+    import numpy as np
+
+    from n4ax_bids.phantoms import phantom
+
+    np.save(tmp_path / "given.npy", phantom((20, 18, 16)).image)
+    page = page_of("iteration", tmp_path, BARE, "--image", str(tmp_path / "given.npy"))
+    assert "`given.npy`, 20×18×16" in page and "--image=given.npy" in page
