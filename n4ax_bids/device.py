@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,7 +16,7 @@ _log = logging.getLogger(__name__)
 _closed = threading.Event()
 _starting = threading.Lock()
 _n_threads = 0  # of a solve on the CPU; 0 until JAX has started
-_locks: defaultdict[jax.Device, threading.Lock] = defaultdict(threading.Lock)
+_turns: dict[jax.Device, threading.Semaphore] = {}
 
 
 def start(n_threads: int | None = None) -> int:
@@ -109,14 +108,22 @@ def describe(device: jax.Device) -> str:
 
 @contextmanager
 def use(device: jax.Device) -> Iterator[jax.Device]:
-    """Compute on a device within the block, one thread at a time.
+    """Compute on a device within the block, when it is the thread's turn.
 
-    Threads that read, write or wait for other images go on meanwhile.
+    A GPU takes one solve at a time, a CPU one for each of its threads: small solves keep but one
+    of them busy. Threads that read, write or wait for other images go on meanwhile.
     """
-    with _locks[device], jax.default_device(device):
+    with turns(device), jax.default_device(device):
         _require_open()
         yield device
         _require_open()
+
+
+def turns(device: jax.Device) -> threading.Semaphore:
+    """Return what counts the solves that a device takes at a time."""
+    n_solves = start() if device.platform == "cpu" else 1
+    with _starting:
+        return _turns.setdefault(device, threading.Semaphore(n_solves))
 
 
 @contextmanager

@@ -191,19 +191,20 @@ def test_each_stage_is_timed_and_times_make_no_difference(ball):
 
 def test_only_the_solve_holds_the_device(ball, monkeypatch):
     """Reading, masking, checking and writing go on while another thread has it."""
-    free = []
+    taken = []
     names = ("_load_image", "find_region", "estimate", "divide", "_field", "_statistics", "_save")
-    lock = devices._locks[devices.resolve("cpu")]
+    turns = devices.turns(devices.resolve("cpu"))
+    all_free = turns._value
     for name in names:
         kept = getattr(n4ax_bids.correct, name)
 
         def recorded(*args, _name=name, _kept=kept, **kwargs):
-            free.append((_name, not lock.locked()))
+            taken.append((_name, all_free - turns._value))
             return _kept(*args, **kwargs)
 
         monkeypatch.setattr(n4ax_bids.correct, name, recorded)
     run(ball, auto_mask="otsu")
-    assert free == [(name, name != "estimate") for name in names]
+    assert taken == [(name, int(name == "estimate")) for name in names]
 
 
 @pytest.mark.parametrize("shrink", (1, 2, 4))

@@ -105,3 +105,15 @@ def test_closed_devices_are_used_by_nobody():
             device._require_open()
     with device.use(CPU):
         pass
+
+
+def test_a_cpu_takes_a_solve_for_each_of_its_threads():
+    """And a GPU one; the same turns for all who ask."""
+    cpu = device.resolve("cpu")
+    assert device.turns(cpu)._value == device.start()
+    assert device.turns(cpu) is device.turns(cpu)
+    assert device.turns(GPU())._value == 1
+
+
+class GPU:
+    platform = "gpu"
