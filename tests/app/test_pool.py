@@ -71,9 +71,10 @@ def test_an_early_end_begins_nothing_more(tmp_path):
     assert len(begun) == count
 
 
-def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path):
+def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path, monkeypatch):
     """Whoever waits for the device gives up; whoever has it ends after the solve."""
     cpu = device.resolve("cpu")
+    monkeypatch.setitem(device._turns, cpu, threading.Semaphore(1))
     holding, done = threading.Semaphore(0), []
 
     def task(job, **_):
