@@ -292,13 +292,16 @@ def _residual(
     bins = sharpen.find_bins(position, program.n_bins)
     total = sharpen.tally(bins, mask, program.n_bins, view.size, program.copies)
     expected = _expected(total, view.size, v_min, bin_width, numbers)
-    look_up = partial(sharpen.look_up, bins.lower, expected)
-    if view.size <= SMALL_LIST:
-        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(look_up))
-        looked_up = jax.lax.cond(flat, lambda: nothing, look_up)
+    if view.size <= SMALL_LIST and view.dtype == jnp.float32:
+        words = jax.lax.cond(
+            flat,
+            lambda: jnp.zeros(view.shape, jnp.int64),
+            lambda: sharpen.look_up_words(bins.lower, expected),
+        )
+        looked_up = sharpen.halves(words)
     else:
-        looked_up = look_up()
-    sharp = jnp.where(flat, view, sharpen.sharpened(bins, looked_up))
+        looked_up = sharpen.look_up(bins.lower, expected)
+    sharp = jnp.where(flat, view, sharpen.sharpened(bins, *looked_up))
     residual = _weighted(rows, view, sharp)
     return _plane_sum(rows, _row_sums(rows, residual, numerators), numerators), unseen
 
@@ -344,7 +347,7 @@ def _residual_by_slab(
     def summed(slab):
         view = view_of(slab)
         bins = bins_of(view)
-        sharp = sharpen.sharpened(bins, sharpen.look_up(bins.lower, expected))
+        sharp = sharpen.sharpened(bins, *sharpen.look_up(bins.lower, expected))
         return _row_sums(slab, _weighted(slab, view, jnp.where(flat, view, sharp)), numerators)
 
     return _plane_sum(rows, _each(rows, summed), numerators), unseen

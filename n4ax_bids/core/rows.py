@@ -76,24 +76,39 @@ class Found(NamedTuple):
     columns: tuple[int, int]
     inside: np.ndarray
     """bool (rows, columns)"""
+    intensities: np.ndarray
+    """float32, of the voxels in raster order"""
+    weights: np.ndarray | None
+
+    @property
+    def n_listed(self) -> int:
+        return self.intensities.size
 
 
-def find(inside: np.ndarray) -> Found:
-    """Find the rows and columns that hold voxels of a mask (Z, Y, X) with at least one."""
+def find(values: np.ndarray, inside: np.ndarray, weight: np.ndarray | None) -> Found:
+    """Find the rows and columns that hold voxels of a mask with at least one.
+
+    Parameters
+    ----------
+    values : float32 array (Z, Y, X), intensities on the grid in raster order
+    inside : bool array like `values`
+    weight : float32 array like `values`, or None for 1 in the mask
+    """
     plane = inside.reshape(-1, inside.shape[2])
     columns = np.flatnonzero(plane.any(axis=0))
     begin, end = int(columns[0]), int(columns[-1]) + 1
     rows = np.flatnonzero(plane.any(axis=1))
-    return Found(rows, (begin, end), plane[rows, begin:end])
+    weights = None if weight is None else weight[inside]
+    return Found(rows, (begin, end), plane[rows, begin:end], values[inside], weights)
 
 
 def sizes_of(found: Found, shape: tuple[int, int, int]) -> tuple:
     """Return the padded sizes of the list, the rows, the plane and a row; see `lay_out`."""
-    n_listed, width = int(np.count_nonzero(found.inside)), found.inside.shape[1]
+    n_listed, width = found.n_listed, found.inside.shape[1]
     return _padded_sizes(n_listed, found.rows.size, shape[:2], width, n_listed < MOST_COARSE)
 
 
-def n_bytes(found: Found, itemsize: int, weighted: bool, slabs: int = 0) -> int:
+def n_bytes(found: Found, itemsize: int, slabs: int = 0) -> int:
     """Return about how many bytes the program takes for its voxels.
 
     Logarithm, place and weight of each voxel last, and ln b before and after an iteration, which
@@ -101,12 +116,12 @@ def n_bytes(found: Found, itemsize: int, weighted: bool, slabs: int = 0) -> int:
     stands on the rows.
     """
     parts = max(1, slabs)
-    n_listed, n_rows = int(np.count_nonzero(found.inside)), found.rows.size
+    n_listed, n_rows = found.n_listed, found.rows.size
     coarse = not slabs and n_listed < MOST_COARSE
     listed, rows, _, width = _padded_sizes(
         -(-n_listed // parts), -(-n_rows // parts), (1, 1), found.inside.shape[1], coarse
     )
-    lasting = itemsize * (1 + weighted) + 4 + (0 if slabs else 2 * itemsize)
+    lasting = itemsize * (1 if found.weights is None else 2) + 4 + (0 if slabs else 2 * itemsize)
     passing = listed * (2 * itemsize + 16) + rows * width * 2 * itemsize
     if slabs:
         passing += listed * (2 * itemsize + 8) + rows * width * itemsize
@@ -114,9 +129,8 @@ def n_bytes(found: Found, itemsize: int, weighted: bool, slabs: int = 0) -> int:
 
 
 def lay_out(
-    values: np.ndarray,
-    weight: np.ndarray | None,
     found: Found,
+    shape: tuple[int, int, int],
     dtype: np.dtype,
     *,
     slabs: int = 0,
@@ -126,9 +140,8 @@ def lay_out(
 
     Parameters
     ----------
-    values : float32 array (Z, Y, X), intensities on the grid in raster order
-    weight : float32 array like `values`, or None for 1 in the mask
     found : from `find`
+    shape : of the grid, (Z, Y, X)
     dtype : of the solve
     slabs : number of parts; 0 for one without an axis for them
     first : number of voxels to look at for a rising run
@@ -138,44 +151,47 @@ def lay_out(
     rows : Rows, numpy arrays; intensities <= 0 stand without logarithm, as in ITK
     layout : Layout
     """
-    n0, n1, n = values.shape
-    begin, end = found.columns
-    parts = np.array_split(np.arange(found.rows.size), max(1, slabs))
-    listed = [np.flatnonzero(found.inside[part[0] : part[-1] + 1]) for part in parts if part.size]
-    most, most_rows = max(map(np.size, listed)), max(map(np.size, parts))
-    coarse = not slabs and most < MOST_COARSE
+    n0, n1, _ = shape
+    parts = [
+        part for part in np.array_split(np.arange(found.rows.size), max(1, slabs)) if part.size
+    ]
+    counts = np.array([np.count_nonzero(found.inside[part[0] : part[-1] + 1]) for part in parts])
     n_listed, n_rows, (p0, p1), width = _padded_sizes(
-        most, most_rows, (n0, n1), end - begin, coarse
+        int(counts.max()),
+        parts[0].size,
+        (n0, n1),
+        found.inside.shape[1],
+        not slabs and found.n_listed < MOST_COARSE,
     )
-
-    def taken(array: np.ndarray) -> np.ndarray:
-        return array.reshape(n0 * n1, n)[found.rows, begin:end]
-
-    logs = np.zeros((len(listed), n_listed), dtype)
-    weights = None if weight is None else np.zeros_like(logs)
+    logs = np.zeros((len(parts), n_listed), dtype)
+    weights = None if found.weights is None else np.zeros_like(logs)
     # The padding stands in the last row, which is of the padding too.
-    voxel = np.full((len(listed), n_listed), n_rows * width - 1, np.int32)
-    place = np.zeros((len(listed), n_rows), np.int32)
+    voxel = np.full((len(parts), n_listed), n_rows * width - 1, np.int32)
+    place = np.zeros((len(parts), n_rows), np.int32)
     row = np.full(p0 * p1, n_rows - 1, np.int32)
-    intensities, confidences = taken(values), None if weight is None else taken(weight)
-    for slab, (part, places) in enumerate(zip(parts, listed, strict=False)):
-        rows, here = slice(part[0], part[-1] + 1), slice(0, places.size)
-        logs[slab, here] = intensities[rows].ravel()[places]
-        if weight is not None:
-            weights[slab, here] = confidences[rows].ravel()[places]
-        voxel[slab, here] = places + places // (end - begin) * (width - (end - begin))
+    for slab, (part, begin) in enumerate(zip(parts, np.cumsum(counts) - counts, strict=True)):
+        n_here = counts[slab]
+        listed, here = slice(begin, begin + n_here), logs[slab, :n_here]
+        here[:] = found.intensities[listed]
+        positive = here > 0
+        # Without `where` the logarithm runs in vector registers.
+        np.log(here, out=here, where=True if positive.all() else positive)
+        if weights is not None:
+            weights[slab, :n_here] = found.weights[listed]
+        rows = slice(part[0], part[-1] + 1)
+        on_rows = np.zeros((part.size, width), bool)
+        on_rows[:, : found.inside.shape[1]] = found.inside[rows]
+        voxel[slab, :n_here] = np.flatnonzero(on_rows)
         place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
         row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
-    np.log(logs, out=logs, where=logs > 0)
     start = np.arange(min(first, n_listed), dtype=np.int32)
-    start[listed[0].size :] = n_listed
-    counts = np.array([places.size for places in listed])
+    start[counts[0] :] = n_listed
     if not slabs:
         logs, counts, voxel, place = logs[0], counts[0], voxel[0], place[0]
-        weights = None if weight is None else weights[0]
-    n_voxels = np.asarray(np.count_nonzero(found.inside))
-    rows = Rows(logs, weights, counts, n_voxels, start, voxel, place, row)
-    return rows, Layout(values.shape, found.columns, (p0, p1, width))
+        weights = None if weights is None else weights[0]
+    n_voxels = np.asarray(found.n_listed)
+    rows = Rows(logs, weights, np.asarray(counts), n_voxels, start, voxel, place, row)
+    return rows, Layout(tuple(shape), found.columns, (p0, p1, width))
 
 
 class Seen(NamedTuple):

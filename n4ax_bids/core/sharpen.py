@@ -172,24 +172,37 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
     return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
-def look_up(lower: jax.Array, expected: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+def look_up(lower: jax.Array, expected: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Take the expected value of each bin and the rise to the next, for `sharpened`.
-
-    Of float32 numbers both are taken at once, as the halves of one 64-bit word.
 
     Parameters
     ----------
     lower : int32 array (n,), of `Bins`
     expected : array (n_bins,), from `sharpening_map`
     """
-    rise = jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
-    if expected.dtype != jnp.float32:
-        return tuple(table.at[lower].get(mode="promise_in_bounds") for table in (expected, rise))
-    table = jax.lax.bitcast_convert_type(jnp.stack([expected, rise], axis=-1), jnp.int64)
+    return tuple(
+        table.at[lower].get(mode="promise_in_bounds") for table in (expected, _rise(expected))
+    )
+
+
+def look_up_words(lower: jax.Array, expected: jax.Array) -> jax.Array:
+    """Take both at once, as the halves of one 64-bit word; of float32 numbers."""
+    both = jnp.stack([expected, _rise(expected)], axis=-1)
+    table = jax.lax.bitcast_convert_type(both, jnp.int64)
     return table.at[lower].get(mode="promise_in_bounds")
 
 
-def sharpened(bins: Bins, looked_up: jax.Array | tuple[jax.Array, jax.Array]) -> jax.Array:
+def halves(words: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return what `look_up` does from what `look_up_words` returns."""
+    low, high = (words & 0xFFFFFFFF).astype(jnp.uint32), (words >> 32).astype(jnp.int32)
+    return tuple(jax.lax.bitcast_convert_type(half, jnp.float32) for half in (low, high))
+
+
+def _rise(expected: jax.Array) -> jax.Array:
+    return jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
+
+
+def sharpened(bins: Bins, bottom: jax.Array, rise: jax.Array) -> jax.Array:
     """Return the expected true log intensity of every voxel, linear between bins.
 
     Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).
@@ -197,15 +210,10 @@ def sharpened(bins: Bins, looked_up: jax.Array | tuple[jax.Array, jax.Array]) ->
     Parameters
     ----------
     bins : Bins
-    looked_up : from `look_up`
+    bottom, rise : from `look_up`
 
     Returns
     -------
     array like `bins.offset`
     """
-    if isinstance(looked_up, tuple):
-        bottom, step = looked_up
-    else:
-        halves = (looked_up & 0xFFFFFFFF).astype(jnp.uint32), (looked_up >> 32).astype(jnp.int32)
-        bottom, step = (jax.lax.bitcast_convert_type(half, jnp.float32) for half in halves)
-    return bottom + step * bins.offset  # where the offset is -1, the rise is 0
+    return bottom + rise * bins.offset  # where the offset is -1, the rise is 0

@@ -66,19 +66,19 @@ def _take_listed(
 ) -> Taken:
     if not inside.any():
         raise _nobody(values.size)
-    found = voxels.find(inside)
-    chosen = values[inside]
-    _require_contrast(chosen.min(), chosen.max(), weight is None or weight[inside].max())
-    sizes = voxels.sizes_of(found, values.shape)
+    found = voxels.find(values, inside, weight)
+    low, high = found.intensities.min(), found.intensities.max()
+    _require_contrast(low, high, 1.0 if weight is None else found.weights.max())
+    shape, sizes = values.shape, voxels.sizes_of(found, values.shape)
 
     def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
-        rows, layout = voxels.lay_out(values, weight, found, dtype, slabs=slabs, first=first)
+        rows, layout = voxels.lay_out(found, shape, dtype, slabs=slabs, first=first)
         return jax.device_put(rows), layout
 
     return Taken(
-        chosen.size,
+        found.n_listed,
         (*sizes, str(dtype), weight is None),
-        partial(voxels.n_bytes, found, dtype.itemsize, weight is not None),
+        partial(voxels.n_bytes, found, dtype.itemsize),
         lay_out,
         sizes[0],
     )

@@ -126,5 +126,9 @@ def test_lookup_is_linear_and_wraps_below(dtype):
     expected = jax.numpy.asarray(np.array([0, 10, 30, 60], dtype))
     position = np.array([0, 0.5, 1.25, 2.5, 3, 3.7, -0.2], np.float32)
     bins = bins_at(position, 4)
-    found = sharpen.sharpened(bins, sharpen.look_up(bins.lower, expected))
+    looked_up = sharpen.look_up(bins.lower, expected)
+    found = sharpen.sharpened(bins, *looked_up)
     np.testing.assert_allclose(found, [0, 5, 15, 45, 60, 60, 60], rtol=1e-6)
+    if dtype == np.float32:
+        words = sharpen.look_up_words(bins.lower, expected)
+        np.testing.assert_array_equal(sharpen.halves(words), looked_up)
