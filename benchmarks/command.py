@@ -84,8 +84,9 @@ def page(given: argparse.Namespace) -> Iterator[str]:
             yield one_preset(name, image, folder, start, known, given)
     yield ""
     yield (
-        "At full resolution ANTs would take up to an hour: there both get every n-th voxel of the "
-        f"image, n the smallest with which ANTs needs about {LONGEST:.0f} s or less. "
+        "At full resolution with every iteration run ANTs would take up to an hour: there both get "
+        f"every n-th voxel of the image, n the smallest with which ANTs needs about {LONGEST:.0f} s "
+        "or less. "
         "The preset `fast` over-relaxes, which ANTs cannot: there both run as many iterations "
         "without it; the factor changes what an iteration adds, not its time. Presets that are "
         "the same words to ANTs share its figure."
@@ -129,7 +130,7 @@ def one_preset(
 
 def coarsest_needed(options: N4Options, n_voxels: int) -> int:
     """Return which every n-th voxel of an image ANTs can finish in time."""
-    if options.shrink_factor > 1:
+    if options.shrink_factor > 1 or options.convergence_threshold > 1e-6:
         return 1
     step = 1
     while n_voxels / step**3 * sum(options.n_iterations) * ANTS_SECONDS > LONGEST:

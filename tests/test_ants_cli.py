@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nb
 import nipype.interfaces.ants as nipype_ants
+import nipype.pipeline.engine as pe
 import numpy as np
 import pytest
 
@@ -434,6 +435,56 @@ def test_nipypes_own_interface_with_our_program(here, tmp_path, in_the_place_of_
         theirs, mine = nb.load(theirs), nb.load(mine)
         np.testing.assert_array_equal(theirs.dataobj, mine.dataobj)
         assert theirs.header == mine.header
+
+
+def test_a_graph_with_nipypes_class_and_our_program_or_with_our_node(
+    here, tmp_path, in_the_place_of_ants
+):
+    """Two passes in a row as in NiPreps, the first on a list, the second inside a mask."""
+
+    def build(interface, name):
+        first = pe.MapNode(
+            interface(
+                dimension=3,
+                copy_header=True,
+                save_bias=True,
+                n_iterations=[2],
+                convergence_threshold=1e-7,
+                shrink_factor=2,
+                bspline_fitting_distance=40,
+            ),
+            name="first",
+            iterfield=["input_image"],
+        )
+        first.inputs.input_image = [str(here / "image.nii.gz")] * 2
+        second = pe.MapNode(
+            interface(dimension=3, copy_header=True, n_iterations=[1, 1], shrink_factor=2),
+            name="second",
+            iterfield=["input_image"],
+        )
+        second.inputs.mask_image = str(here / "mask.nii.gz")
+        workflow = pe.Workflow(name, base_dir=str(tmp_path))
+        workflow.connect(first, "output_image", second, "input_image")
+        return workflow
+
+    found = []
+    for interface, name in ((nipype_ants.N4BiasFieldCorrection, "ants"), (OnCPU, "us")):
+        ran = build(interface, name).run()
+        outputs = {node.name: node.result.outputs for node in ran.nodes()}
+        found.append([*outputs["first"].bias_image, *outputs["second"].output_image])
+    assert len(found[0]) == 4
+    for theirs, mine in zip(*found, strict=True):
+        assert Path(theirs).name == Path(mine).name
+        theirs, mine = nb.load(theirs), nb.load(mine)
+        np.testing.assert_array_equal(theirs.get_fdata(), mine.get_fdata())
+        assert theirs.header == mine.header
+
+
+class OnCPU(N4BiasFieldCorrection):
+    """Our node, on the CPU wherever the test runs."""
+
+    def __init__(self, **inputs):
+        super().__init__(device="cpu", **inputs)
 
 
 def test_a_script_in_the_manner_of_ants_brain_extraction(here, tmp_path, in_the_place_of_ants):
