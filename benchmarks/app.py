@@ -90,7 +90,9 @@ def tables(n: int, repeats: int, flags: Sequence[str]) -> str:
 
     few = max(1, n // 4)
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "numpy", "nipype", "isal"))
-    say(f"{processor()}, {CORES} cores; {versions}; {date.today()}\n")
+    say("# The App over a dataset\n")
+    say(f"Written by `python -m benchmarks.app --out docs/benchmarks/app.md` on {date.today()}.\n")
+    say(f"{processor()}, {CORES} cores; {versions}.\n")
     say(f"`n4ax-bids … {' '.join(flags)}`, {n} images of 197 × 233 × 189 voxels\n")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -102,6 +104,8 @@ def tables(n: int, repeats: int, flags: Sequence[str]) -> str:
         # The second one: compiling is not bound to one core.
         _, one = (run(root, few, [*flags, "--omp-nthreads", "1"]) for _ in range(2))
 
+    say("*Bound*: the larger of the sum of solves (two at a time share the cores, so each takes")
+    say("longer) and the processor time of all threads divided by the cores.\n")
     say("| run | images/s | wall, s | solves, s | CPU s / cores | wall / bound | peak, MB |")
     say("|" + " --- |" * 7)
     named = [(f"{few} images, nothing compiled yet", cold)]

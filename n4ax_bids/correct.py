@@ -139,7 +139,7 @@ def correct(
         # Only what computes on the device holds it; other threads read and write meanwhile.
         with devices.use(where), compilation.kept(), _timed(seconds, "solve"):
             result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
-        with _timed(seconds, "divide"):
+        with _timed(seconds, "divide"), devices.few_threads():
             corrected, log_bias = divide(image.data, result.log_field)
             bias = _field(corrected, log_bias)
 

@@ -8,14 +8,18 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 import jax
+from threadpoolctl import ThreadpoolController
 
 _log = logging.getLogger(__name__)
 
 _closed = threading.Event()
 _starting = threading.Lock()
 _n_threads = 0  # of a solve on the CPU; 0 until JAX has started
+_limiting = threading.Lock()
+_n_limited, _limit = 0, None
 _turns: dict[jax.Device, threading.Semaphore] = {}
 
 
@@ -39,6 +43,28 @@ def start(n_threads: int | None = None) -> int:
         elif n_threads not in (None, _n_threads):
             _log.debug("JAX has %d threads already; %d were asked for", _n_threads, n_threads)
     return _n_threads
+
+
+@contextmanager
+def few_threads() -> Iterator[None]:
+    """Let numpy's linear algebra have as many threads as a solve while any such block lasts."""
+    global _n_limited, _limit
+    with _limiting:
+        if _n_limited == 0:
+            _limit = _linear_algebra().limit(limits=start(), user_api="blas")
+        _n_limited += 1
+    try:
+        yield
+    finally:
+        with _limiting:
+            _n_limited -= 1
+            if _n_limited == 0:
+                _limit.restore_original_limits()
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @contextmanager

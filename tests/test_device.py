@@ -121,3 +121,25 @@ def test_a_cpu_takes_a_solve_for_each_of_its_threads():
 
 class GPU:
     platform = "gpu"
+
+
+ONE_CORE = """
+import numpy
+from threadpoolctl import threadpool_info
+from n4ax_bids import device
+
+def blas():
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+before = blas()
+assert device.start(1) == 1
+with device.few_threads():
+    with device.few_threads():
+        assert set(blas()) == {1}
+    assert set(blas()) == {1}
+assert blas() == before
+"""
+
+
+def test_linear_algebra_has_the_threads_of_a_solve():
+    subprocess.run([sys.executable, "-c", ONE_CORE], check=True, timeout=120)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "core": {"jax", "numpy", "scipy", "options"},
     "io": {"numpy", "nibabel", "isal", "SimpleITK"},
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
-    "device": {"jax"},
+    "device": {"jax", "threadpoolctl"},
     "compilation": {"jax", "jaxlib", "device"},
     "ants": {"options"},
     "ants_cli": {"options", "ants", "correct", "device", "root"},
