@@ -84,9 +84,9 @@ def page(given: argparse.Namespace) -> Iterator[str]:
             yield one_preset(name, image, folder, start, known, given)
     yield ""
     yield (
-        "At full resolution with every iteration run ANTs would take up to an hour: there both get "
-        f"every n-th voxel of the image, n the smallest with which ANTs needs about {LONGEST:.0f} s "
-        "or less. "
+        "At full resolution with every iteration run ANTs would take up to an hour: there both "
+        "get every n-th voxel of the image, n the smallest with which ANTs needs about "
+        f"{LONGEST:.0f} s or less. "
         "The preset `fast` over-relaxes, which ANTs cannot: there both run as many iterations "
         "without it; the factor changes what an iteration adds, not its time. Presets that are "
         "the same words to ANTs share its figure."
