@@ -464,6 +464,7 @@ def test_a_graph_with_nipypes_class_and_our_program_or_with_our_node(
         )
         second.inputs.mask_image = str(here / "mask.nii.gz")
         workflow = pe.Workflow(name, base_dir=str(tmp_path))
+        workflow.config["execution"] = {"remove_unnecessary_outputs": "false"}
         workflow.connect(first, "output_image", second, "input_image")
         return workflow
 
