@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from benchmarks.speed import processor
+from benchmarks.machine import processor
 
 STAGES = ("decode", "mask", "solve", "divide", "encode")
 CORES = len(os.sched_getaffinity(0))

@@ -33,7 +33,6 @@ from benchmarks.machine import (
     size,
     timed,
 )
-from benchmarks.machine import processor as processor  # where benchmarks.app looks for it
 from benchmarks.peers import itk_n4
 from n4ax_bids.core.n4 import estimate, n4, n4_batch
 from n4ax_bids.core.plan import plan

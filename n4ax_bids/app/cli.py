@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--nprocs",
         type=_positive(int),
         metavar="N",
-        help="images in flight: one is solved while others are read and written "
+        help="images in flight: some are solved while others are read and written "
         "(default: as --omp-nthreads, else one for each core)",
     )
     add(

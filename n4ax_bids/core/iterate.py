@@ -129,8 +129,12 @@ def _run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Pr
             [matrix[state.level] for matrix in group]
             for group in (levels.values, levels.numerators)
         )
-        residual = _residual_by_slab if rows.n_slabs else _residual
-        delta, unseen = residual(rows, state, values, numerators, numbers, program)
+        if rows.n_slabs:
+            delta, unseen = _residual_by_slab(
+                rows, state.lattice, values, numerators, numbers, program
+            )
+        else:
+            delta, unseen = _residual(rows, state.bias, numerators, numbers, program)
         update = bspline.quotient(delta, weight_sums[state.level])
         lattice = state.lattice + update * numbers.over_relaxation
         bias = None if rows.n_slabs else _expand(rows, lattice, values)
@@ -169,11 +173,7 @@ def _next_level(levels: Levels, state: State) -> State:
         level=at + 1,
         iteration=jnp.int32(0),
         waits=jnp.bool_(False),
-        lattice=jnp.where(
-            at + 1 < levels.max_iterations.shape[0],
-            refined.astype(state.lattice.dtype),
-            state.lattice,
-        ),
+        lattice=refined.astype(state.lattice.dtype),
         done=state.done.at[at].set(state.iteration),
         changes=state.changes.at[at].set(state.change),
     )
@@ -200,7 +200,6 @@ def _difference(slab: Rows, state: State, values: Matrices) -> jax.Array:
 
 def _each(rows: Rows, function: Callable[[Rows], Any]) -> Any:
     """Apply a function to each slab in turn and stack what it returns."""
-
     parts = {name: getattr(rows, name) for name in BY_SLAB}
     return jax.lax.map(lambda part: function(rows._replace(**part)), parts)
 
@@ -267,18 +266,13 @@ def _expand(rows: Rows, lattice: jax.Array, matrices: Matrices) -> jax.Array:
 
 
 def _residual(
-    rows: Rows,
-    state: State,
-    values: Matrices,
-    numerators: Matrices,
-    numbers: Numbers,
-    program: Program,
+    rows: Rows, bias: jax.Array, numerators: Matrices, numbers: Numbers, program: Program
 ) -> tuple[jax.Array, jax.Array]:
     """Sum what the sharpening takes away: v - E(u|v), weighted, against the fit's matrices.
 
     Returns also whether the rising run at the start goes beyond the voxels that were looked at.
     """
-    mask, view = _mask(rows), rows.log_image - state.bias
+    mask, view = _mask(rows), rows.log_image - bias
     start, unseen = _after_rise(rows, view, program)
     v_min, v_max = _range(mask, view, start)
     bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
@@ -308,7 +302,7 @@ def _residual(
 
 def _residual_by_slab(
     rows: Rows,
-    state: State,
+    lattice: jax.Array,
     values: Matrices,
     numerators: Matrices,
     numbers: Numbers,
@@ -318,7 +312,7 @@ def _residual_by_slab(
     n_values, n_bins = rows.log_image.size, program.n_bins
 
     def view_of(slab):
-        return slab.log_image - _expand(slab, state.lattice, values)
+        return slab.log_image - _expand(slab, lattice, values)
 
     head = {name: jax.tree.map(lambda part: part[0], getattr(rows, name)) for name in BY_SLAB}
     head = rows._replace(**head)

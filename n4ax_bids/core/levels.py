@@ -31,7 +31,7 @@ class Levels(NamedTuple):
     denominators: tuple[jax.Array, ...]
     """(L, n, m), of the Lee fit"""
     refinement: tuple[jax.Array, ...]
-    """(L, m, m), from the lattice of one level to that of the next; the last is not used"""
+    """(L, m, m), from the lattice of one level to that of the next; the last keeps its own"""
     max_iterations: jax.Array
     """(L,)"""
 
