@@ -32,7 +32,22 @@ MAY_IMPORT = {
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},
-    "app": {"bids", "nipype", "tqdm", "options", "correct", "device", "interfaces", "root"},
+    "report": {"numpy", "matplotlib", "PIL", "nireports", "jinja2", "markupsafe"},
+    "app": {
+        "bids",
+        "nipype",
+        "numpy",
+        "tqdm",
+        "options",
+        "core",
+        "io",
+        "correct",
+        "device",
+        "interfaces",
+        "region",
+        "report",
+        "root",
+    },
     "__main__": {"app"},
 }
 

@@ -28,6 +28,7 @@ class Job:
     outputs : final names of what is made of it, absolute
     entities : BIDS entities of the source's name
     sidecars : JSON files that describe the source, from the dataset's root downwards
+    mask, weight : files of other pipelines, absolute
     """
 
     source: Path
@@ -35,6 +36,8 @@ class Job:
     outputs: Outputs
     entities: Mapping[str, Any]
     sidecars: tuple[Path, ...]
+    mask: Path | None = None
+    weight: Path | None = None
 
     @property
     def name(self) -> str:

@@ -108,7 +108,15 @@ def fake_node(monkeypatch):
                     "lattice": {},
                     "mask": "otsu",
                     "n_voxels_mask": 7,
+                    "n_voxels_used": 7,
+                    "non_positive": 0,
+                    "device": "none",
+                    "n_iterations": (4, 3),
                     "convergence": (0.1, float("nan")),
+                    "converged": (False, True),
+                    "field_min": 1.9,
+                    "field_max": 2.1,
+                    "field_cv": 0.1,
                 },
             )
             return SimpleNamespace(outputs=outputs)
