@@ -100,7 +100,8 @@ def correct(
     Without a mask every voxel counts. With a mask *file* only its non-zero voxels are corrected
     (the others keep their values) and, where it is 1, rescaled to the range that the image had
     inside it. With `auto_mask` the mask serves the estimate only: corrected × field = input
-    everywhere; `correct_outside` does the same for a mask file. The outputs appear together, once everything else has gone well.
+    everywhere; `correct_outside` does the same for a mask file. The outputs appear together,
+    once everything else has gone well.
 
     Parameters
     ----------
