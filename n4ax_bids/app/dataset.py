@@ -228,7 +228,8 @@ def _refuse_empty(
     there = sorted({str(each.get("suffix")) for each in entities})
     filtered = request.participants or request.sessions or request.runs or request.filters
     if filtered or set(there) & set(request.modalities):
-        why = f"; left out {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        of_kind = [s for s in skipped if s[0].split(".")[0].endswith(request.modalities)]
+        why = f"; left out {of_kind[0][0]}: {of_kind[0][1]}" if of_kind else ""
         raise Refusal(
             Status.NOTHING_SELECTED,
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
