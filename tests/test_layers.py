@@ -35,8 +35,10 @@ MAY_IMPORT = {
     "report": {"numpy", "matplotlib", "PIL", "nireports", "jinja2", "markupsafe"},
     "app": {
         "bids",
+        "bidsschematools",
         "nipype",
         "numpy",
+        "tomli_w",
         "tqdm",
         "options",
         "core",
