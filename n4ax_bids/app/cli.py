@@ -99,6 +99,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     request = Request(
         bids_dir=_absolute(arguments.bids_dir),
         output_dir=_absolute(arguments.output_dir),
+        level=arguments.analysis_level,
         participants=tuple(arguments.participant_label),
         sessions=tuple(arguments.session_label),
         runs=tuple(arguments.run_id),
@@ -118,6 +119,8 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         output_dtype=arguments.output_dtype,
         dry_run=arguments.dry_run,
         boilerplate_only=arguments.boilerplate_only,
+        reports=not arguments.no_reports,
+        reports_only=arguments.reports_only,
         device=arguments.device,
         work_dir=_absolute(arguments.work_dir),
         nprocs=arguments.nprocs,
@@ -164,8 +167,8 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
             f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
             "has no mask to rescale in"
         )
-    if arguments.derivatives and arguments.mask != "derivatives" and not arguments.weight:
-        raise ValueError("-d has no effect without --mask derivatives or --weight")
+    if arguments.no_reports and arguments.reports_only:
+        raise ValueError("--no-reports and --reports-only contradict each other; expected one")
 
 
 def _stop_on_sigterm() -> None:

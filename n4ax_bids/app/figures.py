@@ -6,7 +6,9 @@ again without a solve.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,11 +29,6 @@ from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import region
 
-FOLDER = "figures"
-"""folder of a subject's figures; a line of `.bidsignore`"""
-LABELS = {"before": ".webp", "after": ".webp", "field": ".webp", "curves": ".svg"}
-RECORD = "report"
-"""label of the file with an image's numbers; where it is, all figures are"""
 _EVERY = 1 << 20
 """voxels at most that a quantile is taken of"""
 
@@ -69,29 +66,14 @@ class _Grid:
         return values
 
 
-def paths(name: str, folder: Path) -> dict[str, Path]:
-    """Return the names of an image's figures and of its record, by their labels.
-
-    Parameters
-    ----------
-    name : of the image, without extension
-    folder : of its participant
-    """
-    entities, _, suffix = name.rpartition("_")
-    endings = {RECORD: ".json"} | LABELS
-    return {
-        label: folder / FOLDER / f"{entities}_desc-{label}_{suffix}{ending}"
-        for label, ending in endings.items()
-    }
-
-
-def write(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> None:
+def write(job: Job, names: Mapping[str, Path], derivatives: Mapping[str, Path]) -> None:
     """Draw the figures of an image and write its numbers, from its files.
 
     Parameters
     ----------
     job : an image whose outputs are in place
-    output_dir : root of the derivative dataset
+    names : where to write before, after, field, curves, and record; they appear in the reverse
+        order
     derivatives : folders where a segmentation may be, by name
 
     Raises
@@ -103,7 +85,8 @@ def write(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> None:
     from n4ax_bids.report import mosaic
 
     sidecar = sidecar_path(job.outputs.corrected)
-    n4 = json.loads(sidecar.read_text(encoding="utf-8"))["N4"]
+    text = sidecar.read_bytes()
+    n4 = json.loads(text)["N4"]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     if image.data.shape != corrected.data.shape:
         raise ValueError(
@@ -122,7 +105,8 @@ def write(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> None:
         "image": job.name,
         "suffix": job.entities["suffix"],
         "source": job.relative,
-        "sidecar": sidecar.relative_to(output_dir).as_posix(),
+        "sidecar": os.path.relpath(sidecar, names["record"].parent),
+        "sidecar_sha256": hashlib.sha256(text).hexdigest(),
         "warnings": _warnings(n4, values),
         "region": where,
         "window": window,
@@ -131,12 +115,10 @@ def write(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> None:
         "notes": notes,
         "measures": values,
     }
-    names = paths(job.name, output_dir / Path(job.relative).parts[0])
-    names[RECORD].parent.mkdir(parents=True, exist_ok=True)
+    names["record"].parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        # They get their names in reverse: the record, which says that all are there, comes last.
         stage = {label: stack.enter_context(replacing(path)) for label, path in names.items()}
-        stage[RECORD].write_text(encode(record), encoding="utf-8")
+        stage["record"].write_text(encode(record), encoding="utf-8")
         draw.image(stage["before"], views, grid.values(image.data), window)
         draw.image(stage["after"], views, grid.values(corrected.data), window)
         limits = n4["field_min"], n4["field_max"]

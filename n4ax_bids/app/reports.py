@@ -3,39 +3,123 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app import figures
-from n4ax_bids.app.dataset import Job
-from n4ax_bids.app.derivatives import NAME, write_text
+from n4ax_bids.app.dataset import Job, Selection
+from n4ax_bids.app.derivatives import LATTICE, NAME, write_text
+from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.atomic import replacing
 
 log = logging.getLogger("n4ax_bids")
 
 GENERATOR = f"{NAME} {__version__}"
-GROUP = "group"
-"""name of the page of all images; the table is group_n4.tsv"""
+FOLDER = "figures"
+"""of a participant; a line of `.bidsignore`"""
+ENDINGS = {
+    "record": ".json",
+    "before": ".webp",
+    "after": ".webp",
+    "field": ".webp",
+    "curves": ".svg",
+}
+"""of an image's figures, by their labels; the record holds its numbers"""
+GROUP, TABLE = "group.html", "group_n4.tsv"
 CRASH, NO_FIGURES = "crash-", "report-"
 """how the names of files in `logs` begin: of an image that failed; of one without figures"""
 
 
-def image(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> bool:
-    """Draw an image's figures; tell whether that went well.
+class Pages:
+    """The pages of a run: that of a participant is written when all of its images are done.
+
+    Parameters
+    ----------
+    selection : all images of the run, those that are finished already among them
+    request : the run
+    """
+
+    def __init__(self, selection: Selection, request: Request) -> None:
+        self._jobs, self._request = selection.jobs, request
+        self._subjects = subjects(selection)
+        self._left = Counter(map(subject_of, selection.jobs))
+        self._written: set[str] = set()
+
+    def tell(self, job: Job) -> None:
+        """Take note that an image is done, well or not."""
+        subject = subject_of(job)
+        self._left[subject] -= 1
+        if self._left[subject] == 0:
+            self._write(subject)
+
+    def close(self) -> int:
+        """Draw what is not there yet and write the other pages; return how many were not drawn."""
+        request = self._request
+        if not request.reports:
+            return 0
+        late = [job for job in self._jobs if not _drawn(job, request.output_dir)]
+        with ThreadPoolExecutor(request.nprocs or request.omp_nthreads) as threads:
+            done = list(threads.map(lambda job: image(job, request), late))
+        changed = {subject_of(job) for job in late}
+        for subject in self._subjects:
+            page = request.output_dir / f"{subject}.html"
+            if subject not in self._written or subject in changed or not page.is_file():
+                self._write(subject)
+        return len(done) - sum(done)
+
+    def _write(self, subject: str) -> None:
+        if not self._request.reports:
+            return
+        try:
+            page(subject, self._request)
+        except OSError as error:
+            log.error("%s: no page: %s", subject, error)
+        self._written.add(subject)
+
+
+def again(selection: Selection, request: Request) -> Status:
+    """Make figures and pages of images that have been corrected already; nothing is solved.
+
+    Parameters
+    ----------
+    selection : images; those that have not been corrected are told and left out
+    request : the run
+    """
+    jobs = selection.jobs
+    there = [job for job in jobs if job.outputs.corrected.is_file()]
+    for job in jobs:
+        if job not in there:
+            log.warning("%s: not corrected yet: nothing to report", job.name)
+    with ThreadPoolExecutor(request.nprocs or request.omp_nthreads) as threads:
+        done = list(threads.map(lambda job: image(job, request), there))
+    for subject in subjects(selection):
+        page(subject, request)
+    log.info("%d of %d images reported", sum(done), len(jobs))
+    return Status.OK if sum(done) == len(jobs) else Status.SOME_FAILED
+
+
+def image(job: Job, request: Request) -> bool:
+    """Draw an image's figures, if that is wanted; tell whether it went well.
 
     A corrected image stays corrected where its figures cannot be drawn: the log says why, and so
     does a file in `logs`.
     """
-    told = output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
+    if not request.reports:
+        return True
+    from n4ax_bids.app import figures
+
+    folder = request.output_dir / subject_of(job)
+    told = request.output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
     try:
-        figures.write(job, output_dir, derivatives)
+        figures.write(job, names(job.name, folder), request.derivatives)
     except Exception as error:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
         told.parent.mkdir(parents=True, exist_ok=True)
@@ -45,36 +129,33 @@ def image(job: Job, output_dir: Path, derivatives: Mapping[str, Path]) -> bool:
     return True
 
 
-def again(
-    jobs: Iterable[Job], bids_dir: Path, output_dir: Path, derivatives: Mapping[str, Path], n: int
-) -> Status:
-    """Make figures and pages of images that have been corrected already; nothing is solved.
+def subjects(selection: Selection) -> list[str]:
+    """Return the participants of a selection, also those of whom every image is left out."""
+    left_out = (Path(name).parts[0] for name, _ in selection.skipped)
+    return sorted({*map(subject_of, selection.jobs), *(s for s in left_out if s[:4] == "sub-")})
+
+
+def subject_of(job: Job) -> str:
+    """Return the name of an image's participant, "sub-01"."""
+    return Path(job.relative).parts[0]
+
+
+def names(name: str, folder: Path) -> dict[str, Path]:
+    """Return the names of an image's figures and of its record.
 
     Parameters
     ----------
-    jobs : images; those that have not been corrected are told and left out
-    bids_dir, output_dir, derivatives : as `image` and `pages`
-    n : images at a time
+    name : of the image, without extension
+    folder : of its participant
     """
-    jobs = list(jobs)
-    there = [job for job in jobs if job.outputs.corrected.is_file()]
-    for job in jobs:
-        if job not in there:
-            log.warning("%s: not corrected yet: nothing to report", job.name)
-    with ThreadPoolExecutor(n) as threads:
-        done = list(threads.map(lambda job: image(job, output_dir, derivatives), there))
-    for subject in subjects(jobs):
-        page(subject, bids_dir, output_dir)
-    log.info("%d of %d images reported", sum(done), len(jobs))
-    return Status.OK if sum(done) == len(jobs) else Status.SOME_FAILED
+    entities, _, suffix = name.rpartition("_")
+    return {
+        label: folder / FOLDER / f"{entities}_desc-{label}_{suffix}{ending}"
+        for label, ending in ENDINGS.items()
+    }
 
 
-def subjects(jobs: Iterable[Job]) -> list[str]:
-    """Return the names of the jobs' participants, "sub-01", each once."""
-    return list(dict.fromkeys(Path(job.relative).parts[0] for job in jobs))
-
-
-def page(subject: str, bids_dir: Path, output_dir: Path) -> Path:
+def page(subject: str, request: Request) -> Path:
     """Write the page of a participant from what there is in the output folder.
 
     Several runs may work on one participant at a time: who writes last has seen everything.
@@ -82,10 +163,11 @@ def page(subject: str, bids_dir: Path, output_dir: Path) -> Path:
     Parameters
     ----------
     subject : "sub-01"
-    bids_dir, output_dir : roots of the datasets
+    request : the run
     """
     from n4ax_bids.report import page as pages
 
+    output_dir, bids_dir = request.output_dir, request.bids_dir
     path = output_dir / f"{subject}.html"
     while True:
         seen = _state(subject, output_dir)
@@ -93,7 +175,10 @@ def page(subject: str, bids_dir: Path, output_dir: Path) -> Path:
             pages.write(
                 part,
                 subject,
-                [_shown(record, output_dir, path) for record in records(output_dir, subject)],
+                [
+                    _shown(record, sidecar, path)
+                    for record, sidecar in records(output_dir, subject)
+                ],
                 failed=failures(output_dir, subject),
                 skipped=_rows(output_dir / "logs" / "skipped" / f"{subject}.tsv"),
                 participant=_participant(subject, bids_dir),
@@ -114,27 +199,33 @@ def group(output_dir: Path) -> Status:
     """
     from n4ax_bids.report import group as pages
 
-    rows = [_row(record, output_dir) for record in records(output_dir)]
+    rows = [_row(record) for record, _ in records(output_dir)]
     failed = failures(output_dir)
     if not rows and not failed:
         raise Refusal(
             Status.NO_IMAGES,
-            f"{output_dir}: holds no corrected image; run the level participant first",
+            f"{output_dir}: holds no report of an image; run the level participant first, or "
+            "--reports-only where it has run without",
         )
     table = pages.gather(rows, failed)
-    write_text(output_dir / f"{GROUP}_n4.tsv", pages.tsv(table))
-    write_text(output_dir / f"{GROUP}.html", pages.html(table, generator=GENERATOR))
-    log.info("%d images and %d failures in %s", len(rows), len(failed), output_dir / "group.html")
+    write_text(output_dir / TABLE, pages.tsv(table))
+    write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
+    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/*_desc-{LATTICE}_*.nii.gz"))
+    if n_lattices > len(rows):
+        log.warning("%d images have no report: --reports-only makes it", n_lattices - len(rows))
+    log.info("%d images and %d failures: %s", len(rows), len(failed), output_dir / GROUP)
     return Status.OK
 
 
-def records(output_dir: Path, subject: str = "sub-*") -> Iterator[dict[str, Any]]:
-    """Yield the records of images in the order of their names, where the image is still there."""
-    pattern = f"{subject}/{figures.FOLDER}/*_desc-{figures.RECORD}_*.json"
-    for path in sorted(output_dir.glob(pattern)):
-        record = _json(path)
-        if record and (output_dir / str(record.get("sidecar"))).is_file():
-            yield record
+def records(output_dir: Path, subject: str = "sub-*") -> Iterator[tuple[dict, dict]]:
+    """Yield record and sidecar of images in the order of their names.
+
+    Left out are those that have been corrected anew since, or are gone.
+    """
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*_desc-record_*.json")):
+        record, sidecar = _matching(path)
+        if record:
+            yield record, sidecar
 
 
 def failures(output_dir: Path, subject: str = "sub-*") -> list[Any]:
@@ -145,16 +236,34 @@ def failures(output_dir: Path, subject: str = "sub-*") -> list[Any]:
     for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
         for path in sorted((output_dir / "logs").glob(f"{start}{subject}_*.txt")):
             text = _text(path)
-            if text:
+            if text.strip():
                 last = text.strip().splitlines()[-1]
                 found.append(Failure(path.stem.removeprefix(start), what + last, text))
     return found
 
 
+def _drawn(job: Job, output_dir: Path) -> bool:
+    """Tell whether an image has figures of its latest correction, or is not to have any."""
+    record = names(job.name, output_dir / subject_of(job))["record"]
+    return not job.outputs.corrected.is_file() or bool(_matching(record)[0])
+
+
+def _matching(path: Path) -> tuple[dict, dict]:
+    """Return a record and the sidecar that it was made of; nothing where that has changed."""
+    try:
+        record = json.loads(path.read_bytes())
+        text = (path.parent / record["sidecar"]).read_bytes()
+        if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
+            return record, json.loads(text)
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        pass
+    return {}, {}
+
+
 def _state(subject: str, output_dir: Path) -> list[tuple[str, int]]:
     """Return what a page depends on that other runs may change meanwhile."""
     patterns = (
-        f"{subject}/{figures.FOLDER}/*_desc-{figures.RECORD}_*.json",
+        f"{subject}/{FOLDER}/*_desc-record_*.json",
         f"logs/{CRASH}{subject}_*.txt",
         f"logs/{NO_FIGURES}{subject}_*.txt",
     )
@@ -167,16 +276,14 @@ def _state(subject: str, output_dir: Path) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def _shown(record: Mapping[str, Any], output_dir: Path, path: Path) -> Any:
+def _shown(record: Mapping[str, Any], sidecar: Mapping[str, Any], path: Path) -> Any:
     from n4ax_bids.report.page import Image, address
 
-    folder = output_dir / Path(record["source"]).parts[0]
-    names = figures.paths(record["image"], folder)
-    sidecar = _json(output_dir / record["sidecar"])
-    return Image(record, sidecar, {label: address(name, path) for label, name in names.items()})
+    found = names(record["image"], path.parent / Path(record["source"]).parts[0])
+    return Image(record, sidecar, {label: address(name, path) for label, name in found.items()})
 
 
-def _row(record: Mapping[str, Any], output_dir: Path) -> dict[str, Any]:
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     subject = Path(record["source"]).parts[0]
     return dict(record) | {"page": f"{subject}.html#{record['image']}"}
 
@@ -206,11 +313,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not there, or no longer
         return ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

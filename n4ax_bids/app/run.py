@@ -25,6 +25,7 @@ from n4ax_bids.app import (
     plan,
     pool,
     progress,
+    reports,
     resources,
     root_files,
 )
@@ -64,6 +65,9 @@ def run(request: Request) -> Status:
     Refusal
         If the run cannot begin. An image that fails is logged and does not end the run.
     """
+    if request.level == "group":
+        with _writing(request.output_dir):
+            return reports.group(request.output_dir)
     raw = dataset.read_description(request.bids_dir)
     check_places(request)
     if request.boilerplate_only:
@@ -77,6 +81,9 @@ def run(request: Request) -> Status:
             print(*plan.lines(selection, request), sep="\n")
             validation.require_valid()
             return Status.OK
+        if request.reports_only:
+            with _writing(request.output_dir):
+                return reports.again(selection, request)
         _tell_skipped(selection)
         devices = stack.enter_context(_opened(request, len(selection.jobs)))
         validation.require_valid()
@@ -86,8 +93,11 @@ def run(request: Request) -> Status:
             root_files.write_skipped(request, selection)
             root_files.write_snapshot(request)
             boilerplate.write(request)
-        with closing(_outcomes(devices, selection.jobs, request, work)) as outcomes:
-            return progress.follow(outcomes, len(selection.jobs))
+        pages = reports.Pages(selection, request)
+        with closing(_outcomes(devices, selection.jobs, request, work, pages)) as outcomes:
+            status = progress.follow(outcomes, len(selection.jobs))
+        pages.close()
+        return status
 
 
 def _tell_skipped(selection: Selection) -> None:
@@ -127,7 +137,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
 
 
 def _outcomes(
-    devices: Pool, jobs: tuple[Job, ...], request: Request, work: Path
+    devices: Pool, jobs: tuple[Job, ...], request: Request, work: Path, pages: reports.Pages
 ) -> Iterator[Outcome]:
     """Yield how each job ended, in their order."""
     task = partial(attempt, request=request, work=work)
@@ -135,6 +145,7 @@ def _outcomes(
         for job, (share, result) in zip(jobs, results, strict=True):
             if isinstance(result, Exception):  # its process has ended
                 result = Outcome(job, error=result)
+            pages.tell(job)
             yield replace(result, label=share.label)
 
 
@@ -158,6 +169,7 @@ def attempt(job: Job, *, request: Request, work: Path, share: Share, memory: Mem
         with memory.reserved(memory_needed(job.source, request.options)):
             start = time.perf_counter()
             correction = correct(job, request=request, share=share, work=work, private=private)
+            reports.image(job, request)
     except Exception as error:
         text = f"n4ax_bids {derivatives.__version__}\n{job.source}\n\n{traceback.format_exc()}"
         written = _write_crash_file(crash_file, text)
