@@ -149,7 +149,12 @@ def curves(path: Path, counts: Histogram, levels: Sequence[Level], threshold: fl
     from matplotlib.figure import Figure
 
     # Text stays text, and equal figures are equal files.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "n4ax_bids", "font.size": 10}
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "n4ax_bids",
+        "font.size": 10,
+        "text.usetex": False,
+    }
     look = {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
     with _DRAWING, mpl.rc_context(style | look):
         drawn = Figure(figsize=(12, 3.1), layout="constrained")

@@ -14,8 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 N_COLUMNS = 7
-WIDTH, HEIGHT = 1400, 640
-"""pixels: the widest row fills the width; rows of the largest view are added up to the height"""
+WIDTH, HEIGHT, TALLEST = 1400, 640, 760
+"""pixels: the widest row fills the width, unless all would be taller than the last; rows of the
+largest view are added up to the height"""
+NARROWEST = 1000
+"""pixels: a page that fits it into its column enlarges it a little at most"""
 LARGEST_PIXEL = 4.0
 """pixels a voxel at most: small images stay small"""
 SMALLEST_TILE = 16
@@ -60,13 +63,16 @@ def plan(mask: np.ndarray, zooms: Sequence[float]) -> tuple[View, ...]:
     sizes = [(stop - start) * zoom for (start, stop), zoom in zip(boxes, zooms, strict=True)]
     across = [tuple(other for other in range(3) if other != axis) for axis in range(3)]
     n_cuts = [min(N_COLUMNS, stop - start) for start, stop in boxes]
-    widest = max(n * sizes[h] for n, (h, _) in zip(n_cuts, across, strict=True))
-    scale = min(WIDTH / widest, LARGEST_PIXEL / min(zooms))  # pixels a mm
-    tiles = [(round(sizes[h] * scale), round(sizes[v] * scale)) for h, v in across]
-    kept = [axis for axis in range(3) if min(tiles[axis]) >= SMALLEST_TILE]
-    if not kept:  # smaller than a tile in all views: the largest is shown as it is
-        kept = [max(range(3), key=lambda axis: math.prod(tiles[axis]))]
-        tiles = [tuple(max(1, n) for n in tile) for tile in tiles]
+    kept = [0, 1, 2]
+    while True:
+        widest = max(n_cuts[axis] * sizes[across[axis][0]] for axis in kept)
+        tall = sum(sizes[across[axis][1]] for axis in kept)
+        scale = min(WIDTH / widest, TALLEST / tall, LARGEST_PIXEL / min(zooms))  # pixels a mm
+        tiles = [tuple(max(1, round(sizes[a] * scale)) for a in pair) for pair in across]
+        thick = [axis for axis in kept if min(tiles[axis]) >= SMALLEST_TILE]
+        if thick == kept or not thick:
+            break
+        kept = thick  # and they have more room
     n_rows = dict.fromkeys(kept, 1)
     main = max(kept, key=lambda axis: math.prod(tiles[axis]))
     total = sum(tiles[axis][1] for axis in kept)
@@ -109,7 +115,8 @@ def draw(
     text : colour of the letters that tell left from right
     ground : colour between the cuts
     """
-    width = max(view.n_columns * (view.tile[0] + GAP) for view in views) - GAP
+    widths = (view.n_columns * (view.tile[0] + GAP) - GAP for view in views)
+    width = max(NARROWEST, *widths)
     height = sum(view.n_rows * (view.tile[1] + GAP) for view in views) - GAP
     colours = [paint(_planes(view, sample)) for view in views]
     mode = "RGB" if colours[0].ndim == 4 else "L"
