@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo test test-clients lint format bench validate
+.PHONY: help demo screenshots test test-clients lint format bench validate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -20,6 +20,7 @@ help:
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
+	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 25 minutes"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
@@ -33,6 +34,10 @@ test: $(VENV)/test.stamp
 test-clients:
 	@$(MAKE) --no-print-directory VENV=.venv-clients .venv-clients/clients.stamp
 	.venv-clients/bin/python -m pytest -m clients $(ARGS)
+
+# Of the report's pages, for docs; needs Chromium with its driver.
+screenshots: $(VENV)/test.stamp
+	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/test_browser.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -48,6 +53,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.iteration
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 
 validate: $(VENV)/test.stamp

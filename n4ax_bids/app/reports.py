@@ -179,7 +179,7 @@ def page(subject: str, request: Request) -> Path:
                     _shown(record, sidecar, path)
                     for record, sidecar in records(output_dir, subject)
                 ],
-                failed=failures(output_dir, subject),
+                failed=failures(request, subject),
                 skipped=_rows(output_dir / "logs" / "skipped" / f"{subject}.tsv"),
                 participant=_participant(subject, bids_dir),
                 methods=_text(output_dir / "logs" / "CITATION.md"),
@@ -189,7 +189,7 @@ def page(subject: str, request: Request) -> Path:
             return path
 
 
-def group(output_dir: Path) -> Status:
+def group(request: Request) -> Status:
     """Write the table and the page of all images in an output folder.
 
     Raises
@@ -199,8 +199,9 @@ def group(output_dir: Path) -> Status:
     """
     from n4ax_bids.report import group as pages
 
+    output_dir = request.output_dir
     rows = [_row(record) for record, _ in records(output_dir)]
-    failed = failures(output_dir)
+    failed = failures(request)
     if not rows and not failed:
         raise Refusal(
             Status.NO_IMAGES,
@@ -228,16 +229,16 @@ def records(output_dir: Path, subject: str = "sub-*") -> Iterator[tuple[dict, di
             yield record, sidecar
 
 
-def failures(output_dir: Path, subject: str = "sub-*") -> list[Any]:
+def failures(request: Request, subject: str = "sub-*") -> list[Any]:
     """Return the images that failed, and those without figures, from the files in `logs`."""
     from n4ax_bids.report.page import Failure
 
     found = []
     for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
-        for path in sorted((output_dir / "logs").glob(f"{start}{subject}_*.txt")):
+        for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
             text = _text(path)
             if text.strip():
-                last = text.strip().splitlines()[-1]
+                last = text.strip().splitlines()[-1].replace(f"{request.bids_dir}/", "")
                 found.append(Failure(path.stem.removeprefix(start), what + last, text))
     return found
 

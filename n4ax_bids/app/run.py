@@ -67,7 +67,7 @@ def run(request: Request) -> Status:
     """
     if request.level == "group":
         with _writing(request.output_dir):
-            return reports.group(request.output_dir)
+            return reports.group(request)
     raw = dataset.read_description(request.bids_dir)
     check_places(request)
     if request.boilerplate_only:

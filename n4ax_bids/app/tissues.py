@@ -53,13 +53,16 @@ def find(
     notes: list[str] = []
     for name, root in derivatives.items():
         for paths in _candidates(root, relative):
-            files = tuple(f"{name}:{path.relative_to(root).as_posix()}" for path in paths.values())
+            files = tuple(
+                f"{name}:{path.relative_to(root).as_posix()}"
+                for path in dict.fromkeys(paths.values())
+            )
             try:
                 white, grey = _read(paths, image)
             except (OSError, ValueError) as error:
                 notes.append(f"{', '.join(files)}: not taken as tissues: {error}")
                 continue
-            return Tissues(white, grey, tuple(dict.fromkeys(files))), tuple(notes)
+            return Tissues(white, grey, files), tuple(notes)
     return None, tuple(notes)
 
 
@@ -101,7 +104,8 @@ def _read(paths: Mapping[str, Path], image: Volume) -> tuple[np.ndarray, np.ndar
     masks = []
     for tissue in ("WM", "GM"):
         path = paths[tissue]
-        segmentation = volume.load(path)
+        if not masks or path != paths["WM"]:
+            segmentation = volume.load(path)
         if segmentation.data.shape != image.data.shape:
             raise ValueError(
                 f"shape {segmentation.data.shape}; expected the image's {image.data.shape}"

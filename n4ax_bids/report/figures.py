@@ -26,6 +26,7 @@ WEAK = math.log(1.1)
 BEFORE, AFTER = "#d1670f", "#1768b0"
 """colours of the two states, here and on the page"""
 
+_PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
 _DRAWING = threading.Lock()  # matplotlib is not made for threads
 
 
@@ -157,8 +158,8 @@ def curves(path: Path, counts: Histogram, levels: Sequence[Level], threshold: fl
     }
     look = {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
     with _DRAWING, mpl.rc_context(style | look):
-        drawn = Figure(figsize=(12, 3.1), layout="constrained")
-        left, right = drawn.subplots(1, 2, width_ratios=(3, 2))
+        drawn = Figure(figsize=(12, 3.1))
+        left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
         _histograms(left, counts)
         _convergence(right, levels, threshold)
         drawn.savefig(path, format="svg", metadata={"Date": None})
@@ -179,6 +180,8 @@ def _histograms(axes, counts: Histogram) -> None:
 
 
 def _convergence(axes, levels: Sequence[Level], threshold: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     numbers = np.arange(1, len(levels) + 1)
     values = np.array([level.convergence for level in levels], float)
     shown = np.isfinite(values) & (values > 0)
@@ -190,6 +193,9 @@ def _convergence(axes, levels: Sequence[Level], threshold: float) -> None:
         axes.text(0.5, 0.5, "no value recorded", ha="center", transform=axes.transAxes)
         return
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")  # powers as matplotlib sets them take 0.2 s
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.plot(numbers[shown], values[shown], "o-", color=AFTER, clip_on=False)
     for number, level, value in zip(numbers, levels, values, strict=True):
         if not (math.isfinite(value) and value > 0):
