@@ -59,7 +59,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
   const filter = document.getElementById("filter");
   filter.addEventListener("input", () => {
-    const wanted = filter.value.toLowerCase();
+    const wanted = filter.value.trim().toLowerCase();
     for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
   });
 }
