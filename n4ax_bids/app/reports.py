@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Pages:
         self._subjects = subjects(selection)
         self._left = Counter(map(subject_of, selection.jobs))
         self._written: set[str] = set()
+        self._failed: set[str] = set()
 
     def tell(self, job: Job) -> None:
         """Take note that an image is done, well or not."""
@@ -60,11 +62,11 @@ class Pages:
         if self._left[subject] == 0:
             self._write(subject)
 
-    def close(self) -> int:
-        """Draw what is not there yet and write the other pages; return how many were not drawn."""
+    def close(self) -> bool:
+        """Draw what is not there yet and write the other pages; tell whether all went well."""
         request = self._request
         if not request.reports:
-            return 0
+            return True
         late = [job for job in self._jobs if not _drawn(job, request.output_dir)]
         with ThreadPoolExecutor(request.nprocs or request.omp_nthreads) as threads:
             done = list(threads.map(lambda job: image(job, request), late))
@@ -73,7 +75,7 @@ class Pages:
             page = request.output_dir / f"{subject}.html"
             if subject not in self._written or subject in changed or not page.is_file():
                 self._write(subject)
-        return len(done) - sum(done)
+        return all(done) and not self._failed
 
     def _write(self, subject: str) -> None:
         if not self._request.reports:
@@ -82,6 +84,9 @@ class Pages:
             page(subject, self._request)
         except OSError as error:
             log.error("%s: no page: %s", subject, error)
+            self._failed.add(subject)
+            return
+        self._failed.discard(subject)
         self._written.add(subject)
 
 
@@ -122,8 +127,9 @@ def image(job: Job, request: Request) -> bool:
         figures.write(job, names(job.name, folder), request.derivatives)
     except Exception as error:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
-        told.parent.mkdir(parents=True, exist_ok=True)
-        write_text(told, f"{GENERATOR}\n{job.source}\n\n{traceback.format_exc()}")
+        with suppress(OSError):  # the log has said it
+            told.parent.mkdir(parents=True, exist_ok=True)
+            write_text(told, f"{GENERATOR}\n{job.source}\n\n{traceback.format_exc()}")
         return False
     told.unlink(missing_ok=True)  # an earlier run's
     return True

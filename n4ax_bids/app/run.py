@@ -96,8 +96,8 @@ def run(request: Request) -> Status:
         pages = reports.Pages(selection, request)
         with closing(_outcomes(devices, selection.jobs, request, work, pages)) as outcomes:
             status = progress.follow(outcomes, len(selection.jobs))
-        pages.close()
-        return status
+        reported = pages.close()
+        return status if reported or status else Status.SOME_FAILED
 
 
 def _tell_skipped(selection: Selection) -> None:

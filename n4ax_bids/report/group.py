@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from n4ax_bids.report import measures, templates
@@ -120,12 +121,16 @@ def html(table: Table, *, generator: str) -> str:
             equal=[(m.label, _first(table, m.name)) for m in equal],
             head=style,
             script=script,
-            odd=[row for row in table.rows if row.outliers],
+            odd=sorted(filter(attrgetter("outliers"), table.rows), key=_least_odd_last),
             labels={m.name: m.label for m in MEASURES},
             fewest=measures.FEWEST,
             whisker=measures.WHISKER,
         )
     )
+
+
+def _least_odd_last(row: Row) -> tuple[int, str]:
+    return -len(row.outliers), row.name
 
 
 def _spread(table: Table, name: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -268,4 +269,23 @@ def test_no_script_but_our_own_runs(browser, out):
     assert "Content Security Policy" in str(browser.get_log("browser"))
     one(browser, ".flicker").click()  # ours does
     assert one(browser, ".flicker b").text == "after"
+    path.unlink()
+
+
+def test_of_very_many_rows_the_first_are_shown(browser, out):
+    head, body, tail = re.split(r"(?<=<tbody>)|(?=</tbody>)", (out / "group.html").read_text())[
+        -3:
+    ]
+    path = out / "many.html"
+    start = (out / "group.html").read_text().removesuffix(head + body + tail)
+    path.write_text(start + head + body * 100 + tail)
+    opened(browser, path, "#table")
+    shown = (
+        "return [...document.querySelectorAll('#images tbody tr')].filter(r => !r.hidden).length"
+    )
+    n_rows = 100 * (N_T1W + N_T2W)
+    assert browser.execute_script(shown) == 1000
+    assert one(browser, "#shown").text == f"The first 1000 of {n_rows} rows are shown."
+    one(browser, "#filter").send_keys("sub-head")
+    assert browser.execute_script(shown) == 100 and one(browser, "#shown").text == ""
     path.unlink()

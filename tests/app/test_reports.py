@@ -137,7 +137,7 @@ def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monk
         write(job, *rest)
 
     monkeypatch.setattr(figures, "write", broken)
-    assert run() == 0
+    assert run() == 1
     assert "sub-02_ses-1_T1w: corrected, but without figures: no ink" in capsys.readouterr().err
     assert (out / "sub-02/ses-1/anat/sub-02_ses-1_desc-biascorr_T1w.nii.gz").is_file()
     assert "without figures: ValueError: no ink" in text_of(out / "sub-02.html")
@@ -168,7 +168,7 @@ def test_what_is_missing_is_drawn_at_the_end(fake_node, run, out, monkeypatch):
 
     request = Request(out.parent / "raw", out, nprocs=2)
     selection = dataset.select(request)
-    assert reports.Pages(selection, request).close() == 0
+    assert reports.Pages(selection, request).close()
     before = drawn(out)
     assert len(before) == 5 * len(NAMES) + 2
     (out / "sub-02.html").unlink()
@@ -215,6 +215,14 @@ def test_text_of_the_dataset_stays_text(fake_node, run, make_dataset, tmp_path, 
     assert "<script>document" not in source and "<img src=x" not in source
     assert source.count("&lt;script&gt;document.title=") >= 5
     assert "</p><b>" not in source
+
+
+def test_a_page_that_cannot_be_written_is_told(fake_node, run, out, capsys):
+    (out / "sub-01.html").mkdir(parents=True)
+    assert run() == 1
+    assert "sub-01: no page: " in capsys.readouterr().err
+    assert (out / "sub-02.html").is_file()
+    assert (out / "sub-01/anat/sub-01_desc-biascorr_T1w.nii.gz").is_file()
 
 
 def test_a_participants_file_that_cannot_be_read_costs_no_page(fake_node, run, make_dataset, out):

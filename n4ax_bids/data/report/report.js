@@ -34,10 +34,24 @@ for (const flicker of document.querySelectorAll(".flicker")) {
   });
 }
 
-// A table that is sorted by a click on a column's head; what has no number comes last.
+// A table that is sorted by a click on a column's head; what has no number comes last. Of very
+// many rows the first are shown: to lay out all of them takes seconds.
+const MOST_ROWS = 1000;
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
+  const filter = document.getElementById("filter");
+  const note = document.getElementById("shown");
+  const show = () => {
+    const wanted = filter.value.trim().toLowerCase();
+    let found = 0;
+    for (const row of body.rows) {
+      const fits = !wanted || row.textContent.toLowerCase().includes(wanted);
+      row.hidden = !fits || found >= MOST_ROWS;
+      found += fits;
+    }
+    note.textContent = found > MOST_ROWS ? `The first ${MOST_ROWS} of ${found} rows are shown.` : "";
+  };
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => {
       const up = head.getAttribute("aria-sort") !== "ascending";
@@ -55,11 +69,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
         return up ? a - b : b - a;
       });
       body.append(...keyed.map(([, row]) => row));
+      show();
     });
   });
-  const filter = document.getElementById("filter");
-  filter.addEventListener("input", () => {
-    const wanted = filter.value.trim().toLowerCase();
-    for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
-  });
+  filter.addEventListener("input", show);
+  show();
 }
