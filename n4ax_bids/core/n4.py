@@ -160,7 +160,7 @@ def _mask(mask, image):
     if isinstance(mask, str):
         if mask != "otsu":
             raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
-        return otsu_mask(image)
+        return otsu_mask(image, threads=_n_cores())
     return mask
 
 
@@ -244,8 +244,7 @@ def estimate_batch(
 
 
 def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    n = max(1, min(len(images), cores or 1))
+    n = max(1, min(len(images), _n_cores()))
     device, share = _device(), None if memory is None else memory // n
 
     def solve_one(image, mask, weight, plan):
@@ -254,6 +253,12 @@ def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result
 
     with ThreadPoolExecutor(n) as threads:
         return list(threads.map(solve_one, images, masks, weights, plans))
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _device() -> jax.Device:
