@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from n4ax_bids.app.status import Refusal, Status
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
+FEW = 3
+"""files that a line of the log names for one reason"""
+
+log = logging.getLogger("n4ax_bids")
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,16 @@ def normalized(metadata: Mapping[str, Any]) -> bool:
     return any("NORM" in each for each in words if isinstance(each, list | str))
 
 
+def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None:
+    """Log what is left out: a line for each reason, with so many of its images at most."""
+    kinds: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        kinds.setdefault(reason, []).append(name)
+    for reason, names in kinds.items():
+        more = f" and {len(names) - most} more (logs/skipped)" if names[most:] else ""
+        log.info("skipped %s%s: %s", ", ".join(names[:most]), more, reason)
+
+
 def _scanner_has_corrected(job: Job) -> str | None:
     try:
         metadata = read_metadata(job)
@@ -224,6 +239,7 @@ def _inherited(
 def _refuse_empty(
     request: Request, entities: Sequence[Mapping[str, Any]], skipped: Sequence[tuple[str, str]]
 ) -> None:
+    tell_skipped(skipped, most=len(skipped))  # no table will be written
     asked = " or ".join(request.modalities)
     there = sorted({str(each.get("suffix")) for each in entities})
     filtered = request.participants or request.sessions or request.runs or request.filters

@@ -28,7 +28,7 @@ from n4ax_bids.app import (
     resources,
     root_files,
 )
-from n4ax_bids.app.dataset import Job, Selection
+from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.pool import Pool
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Memory, Share
@@ -37,8 +37,6 @@ from n4ax_bids.app.validation import validating
 
 log = logging.getLogger("n4ax_bids")
 
-FEW = 3
-"""files that a line of the log names for one reason"""
 WORK_PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; host and process follow"""
 
@@ -77,28 +75,14 @@ def run(request: Request) -> Status:
             print(*plan.lines(selection, request), sep="\n")
             validation.require_valid()
             return Status.OK
-        _tell_skipped(selection)
+        dataset.tell_skipped(selection.skipped)
         devices = stack.enter_context(_opened(request, len(selection.jobs)))
         validation.require_valid()
         work = stack.enter_context(_work_folder(request))
         with _writing(request.output_dir):
-            root_files.write_dataset_files(request, raw)
-            root_files.write_skipped(request, selection)
-            root_files.write_snapshot(request)
-            boilerplate.write(request)
+            root_files.write(request, raw, selection)
         with closing(_outcomes(devices, selection.jobs, request, work)) as outcomes:
             return progress.follow(outcomes, len(selection.jobs))
-
-
-def _tell_skipped(selection: Selection) -> None:
-    """Log what is left out: a line for each reason, and for each image where there are few."""
-    kinds: dict[str, list[str]] = {}
-    for name, reason in selection.skipped:
-        kinds.setdefault(reason, []).append(name)
-    for reason, names in kinds.items():
-        shown = ", ".join(names[:FEW])
-        more = f" and {len(names) - FEW} more (logs/skipped)" if names[FEW:] else ""
-        log.info("skipped %s%s: %s", shown, more, reason)
 
 
 @contextmanager

@@ -143,6 +143,17 @@ def test_few_skipped_images_are_named_and_many_counted(taken, capsys):
     assert f"skipped {NAMES[6]}: part is phase" in text
 
 
+def test_many_skipped_images_of_one_reason_are_one_line(make_dataset, tmp_path, fake_node, capsys):
+    names = [f"sub-{n}/anat/sub-{n}_PDw.nii.gz" for n in range(1, 8)]
+    root = make_dataset(*names, empty=True)
+    make_dataset("sub-1/anat/sub-1_T1w.nii.gz")
+    assert cli.main([str(root), str(tmp_path / "out"), "participant"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " skipped " in line]
+    assert f"{', '.join(names[:3])} and 4 more (logs/skipped): PDw was not asked for" in line
+    tables = sorted((tmp_path / "out" / "logs" / "skipped").iterdir())
+    assert len(tables) == 7
+
+
 def test_notrack_and_verbose(taken, capsys):
     assert taken("--notrack") == [0, 1, 2, 3]
     assert " DEBUG " not in capsys.readouterr().err

@@ -7,14 +7,12 @@ one of docs/outputs.md.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from n4ax_bids.app import cli
-from n4ax_bids.app.dataset import select
-from n4ax_bids.app.request import Request
-from n4ax_bids.app.status import Refusal
 
 KINDS = json.loads((Path(__file__).parents[1] / "reference" / "names_only.json").read_text())
 IMAGES = (".nii", ".nii.gz", ".mgz", ".jpg")
@@ -48,8 +46,9 @@ def test_one_reason_for_each_file(make_dataset, tmp_path, capsys, name):
         for table in (out / "logs" / "skipped").glob("*.tsv")
         for row in table.read_text().splitlines()[1:]
     ]
-    if kind["status"] in (18, 66):
-        rows = _left_out(root, tmp_path, kind)
+    if kind["status"] in (18, 66):  # nothing is written: the log has them all
+        told = re.findall(r"INFO skipped (.*?): (.*)", text)
+        rows = [(file, reason) for files, reason in told for file in files.split(", ")]
     assert len(rows) == kind["skipped"]
     anatomy = {
         file
@@ -62,16 +61,6 @@ def test_one_reason_for_each_file(make_dataset, tmp_path, capsys, name):
         of_run = [line for line in failed if f"{root / file}:" in line]
         assert len(of_run) + (file in told) == 1, file
     assert all(told.values())
-
-
-def _left_out(root, tmp_path, kind):
-    """Ask for a modality that is there as well, so that there is something to do."""
-    (root / "sub-99" / "anat").mkdir(parents=True)
-    (root / "sub-99" / "anat" / "sub-99_T1w.nii.gz").touch()
-    try:
-        return select(Request(root, tmp_path / "out")).skipped
-    except Refusal as refusal:
-        pytest.fail(str(refusal))
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind["status"] == 1])
