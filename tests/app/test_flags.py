@@ -266,3 +266,19 @@ def test_mem_with_a_unit_is_that_of_gb(fake_node, make_dataset, tmp_path, monkey
     for text in ("2", "2G", "2000M"):
         assert cli.main([*words, text]) == 0
     assert found == [2_000_000_000] * 3
+
+
+def test_every_flag_is_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "usage.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    for action in parser.build_parser()._actions:
+        if action.option_strings and action.dest != "help":
+            flags = [f"`{flag}" for flag in action.option_strings]
+            named = [f"`{action.dest}`"]  # solver options have a table of their own
+            assert any(each in row for row in rows for each in (*flags, *named)), flags
+
+
+def test_the_readme_begins_with_a_dry_run():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^n4ax-bids .*$", text, flags=re.MULTILINE)
+    assert commands[0].endswith("--dry-run")

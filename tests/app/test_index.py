@@ -93,6 +93,13 @@ def test_a_place_for_the_index_that_cannot_be_written(root, tmp_path):
     assert caught.value.status == Status.CANNOT_WRITE
 
 
+def test_no_index_inside_the_dataset(root):
+    before = sorted(root.rglob("*"))
+    with pytest.raises(Refusal, match="lies inside the dataset that it indexes"):
+        index(root, database_dir=root / "db")
+    assert sorted(root.rglob("*")) == before
+
+
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
