@@ -100,7 +100,9 @@ def select(request: Request) -> Selection:
         sessions=request.sessions,
         database_dir=request.bids_database_dir,
     )
-    files = [file for file in layout.get(datatype="anat") if not _ignored(file, request)]
+    of_subjects, of_subjects_or_all = _limits(request)
+    files = layout.get(datatype="anat", **of_subjects)
+    files = [file for file in files if not _of_other_session(file, request)]
     images = [file for file in files if file.entities.get("extension") not in NO_IMAGES]
     entities = [image.entities for image in images]
     known = {
@@ -110,7 +112,9 @@ def select(request: Request) -> Selection:
     }
     queries = filters.queries(request, known)
     filters.require_known_labels(request, entities)
-    sidecars = _by_folder(layout.get(suffix=list(request.modalities), extension=".json"))
+    sidecars = _by_folder(
+        layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
+    )
     masks = Masks(request)
     jobs, skipped = [], []
     for image in images:
@@ -189,13 +193,20 @@ def _labelled(folder: Path, prefix: str) -> dict[str, Path]:
     return {path.name.removeprefix(prefix): path for path in found}
 
 
-def _ignored(file: Any, request: Request) -> bool:
-    """Tell whether a file of a whole index is outside the chosen participants and sessions."""
-    subject, session = (file.entities.get(name) for name in ("subject", "session"))
-    return bool(
-        (request.participants and subject not in request.participants)
-        or (request.sessions and session is not None and session not in request.sessions)
-    )
+def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return pybids filters for files of the chosen participants, and of them or of nobody."""
+    from bids.layout import Query
+
+    if not request.participants:
+        return {}, {}
+    chosen = list(request.participants)
+    return {"subject": chosen}, {"subject": [*chosen, Query.NONE]}
+
+
+def _of_other_session(file: Any, request: Request) -> bool:
+    """Tell whether a file of a whole index is outside the chosen sessions."""
+    session = file.entities.get("session")
+    return bool(request.sessions) and session is not None and session not in request.sessions
 
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
