@@ -95,7 +95,8 @@ def sidecars(
     common = {
         "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
-        "N4": _record(correction, request, {str(path): link for path, link in links.items()}),
+        "N4": {"weight": links.get(job.weight, "none")}
+        | _record(correction, request, {str(path): link for path, link in links.items()}),
     }
     meanings = {
         outputs.corrected: CORRECTED,

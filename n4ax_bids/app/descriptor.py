@@ -1,6 +1,7 @@
 """The program in the terms of Boutiques, made from its parser.
 
-`python -m n4ax_bids.app.descriptor` prints it; boutiques/n4ax-bids.json holds what it prints.
+`python -m n4ax_bids.app.descriptor [VERSION]` prints it; boutiques/n4ax-bids.json is what it prints
+for the version of pyproject.toml.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ def _type(action: argparse.Action) -> str:
 
 
 if __name__ == "__main__":
+    import sys
+
     from n4ax_bids import __version__
 
-    print(encode(descriptor(__version__)), end="")
+    print(encode(descriptor(sys.argv[1] if sys.argv[1:] else __version__)), end="")

@@ -17,7 +17,7 @@ FILE = ROOT / "boutiques" / "n4ax-bids.json"
 
 
 def test_the_file_is_what_the_parser_says():
-    """Where this fails: python -m n4ax_bids.app.descriptor > boutiques/n4ax-bids.json"""
+    """Where this fails: python -m n4ax_bids.app.descriptor VERSION > boutiques/n4ax-bids.json"""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert FILE.read_text() == descriptor.encode(descriptor.descriptor(version))
 

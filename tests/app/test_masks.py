@@ -168,7 +168,10 @@ class TestRun:
         _, plain, _ = self.run(places, "--mask", "none", "--weight", "WM")
         _, field, sidecar = self.run(places, "--weight", "WM")
         assert sidecar["Sources"][1] == f"bids:fmriprep:{WHITE}"
-        assert sidecar["N4"]["mask"] == "otsu"
+        assert (sidecar["N4"]["mask"], sidecar["N4"]["weight"]) == (
+            "otsu",
+            f"bids:fmriprep:{WHITE}",
+        )
         assert np.abs(plain / field - 1).max() > 1e-3
 
     @pytest.mark.parametrize("fault", ["grid", "missing"])
