@@ -1,7 +1,7 @@
 """The program in the terms of Boutiques, made from its parser.
 
-`python -m n4ax_bids.app.descriptor [VERSION]` prints it; boutiques/n4ax-bids.json is what it prints
-for the version of pyproject.toml.
+`python -m n4ax_bids.app.descriptor [VERSION]` prints it; boutiques/n4ax-bids.json is what it
+prints for the version of pyproject.toml.
 """
 
 from __future__ import annotations
