@@ -17,7 +17,7 @@ from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
 from n4ax_bids.core.plan import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.correct import correct, memory_needed
+from n4ax_bids.correct import axes, correct, memory_needed
 from n4ax_bids.io import volume
 from n4ax_bids.io.geometry import itk_shrink_start
 from n4ax_bids.io.lattice import load_lattice
@@ -150,6 +150,21 @@ def test_rescaling_off(ball):
     np.testing.assert_allclose(corrected[one] * bias[one], image[one], rtol=5e-7)
 
 
+def test_a_mask_file_may_leave_nothing_uncorrected(ball):
+    kept, _, _ = run(ball, mask_image=ball / "binary.nii.gz", rescale_intensities=False)
+    record, corrected, bias = run(
+        ball,
+        mask_image=ball / "binary.nii.gz",
+        rescale_intensities=False,
+        correct_outside=True,
+    )
+    assert record.n_voxels_used == kept.n_voxels_used  # the estimate is the mask's all the same
+    image = volume.load(ball / "image.nii.gz").data
+    np.testing.assert_allclose(corrected * bias, image, rtol=5e-7)
+    outside = volume.load(ball / "binary.nii.gz").data == 0
+    assert np.abs(corrected[outside] / image[outside] - 1).max() > 1e-3
+
+
 def test_a_weight_chooses_voxels_but_restores_none(ball):
     record, corrected, bias = run(ball, weight_image=ball / "weight.nii.gz")
     weight = volume.load(ball / "weight.nii.gz").data
@@ -170,6 +185,17 @@ def test_type_and_header_of_the_outputs(ball, rng, output_dtype):
     for name in ("qform_code", "sform_code", "xyzt_units"):
         assert written.header[name] == source.header[name]
     np.testing.assert_array_equal(written.affine, source.affine)
+    stored = np.asarray(written.dataobj.get_unscaled(), np.float64)
+    again = record.stored_slope * stored + record.stored_intercept
+    np.testing.assert_array_equal(again, written.get_fdata())
+    assert ((record.stored_slope, record.stored_intercept) == (1, 0)) == (expected == np.float32)
+
+
+def test_how_many_axes_are_seen_is_told_from_the_header_alone(ball):
+    for shape, n_axes in (((9, 8), 2), ((9, 8, 1), 2), ((9, 8, 7), 3), ((9, 8, 7, 1), 3)):
+        write(ball / "cut.nii", np.ones(shape))
+        os.truncate(ball / "cut.nii", 352)  # no voxels
+        assert axes(ball / "cut.nii") == n_axes
 
 
 def test_two_axes(ball, rng):
@@ -213,6 +239,9 @@ def test_memory_is_told_from_the_header_alone(ball, shrink):
     os.truncate(ball / "cut.nii", 352)  # no voxels
     needed = memory_needed(ball / "cut.nii", N4Options(shrink_factor=shrink))
     assert needed == np.prod(SHAPE) * {1: 64, 2: 29, 4: 24}[shrink]
+    for far, each in ((1e-3, 64), (1e3, 24)):  # mm; every voxel, hardly any
+        needed = memory_needed(ball / "cut.nii", N4Options(shrink_factor=shrink, shrink_mm=far))
+        assert needed == np.prod(SHAPE) * each
     with pytest.raises(FileNotFoundError, match="absent"):
         memory_needed(ball / "absent.nii", N4Options())
 

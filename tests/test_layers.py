@@ -32,7 +32,18 @@ MAY_IMPORT = {
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},
-    "app": {"bids", "nipype", "tqdm", "options", "correct", "device", "interfaces", "root"},
+    "app": {
+        "bids",
+        "bidsschematools",
+        "nipype",
+        "tomli_w",
+        "tqdm",
+        "options",
+        "correct",
+        "device",
+        "interfaces",
+        "root",
+    },
     "__main__": {"app"},
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset
+from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, sloppy
 
 OPTIONS = fields(N4Options)
 USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
@@ -23,6 +23,8 @@ def by_name(item):
     ("name", "value", "expectation"),
     [
         ("shrink_factor", 0, "at least 1"),
+        ("shrink_mm", 0.0, "a positive number of mm"),
+        ("shrink_mm", "4", "a number"),
         ("shrink_factor", 2.5, "a whole number"),
         ("shrink_factor", True, "a whole number"),
         ("n_iterations", (), "one number per level"),
@@ -124,6 +126,16 @@ def test_a_preset_takes_changes_and_an_unknown_one_lists_those_there_are():
         preset("best")
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_sloppy_is_less_of_each_preset(name):
+    options = PRESETS[name]
+    less = sloppy(options)
+    assert less.n_iterations == (5, 5)
+    assert less.shrink_factor == 4
+    kept = {"n_iterations": options.n_iterations, "shrink_factor": options.shrink_factor}
+    assert dataclasses.replace(less, **kept) == options
+
+
 @pytest.mark.parametrize("item", OPTIONS, ids=by_name)
 def test_every_option_has_a_help_text(item):
     text = item.metadata["help"]
@@ -136,9 +148,9 @@ def test_every_option_has_a_help_text(item):
 
 @pytest.mark.parametrize("item", OPTIONS, ids=by_name)
 def test_flag(item):
-    from n4ax_bids.app import cli
+    from n4ax_bids.app import parser
 
-    actions = {action.dest: action for action in cli.build_parser()._actions}
+    actions = {action.dest: action for action in parser.build_parser()._actions}
     action = actions[item.name]
     assert "--" + item.name.replace("_", "-") in action.option_strings
     assert item.metadata["help"] in action.help.replace("%%", "%")
@@ -148,17 +160,17 @@ def test_flag(item):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_options_to_flags_and_back(name):
-    from n4ax_bids.app import cli
+    from n4ax_bids.app import cli, parser
 
     words = []
     for item in OPTIONS:
         value = getattr(PRESETS[name], item.name)
-        flag = cli.flag_of(item.name)
+        flag = parser.flag_of(item.name)
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif value is not None:
             words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
-    arguments = cli.build_parser().parse_args(["in", "out", "participant", *words])
+    arguments = parser.build_parser().parse_args(["in", "out", "participant", *words])
     assert preset("ants", **cli.solver_changes(arguments)) == PRESETS[name]
 
 

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
+import re
 import signal
 import sys
-import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from n4ax_bids import __version__
+from n4ax_bids.app.config import read_config, snapshot
+from n4ax_bids.app.parser import LEVELS, build_parser
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.options import PRESET_HELP, N4Options, preset
+from n4ax_bids.options import PRESETS, N4Options, sloppy
 
-DESCRIPTION = """\
-Correct every T1w and T2w image of a BIDS dataset for intensity non-uniformity (N4, as ANTs
-computes it) and write corrected images, bias fields and B-spline lattices as BIDS derivatives.
-By default the field is estimated inside an Otsu mask (--mask otsu) with the ANTs program's own
-options (--preset ants), and the whole image is divided by it without rescaling, so that
-corrected x field = input.
-"""
-
-WHY_NOT_FMRIPREP = """\
-Why fmriprep is not the default: fMRIPrep gives its last N4 a white-matter weight image. Without
-that weight, as here, the preset's fifth level takes tissue contrast for field: grey and white
-matter end up closer together than the scanner left them.
-"""
+if TYPE_CHECKING:
+    from n4ax_bids.app.request import Request
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; see `app.status`."""
     parser = build_parser()
-    arguments = parser.parse_args(argv)
     try:
-        options = preset(arguments.preset, **solver_changes(arguments))
+        arguments = parse(parser, argv)
+        options = solver_options(arguments)
+        _require_consistent(arguments)
     except ValueError as error:
         parser.error(str(error))
     _set_up_log(verbose=arguments.verbose > 0)
@@ -51,23 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _stop_on_sigterm()
     try:
-        from n4ax_bids.app.run import Request, run
-
-        return run(
-            Request(
-                bids_dir=_absolute(arguments.bids_dir),
-                output_dir=_absolute(arguments.output_dir),
-                participants=tuple(arguments.participant_label),
-                sessions=tuple(arguments.session_label),
-                mask=arguments.mask,
-                options=options,
-                device=arguments.device,
-                work_dir=_absolute(arguments.work_dir) if arguments.work_dir else None,
-                nprocs=arguments.nprocs,
-                omp_nthreads=arguments.omp_nthreads,
-                mem=arguments.mem,
+        if arguments.analysis_level not in LEVELS:
+            raise Refusal(
+                Status.UNKNOWN_LEVEL,
+                f"analysis level is {arguments.analysis_level}; expected {' or '.join(LEVELS)}",
             )
-        )
+        from n4ax_bids.app.run import run
+
+        return run(request_of(arguments, options))
     except Refusal as refusal:
         log.error("%s", refusal)
         return refusal.status
@@ -80,149 +60,112 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Status.INTERNAL
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command line's parser; solver flags come from `N4Options`."""
-    parser = argparse.ArgumentParser(
-        prog="n4ax-bids",
-        description=DESCRIPTION,
-        epilog=_epilog(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse the command line, with the configuration file that it names as defaults."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config-file", type=Path)
+    try:
+        config_file = first.parse_known_args(argv)[0].config_file
+    except argparse.ArgumentError:  # no value: the whole parser says so
+        config_file = None
+    if config_file:
+        parser.set_defaults(**read_config(config_file.expanduser()))
+    return parser.parse_args(argv)
+
+
+def solver_options(arguments: argparse.Namespace) -> N4Options:
+    """Return the preset's options, made sloppy where that is wanted, and changed by flags."""
+    base = PRESETS[arguments.preset]
+    return dataclasses.replace(
+        sloppy(base) if arguments.sloppy else base, **solver_changes(arguments)
     )
-    add = parser.add_argument
-    add("bids_dir", type=Path, help="root of a BIDS dataset")
-    add("output_dir", type=Path, help="root of the derivative dataset, made if it is not there")
-    add("analysis_level", choices=("participant",), help="only participant so far")
-    add(
-        "--participant-label",
-        "--participant_label",
-        nargs="+",
-        default=[],
-        metavar="LABEL",
-        help='only these participants, with or without "sub-" (default: all)',
-    )
-    add(
-        "--session-label",
-        nargs="+",
-        default=[],
-        metavar="LABEL",
-        help='only these sessions, with or without "ses-" (default: all)',
-    )
-    add(
-        "--mask",
-        choices=("otsu", "none"),
-        default="otsu",
-        help="estimate the field in the voxels above Otsu's threshold, or in all voxels as the "
-        "ANTs program does without a mask (default: %(default)s)",
-    )
-    add(
-        "--preset",
-        choices=tuple(PRESET_HELP),
-        default="ants",
-        help="named set of solver options, listed below (default: %(default)s)",
-    )
-    add(
-        "--device",
-        choices=("auto", "cpu", "gpu"),
-        default="auto",
-        help="where to compute; auto takes a GPU if there is one, gpu is an error without one "
-        "(default: %(default)s)",
-    )
-    add(
-        "--nprocs",
-        type=_positive(int),
-        metavar="N",
-        help="images in flight: some are solved while others are read and written "
-        "(default: as --omp-nthreads, else one for each core)",
-    )
-    add(
-        "--omp-nthreads",
-        type=_positive(int),
-        metavar="N",
-        help="threads of a solve on the CPU (default: as --nprocs, else one for each core)",
-    )
-    add(
-        "--mem",
-        type=_positive(float),
-        metavar="GB",
-        help="memory for images in flight: fewer of them where they would need more; the program "
-        "itself takes about half a GB besides (default: what is free)",
-    )
-    add(
-        "-w",
-        "--work-dir",
-        type=Path,
-        metavar="DIR",
-        help="place for unfinished files; fastest on the output's file system "
-        "(default: a hidden folder in the output folder); emptied at the end",
-    )
-    add("-v", "--verbose", action="count", default=0, help="say more")
-    add("--version", action="version", version=f"n4ax_bids {__version__}")
-    _add_solver_flags(parser)
-    return parser
 
 
 def solver_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the solver options that were given on the command line."""
     given = vars(arguments)
-    return {item.name: given[item.name] for item in fields(N4Options) if item.name in given}
+    names = [item.name for item in dataclasses.fields(N4Options)]
+    return {name: given[name] for name in names if name in given}
 
 
-def flag_of(name: str) -> str:
-    """Return the flag of an option."""
-    return "--" + name.replace("_", "-")
+def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
+    """Return what was asked for, with absolute paths."""
+    from n4ax_bids.app.filters import read_filters
+    from n4ax_bids.app.request import Request
 
-
-def _add_solver_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("solver options", "each replaces what the preset says")
-    hints = get_type_hints(N4Options)
-    for item in fields(N4Options):
-        unit = item.metadata["unit"]
-        text = item.metadata["help"] + (f" ({unit})" if unit else "")
-        group.add_argument(
-            flag_of(item.name),
-            dest=item.name,
-            default=argparse.SUPPRESS,
-            help=text.replace("%", "%%"),
-            **_parsing_of(hints[item.name]),
-        )
-
-
-def _parsing_of(hint: Any) -> dict[str, Any]:
-    """Translate a type hint into `add_argument`'s terms."""
-    if get_origin(hint) in (Union, UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not type(None))
-    inner = get_args(hint)
-    if hint is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if get_origin(hint) is Literal:
-        return {"choices": inner}
-    if get_origin(hint) is tuple:
-        many = "+" if inner[-1] is Ellipsis else len(inner)
-        return {"type": float if float in inner else int, "nargs": many, "metavar": "N"}
-    return {"type": hint, "metavar": "N" if hint is int else "X"}
-
-
-def _positive(kind: type) -> Callable[[str], Any]:
-    """Return a reader of numbers above 0."""
-
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text}; expected a number above 0")
-        return value
-
-    number.__name__ = kind.__name__  # argparse shows it
-    return number
-
-
-def _epilog() -> str:
-    width = max(map(len, PRESET_HELP))
-    wrapped = partial(
-        textwrap.fill, width=95, subsequent_indent=" " * (width + 4), break_on_hyphens=False
+    filter_file = _absolute(arguments.bids_filter_file)
+    request = Request(
+        bids_dir=_absolute(arguments.bids_dir),
+        output_dir=_absolute(arguments.output_dir),
+        participants=tuple(arguments.participant_label),
+        sessions=tuple(arguments.session_label),
+        runs=tuple(arguments.run_id),
+        modalities=tuple(dict.fromkeys(arguments.modalities)),
+        filters=read_filters(filter_file) if filter_file else {},
+        skip_normalized=arguments.skip_normalized,
+        validate=not arguments.skip_bids_validation,
+        bids_database_dir=_absolute(arguments.bids_database_dir),
+        method=arguments.method,
+        mask=arguments.mask,
+        weight=arguments.weight,
+        derivatives=named_folders(arguments.derivatives),
+        options=options,
+        rescale=arguments.rescale,
+        desc=arguments.desc,
+        bias_field=not arguments.no_bias_field,
+        output_dtype=arguments.output_dtype,
+        dry_run=arguments.dry_run,
+        boilerplate_only=arguments.boilerplate_only,
+        device=arguments.device,
+        work_dir=_absolute(arguments.work_dir),
+        nprocs=arguments.nprocs,
+        omp_nthreads=arguments.omp_nthreads,
+        mem=arguments.mem,
+        preset=arguments.preset,
+        sloppy=arguments.sloppy,
     )
-    lines = [wrapped(f"  {name:{width}}  {text}") for name, text in PRESET_HELP.items()]
-    return "\n".join(["presets:", *lines, "", WHY_NOT_FMRIPREP])
+    text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
+    return dataclasses.replace(request, snapshot=text)
+
+
+def named_folders(words: Sequence[str]) -> dict[str, Path]:
+    """Read [NAME=]DIR; a folder without a name has its own.
+
+    Raises
+    ------
+    Refusal
+        If a folder is not there or two have one name.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, place = word.partition("=")
+        path = _absolute(Path(place if equals else word))
+        name = re.sub(r"[^0-9a-zA-Z]", "", name if equals else path.name)
+        if not path.is_dir():
+            raise Refusal(Status.USAGE, f"{path}: no such folder; expected derivatives (-d)")
+        if not name or name == "raw" or name in found:
+            raise Refusal(
+                Status.USAGE,
+                f"-d {word}: expected a name of its own that is not raw, as in NAME={path}",
+            )
+        found[name] = path
+    return found
+
+
+def _require_consistent(arguments: argparse.Namespace) -> None:
+    """Refuse flags that need another one."""
+    if (arguments.mask == "derivatives" or arguments.weight) and not arguments.derivatives:
+        which = "--mask derivatives" if arguments.mask == "derivatives" else "--weight"
+        raise ValueError(f"{which} needs -d: where masks and tissue probabilities are")
+    if arguments.rescale and arguments.mask != "derivatives":
+        raise ValueError(
+            f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
+            "has no mask to rescale in"
+        )
+    if arguments.derivatives and arguments.mask != "derivatives" and not arguments.weight:
+        raise ValueError("-d has no effect without --mask derivatives or --weight")
 
 
 def _stop_on_sigterm() -> None:
@@ -231,9 +174,9 @@ def _stop_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Path | None) -> Path | None:
     """Return an absolute path; links stay, for they carry the names (DataLad)."""
-    return Path(os.path.abspath(path.expanduser()))
+    return path and Path(os.path.abspath(path.expanduser()))
 
 
 def _set_up_log(*, verbose: bool) -> None:

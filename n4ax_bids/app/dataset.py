@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app import filters
 from n4ax_bids.app.derivatives import Outputs
+from n4ax_bids.app.index import index
+from n4ax_bids.app.masks import Masks
+from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 
-QUERIES = Path(__file__).parents[1] / "data" / "queries.json"
-"""pybids filters, one set for each kind of image; null means that the entity is absent."""
+NO_IMAGES = (".json", ".tsv")
+"""extensions of files that stand beside images"""
+FEW = 3
+"""files that a line of the log names for one reason"""
+
+log = logging.getLogger("n4ax_bids")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class Job:
     outputs : final names of what is made of it, absolute
     entities : BIDS entities of the source's name
     sidecars : JSON files that describe the source, from the dataset's root downwards
+    mask, weight : files of other pipelines, absolute
+    problem : why it cannot be corrected, where the names of files tell that
     """
 
     source: Path
@@ -35,6 +45,9 @@ class Job:
     outputs: Outputs
     entities: Mapping[str, Any]
     sidecars: tuple[Path, ...]
+    mask: Path | None = None
+    weight: Path | None = None
+    problem: str | None = None
 
     @property
     def name(self) -> str:
@@ -66,46 +79,95 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     return description
 
 
-def select(
-    bids_dir: Path,
-    output_dir: Path,
-    *,
-    participants: Sequence[str] = (),
-    sessions: Sequence[str] = (),
-) -> Selection:
-    """Return one job for each T1w and T2w image of the chosen participants and sessions.
-
-    Parameters
-    ----------
-    bids_dir, output_dir : absolute paths
-    participants, sessions : labels with or without "sub-" and "ses-"; none means all
+def select(request: Request) -> Selection:
+    """Return one job for each image that the request takes, and the reason for each other one.
 
     Raises
     ------
     Refusal
-        For a label that is not there, an empty selection, or two images that would share
-        an output.
+        For a label that is not there, filters that contradict each other, an empty selection, or
+        two images that would share an output.
     """
-    participants = [label.removeprefix("sub-") for label in participants]
-    sessions = [label.removeprefix("ses-") for label in sessions]
-    subject_dirs = _labelled(bids_dir, "sub-")
-    _require_known("participant", participants, subject_dirs)
-    chosen = [subject_dirs[label] for label in participants or subject_dirs]
-    _require_known("session", sessions, [s for d in chosen for s in _labelled(d, "ses-")])
+    subject_dirs = _labelled(request.bids_dir, "sub-")
+    filters.require_known("participant", request.participants, subject_dirs)
+    chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
+    session_labels = {label for folder in chosen for label in _labelled(folder, "ses-")}
+    filters.require_known("session", request.sessions, session_labels)
 
-    layout = _index(bids_dir, participants, sessions)
-    limits = {"session": sessions} if sessions else {}
+    layout = index(
+        request.bids_dir,
+        participants=request.participants,
+        sessions=request.sessions,
+        database_dir=request.bids_database_dir,
+    )
+    of_subjects, of_subjects_or_all = _limits(request)
+    files = layout.get(datatype="anat", **of_subjects)
+    files = [file for file in files if not _of_other_session(file, request)]
+    images = [file for file in files if file.entities.get("extension") not in NO_IMAGES]
+    entities = [image.entities for image in images]
+    known = {
+        "subject": subject_dirs,
+        "session": session_labels,
+        "run": [each.get("run") for each in entities],
+    }
+    queries = filters.queries(request, known)
+    filters.require_known_labels(request, entities)
+    sidecars = _by_folder(
+        layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
+    )
+    masks = Masks(request)
     jobs, skipped = [], []
-    for filters in json.loads(QUERIES.read_text(encoding="utf-8")).values():
-        taken, left = _query(layout, filters, limits)
-        sidecars = _by_folder(layout.get(suffix=filters["suffix"], extension=".json"))
-        jobs += [_job(bids_dir, output_dir, image, sidecars) for image in taken]
-        skipped += left
+    for image in images:
+        reason = filters.why_not(image.entities, queries)
+        if reason is None:
+            job = _job(request, image, sidecars, masks)
+            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
+        if reason is None:
+            jobs.append(job)
+        else:
+            skipped.append((Path(image.relpath).as_posix(), reason))
+    skipped.sort()
     if not jobs:
-        _refuse_empty(bids_dir, filtered=bool(participants or sessions), skipped=skipped)
+        _refuse_empty(request, entities, skipped)
     jobs.sort(key=lambda job: job.relative)
     _require_distinct(jobs)
-    return Selection(tuple(jobs), tuple(sorted(skipped)))
+    return Selection(tuple(jobs), tuple(skipped))
+
+
+def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
+    """Return what a person should know about an image before it is corrected."""
+    found = []
+    if request.skip_normalized == "warn" and normalized(metadata):
+        found.append("ImageType has NORM: the scanner has corrected this image already")
+    if job.entities["suffix"] == "UNIT1":
+        found.append("UNIT1 is free of a receive field by design, and its background is noise")
+    return found
+
+
+def normalized(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether the scanner has corrected an image, as dcm2niix says it."""
+    words = (metadata.get(key) for key in ("ImageType", "ImageTypeText"))
+    return any("NORM" in each for each in words if isinstance(each, list | str))
+
+
+def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None:
+    """Log what is left out: a line for each reason, with so many of its images at most."""
+    kinds: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        kinds.setdefault(reason, []).append(name)
+    for reason, names in kinds.items():
+        more = f" and {len(names) - most} more (logs/skipped)" if names[most:] else ""
+        log.info("skipped %s%s: %s", ", ".join(names[:most]), more, reason)
+
+
+def _scanner_has_corrected(job: Job) -> str | None:
+    try:
+        metadata = read_metadata(job)
+    except (OSError, ValueError):  # its correction will say so
+        return None
+    if not normalized(metadata):
+        return None
+    return "ImageType has NORM: corrected by the scanner (--skip-normalized yes)"
 
 
 def read_metadata(job: Job) -> dict[str, Any]:
@@ -131,74 +193,35 @@ def _labelled(folder: Path, prefix: str) -> dict[str, Path]:
     return {path.name.removeprefix(prefix): path for path in found}
 
 
-def _require_known(kind: str, labels: Sequence[str], known: Iterable[str]) -> None:
-    known = sorted(set(known))
-    unknown = [label for label in labels if label not in known]
-    if unknown:
-        there = ", ".join(known[:50]) + (f" and {len(known) - 50} more" if known[50:] else "")
-        raise Refusal(
-            Status.USAGE,
-            f"no {kind} {', '.join(unknown)} in the dataset; there are: {there or 'none'}",
-        )
-
-
-def _index(bids_dir: Path, participants: Sequence[str], sessions: Sequence[str]) -> Any:
-    """Index the anatomical folders of the chosen participants and sessions, names only."""
-    from bids import BIDSLayout, BIDSLayoutIndexer
-
-    ignore = [
-        re.compile(r"^/(?!sub-)[^/.]+$"),  # sourcedata, derivatives, code, …
-        re.compile(r"^/sub-[^/]+/(ses-[^/]+/)?(?!anat$|ses-)[^/.]+$"),  # func, fmap, dwi, …
-    ]
-    for prefix, labels in (("^/sub-", participants), ("^/sub-[^/]+/ses-", sessions)):
-        if labels:
-            ignore.append(re.compile(f"{prefix}(?!({'|'.join(map(re.escape, labels))})(/|$))"))
-    indexer = BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore)
-    return BIDSLayout(
-        bids_dir,
-        validate=False,
-        derivatives=False,
-        config=["bids", "derivatives"],
-        indexer=indexer,
-    )
-
-
-def _query(layout: Any, filters: Mapping[str, Any], limits: Mapping[str, Any]) -> tuple:
-    """Return the images that pass the filters, and (file, reason) for those of their kind."""
+def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return pybids filters for files of the chosen participants, and of them or of nobody."""
     from bids.layout import Query
 
-    def decode(value: Any) -> Any:
-        return Query.NONE if value is None else value
-
-    kind = {key: filters[key] for key in ("datatype", "suffix", "extension")} | dict(limits)
-    extra = {key: value for key, value in filters.items() if key not in kind}
-    wanted = {
-        key: [decode(v) for v in value] if isinstance(value, list) else decode(value)
-        for key, value in extra.items()
-    }
-    taken = layout.get(**kind, **wanted)
-    names = {image.path for image in taken}
-    left = [image for image in layout.get(**kind) if image.path not in names]
-    return taken, [(image.relpath, _reason(image.entities, extra)) for image in left]
+    if not request.participants:
+        return {}, {}
+    chosen = list(request.participants)
+    return {"subject": chosen}, {"subject": [*chosen, Query.NONE]}
 
 
-def _reason(entities: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
-    for key, value in filters.items():
-        allowed = value if isinstance(value, list) else [value]
-        if entities.get(key) not in allowed:
-            names = " or ".join("none" if v is None else str(v) for v in allowed)
-            return f"{key} is {entities.get(key)}; taken are images with {key} {names}"
-    return "outside the filters"
+def _of_other_session(file: Any, request: Request) -> bool:
+    """Tell whether a file of a whole index is outside the chosen sessions."""
+    session = file.entities.get("session")
+    return bool(request.sessions) and session is not None and session not in request.sessions
 
 
-def _job(bids_dir: Path, output_dir: Path, image: Any, sidecars: Mapping[Path, list]) -> Job:
-    relative = Path(image.relpath)
+def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
+    relative, found = Path(image.relpath), masks.of(image.entities)
     return Job(
-        source=bids_dir / relative,
+        source=request.bids_dir / relative,
         relative=relative.as_posix(),
-        outputs=Outputs.of(relative, output_dir),
+        outputs=Outputs.of(
+            relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
+        ),
         entities=dict(image.entities),
-        sidecars=_inherited(bids_dir, relative, image.entities, sidecars),
+        sidecars=_inherited(request.bids_dir, relative, image.entities, sidecars),
+        mask=found.mask,
+        weight=found.weight,
+        problem=found.problem,
     )
 
 
@@ -224,13 +247,24 @@ def _inherited(
     return tuple(bids_dir / path for *_, path in sorted(found))
 
 
-def _refuse_empty(bids_dir: Path, *, filtered: bool, skipped: Sequence) -> None:
-    if filtered or skipped:
-        why = f"; left out {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+def _refuse_empty(
+    request: Request, entities: Sequence[Mapping[str, Any]], skipped: Sequence[tuple[str, str]]
+) -> None:
+    tell_skipped(skipped, most=len(skipped))  # no table will be written
+    asked = " or ".join(request.modalities)
+    there = sorted({str(each.get("suffix")) for each in entities})
+    filtered = request.participants or request.sessions or request.runs or request.filters
+    if filtered or set(there) & set(request.modalities):
+        of_kind = [s for s in skipped if s[0].split(".")[0].endswith(request.modalities)]
+        why = f"; left out {of_kind[0][0]}: {of_kind[0][1]}" if of_kind else ""
         raise Refusal(
-            Status.NOTHING_SELECTED, f"{bids_dir}: no T1w or T2w image passes the filters{why}"
+            Status.NOTHING_SELECTED,
+            f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
-    raise Refusal(Status.NO_IMAGES, f"{bids_dir}: the dataset has no T1w and no T2w image")
+    others = f"; anatomical images there are: {', '.join(there)}" if there else ""
+    raise Refusal(
+        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}"
+    )
 
 
 def _require_distinct(jobs: Sequence[Job]) -> None:

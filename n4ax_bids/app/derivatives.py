@@ -1,8 +1,7 @@
-"""The derivative dataset: output names, JSON sidecars, the files at its root."""
+"""The files of an image in the derivative dataset: output names, JSON sidecars."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,26 +12,23 @@ from dataclasses import asdict, dataclass
 from importlib import metadata as packages
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.options import N4Options
+from n4ax_bids.app.request import Request
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
 
 NAME = "n4ax_bids"
-BIDS_VERSION = "1.11.1"
 LINK = "raw"
-IGNORED = ("*.html", "figures", "group_*.tsv")
-"""Lines of `.bidsignore`; "figures" has no slash because the validator takes no other form."""
 
+CORRECTED = "image divided by its estimated bias field"
+FIELD, LATTICE = "biasfield", "biaslattice"
 DESCRIPTIONS = {
-    "biascorr": "image divided by its estimated bias field",
-    "biasfield": "estimated bias field; 1 where the image is left as it is",
-    "biaslattice": "B-spline control points of the natural logarithm of the bias field",
+    FIELD: "estimated bias field",
+    LATTICE: "B-spline control points of the natural logarithm of the bias field",
 }
-"""Labels of the desc entity, and what they mean."""
+"""Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
 
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
 
@@ -43,28 +39,47 @@ class Outputs:
 
     stem: str
     corrected: Path
-    field: Path
+    field: Path | None
+    """None where it is not wanted"""
     lattice: Path
 
     @property
-    def images(self) -> tuple[Path, Path, Path]:
-        """The images, in the order of `DESCRIPTIONS`."""
-        return self.corrected, self.field, self.lattice
+    def images(self) -> tuple[Path, ...]:
+        """The images; the corrected one, where it is there, says that all others are."""
+        return tuple(filter(None, (self.corrected, self.field, self.lattice)))
 
     @classmethod
-    def of(cls, relative: PurePath, output_dir: Path) -> Outputs:
-        """Build the names from the source's own name, so that every entity is kept."""
+    def of(
+        cls,
+        relative: PurePath,
+        output_dir: Path,
+        *,
+        desc: str = "biascorr",
+        bias_field: bool = True,
+    ) -> Outputs:
+        """Build the names from the source's own name, so that every entity is kept.
+
+        Parameters
+        ----------
+        relative : name of the source in its dataset
+        output_dir : root of the derivative dataset
+        desc : label of the corrected image
+        bias_field : whether the field is written as an image
+        """
         stem = relative.name.removesuffix(".gz").removesuffix(".nii")
         entities, _, suffix = stem.rpartition("_")
-        names = (f"{entities}_desc-{label}_{suffix}.nii.gz" for label in DESCRIPTIONS)
-        return cls(stem, *(output_dir / relative.parent / name for name in names))
+
+        def path(label: str) -> Path:
+            return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
+
+        return cls(stem, path(desc), path(FIELD) if bias_field else None, path(LATTICE))
 
 
 def sidecars(
     job: Job,
     metadata: Mapping[str, Any],
     correction: Mapping[str, Any],
-    options: N4Options,
+    request: Request,
 ) -> dict[Path, dict[str, Any]]:
     """Return the content of the sidecar of each output; nothing in it depends on the clock.
 
@@ -73,17 +88,24 @@ def sidecars(
     job : the image
     metadata : what the raw dataset says of the image
     correction : the node's record of the run (`dataclasses.asdict` of a `Correction`)
-    options : the options used
+    request : the run
     """
     outputs = job.outputs
+    links = {path: _link(path, request) for path in (job.mask, job.weight) if path}
     common = {
-        "Sources": [f"bids:{LINK}:{job.relative}"],
+        "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
-        "N4": _record(correction, options),
+        "N4": {"weight": links.get(job.weight, "none")}
+        | _record(correction, request, {str(path): link for path, link in links.items()}),
+    }
+    meanings = {
+        outputs.corrected: CORRECTED,
+        outputs.field: DESCRIPTIONS[FIELD],
+        outputs.lattice: DESCRIPTIONS[LATTICE],
     }
     contents = {
-        path: common | {"Description": f"{job.entities['suffix']}: {meaning}"}
-        for path, meaning in zip(outputs.images, DESCRIPTIONS.values(), strict=True)
+        path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
+        for path in outputs.images
     }
     raw = {
         key: value
@@ -91,19 +113,36 @@ def sidecars(
         if _finite(value) is not None and not key.startswith(_NOT_PROPAGATED)
     }
     contents[outputs.corrected] = raw | contents[outputs.corrected]
-    contents[outputs.field]["Units"] = "arbitrary"
+    if outputs.field:
+        contents[outputs.field]["Units"] = "arbitrary"
     contents[outputs.lattice]["Lattice"] = correction["lattice"]
     return {sidecar_path(path): content for path, content in contents.items()}
 
 
-def _record(correction: Mapping[str, Any], options: N4Options) -> dict[str, Any]:
+def _link(path: Path, request: Request) -> str:
+    """Return the BIDS URI of a file of another pipeline."""
+    for name, folder in request.derivatives.items():
+        if folder in path.parents:
+            return f"bids:{name}:{path.relative_to(folder).as_posix()}"
+    return path.name
+
+
+def _record(
+    correction: Mapping[str, Any], request: Request, links: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what was asked for, what happened, and by which versions."""
-    # Files and lattice are told elsewhere; times change from run to run.
+    # Files and lattice are told elsewhere; times change from run to run, folders from machine to
+    # machine.
     elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
+    happened["mask"] = links.get(correction["mask"], correction["mask"])
+    happened["notes"] = list(correction.get("notes", ()))
+    for path, link in links.items():
+        happened["notes"] = [note.replace(path, link) for note in happened["notes"]]
     versions = {name: packages.version(name) for name in ("jax", "numpy")}
     return {
-        "options": asdict(options),
+        "method": request.method,
+        "options": asdict(request.options),
         **happened,
         "versions": {NAME: __version__, **versions},
     }
@@ -112,56 +151,6 @@ def _record(correction: Mapping[str, Any], options: N4Options) -> dict[str, Any]
 def sidecar_path(image: Path) -> Path:
     """Return the name of the JSON file that describes an image."""
     return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-
-
-def write_dataset_files(bids_dir: Path, output_dir: Path, raw: Mapping[str, Any]) -> None:
-    """Write the files at the root of the derivative dataset, each of them whole or not at all.
-
-    Parameters
-    ----------
-    bids_dir, output_dir : absolute paths
-    raw : the raw dataset's description
-    """
-    ignored = output_dir / ".bidsignore"
-    lines = ignored.read_text(encoding="utf-8").splitlines() if ignored.is_file() else []
-    lines += [line for line in IGNORED if line not in lines]
-    rows = [f"desc-{label}\t{meaning}" for label, meaning in DESCRIPTIONS.items()]
-    description = dataset_description(bids_dir, output_dir, raw)
-    write_text(output_dir / "dataset_description.json", encode(description))
-    write_text(ignored, "\n".join(lines) + "\n")
-    write_text(output_dir / "descriptions.tsv", "\n".join(["desc_id\tdescription", *rows, ""]))
-
-
-def dataset_description(
-    bids_dir: Path, output_dir: Path, raw: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the description of the derivative dataset."""
-    digest = hashlib.sha256((bids_dir / "dataset_description.json").read_bytes()).hexdigest()
-    source = {"Version": f"sha256:{digest} (dataset_description.json)"}
-    if raw.get("DatasetDOI"):
-        source["DOI"] = raw["DatasetDOI"]
-    link = os.path.relpath(bids_dir.resolve(), output_dir.resolve())
-    maker = {"Name": NAME, "Version": __version__, **_code_url()}
-    inherited = {key: raw[key] for key in ("Authors", "License") if raw.get(key)}
-    return inherited | {
-        "Name": f"{NAME}: bias field correction of {raw.get('Name') or bids_dir.name}",
-        "BIDSVersion": BIDS_VERSION,
-        "DatasetType": "derivative",
-        "GeneratedBy": [maker],
-        "SourceDatasets": [source],
-        "DatasetLinks": {LINK: quote(Path(link).as_posix())},
-    }
-
-
-def _code_url() -> dict[str, str]:
-    """Return where the code is, as the installed package says; nothing where it does not."""
-    try:
-        urls = packages.metadata("n4ax-bids").get_all("Project-URL") or ()
-    except packages.PackageNotFoundError:
-        return {}
-    known = dict(url.split(", ", 1) for url in urls)
-    address = known.get("Source") or known.get("Homepage")
-    return {"CodeURL": address} if address else {}
 
 
 def encode(content: Mapping[str, Any]) -> str:
@@ -208,6 +197,14 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     finally:
         for hidden, _ in staged:
             hidden.unlink(missing_ok=True)
+
+
+def remove_unwanted(outputs: Outputs) -> None:
+    """Remove an earlier run's field where this one wants none: it would be of another image."""
+    if outputs.field is None:
+        field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
+        field.unlink(missing_ok=True)
+        sidecar_path(field).unlink(missing_ok=True)
 
 
 def _hidden(path: Path) -> Path:

@@ -50,7 +50,7 @@ def shares(
     Parameters
     ----------
     n_jobs : images of the run; no device is started without one
-    device : "auto", "cpu" or "gpu"
+    device : "auto", "cpu", "gpu" or "gpu:N"
     n_images : images in flight
     n_threads : threads of a solve. This and `n_images` stand for one another where one is not
         given; neither given: one for each core
@@ -98,6 +98,8 @@ def free_memory() -> int:
 
 def _places(device: str) -> list[tuple[str, dict[str, str], str]]:
     """Return name, environment and label of each device that could take part."""
+    if device.startswith("gpu:"):  # JAX counts them itself
+        return []
     if device in ("auto", "gpu"):
         gpus = visible_gpus()
         if len(gpus) > 1 or device == "gpu":

@@ -17,35 +17,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import dataset, derivatives, pool, progress, resources
+from n4ax_bids.app import (
+    boilerplate,
+    dataset,
+    derivatives,
+    node,
+    plan,
+    pool,
+    progress,
+    resources,
+    root_files,
+)
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.pool import Pool
+from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Memory, Share
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.options import N4Options
+from n4ax_bids.app.validation import validating
 
 log = logging.getLogger("n4ax_bids")
 
 WORK_PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; host and process follow"""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the person at the command line asked for; paths are absolute."""
-
-    bids_dir: Path
-    output_dir: Path
-    participants: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    mask: str = "otsu"
-    options: N4Options = N4Options()
-    device: str = "auto"
-    work_dir: Path | None = None
-    nprocs: int | None = None
-    omp_nthreads: int | None = None
-    mem: float | None = None
-    """GB"""
 
 
 @dataclass(frozen=True)
@@ -71,19 +64,23 @@ def run(request: Request) -> Status:
     """
     raw = dataset.read_description(request.bids_dir)
     check_places(request)
-    selection = dataset.select(
-        request.bids_dir,
-        request.output_dir,
-        participants=request.participants,
-        sessions=request.sessions,
-    )
-    for name, reason in selection.skipped:
-        log.info("skipped %s: %s", name, reason)
-    with _opened(request, len(selection.jobs)) as devices, _work_folder(request) as work:
-        try:
-            derivatives.write_dataset_files(request.bids_dir, request.output_dir, raw)
-        except OSError as error:
-            raise _cannot_write(request.output_dir, error) from error
+    if request.boilerplate_only:
+        with _writing(request.output_dir):
+            boilerplate.write(request)
+        return Status.OK
+    with ExitStack() as stack:
+        validation = stack.enter_context(validating(request))
+        selection = dataset.select(request)
+        if request.dry_run:
+            print(*plan.lines(selection, request), sep="\n")
+            validation.require_valid()
+            return Status.OK
+        dataset.tell_skipped(selection.skipped)
+        devices = stack.enter_context(_opened(request, len(selection.jobs)))
+        validation.require_valid()
+        work = stack.enter_context(_work_folder(request))
+        with _writing(request.output_dir):
+            root_files.write(request, raw, selection)
         with closing(_outcomes(devices, selection.jobs, request, work)) as outcomes:
             return progress.follow(outcomes, len(selection.jobs))
 
@@ -103,8 +100,11 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
             devices = stack.enter_context(pool.opened(shares))
         except ValueError as error:
             raise Refusal(Status.USAGE, str(error)) from error
-        for device in devices.devices:
+        found = devices.devices
+        for device in found:
             log.info("device: %s", device)
+        if request.device == "auto" and not any("gpu" in each.lower() for each in found):
+            log.warning("no GPU that JAX sees: computing on the CPU (--device cpu asks for it)")
         share = shares[0]
         log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
         yield devices
@@ -157,26 +157,17 @@ def correct(
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's record."""
     from n4ax_bids.interfaces import N4BiasFieldCorrection
-    from n4ax_bids.interfaces.spec import node_inputs
 
     metadata = dataset.read_metadata(job)
-    inputs = node_inputs(request.options)
-    # No rescaling, so that corrected × field = input.
-    inputs["args"] = f"-r 0 {inputs.get('args', '')}".strip()
-    if request.mask != "none":
-        inputs["auto_mask"] = request.mask
-    node = N4BiasFieldCorrection(
-        input_image=str(job.source),
-        output_image=str(private / "corrected.nii.gz"),
-        bias_image=str(private / "field.nii.gz"),
-        lattice_image=str(private / "lattice.nii.gz"),
+    n4 = N4BiasFieldCorrection(
         device=share.device,
         num_threads=share.n_threads,
-        **inputs,
+        **node.inputs(job, request, private),
     )
-    made = node.run(cwd=str(work)).outputs
-
-    contents = derivatives.sidecars(job, metadata, made.correction, request.options)
+    made = n4.run(cwd=str(work)).outputs
+    correction = dict(made.correction)
+    correction["notes"] = [*dataset.notes(job, metadata, request), *correction.get("notes", ())]
+    contents = derivatives.sidecars(job, metadata, correction, request)
     files = []
     for number, (path, content) in enumerate(contents.items()):
         written = private / f"{number}.json"
@@ -185,10 +176,12 @@ def correct(
     # The corrected image comes last: where it is, everything is.
     outputs = job.outputs
     files.append((Path(made.lattice_image), outputs.lattice))
-    files.append((Path(made.bias_image), outputs.field))
+    if outputs.field:
+        files.append((Path(made.bias_image), outputs.field))
     files.append((Path(made.output_image), outputs.corrected))
     derivatives.publish(files)
-    return made.correction
+    derivatives.remove_unwanted(outputs)
+    return correction
 
 
 def check_places(request: Request) -> None:
@@ -258,6 +251,15 @@ def _work_folder(request: Request) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Refuse to go on where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> Refusal:

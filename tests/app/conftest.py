@@ -70,6 +70,26 @@ def make_dataset(tmp_path):
 
 
 @pytest.fixture
+def validator():
+    """The BIDS validator's program; a test that wants a run to ask it asks for this."""
+    from n4ax_bids.app import validation
+
+    program = validation._program()
+    if program is None:
+        pytest.skip("bids-validator-deno is not installed")
+    return program
+
+
+@pytest.fixture(autouse=True)
+def unvalidated(request, monkeypatch):
+    """Let other runs find no validator: most datasets here are not meant to be valid."""
+    from n4ax_bids.app import validation
+
+    if "validator" not in request.fixturenames:
+        monkeypatch.setattr(validation, "_program", lambda: None)
+
+
+@pytest.fixture
 def fake_node(monkeypatch):
     """Put a node in place that halves each image in no time; it records what it was given."""
     from n4ax_bids import interfaces

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from n4ax_bids.app import cli, run
+from n4ax_bids.app import cli, parser, run
 from n4ax_bids.app.status import Status
 from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options
 
@@ -94,10 +94,10 @@ def test_a_solver_flag_replaces_what_the_preset_says(asked, flags, name, value):
 
 
 def test_every_option_has_one_flag_with_its_help():
-    actions = {action.dest: action for action in cli.build_parser()._actions}
+    actions = {action.dest: action for action in parser.build_parser()._actions}
     for item in fields(N4Options):
         action = actions[item.name]
-        assert cli.flag_of(item.name) in action.option_strings
+        assert parser.flag_of(item.name) in action.option_strings
         assert item.metadata["help"] in action.help.replace("%%", "%")
 
 
@@ -180,8 +180,9 @@ def test_usage_errors(capsys, flags, words):
 
 
 def test_unknown_level_and_missing_arguments(capsys):
-    assert "group" in usage_error(capsys, "/raw", "/out", "group")
     usage_error(capsys, "/raw")
+    assert cli.main(["/raw", "/out", "cohort"]) == Status.UNKNOWN_LEVEL
+    assert "cohort; expected participant" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("fake_node")

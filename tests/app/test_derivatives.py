@@ -13,6 +13,7 @@ import pytest
 from n4ax_bids.app import derivatives
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import Outputs
+from n4ax_bids.app.request import Request
 from n4ax_bids.options import PRESETS, N4Options
 
 LATTICE = {"order": 3, "first": (0.0,) * 3, "step": (0.1,) * 3, "clamp": (1.0,) * 3}
@@ -31,6 +32,7 @@ def job(tmp_path):
 
 
 def sidecars(job, metadata=None, options=None):
+    tmp = job.source.parents[4]
     correction = {
         "output_image": "/somewhere/x.nii.gz",
         "bias_image": None,
@@ -43,7 +45,8 @@ def sidecars(job, metadata=None, options=None):
         "convergence": (1e-3, float("nan")),
         "seconds": {"solve": 0.1},
     }
-    made = derivatives.sidecars(job, metadata or {}, correction, options or N4Options())
+    request = Request(tmp, tmp / "out", options=options or N4Options())
+    made = derivatives.sidecars(job, metadata or {}, correction, request)
     return [made[derivatives.sidecar_path(path)] for path in job.outputs.images]
 
 
@@ -119,38 +122,6 @@ def test_json_is_equal_for_equal_contents_and_has_no_nan():
     assert json.loads(text) == {"b": [1.0, None], "a": {"c": None}, "p": "x"}
     assert text == derivatives.encode({"p": "x", "a": {"c": None}, "b": [1.0, None]})
     assert "NaN" not in text and "Infinity" not in text
-
-
-def test_root_files(make_dataset, tmp_path):
-    root = make_dataset()
-    out = tmp_path / "far away" / "out"
-    out.mkdir(parents=True)
-    raw = {"Name": "tiny", "DatasetDOI": "doi:10.1/x", "License": "CC0", "Authors": []}
-    derivatives.write_dataset_files(root, out, raw)
-    description = json.loads((out / "dataset_description.json").read_text())
-    assert description["DatasetType"] == "derivative"
-    assert description["GeneratedBy"][0]["Name"] == "n4ax_bids"
-    assert description["DatasetLinks"] == {"raw": "../../raw"}
-    assert description["SourceDatasets"][0]["DOI"] == "doi:10.1/x"
-    assert description["License"] == "CC0"
-    assert "Authors" not in description
-    assert (out / ".bidsignore").read_text().splitlines() == ["*.html", "figures", "group_*.tsv"]
-    table = (out / "descriptions.tsv").read_text().splitlines()
-    assert [row.split("\t")[0] for row in table] == [
-        "desc_id",
-        "desc-biascorr",
-        "desc-biasfield",
-        "desc-biaslattice",
-    ]
-
-
-def test_lines_that_someone_added_to_bidsignore_stay(make_dataset, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / ".bidsignore").write_text("mine\nfigures\n")
-    derivatives.write_dataset_files(make_dataset(), out, {})
-    lines = (out / ".bidsignore").read_text().splitlines()
-    assert lines == ["mine", "figures", "*.html", "group_*.tsv"]
 
 
 def test_publish_puts_all_in_place_or_none(tmp_path):

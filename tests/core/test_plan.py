@@ -55,6 +55,12 @@ def test_mask_can_be_sampled_beside_the_image():
     assert not mask[0].any() and mask[1:].all()
 
 
+def test_samples_lie_as_far_apart_as_asked():
+    options = N4Options(shrink_mm=4.0)
+    assert shrink_factors(options, (256, 256, 100, 3), (1.0, 0.7, 3.0, 0.1)) == (4, 6, 1, 1)
+    assert shrink_factors(options, (256, 256, 20), (1.6, 5.0, 0.0)) == (2, 1, 1)
+
+
 def test_thin_axes_are_shrunk_less():
     options = N4Options(shrink_factor=4)
     assert shrink_factors(options, (100, 6, 1), (1, 1, 1)) == (4, 3, 1)

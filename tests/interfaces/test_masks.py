@@ -71,6 +71,8 @@ def test_a_mask_that_is_not_0_and_1(correct, image, head_weight, tmp_path, kind)
     off, corrected, bias = correct(mask_image=path, args="-r 0")
     assert not off["rescaled"]
     np.testing.assert_allclose(corrected[one] * bias[one], source[one], rtol=5e-7)
+    _, corrected, bias = correct(mask_image=path, args="-r 0", correct_outside=True)
+    np.testing.assert_allclose(corrected * bias, source, rtol=5e-7)
 
 
 @pytest.mark.parametrize("trait", ["mask_image", "weight_image"])

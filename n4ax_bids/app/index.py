@@ -1,0 +1,101 @@
+"""The names of a dataset's anatomical files, by pybids; kept in a database where one is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app.status import Refusal, Status
+
+log = logging.getLogger("n4ax_bids")
+
+
+def index(
+    root: Path,
+    *,
+    participants: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    database_dir: Path | None = None,
+) -> Any:
+    """Return a pybids layout of the anatomical folders, names only.
+
+    In memory it holds the chosen participants and sessions alone. A database in a folder holds
+    all of them, serves later runs, and is made anew when a file has come or gone.
+
+    Parameters
+    ----------
+    root : of the dataset
+    participants, sessions : labels; none means all
+    database_dir : folder for databases
+    """
+    if database_dir is None:
+        return _layout(root, participants, sessions)
+    if root in database_dir.parents and root / "derivatives" not in database_dir.parents:
+        raise Refusal(Status.USAGE, f"{database_dir}: lies inside the dataset that it indexes")
+    place = database_dir / _name(root)
+    try:
+        if place.is_dir():
+            log.info("index: from %s", place)
+        else:
+            _make_database(root, place)
+    except OSError as error:
+        raise Refusal(
+            Status.CANNOT_WRITE, f"{database_dir}: cannot keep an index here: {error.strerror}"
+        ) from error
+    return _layout(root, database_path=place)
+
+
+def _layout(
+    root: Path, participants: Sequence[str] = (), sessions: Sequence[str] = (), **database: Any
+) -> Any:
+    from bids import BIDSLayout, BIDSLayoutIndexer
+
+    ignore = [
+        re.compile(r"^/(?!sub-)[^/.]+$"),  # sourcedata, derivatives, code, …
+        re.compile(r"^/sub-[^/]+/(ses-[^/]+/)?(?!anat$|ses-)[^/.]+$"),  # func, fmap, dwi, …
+    ]
+    for prefix, labels in (("^/sub-", participants), ("^/sub-[^/]+/ses-", sessions)):
+        if labels:
+            ignore.append(re.compile(f"{prefix}(?!({'|'.join(map(re.escape, labels))})(/|$))"))
+    return BIDSLayout(
+        root,
+        validate=False,
+        derivatives=False,
+        config=["bids", "derivatives"],
+        indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
+        **database,
+    )
+
+
+def _make_database(root: Path, place: Path) -> None:
+    """Index a dataset under another name, then give the folder its own: others may do the same."""
+    log.info("index: made in %s", place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    new = place.with_name(f".{place.name}-{uuid.uuid4().hex}")
+    try:
+        _layout(root, database_path=new)
+        os.rename(new, place)
+    except OSError:
+        if not place.is_dir():  # no other process was faster
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _name(root: Path) -> str:
+    """Return a name that changes when a file is added to the dataset or taken away."""
+    from bids import __version__
+
+    folders = [root]
+    for subject in sorted(root.glob("sub-*")):
+        folders += [subject, *sorted(subject.glob("anat")), *sorted(subject.glob("ses-*"))]
+        folders += sorted(subject.glob("ses-*/anat"))
+    times = [f"{folder.relative_to(root)} {folder.stat().st_mtime_ns}" for folder in folders]
+    return hashlib.sha256("\n".join([__version__, str(root), *times]).encode()).hexdigest()[:32]
