@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata as packages
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
+from n4ax_bids.app import presence
 from n4ax_bids.options import N4Options
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def sidecars(
 
 def _record(correction: Mapping[str, Any], options: N4Options) -> dict[str, Any]:
     """Return what was asked for, what happened, and by which versions."""
-    # Files and lattice are told elsewhere; times change from run to run.
-    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "seconds")
+    # Files, their digests and the lattice are told elsewhere; times change from run to run.
+    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
     versions = {name: packages.version(name) for name in ("jax", "numpy")}
     return {
@@ -174,7 +174,7 @@ def write_text(path: Path, text: str) -> None:
     data = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == data:
         return
-    staged = _hidden(path)
+    staged = presence.hidden(path)
     try:
         staged.write_bytes(data)
         os.replace(staged, path)
@@ -200,7 +200,7 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     try:
         for source, target in files:
             target.parent.mkdir(parents=True, exist_ok=True)
-            hidden = _hidden(target)
+            hidden = presence.hidden(target)
             staged.append((hidden, target))
             shutil.move(source, hidden)
         for hidden, target in staged:
@@ -208,10 +208,6 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     finally:
         for hidden, _ in staged:
             hidden.unlink(missing_ok=True)
-
-
-def _hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 
 def _finite(value: Any) -> Any:
