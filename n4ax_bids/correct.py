@@ -58,6 +58,9 @@ class Correction:
     rescale_slope: float
     rescale_intercept: float
     """u = slope·v/b + intercept where the mask is 1; 1 and 0 without rescaling"""
+    stored_slope: float
+    stored_intercept: float
+    """u = slope·voxel + intercept for the voxels of the corrected file; 1 and 0 if it is float"""
     field_min: float
     field_max: float
     field_cv: float
@@ -92,13 +95,14 @@ def correct(
     dimension: int | None = None,
     report: Callable[[int, int, float], None] | None = None,
     shift_negative: bool = False,
+    correct_outside: bool = False,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
     Without a mask every voxel counts. With a mask *file* only its non-zero voxels are corrected
     (the others keep their values) and, where it is 1, rescaled to the range that the image had
     inside it. With `auto_mask` the mask serves the estimate only: corrected × field = input
-    everywhere. The outputs appear together, once everything else has gone well.
+    everywhere; `correct_outside` does the same for a mask file. The outputs appear together, once everything else has gone well.
 
     Parameters
     ----------
@@ -114,6 +118,7 @@ def correct(
     dimension : 2 or 3 if the image must have so many axes
     report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
     shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
+    correct_outside : with a mask file, correct the voxels outside it as well
 
     Raises
     ------
@@ -148,12 +153,14 @@ def correct(
     with _timed(seconds, "divide"):
         slope, intercept = 1.0, 0.0
         if region.mask_values is not None:
-            corrected = _restored(corrected, image.data, region.mask_values)
+            if not correct_outside:
+                corrected = _restored(corrected, image.data, region.mask_values)
             if rescale_intensities:
                 corrected, slope, intercept = _rescaled(corrected, image.data, region.mask_values)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
         _save(outputs, image, corrected, bias, result.log_field, output_dtype)
+    stored_slope, stored_intercept = _stored(outputs.output_image)
     return Correction(
         *outputs,
         mask=region.name,
@@ -170,6 +177,8 @@ def correct(
         rescaled=region.mask_values is not None and rescale_intensities,
         rescale_slope=slope,
         rescale_intercept=intercept,
+        stored_slope=stored_slope,
+        stored_intercept=stored_intercept,
         notes=region.notes,
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
@@ -187,8 +196,23 @@ def memory_needed(input_image: str | Path, options: N4Options) -> int:
     OSError, ValueError
         If the file has no header that can be read; one line that names it.
     """
-    n_voxels = math.prod(volume.load_header(input_image).get_data_shape())
-    return n_voxels * (24 + 40 // options.shrink_factor**3)
+    header = volume.load_header(input_image)
+    factors = (options.shrink_factor,) * 3
+    if options.shrink_mm is not None:
+        factors = shrink_factors(options, header.get_data_shape()[:3], header.get_zooms()[:3])
+    return math.prod(header.get_data_shape()) * (24 + 40 // math.prod(factors))
+
+
+def axes(input_image: str | Path) -> int:
+    """Return how many axes `correct` sees in an image, 2 or 3, from its header alone.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file has no header that can be read; one line that names it.
+    """
+    shape = volume.load_header(input_image).get_data_shape()
+    return 2 if math.prod(shape[2:]) == 1 else 3
 
 
 @contextmanager
@@ -304,6 +328,12 @@ def _rescaled(
         float(slope),
         float(v_max) - float(slope) * float(u_max),
     )
+
+
+def _stored(path: Path | None) -> tuple[float, float]:
+    """Return slope and intercept of a file's voxels."""
+    slope, intercept = volume.load_header(path).get_slope_inter() if path else (None, None)
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
 
 
 def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:

@@ -28,6 +28,12 @@ class N4Options:
     """
 
     shrink_factor: int = option(4, "estimate the field on every n-th voxel of each axis")
+    shrink_mm: float | None = option(
+        None,
+        "in place of shrink_factor: on each axis the n that brings samples closest to this far "
+        "apart",
+        unit="mm",
+    )
     n_iterations: tuple[int, ...] = option(
         (50, 50, 50, 50), "most iterations at each fitting level; one number per level"
     )
@@ -92,7 +98,12 @@ class N4Options:
             _whole("number of histogram bins", n_bins),
         )
         object.__setattr__(self, "histogram_sharpening", sharpening)
-        for name in ("convergence_threshold", "over_relaxation", "bspline_fitting_distance"):
+        for name in (
+            "convergence_threshold",
+            "over_relaxation",
+            "bspline_fitting_distance",
+            "shrink_mm",
+        ):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("n_control_points", "shrink_start"):
@@ -113,6 +124,12 @@ class N4Options:
             "n_iterations",
             self.n_iterations,
             "one number per level, the first at least 1, none negative or above 2147483647",
+        )
+        _require(
+            self.shrink_mm is None or 1e-6 <= self.shrink_mm <= 1e6,
+            "shrink_mm",
+            self.shrink_mm,
+            "a positive number of mm, 1e-6 to 1e6",
         )
         threshold = self.convergence_threshold
         _require(
@@ -202,6 +219,22 @@ PRESET_HELP: dict[str, str] = {
     "fast": "n4ax's fast set: full resolution, 8, 12, 12, 8 over-relaxed iterations",
     "robust": "n4ax's robust set: full resolution, 50, 50, 30, 20 iterations, threshold 0.0015",
 }
+
+
+METHODS: dict[str, type] = {"n4": N4Options}
+"""Ways to estimate the field, and the class of the options of each."""
+
+
+def sloppy(options: N4Options) -> N4Options:
+    """Return options for trying things out: at most two levels of five iterations, shrink 4.
+
+    The fields they give are no result.
+    """
+    return replace(
+        options,
+        shrink_factor=max(4, options.shrink_factor),
+        n_iterations=tuple(min(n, 5) for n in options.n_iterations[:2]),
+    )
 
 
 def preset(name: str, **changes: Any) -> N4Options:

@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _stop_on_sigterm()
     try:
-        from n4ax_bids.app.run import Request, run
+        from n4ax_bids.app.request import Request
+        from n4ax_bids.app.run import run
 
         return run(
             Request(

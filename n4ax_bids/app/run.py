@@ -20,32 +20,14 @@ from typing import Any
 from n4ax_bids.app import dataset, derivatives, pool, progress, resources
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.pool import Pool
+from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Memory, Share
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.options import N4Options
 
 log = logging.getLogger("n4ax_bids")
 
 WORK_PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; host and process follow"""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the person at the command line asked for; paths are absolute."""
-
-    bids_dir: Path
-    output_dir: Path
-    participants: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    mask: str = "otsu"
-    options: N4Options = N4Options()
-    device: str = "auto"
-    work_dir: Path | None = None
-    nprocs: int | None = None
-    omp_nthreads: int | None = None
-    mem: float | None = None
-    """GB"""
 
 
 @dataclass(frozen=True)

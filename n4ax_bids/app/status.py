@@ -12,6 +12,7 @@ class Status(IntEnum):
     SOME_FAILED = 1
     USAGE = 2
     INVALID_INPUT = 16
+    UNKNOWN_LEVEL = 17
     NOTHING_SELECTED = 18
     NO_IMAGES = 66
     INTERNAL = 70

@@ -138,8 +138,19 @@ def shrink_factors(
 
     A spline needs two samples on an axis of more than one voxel (ITK divides by zero there).
     """
+    wanted = [options.shrink_factor] * len(shape)
+    if options.shrink_mm is not None:
+        wanted = [
+            _closest_multiple(options.shrink_mm, zoom, n)
+            for n, zoom in zip(shape, zooms, strict=True)
+        ]
     padded = [n + sum(pad) for n, pad in zip(shape, padding(options, shape, zooms), strict=True)]
-    return tuple(min(options.shrink_factor, max(1, n // 2)) for n in padded)
+    return tuple(min(factor, max(1, n // 2)) for factor, n in zip(wanted, padded, strict=True))
+
+
+def _closest_multiple(distance: float, zoom: float, most: int) -> int:
+    """Return the whole number, 1 to `most`, that brings a voxel size closest to a distance."""
+    return max(1, round(min(distance / zoom, most))) if zoom > 0 else 1
 
 
 def predict_shrink_start(

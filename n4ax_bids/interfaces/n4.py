@@ -69,6 +69,11 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         "otsu",
         desc="estimate the field inside this mask, correct the whole image; default: every voxel",
     )
+    correct_outside = traits.Bool(
+        False,
+        usedefault=True,
+        desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
+    )
 
 
 add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
@@ -135,6 +140,7 @@ class N4BiasFieldCorrection(SimpleInterface):
             device=self._device(),
             dimension=self._dimension(),
             shift_negative=self._shift_negative,
+            correct_outside=inputs.correct_outside,
             **self._output_paths(cwd),
         )
         if words.get("verbose"):
