@@ -32,7 +32,17 @@ MAY_IMPORT = {
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},
-    "app": {"bids", "nipype", "tqdm", "options", "correct", "device", "interfaces", "root"},
+    "app": {
+        "bids",
+        "nipype",
+        "tqdm",
+        "yaml",
+        "options",
+        "correct",
+        "device",
+        "interfaces",
+        "root",
+    },
     "__main__": {"app"},
 }
 

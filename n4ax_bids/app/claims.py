@@ -1,8 +1,8 @@
 """An image is worked on by one run at a time, also where several share an output folder.
 
-A claim is a symbolic link that leads nowhere: it is made in one step, on NFS too, fails where there
-is one, and its text names the run. The claim of a run that has ended is not removed, for two who
-do so at once could remove each other's: the next one has the next number.
+A claim is a symbolic link that leads nowhere: it is made in one step, on NFS too, cannot be made
+twice, and its text names the run. The claim of a run that has ended is not removed, for two who do
+so at once could remove each other's: the next one has the next number.
 """
 
 from __future__ import annotations
@@ -38,12 +38,7 @@ class Claim:
 
 
 class Taken(Exception):
-    """Another run works on the image.
-
-    Parameters
-    ----------
-    token : what names that run
-    """
+    """Another run works on the image."""
 
 
 @contextmanager
@@ -98,7 +93,7 @@ def _take(path: Path, presence: Presence) -> Claim:
         if token is None:  # released meanwhile
             number = 0
         elif presence.lives(token):
-            raise Taken(token)
+            raise Taken
         else:
             number += 1
 

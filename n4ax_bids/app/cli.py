@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 nprocs=arguments.nprocs,
                 omp_nthreads=arguments.omp_nthreads,
                 mem=arguments.mem,
+                clean_workdir=arguments.clean_workdir,
+                use_plugin=_absolute(arguments.use_plugin) if arguments.use_plugin else None,
+                overwrite=arguments.overwrite,
+                verify_inputs=arguments.verify_inputs,
+                stop_on_first_crash=arguments.stop_on_first_crash,
             )
         )
     except Refusal as refusal:
@@ -156,6 +161,36 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="place for unfinished files; fastest on the output's file system "
         "(default: a hidden folder in the output folder); emptied at the end",
+    )
+    add(
+        "--clean-workdir",
+        action="store_true",
+        help="first remove what other runs have left in the work folder; not while one goes on "
+        "there on another machine",
+    )
+    add(
+        "--use-plugin",
+        type=Path,
+        metavar="FILE",
+        help="run the images as a nipype workflow under the engine that this YAML or JSON file "
+        "names: plugin (MultiProc, SLURM, SGE, PBS, ...) and plugin_args",
+    )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="do all images again; without it those that are finished stay: same size and time "
+        "of the input, or else the same content, same options, same version",
+    )
+    add(
+        "--verify-inputs",
+        action="store_true",
+        help="compare the content of inputs, not size and time alone, to see which images are "
+        "finished",
+    )
+    add(
+        "--stop-on-first-crash",
+        action="store_true",
+        help="begin nothing more when an image has failed",
     )
     add("-v", "--verbose", action="count", default=0, help="say more")
     add("--version", action="version", version=f"n4ax_bids {__version__}")

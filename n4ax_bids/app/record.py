@@ -1,7 +1,7 @@
 """What makes an image finished: a record of what it was made of, beside outputs that are whole.
 
-A record lies in `logs/images`, under the corrected image's own name. It is removed before the first
-output is put in place and written after the last one, so where it is, the outputs are its own.
+A record lies in `logs/images`, under the corrected image's own name. It is removed before the
+first output is put in place and written after the last, so where it is, the outputs are its own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +105,7 @@ def write(
     *,
     inputs: Inputs,
     correction: Mapping[str, Any],
-    run_id: str,
     started: datetime,
-    seconds: float,
 ) -> None:
     """Record that an image is finished; its outputs are in place.
 
@@ -115,10 +114,9 @@ def write(
     job, request : the image and the run
     inputs : the files as they were before they were read
     correction : the node's record
-    run_id : of the run
     started : when the image was begun
-    seconds : that it took
     """
+    seconds = (datetime.now(UTC) - started).total_seconds()
     content = {
         "source": job.relative,
         "version": __version__,
@@ -128,10 +126,10 @@ def write(
             path.relative_to(request.output_dir).as_posix(): path.stat().st_size
             for path in outputs(job)
         },
-        "run": run_id,
+        "run": request.run_id,
         "host": platform.node(),
         "device": correction.get("device"),
-        "started": started.astimezone(timezone.utc).isoformat(timespec="seconds"),
+        "started": started.isoformat(timespec="seconds"),
         "seconds": {"total": seconds, **correction.get("seconds", {})},
     }
     path = path_of(job, request.output_dir)
@@ -139,9 +137,15 @@ def write(
     derivatives.write_text(path, derivatives.encode(content))
 
 
-def forget(job: Job, output_dir: Path) -> None:
-    """Remove an image's record, before its outputs change."""
-    path_of(job, output_dir).unlink(missing_ok=True)
+def forget(job: Job, output_dir: Path) -> set[Path]:
+    """Remove an image's record, before its outputs change; return the outputs that it named."""
+    path = path_of(job, output_dir)
+    try:
+        named = {output_dir / name for name in json.loads(path.read_text("utf-8"))["outputs"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        named = set()
+    path.unlink(missing_ok=True)
+    return named
 
 
 def why_not_finished(job: Job, request: Request) -> str | None:
@@ -152,14 +156,15 @@ def why_not_finished(job: Job, request: Request) -> str | None:
     """
     path = path_of(job, request.output_dir)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _compare(content, job, request, path)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return "not done yet"
+    try:
+        return _compare(json.loads(text), job, request, path)
     except OSError as error:
         return str(error)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        return f"its record cannot be read ({type(error).__name__}: {error})"
+        return f"its record is damaged ({type(error).__name__}: {error})"
 
 
 def path_of(job: Job, output_dir: Path) -> Path:
@@ -216,7 +221,8 @@ def _compare_inputs(
         if any(now[role][key] != facts[key] for key in ("size", "sha256")):
             return f"{paths[role]} has changed"
     if now != known:
-        derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
+        with suppress(OSError):  # an output folder that may only be read
+            derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
     return None
 
 

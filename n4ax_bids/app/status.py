@@ -17,6 +17,7 @@ class Status(IntEnum):
     NO_IMAGES = 66
     INTERNAL = 70
     CANNOT_WRITE = 73
+    TRY_AGAIN = 75
     INTERRUPTED = 130
 
 

@@ -12,7 +12,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, run
+from n4ax_bids.app import cli, image
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -30,8 +30,9 @@ def main(root, out, *flags):
 
 
 def files(folder: Path) -> list[str]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    """Files by their place, but for the logs."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in found if path.parts[0] != "logs")
 
 
 def assert_same_place(output: Path, source: Path):
@@ -116,20 +117,23 @@ def test_every_image_has_its_files_and_nothing_else_is_left(fake_node, make_data
     assert list(work.iterdir()) == []
 
 
-def test_the_corrected_image_appears_last(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_the_corrected_image_appears_last_and_then_the_record(fake_node, make_dataset, tmp_path, monkeypatch):
     root, out, order = make_dataset(THREE[0]), tmp_path / "out", []
     replace = os.replace
 
     def recorded(source, target):
-        order.append(Path(target).name)
+        order.append(Path(target).relative_to(out).as_posix())
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", recorded)
     assert main(root, out) == 0
-    images = [name for name in order if "desc-" in name and name.startswith("sub-")]
-    assert len(images) == 6
+    images = [name for name in order if "desc-" in name]
+    assert len(images) == 7
     assert all(name.endswith(".json") for name in images[:3])
-    assert images[-1] == "sub-01_desc-biascorr_T1w.nii.gz"
+    assert images[-2:] == [
+        "sub-01/anat/sub-01_desc-biascorr_T1w.nii.gz",
+        "logs/images/sub-01/anat/sub-01_desc-biascorr_T1w.json",
+    ]
 
 
 def test_progress_is_one_line_per_image(fake_node, make_dataset, tmp_path, capsys):
@@ -192,7 +196,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
         inside.remove(job)
         return {}
 
-    monkeypatch.setattr(run, "correct", stand_in)
+    monkeypatch.setattr(image, "correct", stand_in)
     names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
     flags = ["--nprocs", "2", "--mem", mem]
     assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
@@ -206,18 +210,19 @@ def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset
     assert main(root, out) == 1
     (root / THREE[0]).write_bytes(good)
     assert main(root, out) == 0
-    assert list((out / "logs").iterdir()) == []
+    assert list((out / "logs").glob("crash-*")) == []
 
 
 def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "correct", interrupted)
+    monkeypatch.setattr(image, "correct", interrupted)
     out = tmp_path / "out"
     assert main(make_dataset(*THREE), out) == 130
     assert files(out) == [".bidsignore", "dataset_description.json", "descriptions.tsv"]
-    assert not [path for path in out.iterdir() if path.is_dir()]
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["logs"]
+    assert list((out / "logs" / "claims").iterdir()) == []
 
 
 # --- the whole way, with the real node ----------------------------------------------------------
