@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,53 +68,52 @@ def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
 
 def holder(folder: Path, name: str, presence: Presence) -> str | None:
     """Return the token of the run that goes on and has an image, if any."""
-    found = None
-    for number in itertools.count():
-        token = _read(folder / _key(name), number)
-        if token is None:
-            break
-        found = token
-    return found if found is not None and presence.lives(found) else None
+    path, number = folder / _key(name), 0
+    while _there(path, number + 1):
+        number += 1
+    token = _read(path, number)
+    return token if token is not None and _lives(path, number, token, presence) else None
 
 
 def _take(path: Path, presence: Presence) -> Claim:
+    path.parent.mkdir(parents=True, exist_ok=True)
     number = 0
     while True:
-        if _make(_at(path, number), presence.token):
+        _make(_at(path, number), presence.token)
+        token = _read(path, number)
+        if token is None:  # released meanwhile
+            number = 0
+        elif token == presence.token:
             if not _there(path, number + 1):
                 return Claim(path, number, presence.token)
             # Its number was free because the run that holds the next one has removed it.
             _at(path, number).unlink(missing_ok=True)
             number += 1
-        token = _read(path, number)
-        if token == presence.token:  # NFS may say that the link is there when it has made it
-            return Claim(path, number, token)
-        if token is None:  # released meanwhile
-            number = 0
-        elif presence.lives(token):
+        elif _lives(path, number, token, presence):
             raise Taken
         else:
             number += 1
 
 
-def _make(path: Path, text: str) -> bool:
-    """Make a claim unless there is one."""
+def _make(path: Path, text: str) -> None:
+    """Make a claim unless there is one; whose it is now has to be read: NFS may err."""
     try:
-        try:
-            os.symlink(text, path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(text, path)
+        os.symlink(text, path)
     except FileExistsError:
-        return False
+        pass
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         with suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
             file.write(text)
-            return True
-        return False
-    return True
+
+
+def _lives(path: Path, number: int, token: str, presence: Presence) -> bool:
+    if token:
+        return presence.lives(token)
+    with suppress(FileNotFoundError):  # a file whose maker has yet to write to it
+        return presence.is_young(_at(path, number))
+    return False
 
 
 def _read(path: Path, number: int) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -126,23 +127,26 @@ def work_on(
             if status == "exception" and name in on_the_way:
                 failed[name] = on_the_way.pop(name)
             elif status == "end" and node.name.endswith(DONE) and name in on_the_way:
-                tell(on_the_way.pop(name).corrected(request))
+                correction = node.result.outputs.correction
+                tell(on_the_way.pop(name).corrected(request, correction))
             for name, held in tuple(failed.items()):  # nipype writes its file after it tells us
                 text = _crash_text(crashes, name)
                 if text:
                     del failed[name]
                     tell(held.failed(request, text))
 
-        text = "nipype has ended without a word of this image"
+        reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
         try:
             arguments = {**engine.plugin_args, "status_callback": follow}
             workflow.run(plugin=engine.plugin, plugin_args=arguments)
         except StoppedEarly:
             raise
-        except Exception:  # also where a node has failed, which the others outlive
+        except Exception as error:  # also where a node has failed, which the others outlive
+            reason = f"nipype's {engine.plugin} plugin has failed: {type(error).__name__}: {error}"
             text = traceback.format_exc()
         for name, held in (failed | on_the_way).items():
-            tell(held.failed(request, _crash_text(crashes, name) or text))
+            crash = _crash_text(crashes, name)
+            tell(held.failed(request, crash or text, "" if crash else reason))
 
 
 @dataclass(frozen=True)
@@ -173,25 +177,30 @@ class _Held:
                 stack.close,
             )
 
-    def corrected(self, request: Request) -> Outcome:
+    def corrected(self, request: Request, correction: Mapping[str, Any]) -> Outcome:
         image.crash_file(self.job, request).unlink(missing_ok=True)  # an earlier run's
         self.release()
         seconds = (datetime.now(UTC) - self.started).total_seconds()
-        return Outcome(self.job, seconds, {})
+        return Outcome(self.job, seconds, correction)
 
-    def failed(self, request: Request, text: str) -> Outcome:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        kind, _, message = lines[-1].partition(": ")
-        kind = kind.rpartition(".")[2]
+    def failed(self, request: Request, text: str, reason: str = "") -> Outcome:
+        kind, message = _last_error(text)
         if kind == Taken.__name__ or not self.claim.holds():
-            self.release()
-            return Outcome(self.job, state=State.LEFT)
-        known = kind.endswith("Error") and message
-        error = NodeFailed(message if known and kind != "RuntimeError" else lines[-1])
-        again = kind == "DeviceError"
-        outcome = image.failed(self.job, request, error, text, try_again=again)
+            outcome = Outcome(self.job, state=State.LEFT)
+        else:
+            error = NodeFailed(reason or message or kind or "no reason is known")
+            again = kind == "DeviceError"
+            outcome = image.failed(self.job, request, error, text, try_again=again)
         self.release()
         return outcome
+
+
+def _last_error(text: str) -> tuple[str, str]:
+    """Return type and message of the error that a traceback ends with; "" where there is none."""
+    for behind in ("When creating this crashfile", "During the creation of this crashfile"):
+        text = text.partition(behind)[0]  # nipype's own, about its own files
+    found = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception)|Taken)(?:: (.*))?$", text, re.M)
+    return found[-1] if found else ("", "")
 
 
 def _nodes(name: str, held: _Held, request: Request) -> list[tuple]:
@@ -212,7 +221,7 @@ def _nodes(name: str, held: _Held, request: Request) -> list[tuple]:
         Function(
             function=_put_in_place,
             input_names=[*facts, "correction", *MADE],
-            output_names=["done"],
+            output_names=["correction"],
         ),
         name=name + DONE,
         run_without_submitting=True,  # it is over in no time
@@ -254,7 +263,7 @@ def _put_in_place(
         },
         folder=Path.cwd(),
     )
-    return True
+    return correction
 
 
 def _crash_text(crashes: Path, name: str) -> str:

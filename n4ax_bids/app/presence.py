@@ -52,6 +52,10 @@ class Presence:
         except FileNotFoundError:
             return False
 
+    def is_young(self, path: Path) -> bool:
+        """Return whether a file has been written within the time that is allowed for silence."""
+        return _now(self.folder) - path.stat().st_mtime <= STALE
+
 
 @contextmanager
 def at_work(output_dir: Path, work_dir: Path | None = None) -> Iterator[tuple[Presence, Path]]:
