@@ -117,7 +117,9 @@ def test_every_image_has_its_files_and_nothing_else_is_left(fake_node, make_data
     assert list(work.iterdir()) == []
 
 
-def test_the_corrected_image_appears_last_and_then_the_record(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_the_corrected_image_appears_last_and_then_the_record(
+    fake_node, make_dataset, tmp_path, monkeypatch
+):
     root, out, order = make_dataset(THREE[0]), tmp_path / "out", []
     replace = os.replace
 
