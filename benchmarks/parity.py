@@ -132,7 +132,9 @@ def ours(
     solve = plan(options, case.image.shape)
     if path == "batch":
         images = [case.image, 2 * case.image + 1]
-        return estimate_batch(images, [case.mask] * 2, [None] * 2, plans=[solve] * 2)[0]
+        return estimate_batch(
+            images, [case.mask] * 2, [None] * 2, plans=[solve] * 2, together=True
+        )[0]
     memory = None
     if path == "slabs":
         memory = take(case.image, case.mask, None, solve).n_bytes(3)

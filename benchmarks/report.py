@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def page(given: argparse.Namespace) -> Iterator[str]:
-    from n4ax_bids.app import dataset, figures, reports
+    from n4ax_bids.app import contents, dataset, figures, reports
     from n4ax_bids.report import group
 
     image = images.usual(given)
@@ -48,15 +48,22 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         make(raw, seg, image)
         request = corrected(raw, out, given)
         (job,) = dataset.select(request).jobs
-        names = reports.names(job.name, out / "sub-01")
+        names = contents.names(job.name, Path(folder))
         for label, found in (("", {}), (", with a segmentation", {"seg": seg})):
-            seconds = spent(lambda found=found: figures.write(job, names, found))
+            seconds = spent(lambda found=found: figures.write(job, out, names, found))
             room = sum(path.stat().st_size for path in names.values())
             yield row(f"figures and numbers of the image{label}", figure(seconds), kilobytes(room))
-        seconds = spent(lambda: reports.page("sub-01", request))
-        room = (out / "sub-01.html").stat().st_size
+        reports.image(job, request, Path(folder))
+        path = out / "sub-01.html"
+
+        def anew() -> None:
+            path.unlink(missing_ok=True)
+            reports.page("sub-01", request, Path(folder))
+
+        seconds = spent(anew)
+        room = path.stat().st_size
         yield row("page of its participant", figure(seconds), kilobytes(room))
-        record, _ = next(reports.records(out))
+        record, _ = next(contents.records(out))
         for n in (20,) if given.quick else (1_000, 10_000):
             records = [varied(record, number) for number in range(n)]
             made = []

@@ -40,6 +40,7 @@ MAY_IMPORT = {
         "numpy",
         "tomli_w",
         "tqdm",
+        "yaml",
         "options",
         "core",
         "io",

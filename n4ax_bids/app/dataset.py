@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from n4ax_bids.app.status import Refusal, Status
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
+FEW = 3
+"""files that a line of the log names for one reason"""
+
+log = logging.getLogger("n4ax_bids")
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ def select(request: Request) -> Selection:
         sessions=request.sessions,
         database_dir=request.bids_database_dir,
     )
-    files = [file for file in layout.get(datatype="anat") if not _ignored(file, request)]
+    of_subjects, of_subjects_or_all = _limits(request)
+    files = layout.get(datatype="anat", **of_subjects)
+    files = [file for file in files if not _of_other_session(file, request)]
     images = [file for file in files if file.entities.get("extension") not in NO_IMAGES]
     entities = [image.entities for image in images]
     known = {
@@ -105,7 +112,9 @@ def select(request: Request) -> Selection:
     }
     queries = filters.queries(request, known)
     filters.require_known_labels(request, entities)
-    sidecars = _by_folder(layout.get(suffix=list(request.modalities), extension=".json"))
+    sidecars = _by_folder(
+        layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
+    )
     masks = Masks(request)
     jobs, skipped = [], []
     for image in images:
@@ -141,6 +150,16 @@ def normalized(metadata: Mapping[str, Any]) -> bool:
     return any("NORM" in each for each in words if isinstance(each, list | str))
 
 
+def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None:
+    """Log what is left out: a line for each reason, with so many of its images at most."""
+    kinds: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        kinds.setdefault(reason, []).append(name)
+    for reason, names in kinds.items():
+        more = f" and {len(names) - most} more (logs/skipped)" if names[most:] else ""
+        log.info("skipped %s%s: %s", ", ".join(names[:most]), more, reason)
+
+
 def _scanner_has_corrected(job: Job) -> str | None:
     try:
         metadata = read_metadata(job)
@@ -174,13 +193,20 @@ def _labelled(folder: Path, prefix: str) -> dict[str, Path]:
     return {path.name.removeprefix(prefix): path for path in found}
 
 
-def _ignored(file: Any, request: Request) -> bool:
-    """Tell whether a file of a whole index is outside the chosen participants and sessions."""
-    subject, session = (file.entities.get(name) for name in ("subject", "session"))
-    return bool(
-        (request.participants and subject not in request.participants)
-        or (request.sessions and session is not None and session not in request.sessions)
-    )
+def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return pybids filters for files of the chosen participants, and of them or of nobody."""
+    from bids.layout import Query
+
+    if not request.participants:
+        return {}, {}
+    chosen = list(request.participants)
+    return {"subject": chosen}, {"subject": [*chosen, Query.NONE]}
+
+
+def _of_other_session(file: Any, request: Request) -> bool:
+    """Tell whether a file of a whole index is outside the chosen sessions."""
+    session = file.entities.get("session")
+    return bool(request.sessions) and session is not None and session not in request.sessions
 
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
@@ -224,6 +250,7 @@ def _inherited(
 def _refuse_empty(
     request: Request, entities: Sequence[Mapping[str, Any]], skipped: Sequence[tuple[str, str]]
 ) -> None:
+    tell_skipped(skipped, most=len(skipped))  # no table will be written
     asked = " or ".join(request.modalities)
     there = sorted({str(each.get("suffix")) for each in entities})
     filtered = request.participants or request.sessions or request.runs or request.filters

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from n4ax_bids.core.field import LogField
 from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io import geometry, volume
-from n4ax_bids.io.atomic import replacing
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import region
@@ -66,14 +63,16 @@ class _Grid:
         return values
 
 
-def write(job: Job, names: Mapping[str, Path], derivatives: Mapping[str, Path]) -> None:
+def write(
+    job: Job, output_dir: Path, names: Mapping[str, Path], derivatives: Mapping[str, Path]
+) -> None:
     """Draw the figures of an image and write its numbers, from its files.
 
     Parameters
     ----------
     job : an image whose outputs are in place
-    names : where to write before, after, field, curves, and record; they appear in the reverse
-        order
+    output_dir : root of the derivative dataset
+    names : where to write before, after, field, curves, and record
     derivatives : folders where a segmentation may be, by name
 
     Raises
@@ -105,7 +104,7 @@ def write(job: Job, names: Mapping[str, Path], derivatives: Mapping[str, Path]) 
         "image": job.name,
         "suffix": job.entities["suffix"],
         "source": job.relative,
-        "sidecar": os.path.relpath(sidecar, names["record"].parent),
+        "sidecar": sidecar.relative_to(output_dir).as_posix(),
         "sidecar_sha256": hashlib.sha256(text).hexdigest(),
         "warnings": _warnings(n4, values),
         "region": where,
@@ -115,17 +114,14 @@ def write(job: Job, names: Mapping[str, Path], derivatives: Mapping[str, Path]) 
         "notes": notes,
         "measures": values,
     }
-    names["record"].parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        stage = {label: stack.enter_context(replacing(path)) for label, path in names.items()}
-        stage["record"].write_text(encode(record), encoding="utf-8")
-        draw.image(stage["before"], views, grid.values(image.data), window)
-        draw.image(stage["after"], views, grid.values(corrected.data), window)
-        limits = n4["field_min"], n4["field_max"]
-        log_field = grid.field(_log_field(job.outputs.lattice))
-        draw.field(stage["field"], views, log_field, grid.values(inside), limits)
-        counts = draw.histogram(before, after, window)
-        draw.curves(stage["curves"], counts, *_levels(n4))
+    names["record"].write_text(encode(record), encoding="utf-8")
+    draw.image(names["before"], views, grid.values(image.data), window)
+    draw.image(names["after"], views, grid.values(corrected.data), window)
+    limits = n4["field_min"], n4["field_max"]
+    log_field = grid.field(_log_field(job.outputs.lattice))
+    draw.field(names["field"], views, log_field, grid.values(inside), limits)
+    counts = draw.histogram(before, after, window)
+    draw.curves(names["curves"], counts, *_levels(n4))
 
 
 def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:

@@ -37,6 +37,8 @@ def index(
     """
     if database_dir is None:
         return _layout(root, participants, sessions)
+    if root in database_dir.parents and root / "derivatives" not in database_dir.parents:
+        raise Refusal(Status.USAGE, f"{database_dir}: lies inside the dataset that it indexes")
     place = database_dir / _name(root)
     try:
         if place.is_dir():

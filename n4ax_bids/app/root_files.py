@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
+from n4ax_bids.app import boilerplate
 from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encode, write_text
 from n4ax_bids.app.request import Request
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 BIDS_VERSION = "1.11.1"
 IGNORED = ("*.html", "figures", "group_*.tsv")
 """Lines of `.bidsignore`; "figures" has no slash because the validator takes no other form."""
+
+
+def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
+    """Write all of them, and the methods text.
+
+    Parameters
+    ----------
+    request : the run
+    raw : the raw dataset's description
+    selection : what the run takes and what not
+    """
+    write_dataset_files(request, raw)
+    write_skipped(request, selection)
+    write_snapshot(request)
+    boilerplate.write(request)
 
 
 def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
@@ -69,7 +85,7 @@ def write_skipped(request: Request, selection: Selection) -> None:
 
 def write_snapshot(request: Request) -> None:
     """Write every option of the run, in the form that --config-file takes."""
-    path = request.output_dir / "logs" / f"{request.run_id}.toml"
+    path = request.output_dir / "logs" / request.run_id / "options.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, request.snapshot)
 

@@ -17,7 +17,26 @@ class Status(IntEnum):
     NO_IMAGES = 66
     INTERNAL = 70
     CANNOT_WRITE = 73
+    TRY_AGAIN = 75
     INTERRUPTED = 130
+
+
+MEANINGS: dict[Status, str] = {
+    Status.OK: "every image was corrected",
+    Status.SOME_FAILED: "some image failed; the others are done, and the log and `logs/` say why",
+    Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "
+    "other, or an output folder that would spoil a dataset",
+    Status.INVALID_INPUT: "the input is no BIDS dataset, the validator finds errors in it, or "
+    "two images would share an output",
+    Status.UNKNOWN_LEVEL: "unknown analysis level",
+    Status.NOTHING_SELECTED: "no image passes the filters",
+    Status.NO_IMAGES: "the dataset has no image of the modalities that were asked for",
+    Status.INTERNAL: "an error in the program",
+    Status.CANNOT_WRITE: "the output folder cannot be written",
+    Status.TRY_AGAIN: "a device was lost; try again",
+    Status.INTERRUPTED: "interrupted (Ctrl+C)",
+}
+"""What each of them says, for the documentation and the descriptor."""
 
 
 class Refusal(Exception):

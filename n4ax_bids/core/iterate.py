@@ -20,9 +20,6 @@ from n4ax_bids.core.rows import Rows
 
 BY_SLAB = ("log_image", "weight", "listed", "voxel", "place")
 """fields of `Rows` whose first axis counts slabs"""
-SMALL_LIST = 1 << 18
-"""voxels; what is looked up for so many fits into the processor's cache"""
-
 Matrices = Sequence[jax.Array]
 """of two axes of the plane and of the rows"""
 
@@ -121,46 +118,77 @@ def _run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Pr
     n_levels = levels.max_iterations.shape[0]
     weight_sums = jax.lax.map(partial(_weight_sum, rows), levels.denominators)
 
-    def goes_on(state):
+    def goes_on(now):
+        state, _ = now
         return (state.level < n_levels) & ~state.waits
 
-    def iterate(state):
+    def run_level(now):
+        at = now[0].level
         values, numerators = (
-            [matrix[state.level] for matrix in group]
-            for group in (levels.values, levels.numerators)
+            [matrix[at] for matrix in group] for group in (levels.values, levels.numerators)
         )
-        if rows.n_slabs:
-            delta, unseen = _residual_by_slab(
-                rows, state.lattice, values, numerators, numbers, program
-            )
-        else:
-            delta, unseen = _residual(rows, state.bias, numerators, numbers, program)
-        update = bspline.quotient(delta, weight_sums[state.level])
-        lattice = state.lattice + update * numbers.over_relaxation
-        bias = None if rows.n_slabs else _expand(rows, lattice, values)
 
-        n = state.iteration + 1
-        last = n >= levels.max_iterations[state.level]
-        statistic = partial(_statistic, rows, state.lattice, lattice, bias, values)
-        change = statistic() if program.can_stop else state.change
-        small = change <= numbers.stop_at if program.can_stop else jnp.bool_(False)
-        waits = numbers.wait_always | (numbers.host_decides & small)
+        def has_more(now):
+            state, _ = now
+            more = (state.iteration < levels.max_iterations[at]) & ~state.waits
+            return more & (numbers.host_decides | ~_is_small(state, numbers, program))
+
+        iterate = partial(
+            _iteration, rows, values, numerators, weight_sums[at], numbers=numbers, program=program
+        )
+        state, on_rows = jax.lax.while_loop(has_more, lambda now: iterate(*now), now)
         if not program.can_stop:
-            change = jax.lax.cond(last | waits, statistic, lambda: state.change)
-        state = state._replace(
-            iteration=n,
-            lattice=lattice,
-            previous=state.lattice,
-            waits=waits,
-            change=change,
-            unseen=state.unseen | unseen,
-            bias=None,  # what passes through a condition may be copied
-        )
-        ends = ~waits & (last | small)
-        state = jax.lax.cond(ends, partial(_next_level, levels), lambda state: state, state)
-        return state._replace(bias=bias)
+            state = state._replace(change=_change(rows, state, values))
+        # Without the list: what passes through a condition may be copied.
+        bias, state = state.bias, state._replace(bias=None)
+        state = jax.lax.cond(state.waits, lambda state: state, partial(_next_level, levels), state)
+        return state._replace(bias=bias), on_rows
 
-    return jax.lax.while_loop(goes_on, iterate, state)
+    # Each iteration writes to the same voxels of the rows, so what is empty is made so once.
+    one_list = rows.voxel is not None and not rows.n_slabs
+    on_rows = _empty_rows(rows, levels.values) if one_list else None
+    state, _ = jax.lax.while_loop(goes_on, run_level, (state, on_rows))
+    return state
+
+
+def _iteration(
+    rows: Rows,
+    values: Matrices,
+    numerators: Matrices,
+    weight_sum: jax.Array,
+    state: State,
+    on_rows: jax.Array | None,
+    *,
+    numbers: Numbers,
+    program: Program,
+) -> tuple[State, jax.Array | None]:
+    """Sharpen, fit, add and evaluate."""
+    if rows.n_slabs:
+        sums, unseen = _residual_by_slab(rows, state.lattice, values, numerators, numbers, program)
+    else:
+        residual, unseen = _residual(rows, state.bias, numbers, program)
+        if on_rows is not None:
+            residual = on_rows = _on_rows(rows, residual, on_rows)
+        sums = bspline.along(residual.reshape(-1, numerators[2].shape[0]), numerators[2], 1)
+    update = bspline.quotient(_plane_sum(rows, sums, numerators), weight_sum)
+    lattice = state.lattice + update * numbers.over_relaxation
+    state = state._replace(
+        iteration=state.iteration + 1,
+        waits=jnp.asarray(numbers.wait_always),
+        lattice=lattice,
+        previous=state.lattice,
+        bias=None if rows.n_slabs else _expand(rows, lattice, values),
+        unseen=state.unseen | unseen,
+    )
+    if program.can_stop:
+        state = state._replace(change=_change(rows, state, values))
+        small = _is_small(state, numbers, program)
+        state = state._replace(waits=state.waits | (numbers.host_decides & small))
+    return state, on_rows
+
+
+def _is_small(state: State, numbers: Numbers, program: Program) -> jax.Array:
+    return state.change <= numbers.stop_at if program.can_stop else jnp.bool_(False)
 
 
 def _next_level(levels: Levels, state: State) -> State:
@@ -174,6 +202,7 @@ def _next_level(levels: Levels, state: State) -> State:
         iteration=jnp.int32(0),
         waits=jnp.bool_(False),
         lattice=refined.astype(state.lattice.dtype),
+        change=jnp.full_like(state.change, jnp.inf),
         done=state.done.at[at].set(state.iteration),
         changes=state.changes.at[at].set(state.change),
     )
@@ -205,14 +234,14 @@ def _each(rows: Rows, function: Callable[[Rows], Any]) -> Any:
 
 
 def _mask(rows: Rows) -> jax.Array:
-    """Say which voxels of the list are in the mask."""
-    if rows.weight is None:
-        return jnp.arange(rows.log_image.size, dtype=jnp.int32) < rows.listed
-    return rows.weight > 0
+    """Say which voxels of the list are in the mask, each of them once."""
+    if rows.voxel is None:
+        return rows.weight > 0
+    return jnp.arange(rows.log_image.size, dtype=jnp.int32) < rows.listed
 
 
 def _weight(rows: Rows) -> jax.Array:
-    return _mask(rows).astype(rows.log_image.dtype) if rows.weight is None else rows.weight
+    return jnp.ones_like(rows.log_image) if rows.weight is None else rows.weight
 
 
 def _weight_sum(rows: Rows, matrices: Matrices) -> jax.Array:
@@ -222,27 +251,32 @@ def _weight_sum(rows: Rows, matrices: Matrices) -> jax.Array:
     return _plane_sum(rows, _row_sums(rows, _weight(rows), matrices), matrices)
 
 
-def _statistic(
-    rows: Rows, before: jax.Array, after: jax.Array, bias: jax.Array | None, values: Matrices
-) -> jax.Array:
-    """The exact statistic, from the lattices before and after an iteration (or ln b after it)."""
+def _change(rows: Rows, state: State, values: Matrices) -> jax.Array:
+    """The exact statistic of the last iteration."""
 
     def sums(slab):
-        now = _expand(slab, after, values) if bias is None else bias
-        return convergence.sums(_expand(slab, before, values) - now, _mask(slab))
+        now = _expand(slab, state.lattice, values) if rows.n_slabs else state.bias
+        return convergence.sums(_expand(slab, state.previous, values) - now, _mask(slab))
 
     if rows.n_slabs:
         return convergence.exact(*(part.sum() for part in _each(rows, sums)), rows.n_voxels)
     return convergence.exact(*sums(rows), rows.n_voxels)
 
 
+def _empty_rows(rows: Rows, matrices: Matrices) -> jax.Array:
+    return jnp.zeros(rows.place.size * matrices[2].shape[-2], rows.log_image.dtype)
+
+
+def _on_rows(rows: Rows, array: jax.Array, empty: jax.Array) -> jax.Array:
+    """Put an array on the list of voxels where it belongs in the rows, flat."""
+    return empty.at[rows.voxel].set(array, mode="promise_in_bounds")
+
+
 def _row_sums(rows: Rows, array: jax.Array, matrices: Matrices) -> jax.Array:
     """Sum an array on the list of voxels against the matrix of the rows."""
-    width = matrices[2].shape[0]
     if rows.voxel is not None:
-        length = rows.place.size * width
-        array = jnp.zeros(length, array.dtype).at[rows.voxel].set(array, mode="promise_in_bounds")
-    return bspline.along(array.reshape(-1, width), matrices[2], 1)
+        array = _on_rows(rows, array, _empty_rows(rows, matrices))
+    return bspline.along(array.reshape(-1, matrices[2].shape[0]), matrices[2], 1)
 
 
 def _plane_sum(rows: Rows, sums: jax.Array, matrices: Matrices) -> jax.Array:
@@ -266,38 +300,43 @@ def _expand(rows: Rows, lattice: jax.Array, matrices: Matrices) -> jax.Array:
 
 
 def _residual(
-    rows: Rows, bias: jax.Array, numerators: Matrices, numbers: Numbers, program: Program
+    rows: Rows, bias: jax.Array, numbers: Numbers, program: Program
 ) -> tuple[jax.Array, jax.Array]:
-    """Sum what the sharpening takes away: v - E(u|v), weighted, against the fit's matrices.
+    """Return what the sharpening takes away, v - E(u|v), weighted, on the list of voxels.
 
     Returns also whether the rising run at the start goes beyond the voxels that were looked at.
     """
-    mask, view = _mask(rows), rows.log_image - bias
+    view = rows.log_image - bias
     start, unseen = _after_rise(rows, view, program)
-    v_min, v_max = _range(mask, view, start)
+    v_min, v_max = _range(rows, view, start)
     bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
     # Behind conditions, because XLA on a CPU makes what stands behind one once and keeps it; else
-    # histogram, lookup and residual would each make it anew, without vector registers.
+    # what uses it would make it anew for each voxel, without vector registers.
     position = jax.lax.cond(
         flat,
         lambda: jnp.zeros_like(view),
         lambda: sharpen.find_position(view, v_min, bin_width, program.n_bins),
     )
     bins = sharpen.find_bins(position, program.n_bins)
-    total = sharpen.tally(bins, mask, program.n_bins, view.size, program.copies)
-    expected = _expected(total, view.size, v_min, bin_width, numbers)
-    if view.size <= SMALL_LIST and view.dtype == jnp.float32:
-        words = jax.lax.cond(
-            flat,
-            lambda: jnp.zeros(view.shape, jnp.int64),
-            lambda: sharpen.look_up_words(bins.lower, expected),
-        )
-        looked_up = sharpen.halves(words)
+    counted = _tally(rows, bins, view.size, program)
+    expected = _expected(counted, view.size, v_min, bin_width, numbers)
+    rise = jax.lax.cond(flat, lambda: jnp.zeros_like(expected), lambda: sharpen.rise(expected))
+    sharp = jnp.where(flat, view, sharpen.sharpened(bins, expected, rise))
+    return _weighted(rows, view - sharp), unseen
+
+
+def _tally(rows: Rows, bins: sharpen.Bins, n_values: int, program: Program) -> jax.Array:
+    if rows.voxel is None:
+        mask, repeats = rows.weight > 0, 0
     else:
-        looked_up = sharpen.look_up(bins.lower, expected)
-    sharp = jnp.where(flat, view, sharpen.sharpened(bins, *looked_up))
-    residual = _weighted(rows, view, sharp)
-    return _plane_sum(rows, _row_sums(rows, residual, numerators), numerators), unseen
+        mask, repeats = None, rows.log_image.size - rows.listed
+    return sharpen.tally(
+        bins, mask, program.n_bins, n_values, repeats=repeats, copies=program.copies
+    )
+
+
+def _weighted(rows: Rows, residual: jax.Array) -> jax.Array:
+    return residual if rows.weight is None else residual * rows.weight
 
 
 def _residual_by_slab(
@@ -308,7 +347,8 @@ def _residual_by_slab(
     numbers: Numbers,
     program: Program,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `_residual`, but nothing is kept from one pass over the slabs to the next."""
+    """As `_residual`, summed along the rows; nothing is kept from one pass over the slabs to the
+    next."""
     n_values, n_bins = rows.log_image.size, program.n_bins
 
     def view_of(slab):
@@ -319,8 +359,8 @@ def _residual_by_slab(
     start, unseen = _after_rise(head, view_of(head), program)
 
     def ranges(slab):
-        view, mask = view_of(slab), _mask(slab)
-        from_start, whole = _range(mask, view, start), _range(mask, view, 0)
+        view = view_of(slab)
+        from_start, whole = _range(slab, view, start), _range(slab, view, 0)
         return (*from_start, *whole)
 
     low, high, whole_low, whole_high = _each(rows, ranges)
@@ -332,19 +372,20 @@ def _residual_by_slab(
         return sharpen.find_bins(sharpen.find_position(view, v_min, bin_width, n_bins), n_bins)
 
     def tallied(slab):
-        bins = bins_of(view_of(slab))
-        return sharpen.tally(bins, _mask(slab), n_bins, n_values, program.copies)
+        return _tally(slab, bins_of(view_of(slab)), n_values, program)
 
     total = _each(rows, tallied).sum(axis=0)
     expected = _expected(total, n_values, v_min, bin_width, numbers)
+    rise = sharpen.rise(expected)
 
     def summed(slab):
         view = view_of(slab)
         bins = bins_of(view)
-        sharp = sharpen.sharpened(bins, *sharpen.look_up(bins.lower, expected))
-        return _row_sums(slab, _weighted(slab, view, jnp.where(flat, view, sharp)), numerators)
+        sharp = sharpen.sharpened(bins, expected, rise)
+        residual = _weighted(slab, view - jnp.where(flat, view, sharp))
+        return _row_sums(slab, residual, numerators)
 
-    return _plane_sum(rows, _each(rows, summed), numerators), unseen
+    return _each(rows, summed), unseen
 
 
 def _bin_width(
@@ -362,23 +403,28 @@ def _expected(
     return sharpen.sharpening_map(counts, v_min, bin_width, fwhm=numbers.fwhm, noise=numbers.noise)
 
 
-def _weighted(rows: Rows, view: jax.Array, sharp: jax.Array) -> jax.Array:
-    residual = view - sharp if rows.weight is None else (view - sharp) * rows.weight
-    return jnp.where(_mask(rows), residual, 0)
-
-
-def _range(
-    mask: jax.Array, view: jax.Array, start: jax.Array | int
-) -> tuple[jax.Array, jax.Array]:
+def _range(rows: Rows, view: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
     """Return the minimum from a place in the list on, and the maximum."""
     infinity = jnp.asarray(np.inf, view.dtype)
-    index = jnp.arange(view.size, dtype=jnp.int32)
-    low = -jnp.where(mask & (index >= start), view, infinity)
-    high = jnp.where(mask, view, -infinity)
-    # Both in one go, and by columns first: that runs in vector registers.
-    both = jnp.stack([low, high]).reshape(2, -1, math.gcd(view.size, 1024))
-    low, high = both.max(axis=1).max(axis=1)
-    return -low, high
+    low = high = view
+    if rows.voxel is None:
+        inside = rows.weight > 0
+        low, high = jnp.where(inside, view, infinity), jnp.where(inside, view, -infinity)
+
+    def from_start():
+        place = jnp.arange(view.size, dtype=jnp.int32)
+        return _by_columns(jnp.where(place >= start, low, infinity)).min(axis=0).min()
+
+    lowest = _by_columns(low).min(axis=0).min()
+    # What rises to the start begins with its lowest value: seldom is that the lowest of all.
+    at_first = view.at[rows.first[0]].get(mode="clip") <= lowest
+    lowest = jax.lax.cond((start > 0) & at_first, from_start, lambda: lowest)
+    return lowest, _by_columns(high).max(axis=0).max()
+
+
+def _by_columns(values: jax.Array) -> jax.Array:
+    """Give an array an axis along which it is reduced in vector registers: the first."""
+    return values.reshape(-1, math.gcd(values.size, 1024))
 
 
 def _after_rise(

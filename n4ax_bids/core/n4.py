@@ -7,7 +7,9 @@ knot spacing. Facts and roundings: docs/method.md.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -98,8 +100,9 @@ def n4_batch(
     zooms: Sequence[Sequence[float] | None] | None = None,
     options: N4Options | None = None,
     return_bias: bool = False,
+    together: bool | None = None,
 ):
-    """Correct several images, those that fit together in one solve.
+    """Correct several images, on a GPU those that fit together in one solve.
 
     Parameters
     ----------
@@ -107,6 +110,7 @@ def n4_batch(
     masks, weights, zooms : one for each image, as for `n4`; one word or None for all
     options : N4Options, for all
     return_bias : also return the fields
+    together : solve images of one padded size at once; None: where they are solved on a GPU
 
     Returns
     -------
@@ -134,6 +138,7 @@ def n4_batch(
             plan(options, np.shape(image), zoom)
             for image, zoom in zip(images, each["zooms"], strict=True)
         ],
+        together=together,
     )
     divided = [
         divide(image, result.log_field) for image, result in zip(images, results, strict=True)
@@ -155,7 +160,7 @@ def _mask(mask, image):
     if isinstance(mask, str):
         if mask != "otsu":
             raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
-        return otsu_mask(image)
+        return otsu_mask(image, threads=_n_cores())
     return mask
 
 
@@ -181,7 +186,7 @@ def estimate(
         stopping statistic. The result is the same with it and without; the time is not: each
         iteration comes back to the host.
     dense : work where the arrays lie, on every voxel of the grid, instead of listing those of the
-        mask on the host; None: for arrays on a GPU
+        mask on the host; None: for arrays on a GPU, where that fits into `memory`
     memory : bytes that the voxels may take; beyond, they are taken in slabs. None: what the device
         says is free
 
@@ -193,8 +198,9 @@ def estimate(
         If the smallest slabs take more than `memory`.
     """
     with jax.enable_x64(True):
-        taken = take(image, mask, weight, plan, dense)
-        solved = _solve(taken, plan, report, _free(memory))
+        free = _free(memory)
+        taken = take(image, mask, weight, plan, dense, free)
+        solved = _solve(taken, plan, report, free)
     return _result(solved, taken.n_voxels, plan)
 
 
@@ -206,16 +212,23 @@ def estimate_batch(
     plans: Sequence[Plan],
     dense: bool | None = None,
     memory: int | None = None,
+    together: bool | None = None,
 ) -> list[N4Result]:
-    """Estimate the log fields of several images; those of one padded size in one solve.
+    """Estimate the log fields of several images, those of one padded size in one solve.
 
     Parameters are one for each image, else as for `estimate`. A batch holds as many images as
-    `memory` does. Levels that end by ITK's statistic are solved image by image.
+    `memory` does. Levels that end by ITK's statistic are solved image by image, and so is all on
+    a CPU unless `together` says otherwise: as many images side by side as there are cores, which
+    takes less time than a batch of them (docs/benchmarks/scaling.md).
     """
+    if not (_device().platform != "cpu" if together is None else together):
+        return _side_by_side(images, masks, weights, plans, dense, memory)
     results: list[N4Result | None] = [None] * len(images)
     with jax.enable_x64(True):
         free = _free(memory)
-        taken = [take(*each, dense) for each in zip(images, masks, weights, plans, strict=True)]
+        taken = [
+            take(*each, dense, free) for each in zip(images, masks, weights, plans, strict=True)
+        ]
         for batch in _batches(taken, plans, free):
             if len(batch) == 1:
                 solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
@@ -230,12 +243,34 @@ def estimate_batch(
     return results
 
 
+def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result]:
+    n = max(1, min(len(images), _n_cores()))
+    device, share = _device(), None if memory is None else memory // n
+
+    def solve_one(image, mask, weight, plan):
+        with jax.default_device(device):  # a thread has its own
+            return estimate(image, mask, weight, plan=plan, dense=dense, memory=share)
+
+    with ThreadPoolExecutor(n) as threads:
+        return list(threads.map(solve_one, images, masks, weights, plans))
+
+
+def _n_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _device() -> jax.Device:
+    return jax.config.jax_default_device or jax.local_devices()[0]
+
+
 def _free(memory: int | None) -> float:
     """Return how many bytes may be taken."""
     if memory is not None:
         return memory
-    default = jax.config.jax_default_device or jax.local_devices()[0]
-    known = default.memory_stats() if default.platform != "cpu" else None
+    device = _device()
+    known = device.memory_stats() if device.platform != "cpu" else None
     return known["bytes_limit"] - known["bytes_in_use"] if known else np.inf
 
 
@@ -252,8 +287,13 @@ def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solv
     rows, layout = taken.lay_out(slabs, FIRST)
     solved = solve(rows, layout, plan, report)
     if solved.unseen:  # an image that rises from voxel to voxel, made by a program
-        rows, layout = taken.lay_out(0, taken.length)
+        rows, layout = taken.lay_out(slabs, taken.length)
         solved = solve(rows, layout, plan, report)
+    if solved.unseen:
+        raise MemoryError(
+            f"the image rises throughout the first of {slabs} slabs, and more than {free:.0f} "
+            "bytes would be needed to look beyond; expected contrast there"
+        )
     return solved
 
 

@@ -25,14 +25,15 @@ FIRST = 1024
 class Rows(NamedTuple):
     """What the compiled program works on: M voxels, in R rows of N, at P0 × P1 places.
 
-    The padding has at least one voxel and one row: they stand for all that there is not. In slabs,
-    S is the first axis of what has M or R; `row` counts through all slabs.
+    The padding of the list repeats its last voxel, which changes no range and no row; only what
+    counts voxels has to leave it out. The padding of the rows has at least one. In slabs, S is
+    the first axis of what has M or R; `row` counts through all slabs.
     """
 
     log_image: jax.Array
-    """(M,), voxels of the mask in raster order; 0 in the padding"""
+    """(M,), voxels of the mask in raster order"""
     weight: jax.Array | None
-    """(M,), > 0 in the mask, 0 elsewhere; None: 1 for the first `listed`"""
+    """(M,), > 0 in the mask, 0 elsewhere; None: 1"""
     listed: jax.Array
     """number of voxels of the mask in the list; (S,) in slabs"""
     n_voxels: jax.Array
@@ -163,10 +164,9 @@ def lay_out(
         found.inside.shape[1],
         not slabs and found.n_listed < MOST_COARSE,
     )
-    logs = np.zeros((len(parts), n_listed), dtype)
-    weights = None if found.weights is None else np.zeros_like(logs)
-    # The padding stands in the last row, which is of the padding too.
-    voxel = np.full((len(parts), n_listed), n_rows * width - 1, np.int32)
+    logs = np.empty((len(parts), n_listed), dtype)
+    weights = None if found.weights is None else np.empty_like(logs)
+    voxel = np.empty((len(parts), n_listed), np.int32)
     place = np.zeros((len(parts), n_rows), np.int32)
     row = np.full(p0 * p1, n_rows - 1, np.int32)
     for slab, (part, begin) in enumerate(zip(parts, np.cumsum(counts) - counts, strict=True)):
@@ -182,6 +182,8 @@ def lay_out(
         on_rows = np.zeros((part.size, width), bool)
         on_rows[:, : found.inside.shape[1]] = found.inside[rows]
         voxel[slab, :n_here] = np.flatnonzero(on_rows)
+        for array in (logs, voxel) if weights is None else (logs, voxel, weights):
+            array[slab, n_here:] = array[slab, n_here - 1]
         place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
         row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
     start = np.arange(min(first, n_listed), dtype=np.int32)
@@ -251,19 +253,19 @@ def _padded_sizes(
     """Return the sizes of list, rows, plane and row that a grid is padded to.
 
     The usual grids, a head at shrink 4, fall on one size for each doubling of the mask, whatever
-    their shape; three rows for 64 voxels are enough for most. A large grid is padded little: its
-    solve takes longer than a compilation.
+    their shape: 7·2^k voxels, as a head of 1 mm has 50 to 57 thousand; three rows for 64 voxels
+    are enough for most. A large grid is padded little: its solve takes longer than a compilation.
     """
     if not coarse:
         plane = tuple(1 << (n - 1).bit_length() for n in plane)
-        return _eighth(n_listed + 1), _eighth(n_rows + 1), plane, _multiple(width, 32)
-    octave = max(8, n_listed.bit_length())
-    side = 1 << (octave - 3) // 2
-    rows = 3 << (octave - 6)
+        return _eighth(n_listed), _eighth(n_rows + 1), plane, _multiple(width, 32)
+    octave = max(6, (-(-n_listed // 7) - 1).bit_length())
+    side = 1 << octave // 2
+    rows = 21 << (octave - 6)
     while rows <= n_rows:
         rows *= 2
     plane = tuple(max(side, 1 << (n - 1).bit_length()) if n > 1 else 1 for n in plane)
-    return 1 << octave, rows, plane, max(min(side, 80), _multiple(width, 16))
+    return 7 << octave, rows, plane, max(min(side, 80), _multiple(width, 16))
 
 
 def _eighth(n: int) -> int:

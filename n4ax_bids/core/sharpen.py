@@ -48,7 +48,7 @@ class Bins(NamedTuple):
     """Where values lie in the histogram."""
 
     lower: jax.Array
-    """int32, the bin whose centre is next below; the last one for a value outside"""
+    """uint32, the bin whose centre is next below; the last one for a value outside"""
     offset: jax.Array
     """distance from that centre, in bins; -1 for a value outside"""
 
@@ -56,11 +56,19 @@ class Bins(NamedTuple):
 def find_bins(position: jax.Array, n_bins: int) -> Bins:
     """Find the bin of each value; `position` is from `find_position`."""
     inside = position >= 0
-    lower = jnp.where(inside, position, n_bins - 1).astype(jnp.int32)
+    lower = jnp.where(inside, position, n_bins - 1).astype(jnp.uint32)
     return Bins(lower, jnp.where(inside, position - lower.astype(position.dtype), -1))
 
 
-def tally(bins: Bins, mask: jax.Array, n_bins: int, n_values: int, copies: int = 1) -> jax.Array:
+def tally(
+    bins: Bins,
+    mask: jax.Array | None,
+    n_bins: int,
+    n_values: int,
+    *,
+    repeats: jax.Array | int = 0,
+    copies: int = 1,
+) -> jax.Array:
     """Count values and add up their offsets, as integers packed in one word for each bin.
 
     Exact, and the same in whatever order the device adds them.
@@ -68,9 +76,10 @@ def tally(bins: Bins, mask: jax.Array, n_bins: int, n_values: int, copies: int =
     Parameters
     ----------
     bins : Bins of n values
-    mask : bool array (n,), which values count
+    mask : bool array (n,), which values count; None: all
     n_bins : int
     n_values : int, at least as many values as all tallies together may hold
+    repeats : number of values at the end that repeat the one before them and do not count
     copies : int, of the histogram that neighbours add to in turn, so that a GPU's threads do not
         wait for one another; the sum is the same
 
@@ -81,12 +90,14 @@ def tally(bins: Bins, mask: jax.Array, n_bins: int, n_values: int, copies: int =
     bits, one = _packing(n_values)
     # By way of 32 bits: those are converted faster than 64.
     fixed = jnp.round(bins.offset * (1 << bits)).astype(jnp.int32).astype(jnp.int64)
-    word = jnp.where(mask & (bins.offset >= 0), fixed + one, 0)
+    counts = bins.offset >= 0 if mask is None else mask & (bins.offset >= 0)
+    word = jnp.where(counts, fixed + one, 0)
     place = bins.lower
     if copies > 1:
-        place = place + n_bins * (jnp.arange(mask.size, dtype=jnp.int32) % copies)
+        place = place + n_bins * (jnp.arange(place.size, dtype=jnp.uint32) % copies)
     added = jnp.zeros(copies * n_bins, jnp.int64).at[place].add(word, mode="promise_in_bounds")
-    return added.reshape(copies, n_bins).sum(axis=0)
+    total = added.reshape(copies, n_bins).sum(axis=0)
+    return total.at[bins.lower[-1]].add(-word[-1] * repeats)
 
 
 def histogram(tally: jax.Array, n_values: int) -> jax.Array:
@@ -172,37 +183,12 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
     return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
-def look_up(lower: jax.Array, expected: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Take the expected value of each bin and the rise to the next, for `sharpened`.
-
-    Parameters
-    ----------
-    lower : int32 array (n,), of `Bins`
-    expected : array (n_bins,), from `sharpening_map`
-    """
-    return tuple(
-        table.at[lower].get(mode="promise_in_bounds") for table in (expected, _rise(expected))
-    )
-
-
-def look_up_words(lower: jax.Array, expected: jax.Array) -> jax.Array:
-    """Take both at once, as the halves of one 64-bit word; of float32 numbers."""
-    both = jnp.stack([expected, _rise(expected)], axis=-1)
-    table = jax.lax.bitcast_convert_type(both, jnp.int64)
-    return table.at[lower].get(mode="promise_in_bounds")
-
-
-def halves(words: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return what `look_up` does from what `look_up_words` returns."""
-    low, high = (words & 0xFFFFFFFF).astype(jnp.uint32), (words >> 32).astype(jnp.int32)
-    return tuple(jax.lax.bitcast_convert_type(half, jnp.float32) for half in (low, high))
-
-
-def _rise(expected: jax.Array) -> jax.Array:
+def rise(expected: jax.Array) -> jax.Array:
+    """Return how far the expected value rises from each bin to the next; from the last, 0."""
     return jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
 
 
-def sharpened(bins: Bins, bottom: jax.Array, rise: jax.Array) -> jax.Array:
+def sharpened(bins: Bins, expected: jax.Array, rise: jax.Array) -> jax.Array:
     """Return the expected true log intensity of every voxel, linear between bins.
 
     Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).
@@ -210,10 +196,14 @@ def sharpened(bins: Bins, bottom: jax.Array, rise: jax.Array) -> jax.Array:
     Parameters
     ----------
     bins : Bins
-    bottom, rise : from `look_up`
+    expected : array (n_bins,), from `sharpening_map`
+    rise : array (n_bins,), from `rise`
 
     Returns
     -------
     array like `bins.offset`
     """
+    bottom, rise = (
+        table.at[bins.lower].get(mode="promise_in_bounds") for table in (expected, rise)
+    )
     return bottom + rise * bins.offset  # where the offset is -1, the rise is 0

@@ -32,6 +32,7 @@ from n4ax_bids.core.levels import (
 )
 from n4ax_bids.core.plan import Plan
 from n4ax_bids.core.rows import Layout, Rows
+from n4ax_bids.core.take import platform
 from n4ax_bids.options import N4Options
 
 GPU_COPIES = 128
@@ -70,7 +71,7 @@ def solve(rows: Rows, layout: Layout, plan: Plan, report: Report | None = None) 
     numbers, program = _program(plan.options, report is not None, rows.log_image)
     ends = [End() for _ in plan.options.n_iterations]
     fields = _fields(plan)
-    field, bias = fields[0], _no_bias(rows, plan)
+    field, bias = fields[0], _no_bias(rows)
     unseen = False
     for group in _groups(plan, layout):
         state = _start(group, field, bias)
@@ -100,7 +101,7 @@ def solve_batch(
     together = _stacked(rows)
     fields = [_fields(plan) for plan in plans]
     now = [each[0] for each in fields]
-    bias = [_no_bias(*each) for each in zip(rows, plans, strict=True)]
+    bias = [_no_bias(one) for one in rows]
     ends = [[End() for _ in options.n_iterations] for _ in plans]
     unseen = np.zeros(len(plans), bool)
     for groups in zip(*map(_groups, plans, layouts), strict=True):
@@ -144,7 +145,7 @@ def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers,
     threshold = options.convergence_threshold
     can_stop, by_itk = threshold > convergence.NO_STOP, can_end_by_itk(options)
     fwhm, noise, n_bins = options.histogram_sharpening
-    on_gpu = next(iter(array.devices())).platform != "cpu"
+    on_gpu = platform(array) != "cpu"
     numbers = Numbers(
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,
         host_decides=by_itk,
@@ -157,10 +158,12 @@ def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers,
     return numbers, Program(n_bins, can_stop, skip_rising, GPU_COPIES if on_gpu else 1)
 
 
-def _no_bias(rows: Rows, plan: Plan) -> np.ndarray | None:
+def _no_bias(rows: Rows) -> jax.Array | np.ndarray | None:
     if rows.n_slabs:
         return None
-    return np.zeros(rows.log_image.shape, plan.options.precision)
+    # On a CPU numpy's: nothing is compiled for them. Elsewhere they would have to be sent.
+    xp = np if platform(rows.log_image) == "cpu" else jax.numpy
+    return xp.zeros(rows.log_image.shape, rows.log_image.dtype)
 
 
 @lru_cache(maxsize=32)
@@ -244,7 +247,7 @@ def _iterate(
 
 def _in_mask(rows: Rows) -> np.ndarray:
     """Say which voxels of the list are in the mask, all slabs in turn."""
-    if rows.weight is not None:
+    if rows.voxel is None:
         return np.asarray(rows.weight).ravel() > 0
     length = rows.log_image.shape[-1]
     return (np.arange(length) < np.asarray(rows.listed).reshape(-1, 1)).ravel()

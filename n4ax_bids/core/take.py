@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -28,8 +29,13 @@ class Taken(NamedTuple):
     """of the list of voxels"""
 
 
-def take(image, mask, weight, plan: Plan, dense: bool | None = None) -> Taken:
-    """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`."""
+def take(
+    image, mask, weight, plan: Plan, dense: bool | None = None, free: float = np.inf
+) -> Taken:
+    """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`.
+
+    `free` is the memory that there is for them.
+    """
     given = {"image": image, "mask": mask, "weight": weight}
     for name, array in given.items():
         if array is not None and tuple(array.shape) != plan.shape:
@@ -37,7 +43,9 @@ def take(image, mask, weight, plan: Plan, dense: bool | None = None) -> Taken:
                 f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
             )
     if dense is None:
-        dense = isinstance(image, jax.Array) and _platform(image) != "cpu"
+        shape = (1, *plan.sample_shape[::-1])[-3:]
+        fits = _dense_bytes(shape, np.dtype(plan.options.precision)) <= free
+        dense = fits and isinstance(image, jax.Array) and platform(image) != "cpu"
     xp = jax.numpy if dense else np
     # ITK reads every pixel type into float32, whatever the solve's precision.
     values = _in_three(plan.sample(xp.asarray(image), plan.image_start), xp)
@@ -57,7 +65,8 @@ def _in_three(array, xp, dtype=np.float32):
     return array if array.ndim == 3 else array[None]
 
 
-def _platform(array: jax.Array) -> str:
+def platform(array: jax.Array) -> str:
+    """Return what kind of device an array lies on."""
     return next(iter(array.devices())).platform
 
 
@@ -101,10 +110,14 @@ def _take_dense(
             raise ValueError("a dense grid is not taken in slabs")
         return (rows if first == voxels.FIRST else made(first=first)[0]), layout
 
-    def n_bytes(slabs: int) -> int:
-        return length * (6 * dtype.itemsize + 16)
+    n_bytes = _dense_bytes(values.shape, dtype)
+    return Taken(
+        n_voxels, (*layout.sizes, str(dtype), "dense"), lambda slabs: n_bytes, lay_out, length
+    )
 
-    return Taken(n_voxels, (*layout.sizes, str(dtype), "dense"), n_bytes, lay_out, length)
+
+def _dense_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return math.prod(voxels.dense_layout(shape).sizes) * (6 * dtype.itemsize + 16)
 
 
 def _nobody(size: int) -> ValueError:

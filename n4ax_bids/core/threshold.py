@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,7 @@ COPIES = 128
 _CHUNK = 1 << 17  # values binned at a time: they stay in the processor's cache
 
 
-def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200) -> float:
+def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> float:
     """Return the upper edge of the bin that splits the histogram best.
 
     Maximises the between-class variance w0 (m0 - m)² + w1 (m1 - m)² over the bins (Otsu 1979);
@@ -26,6 +29,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200) -> float:
     ----------
     image : array, any shape
     n_bins : int, bins between the smallest and the largest value
+    threads : int, of the host that count
 
     Returns
     -------
@@ -52,17 +56,22 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200) -> float:
     edges[-1] = top
     if not np.isfinite(edges).all() or edges[1] - low < np.finfo(np.float32).tiny:
         raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
-    histogram = _histogram_on_device if on_gpu else _histogram
-    return float(edges[_best_split(np.asarray(histogram(values, edges)), edges) + 1])
+    if on_gpu:
+        counts = np.asarray(_histogram_on_device(values, edges))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = np.array_split(values, threads)
+            counts = sum(pool.map(partial(_histogram, edges=edges), parts))
+    return float(edges[_best_split(counts, edges) + 1])
 
 
-def otsu_mask(image: jax.Array | np.ndarray, n_bins: int = 200) -> np.ndarray:
+def otsu_mask(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> np.ndarray:
     """Return which voxels are above Otsu's threshold.
 
     Parameters
     ----------
     image : array, any shape
-    n_bins : int
+    n_bins, threads : int
 
     Returns
     -------
@@ -73,7 +82,7 @@ def otsu_mask(image: jax.Array | np.ndarray, n_bins: int = 200) -> np.ndarray:
     ValueError
         As `otsu_threshold`.
     """
-    threshold = np.float32(otsu_threshold(image, n_bins))
+    threshold = np.float32(otsu_threshold(image, n_bins, threads=threads))
     if isinstance(image, jax.Array):
         return image.astype(np.float32) > threshold
     return np.asarray(image, np.float32) > threshold

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +57,8 @@ def address(path: Path, page: Path) -> str:
     return "./" + quote(Path(os.path.relpath(path, page.parent)).as_posix())
 
 
-def write(
-    path: Path,
+def html(
+    folder: Path,
     subject: str,
     images: Sequence[Image],
     *,
@@ -68,12 +67,13 @@ def write(
     participant: Sequence[tuple[str, str]] = (),
     methods: str = "",
     generator: str,
-) -> None:
-    """Write a participant's page.
+    digest: str = "",
+) -> str:
+    """Return a participant's page.
 
     Parameters
     ----------
-    path : where to write
+    folder : an empty one, for the pieces
     subject : name of the participant, "sub-01"
     images : those that were corrected
     failed : those that could not be
@@ -81,6 +81,7 @@ def write(
     participant : (column, value) of the participant's line in participants.tsv
     methods : text in Markdown: paragraphs, headings and lists
     generator : the program and its version
+    digest : of what the page is made of, to be kept in it
     """
     pieces = templates.environment().get_template("pieces.html").module
     fragments = [("summary", pieces.summary(subject, images, failed, participant))]
@@ -91,13 +92,13 @@ def write(
         fragments.append(("skipped", pieces.skipped(skipped)))
     if methods:
         fragments.append(("methods", pieces.methods(_blocks(methods))))
-    style, script = templates.assets(generator)
-    with tempfile.TemporaryDirectory(prefix="n4ax_bids-") as folder:
-        _put(Path(folder), fragments)
-        report = _report(Path(folder), path)
-        report.title = subject
-        report.header, report.footer = [style], [script]
-        report.generate_report()
+    style, script = templates.assets(generator, digest)
+    _put(folder, fragments)
+    report = _report(folder)
+    report.title = subject
+    report.header, report.footer = [style], [script]
+    report.generate_report()
+    return report.out_filename.read_text(encoding="utf-8")
 
 
 def _put(folder: Path, fragments: Iterable[tuple[str, str]]) -> None:
@@ -109,16 +110,16 @@ def _put(folder: Path, fragments: Iterable[tuple[str, str]]) -> None:
         (home / name).write_text(str(fragment), encoding="utf-8")
 
 
-def _report(folder: Path, path: Path) -> Any:
+def _report(folder: Path) -> Any:
     from nireports.assembler.report import Report
 
     # A JSON string is a YAML string.
     template = json.dumps(str(templates.FOLDER / "subject.html"))
     return Report(
-        path.parent,
+        folder,
         None,
         bootstrap_file=templates.FOLDER / "bootstrap.yml",
-        out_filename=str(path.absolute()),
+        out_filename="page.html",
         reportlets_dir=folder,
         metadata={"template": template},
     )

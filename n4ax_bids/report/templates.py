@@ -38,15 +38,18 @@ def environment() -> Environment:
     return made
 
 
-def assets(generator: str) -> Assets:
+def assets(generator: str, state: str = "") -> Assets:
     """Return style and script to be put into a page.
 
     Parameters
     ----------
     generator : the program and its version
+    state : digest of what the page is made of
     """
     css, script = ((FOLDER / name).read_text("utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     head = environment().get_template("head.html")
-    filled = head.render(css=Markup(css), digest=Markup(f"sha256-{digest}"), generator=generator)
+    filled = head.render(
+        css=Markup(css), digest=Markup(f"sha256-{digest}"), generator=generator, state=state
+    )
     return Assets(Markup(filled), Markup(f"<script>{script}</script>"))

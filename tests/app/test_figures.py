@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids.app import dataset, figures, reports
+from n4ax_bids.app import contents, dataset, figures
 from n4ax_bids.app.request import Request
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.core.threshold import otsu_mask
@@ -32,8 +32,10 @@ def corrected(fake_node, make_dataset, tmp_path):
 
 
 def drawn(job, folder: Path, derivatives=None) -> dict:
-    names = reports.names(job.name, folder)
-    figures.write(job, names, derivatives or {})
+    folder.mkdir(exist_ok=True)
+    names = contents.names(job.name, folder)
+    root = job.source.parents[2].with_name("out")
+    figures.write(job, root, names, derivatives or {})
     assert all(path.stat().st_size > 300 for path in names.values())
     return json.loads(names["record"].read_text()) | {"names": names}
 

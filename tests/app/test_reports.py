@@ -160,47 +160,41 @@ def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
     assert "… 3" in text_of(out / "sub-01.html")
 
 
-def test_what_is_missing_is_drawn_at_the_end(fake_node, run, out, monkeypatch):
-    """As where images have been finished by a run that drew nothing."""
+def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(fake_node, run, out):
+    """As where images have been finished by a run that was killed, or that drew nothing."""
     assert run("--no-reports") == 0
-    from n4ax_bids.app import dataset
-    from n4ax_bids.app.request import Request
-
-    request = Request(out.parent / "raw", out, nprocs=2)
-    selection = dataset.select(request)
-    assert reports.Pages(selection, request).close()
-    before = drawn(out)
-    assert len(before) == 5 * len(NAMES) + 2
+    assert run() == 0
+    n_solved, before = len(fake_node), drawn(out)
+    assert n_solved == len(NAMES) and len(before) == 5 * len(NAMES) + 2
     (out / "sub-02.html").unlink()
-    pages = reports.Pages(selection, request)
-    for job in selection.jobs:
-        if job.relative.startswith("sub-01"):
-            pages.tell(job)
-    pages.close()
+    (out / "sub-01/figures/sub-01_desc-record_T1w.json").unlink()
+    assert run() == 0
+    assert len(fake_node) == n_solved
     after = drawn(out)
-    figures = [name for name in before if "/" in name]
-    assert all(after[name] == before[name] for name in figures)
-    assert after["sub-01.html"] != before["sub-01.html"] and "sub-02.html" in after
+    assert set(after) == set(before)
+    changed = {name for name in before if after[name] != before[name]}
+    of_the_image = {name for name in before if name.startswith("sub-01/") and "_T1w" in name}
+    assert changed == of_the_image | {"sub-02.html"}  # the page of sub-01 is as it was
 
 
-def test_a_page_that_was_overtaken_is_written_again(fake_node, run, out, monkeypatch):
+def test_a_page_that_was_overtaken_is_written_again(fake_node, run, out, monkeypatch, tmp_path):
     """Another run finishes an image of the participant while the page is being written."""
     from n4ax_bids.app.request import Request
     from n4ax_bids.report import page
 
     assert run() == 0
-    hidden = [*(out / "sub-01" / "figures").glob("*_desc-record_T2w.json")]
-    content = hidden[0].read_bytes()
-    hidden[0].unlink()
-    write = page.write
+    (hidden,) = (out / "sub-01" / "figures").glob("*_desc-record_T2w.json")
+    content = hidden.read_bytes()
+    hidden.unlink()
+    html = page.html
 
-    def slow(path, *rest, **more):
-        write(path, *rest, **more)
-        if not hidden[0].exists():
-            hidden[0].write_bytes(content)
+    def slow(*given, **more):
+        made = html(*given, **more)
+        hidden.write_bytes(content)
+        return made
 
-    monkeypatch.setattr(page, "write", slow)
-    reports.page("sub-01", Request(out.parent / "raw", out))
+    monkeypatch.setattr(page, "html", slow)
+    reports.page("sub-01", Request(tmp_path / "raw", out), tmp_path)
     assert "task-x" in text_of(out / "sub-01.html")
 
 

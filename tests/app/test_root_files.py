@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from n4ax_bids.app import root_files
+from n4ax_bids.app.dataset import select
 from n4ax_bids.app.request import Request
 
 
@@ -38,3 +42,63 @@ def test_lines_that_someone_added_to_bidsignore_stay(make_dataset, tmp_path):
     root_files.write_dataset_files(Request(make_dataset(), out), {})
     lines = (out / ".bidsignore").read_text().splitlines()
     assert lines == ["mine", "figures", "*.html", "group_*.tsv"]
+
+
+def test_rows_of_other_labels_stay_in_the_table(make_dataset, tmp_path):
+    root, out = make_dataset(), tmp_path / "out"
+    out.mkdir()
+    for desc in ("preproc", "biascorr", "preproc"):
+        root_files.write_dataset_files(Request(root, out, desc=desc), {})
+    head, *rows = (out / "descriptions.tsv").read_text().splitlines()
+    assert head == "desc_id\tdescription"
+    labels = [row.split("\t")[0] for row in rows]
+    assert labels == ["desc-biascorr", "desc-biasfield", "desc-biaslattice", "desc-preproc"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "container"),
+    [
+        ({}, None),
+        ({"N4AX_BIDS_DOCKER_TAG": "1.2"}, {"Type": "docker", "Tag": "1.2"}),
+        (
+            {"APPTAINER_CONTAINER": "/images/n4ax_bids_1.2.sif"},
+            {"Type": "apptainer", "Tag": "n4ax_bids_1.2.sif"},
+        ),
+        (
+            {"SINGULARITY_CONTAINER": "/images/x.sif", "N4AX_BIDS_DOCKER_TAG": "1.2"},
+            {"Type": "apptainer", "Tag": "1.2"},
+        ),
+    ],
+)
+def test_the_container_is_named(make_dataset, tmp_path, monkeypatch, variables, container):
+    for name in ("N4AX_BIDS_DOCKER_TAG", "APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    request = Request(make_dataset(), tmp_path / "out")
+    (maker,) = root_files.dataset_description(request, {})["GeneratedBy"]
+    assert maker.get("Container") == container
+
+
+def test_every_folder_that_uris_name_has_a_link(make_dataset, tmp_path):
+    (tmp_path / "my prep").mkdir()
+    request = Request(make_dataset(), tmp_path / "out", derivatives={"prep": tmp_path / "my prep"})
+    links = root_files.dataset_description(request, {})["DatasetLinks"]
+    assert links == {"raw": "../raw", "prep": "../my%20prep"}
+
+
+def test_a_table_of_what_was_left_out_for_each_participant(make_dataset, tmp_path):
+    names = [
+        f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz" for n in (1, 2) for suffix in ("T1w", "PDw")
+    ]
+    request = Request(make_dataset(*names, empty=True), tmp_path / "out")
+    root_files.write_skipped(request, select(request))
+    folder = tmp_path / "out" / "logs" / "skipped"
+    assert (folder / "sub-02.tsv").read_text().splitlines() == [
+        "file\treason",
+        f"{names[3]}\tPDw was not asked for; -m PDw takes it",
+    ]
+    # A run over one participant leaves the other's table, and renews its own.
+    request = replace(request, participants=("01",), modalities=("T1w", "PDw"))
+    root_files.write_skipped(request, select(request))
+    assert [path.name for path in folder.iterdir()] == ["sub-02.tsv"]

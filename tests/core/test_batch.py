@@ -6,9 +6,10 @@ import pytest
 
 from n4ax_bids import n4, n4_batch
 from n4ax_bids.core import iterate, levels
-from n4ax_bids.core.n4 import estimate
+from n4ax_bids.core import n4 as n4_module
+from n4ax_bids.core.n4 import estimate, estimate_batch
 from n4ax_bids.core.plan import plan
-from n4ax_bids.core.solve import _fields, _groups, _program, _start
+from n4ax_bids.core.solve import _fields, _groups, _program, _start, solve_batch
 from n4ax_bids.core.take import take
 from n4ax_bids.options import N4Options, preset
 from n4ax_bids.phantoms import phantom
@@ -29,10 +30,11 @@ def heads(*shapes, options=SHORT):
     [SHORT, N4Options(shrink_factor=2, n_iterations=(5, 5), convergence_threshold=3e-3)],
     ids=("every iteration", "ITK's statistic"),
 )
-def test_batch_equals_images_one_by_one(options):
+@pytest.mark.parametrize("together", (True, False))
+def test_batch_equals_images_one_by_one(options, together):
     images, masks = heads((40, 42, 38), (40, 42, 38), (30, 44, 36), (64, 20))
-    together, fields = n4_batch(images, masks, options=options, return_bias=True)
-    for image, mask, corrected, field in zip(images, masks, together, fields, strict=True):
+    found, fields = n4_batch(images, masks, options=options, return_bias=True, together=together)
+    for image, mask, corrected, field in zip(images, masks, found, fields, strict=True):
         alone, log_bias = n4(image, mask, options=options, return_bias=True)
         np.testing.assert_allclose(corrected, alone, rtol=1e-6)
         np.testing.assert_allclose(field, log_bias, atol=1e-6)
@@ -47,8 +49,8 @@ def test_batch_where_the_exact_statistic_ends_levels():
         convergence_statistic="exact",
     )
     images, masks = heads((40, 42, 38), (40, 42, 38))
-    together = n4_batch(images, masks, options=options)
-    for image, mask, corrected in zip(images, masks, together, strict=True):
+    found = n4_batch(images, masks, options=options, together=True)
+    for image, mask, corrected in zip(images, masks, found, strict=True):
         np.testing.assert_allclose(corrected, n4(image, mask, options=options), rtol=1e-6)
 
 
@@ -59,6 +61,17 @@ def test_batch_takes_one_mask_for_all_and_refuses_a_wrong_number():
     )
     with pytest.raises(ValueError, match="1 masks for 2 images"):
         n4_batch(images, [None], options=SHORT)
+
+
+@pytest.mark.parametrize("together", (None, True, False))
+def test_images_are_solved_together_where_that_is_faster(together, monkeypatch):
+    images, masks = heads((24, 26, 22), (24, 26, 22))
+    plans = [plan(SHORT, image.shape) for image in images]
+    solved = []
+    monkeypatch.setattr(n4_module, "solve_batch", lambda *a: solved.append(1) or solve_batch(*a))
+    estimate_batch(images, masks, [None] * 2, plans=plans, together=together)
+    on_gpu = jax.local_devices()[0].platform != "cpu"
+    assert bool(solved) is (on_gpu if together is None else together)
 
 
 def test_too_little_memory_is_said():

@@ -22,7 +22,8 @@ def bins_at(position, n_bins):
 
 def histogram(position, mask, n_bins, copies=1):
     bins, mask = bins_at(position, n_bins), jax.numpy.asarray(mask)
-    return sharpen.histogram(sharpen.tally(bins, mask, n_bins, mask.size, copies), mask.size)
+    counted = sharpen.tally(bins, mask, n_bins, mask.size, copies=copies)
+    return sharpen.histogram(counted, mask.size)
 
 
 def test_position_is_the_correctly_rounded_quotient():
@@ -126,9 +127,17 @@ def test_lookup_is_linear_and_wraps_below(dtype):
     expected = jax.numpy.asarray(np.array([0, 10, 30, 60], dtype))
     position = np.array([0, 0.5, 1.25, 2.5, 3, 3.7, -0.2], np.float32)
     bins = bins_at(position, 4)
-    looked_up = sharpen.look_up(bins.lower, expected)
-    found = sharpen.sharpened(bins, *looked_up)
+    found = sharpen.sharpened(bins, expected, sharpen.rise(expected))
     np.testing.assert_allclose(found, [0, 5, 15, 45, 60, 60, 60], rtol=1e-6)
-    if dtype == np.float32:
-        words = sharpen.look_up_words(bins.lower, expected)
-        np.testing.assert_array_equal(sharpen.halves(words), looked_up)
+
+
+@pytest.mark.parametrize("last", (7.25, -1))
+def test_what_repeats_the_last_value_does_not_count(last):
+    rng = np.random.default_rng(5)
+    position = np.append(rng.uniform(0, 30, 50), last).astype(np.float32)
+    repeated = np.append(position, np.full(13, last, np.float32))
+    counts = [
+        sharpen.tally(bins_at(values, 31), None, 31, 100, repeats=values.size - position.size)
+        for values in (position, repeated)
+    ]
+    np.testing.assert_array_equal(*counts)

@@ -38,7 +38,7 @@ def images(rng):
 def test_threshold_and_mask_are_those_of_itk(n_bins):
     for image in images(np.random.default_rng(n_bins)):
         level, mask = itk_otsu(image, n_bins)
-        assert otsu_threshold(image, n_bins) == level
+        assert otsu_threshold(image, n_bins) == otsu_threshold(image, n_bins, threads=3) == level
         np.testing.assert_array_equal(otsu_mask(image, n_bins), mask)
 
 

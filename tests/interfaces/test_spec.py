@@ -40,6 +40,7 @@ def test_help_and_choices_come_from_the_option(field):
 
 def test_nipypes_own_traits_stay_its_own():
     assert {field.name for field in OURS} == {
+        "shrink_mm",
         "n_control_points",
         "over_relaxation",
         "refine",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -39,10 +40,13 @@ def figures(stem="x"):
     } | {"curves": "./sub-01/figures/c.svg"}
 
 
+def source_of(tmp_path: Path, images=(), **more) -> str:
+    with TemporaryDirectory(dir=tmp_path) as folder:
+        return page.html(Path(folder), "sub-01", list(images), generator="us 1", **more)
+
+
 def write(tmp_path: Path, images=(), **more) -> Reader:
-    path = tmp_path / "sub-01.html"
-    page.write(path, "sub-01", list(images), generator="us 1", **more)
-    return Reader(path.read_text(encoding="utf-8"))
+    return Reader(source_of(tmp_path, images, **more))
 
 
 def test_what_is_on_the_page(tmp_path, make_record, make_sidecar):
@@ -95,11 +99,10 @@ def test_a_participant_without_any_image(tmp_path):
 
 
 def test_nothing_comes_from_afar(tmp_path, make_record, make_sidecar):
-    write(tmp_path, [Image(make_record("sub-01_T1w"), make_sidecar(), figures())])
-    source = (tmp_path / "sub-01.html").read_text()
+    source = source_of(tmp_path, [Image(make_record("sub-01_T1w"), make_sidecar(), figures())])
     assert not re.search(r"(?:src|href)=.?(?:https?:)?//", source)
     assert "url(" not in source and "@import" not in source
-    assert [path.name for path in tmp_path.iterdir()] == ["sub-01.html"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_stays_text(tmp_path, make_record, make_sidecar, evil):
@@ -122,12 +125,13 @@ def test_text_stays_text(tmp_path, make_record, make_sidecar, evil):
     assert not any(name.startswith("on") for _, a in found.elements for name in a)
 
 
-def test_equal_pages_are_equal_files(tmp_path, make_record, make_sidecar):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder, [Image(make_record("sub-01_T1w"), make_sidecar(), figures())])
-    one, two = ((tmp_path / folder / "sub-01.html").read_bytes() for folder in ("a", "b"))
-    assert one == two
+def test_equal_contents_give_equal_pages(tmp_path, make_record, make_sidecar):
+    image = Image(make_record("sub-01_T1w"), make_sidecar(), figures())
+    assert source_of(tmp_path, [image]) == source_of(tmp_path, [image])
+
+
+def test_the_digest_stands_at_the_top(tmp_path):
+    assert "a1b2c3" in source_of(tmp_path, digest="a1b2c3")[:2048]
 
 
 def test_addresses_are_relative_and_quoted(tmp_path):
