@@ -97,6 +97,10 @@ def unvalidated(request, monkeypatch):
 @pytest.fixture
 def fake_node(monkeypatch):
     """Put a node in place that halves each image in no time; it records what it was given."""
+    return put_fake_node(monkeypatch)
+
+
+def put_fake_node(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     from n4ax_bids import interfaces
     from n4ax_bids.app import pool
     from n4ax_bids.io.lattice import save_lattice
