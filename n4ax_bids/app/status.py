@@ -23,7 +23,8 @@ class Status(IntEnum):
 
 MEANINGS: dict[Status, str] = {
     Status.OK: "every image is corrected, or in the hands of another run that goes on",
-    Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log and `logs/` say why",
+    Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log "
+    "and `logs/` say why",
     Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "
     "other, or an output folder that would spoil a dataset",
     Status.INVALID_INPUT: "the input is no BIDS dataset, the validator finds errors in it, or "
