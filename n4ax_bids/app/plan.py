@@ -33,7 +33,8 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         if job.relative in todo:
             yield from _of_job(job, request)
         else:
-            yield f"finished {job.relative}"
+            yield f"keep     {job.relative}"
+            yield "         finished already (--overwrite does it again)"
     for name, reason in selection.skipped:
         yield f"skip     {name}"
         yield f"         {reason}"
@@ -41,8 +42,8 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
     yield ""
     yield (
         f"{len(todo) - unfit} images to correct, {unfit} that cannot be, "
-        f"{len(selection.jobs) - len(todo)} finished, {len(selection.skipped)} skipped; nothing "
-        "was written"
+        f"{len(selection.jobs) - len(todo)} finished already, {len(selection.skipped)} skipped; "
+        "nothing was written"
     )
 
 

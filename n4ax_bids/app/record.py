@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FOLDER = Path("logs", "images")
 
 DECIDE_THE_CONTENT = {
+    "derivatives",
+    "skip_normalized",
     "method",
     "mask",
     "weight",
@@ -47,10 +49,8 @@ DECIDE_THE_RUN = {
     "runs",
     "modalities",
     "filters",
-    "skip_normalized",
     "validate",
     "bids_database_dir",
-    "derivatives",  # the files taken from there are inputs of each image
     "desc",  # it has records of its own
     "dry_run",
     "boilerplate_only",
@@ -185,6 +185,8 @@ def outputs(job: Job) -> list[Path]:
 def settings(request: Request) -> dict[str, Any]:
     """Return what a request says of the outputs' content, as JSON holds it."""
     chosen = {name: getattr(request, name) for name in sorted(DECIDE_THE_CONTENT)}
+    # Their names are in the sidecars; the files taken from them are inputs of an image.
+    chosen["derivatives"] = sorted(request.derivatives)
     plain = {
         name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
         for name, value in chosen.items()

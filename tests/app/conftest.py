@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,10 +33,6 @@ def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, code
     image.header.set_xyzt_units("mm", "sec")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -146,7 +141,6 @@ def put_fake_node(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
                     "field_min": 1.9,
                     "field_max": 2.1,
                     "field_cv": 0.1,
-                    "sha256": {"input_image": _digest(self.inputs.input_image)},
                 },
             )
             return SimpleNamespace(outputs=outputs)

@@ -127,7 +127,7 @@ def ran(make_dataset, tmp_path):
 def test_killed_at_random_moments(ran, tmp_path):
     kills, interrupted = ran(N_KILLS), 0
     whole = contents(tmp_path / "whole")
-    assert len(whole) == 3 + 6 * N_IMAGES
+    assert len(whole) == 3 + (6 + 5 + 1) * N_IMAGES  # images, figures, a page for each
     for kill in kills:
         out = Path(kill["out"])
         assert kill["again"] == 0

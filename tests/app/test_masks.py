@@ -200,7 +200,6 @@ class TestRun:
         (["--mask", "derivatives"], "--mask derivatives needs -d"),
         (["--weight", "WM"], "--weight needs -d"),
         (["--rescale"], "--rescale needs --mask derivatives"),
-        (["-d", "/"], "-d has no effect without"),
     ],
 )
 def test_flags_that_need_another_one(capsys, flags, words):

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel as nb
+import numpy as np
 import pytest
 
 from n4ax_bids.app import cli, dataset, record
@@ -163,6 +164,57 @@ def test_other_options_are_another_correction(done):
     before = written(out)
     assert main(root, out, "--shrink-factor", "2", "--nprocs", "1", "-v") == 0
     assert written(out) == before
+
+
+def test_a_dry_run_tells_what_is_finished_and_writes_nothing(done, capsys):
+    root, out = done
+    touch(root / NAME)
+    (out / "logs/images/sub-02/anat/sub-02_desc-biascorr_T1w.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main(root, out, "--dry-run") == 0
+    text = capsys.readouterr().out
+    assert f"keep     {NAME}\n" in text and f"correct  {OTHER}\n" in text
+    assert "1 images to correct, 0 that cannot be, 1 finished already, 0 skipped" in text
+    assert main(root, out, "--dry-run", "--overwrite") == 0
+    assert "2 images to correct" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_fields_of_an_earlier_run_go_where_none_are_wanted(done):
+    root, out = done
+    assert main(root, out, "--no-bias-field") == 0
+    assert not list(out.rglob("*biasfield*"))
+    before = written(out)
+    assert main(root, out, "--no-bias-field") == 0
+    assert written(out) == before
+    assert main(root, out) == 0
+    assert len(list(out.rglob("*biasfield*"))) == 4
+
+
+def test_a_mask_of_another_pipeline_that_changes(make_dataset, write_image, tmp_path):
+    root, out = make_dataset(NAME, OTHER), tmp_path / "out"
+    masks = tmp_path / "masks"
+    for name in (NAME, OTHER):
+        mask = masks / name.replace("_T1w", "_desc-brain_mask")
+        source = nb.load(root / name)
+        mask.parent.mkdir(parents=True)
+        inside = (source.get_fdata() > 100).astype(np.uint8)
+        nb.Nifti1Image(inside, source.affine).to_filename(mask)
+    description = {"Name": "m", "BIDSVersion": "1.10.0", "DatasetType": "derivative"}
+    description["GeneratedBy"] = [{"Name": "m"}]
+    (masks / "dataset_description.json").write_text(json.dumps(description))
+    flags = ["-d", str(masks), "--mask", "derivatives"]
+    assert main(root, out, *flags) == 0
+    before = written(out)
+    assert main(root, out, *flags) == 0
+    assert written(out) == before
+    mask = masks / NAME.replace("_T1w", "_desc-brain_mask")
+    image = nb.load(mask)
+    inside = image.get_fdata().astype(np.uint8)
+    inside[10:12] = 0
+    nb.Nifti1Image(inside, image.affine).to_filename(mask)
+    assert main(root, out, *flags) == 0
+    assert done_again(out, before) == {"sub-01"}
 
 
 def test_overwrite_does_all_again(done):
