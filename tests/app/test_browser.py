@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from n4ax_bids.app import cli
+from n4ax_bids.phantoms import GREY, WHITE, mni152, mni152_affine
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 SIZE = (1366, 768)
 """of a laptop's screen, pixels"""
-COARSE = np.diag([4, 4, 4, 1.0])
 N_T1W, N_T2W = 14, 8
 WINDOW = "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --hide-scrollbars"
 
@@ -57,53 +57,40 @@ def shaded(data: np.ndarray, seed: int, strength: float) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def out(test_data, tmp_path_factory):
-    """A real head, and small copies of it under many fields, corrected and reported."""
+def out(tmp_path_factory):
+    """The MNI152 head, and small copies of it under many fields, corrected and reported."""
+    pytest.importorskip("nilearn", reason="nilearn, which has the template, is not installed")
     folder = tmp_path_factory.mktemp("browser")
     raw, seg, out = folder / "raw", folder / "seg", folder / "out"
-    head = nb.load(test_data("head-philips3t_T1w.nii.gz"))
-    labels = tissues(test_data, head.shape)
-    small = {
-        "T1w": (head.get_fdata(dtype=np.float32)[::4, ::4, ::4], head.affine),
-        "T2w": (
-            nb.load(test_data("head-niivue_T2w.nii.gz")).get_fdata()[::4, ::4, ::2],
-            np.eye(4),
-        ),
-    }
-    put(raw / "sub-head/anat/sub-head_T1w.nii.gz", head)
-    put(seg / "sub-head/anat/sub-head_dseg.nii.gz", nb.Nifti1Image(labels, head.affine))
+    small = {suffix: mni152(suffix, amplitude=0, noise=0, step=4) for suffix in ("T1w", "T2w")}
+    for name, head, affine in (
+        ("sub-head", mni152(field="coils", amplitude=0.4), mni152_affine()),
+        *((f"sub-{number:02}", small["T1w"], mni152_affine(4)) for number in range(1, N_T1W + 1)),
+    ):
+        tissues = np.select([head.labels == GREY, head.labels == WHITE], [1, 2]).astype(np.uint8)
+        put(seg / name / "anat" / f"{name}_dseg.nii.gz", nb.Nifti1Image(tissues, affine))
+        if name == "sub-head":
+            image = nb.Nifti1Image(1000 * head.image, affine)
+            put(raw / name / "anat" / f"{name}_T1w.nii.gz", image)
     for number in range(1, N_T1W + 1):
         name = f"sub-{number:02}"
-        for suffix, (data, affine) in small.items():
+        for suffix, head in small.items():
             if suffix == "T2w" and number > N_T2W:
                 continue
             strength = 0.9 if (number, suffix) == (5, "T1w") else 0.15
-            image = nb.Nifti1Image(shaded(data, number, strength), affine @ COARSE)
+            data = head.image[:-1] if suffix == "T2w" else head.image  # not the tissues' grid
+            image = nb.Nifti1Image(shaded(data, number, strength), mni152_affine(4))
             put(raw / name / "anat" / f"{name}_{suffix}.nii.gz", image)
-        image = nb.Nifti1Image(labels[::4, ::4, ::4], head.affine @ COARSE)
-        put(seg / name / "anat" / f"{name}_dseg.nii.gz", image)
     (raw / "sub-09/anat/sub-09_T1w.nii.gz").write_bytes(b"")
-    shutil.copy(test_data("head-philips3t_T1w.json"), raw / "sub-head/anat/sub-head_T1w.json")
+    (raw / "sub-head/anat/sub-head_T1w.json").write_text('{"ProtocolName": "MPRAGE_1mm"}')
     (raw / "sub-01/anat/sub-01_T1w.json").write_text(f'{{"ProtocolName": {json.dumps(EVIL)}}}')
     (raw / "dataset_description.json").write_text('{"Name": "heads", "BIDSVersion": "1.10.0"}')
     rows = ["participant_id\tage\tremark", "sub-head\t32\tn/a", f"sub-01\t32\t{EVIL}", ""]
     (raw / "participants.tsv").write_text("\n".join(rows))
-    flags = ["--device", "cpu", "-d", f"fast={seg}", "--skip-bids-validation"]
+    flags = ["--device", "cpu", "-d", f"seg={seg}", "--skip-bids-validation"]
     assert cli.main([str(raw), str(out), "participant", *flags]) == 1  # one is empty
     assert cli.main([str(raw), str(out), "group"]) == 0
     return out
-
-
-def tissues(test_data, shape) -> np.ndarray:
-    """Grey matter 1, white matter 2; the files are cut to the brain (their README says where)."""
-    labels = np.zeros(shape, np.uint8)
-    for value, name in ((1, "GM"), (2, "WM")):
-        part = nb.load(test_data(f"head-philips3t_desc-fast_label-{name}.nii.gz")).get_fdata()
-        corner = 14, 20, 87
-        part = part[tuple(slice(0, n - c) for n, c in zip(shape, corner, strict=True))]
-        box = tuple(slice(c, c + n) for c, n in zip(corner, part.shape, strict=True))
-        labels[box][part > 0.9] = value
-    return labels
 
 
 def put(path: Path, image) -> None:
@@ -185,7 +172,7 @@ def test_page_of_a_participant(browser, out):
     opened(browser, out / "sub-head.html")
     all_seen(browser)
     one(browser, "details summary").click()
-    assert "ADNI_Sag3D MPRAGE" in one(browser, "details").text
+    assert "MPRAGE_1mm" in one(browser, "details").text
     one(browser, "details summary").click()
     one(browser, ".flicker").click()
     keep(browser, "report-subject.webp", 2750)
