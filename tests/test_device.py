@@ -143,3 +143,24 @@ assert blas() == before
 
 def test_linear_algebra_has_the_threads_of_a_solve():
     subprocess.run([sys.executable, "-c", ONE_CORE], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of\n memory", "out of memory (RESOURCE_EXHAUSTED: Out of memory)"),
+        ("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS", "failed (INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS)"),
+    ],
+)
+def test_what_the_device_cannot_do_is_told_as_its_fault(text, told):
+    cpu = device.resolve("cpu")
+    with pytest.raises(device.DeviceError) as caught, device.use(cpu):
+        raise jax.errors.JaxRuntimeError(text)
+    assert str(caught.value).startswith(f"cpu: {told}")
+    with device.use(cpu):  # its turn has been given back
+        pass
+
+
+def test_a_fault_of_ours_is_not_put_on_the_device():
+    with pytest.raises(jax.errors.JaxRuntimeError), device.use(device.resolve("cpu")):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")

@@ -15,7 +15,7 @@ from n4ax_bids.app import cli, plugin
 from n4ax_bids.app.status import Status
 
 EIGHT = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 9)]
-FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
+FAST = ["--device", "cpu", "--n-iterations", "4", "3", "--skip-bids-validation"]
 SLURM = Path(__file__).with_name("slurm.sh")
 
 

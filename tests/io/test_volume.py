@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import stat
 
@@ -269,3 +270,14 @@ def test_a_name_without_niftis_extension_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name}.*\.nii\.gz"):
         volume.save(tmp_path / name, image.data, image)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("behind", [b"", bytes(300_000)])
+def test_the_digest_is_that_of_the_whole_file(tmp_path, rng, name, behind):
+    """Taken while it is read, also of what follows the voxels."""
+    path = tmp_path / name
+    data = rng.integers(0, 1000, (40, 41, 42)).astype(np.int16)
+    nb.Nifti1Image(data, np.eye(4)).to_filename(path)
+    path.write_bytes(path.read_bytes() + behind)
+    assert volume.load(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
