@@ -15,7 +15,7 @@ dependencies() {
     python3 -m venv /tmp/pip
     python3 "$here/asked.py" "$here/../pyproject.toml" "$1" validate > /tmp/asked.txt
     $pip install --prefer-binary --requirement /tmp/asked.txt --constraint "$here/constraints.txt"
-    # Tests of other packages are a sixth of the CPU image.
+    # Tests of other packages: 130 MB.
     find "$home/lib" -type d -name tests -prune -exec rm -rf {} +
     # ANTs' program under its own name, in a folder that is not on PATH.
     mkdir "$home/ants"

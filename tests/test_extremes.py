@@ -1,6 +1,7 @@
 """Files and folders that are odd enough to break things: one clear line, or the right answer."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -141,16 +142,17 @@ def test_sigterm_leaves_nothing_unfinished(head, tmp_path, n_devices):
 
 
 def test_work_folders_of_killed_processes_are_removed(tmp_path):
-    from n4ax_bids.app import run
+    from n4ax_bids.app import writable
 
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = run._this_process()
-    host = here.rpartition("-")[0]
-    dead = tmp_path / f"{run.WORK_PREFIX}{host}-{ended.pid}-abc"
-    alive = tmp_path / f"{run.WORK_PREFIX}{here}-abc"
-    other = tmp_path / f"{run.WORK_PREFIX}elsewhere-{os.getpid()}-abc"
-    for folder in (dead, alive, other):
+    here = writable.this_host()
+    dead = tmp_path / f"{writable.PREFIX}{here}-{ended.pid}-abc"
+    alive = tmp_path / f"{writable.PREFIX}{here}-{os.getpid()}-abc"
+    other = tmp_path / f"{writable.PREFIX}elsewhere-{os.getpid()}-abc"
+    # A container on this machine may count its processes anew: whether this one lives, who knows.
+    container = tmp_path / f"{writable.PREFIX}{platform.node()}-1234567-{ended.pid}-abc"
+    for folder in (dead, alive, other, container):
         folder.mkdir()
-    run._remove_abandoned(tmp_path)
-    assert not dead.exists() and alive.exists() and other.exists()
+    writable.remove_abandoned(tmp_path)
+    assert not dead.exists() and alive.exists() and other.exists() and container.exists()

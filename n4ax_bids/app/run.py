@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -27,6 +25,7 @@ from n4ax_bids.app import (
     progress,
     resources,
     root_files,
+    writable,
 )
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.pool import Pool
@@ -36,9 +35,6 @@ from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.validation import validating
 
 log = logging.getLogger("n4ax_bids")
-
-WORK_PREFIX = ".n4ax_bids-"
-"""of the hidden folders that hold unfinished files; host and process follow"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,9 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         for device in found:
             log.info("device: %s", device)
         if request.device == "auto" and not any("gpu" in each.lower() for each in found):
-            log.warning("no GPU that JAX sees: computing on the CPU (--device cpu asks for it)")
+            from n4ax_bids.device import why_no_gpu
+
+            log.warning("no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
         log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
         yield devices
@@ -224,33 +222,19 @@ def _check_description(path: Path) -> None:
         )
 
 
-def _this_process() -> str:
-    return f"{platform.node() or 'host'}-{os.getpid()}"
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove the work folders of processes of this machine that were killed."""
-    for folder in parent.glob(f"{WORK_PREFIX}{platform.node() or 'host'}-*-*"):
-        pid = folder.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @contextmanager
 def _work_folder(request: Request) -> Iterator[Path]:
     """Make a private folder, on the output's file system unless a place for it was given."""
     parent = request.work_dir or request.output_dir
-    try:
-        request.output_dir.mkdir(parents=True, exist_ok=True)
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent)
-        work = Path(tempfile.mkdtemp(prefix=f"{WORK_PREFIX}{_this_process()}-", dir=parent))
-    except OSError as error:
-        raise _cannot_write(parent, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            request.output_dir.mkdir(parents=True, exist_ok=True)
+            parent.mkdir(parents=True, exist_ok=True)
+            writable.remove_abandoned(parent)
+            work = stack.enter_context(writable.own_folder(parent))
+        except OSError as error:
+            raise _cannot_write(parent, error) from error
         yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
