@@ -97,7 +97,7 @@ run_development() {
 }
 
 compare() {
-    "$python" "$here/compare.py" "$@" || failed "compare $*"
+    PYTHONPATH=$repository "$python" "$here/compare.py" "$@" || failed "compare $*"
 }
 
 no_traceback() {
@@ -111,7 +111,7 @@ compare_installs() {
     docker run --rm --network none --cgroup-parent n4ax-container --entrypoint python n4ax-bids:test -c "$list" > "$work/docker.txt"
     diff "$work/plain.txt" "$work/docker.txt" || failed "other packages than in the plain install"
     compare same "$work/docker-out" "$work/plain/out"
-    compare close "$work/docker-out" "$work/development"
+    compare close "$work/docker-out" "$work/development" "$data"
     local validator=${python%/*}/bids-validator-deno
     "$validator" "$work/docker-out" --ignoreWarnings > "$work/validator.log" \
         || { cat "$work/validator.log"; failed "the validator finds errors in the derivatives"; }
