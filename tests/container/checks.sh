@@ -250,3 +250,28 @@ run_apptainer() {
     apptainer_as_user exec "${contained[@]}" n4ax-bids.sif python -c "$list" > "$work/apptainer.txt" 2> /dev/null
     diff "$work/docker.txt" "$work/apptainer.txt" || failed "other packages than in the Docker image"
 }
+
+# The script of docs/containers/hpc.md as it stands there, but for its folders: two tasks at once.
+slurm_array() {
+    local page=$repository/docs/containers/hpc.md tasks=() label
+    fresh "$work/array"
+    fresh "$work/array-out"
+    sed -n '/^#!\/bin\/bash$/,/^```$/p' "$page" | sed '$d' \
+        | sed -E 's|^BIDS=.*|BIDS=/w/data|; s|^OUT=.*|OUT=/w/array-out|; s|^CACHE=.*|CACHE=/w/cache|; s|n4ax-bids.sif|/w/&|' \
+        > "$work/array/n4ax.sbatch"
+    printf '%s\n' 001 ixi012 > "$work/array/participants.txt"
+    for task in 1 2; do
+        in_apptainer_root setpriv --reuid 1000 --regid 1000 --clear-groups \
+            env HOME=/home/bids SLURM_ARRAY_TASK_ID=$task SLURM_CPUS_PER_TASK=1 PYTHONPATH=/nowhere \
+            bash -c 'cd /w/array && exec bash n4ax.sbatch' > "$work/array/$task.log" 2>&1 &
+        tasks+=($!)
+    done
+    for task in 1 2; do
+        wait "${tasks[task - 1]}" || { cat "$work/array/$task.log"; failed "task $task"; }
+        no_traceback "$work/array/$task.log"
+    done
+    for label in 001 ixi012; do
+        [ -s "$work/array-out/sub-$label/anat/sub-${label}_desc-biascorr_T1w.nii.gz" ] || failed "no image of $label"
+    done
+    [ -z "$(find "$work/array-out" -name '.n4ax*')" ] || failed "something is left in the output folder"
+}

@@ -77,3 +77,4 @@ if [ -n "${CUDA:-}" ]; then step cuda_image; fi
 step make_apptainer
 step build_apptainer
 step run_apptainer
+step slurm_array

@@ -110,7 +110,7 @@ END
 
 # Run a command in that root, where $work is /w; Apptainer asks for a root that is a mount point.
 in_apptainer_root() {
-    root=$work/apptainer unshare --mount bash -ec 'mount --make-rprivate /
+    root=$work/apptainer work=$work unshare --mount bash -ec 'mount --make-rprivate /
         cp /etc/hosts /etc/resolv.conf "$root/etc/"
         mount --bind "$root" "$root"
         cd "$root"
