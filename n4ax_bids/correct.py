@@ -67,6 +67,8 @@ class Correction:
     """coefficient of variation of b; like its range, inside the mask"""
     notes: tuple[str, ...]
     """what a person should know about the inputs"""
+    sha256: dict[str, str]
+    """of the input files, as they were when they were read, by the names of `correct`'s inputs"""
     seconds: dict[str, float] = dataclasses.field(compare=False)
     """wall time of decode, mask, solve, divide and encode; not that of waiting for the device"""
 
@@ -179,6 +181,7 @@ def correct(
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
         notes=region.notes,
+        sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
     )

@@ -17,6 +17,11 @@ from threadpoolctl import ThreadpoolController
 
 _log = logging.getLogger(__name__)
 
+
+class DeviceError(RuntimeError):
+    """A device could not do a solve, through no fault of the image; another time it may."""
+
+
 _closed = threading.Event()
 _starting = threading.Lock()
 _n_threads = 0  # of a solve on the CPU; 0 until JAX has started
@@ -176,11 +181,31 @@ def use(device: jax.Device) -> Iterator[jax.Device]:
 
     A GPU takes one solve at a time, a CPU one for each of its threads: small solves keep but one
     of them busy. Threads that read, write or wait for other images go on meanwhile.
+
+    Raises
+    ------
+    DeviceError
+        If JAX fails within the block: out of memory, or the device is lost.
     """
     with turns(device), jax.default_device(device):
         _require_open()
-        yield device
+        try:
+            yield device
+        except jax.errors.JaxRuntimeError as error:
+            if str(error).startswith(("INVALID_ARGUMENT", "UNIMPLEMENTED")):  # a fault of ours
+                raise
+            raise DeviceError(f"{describe(device)}: {_in_words(error)}") from error
         _require_open()
+
+
+def _in_words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if text.startswith("RESOURCE_EXHAUSTED"):
+        return (
+            f"out of memory ({text}); expected more of it free: end what else runs there, "
+            "or shrink more"
+        )
+    return f"failed ({text})"
 
 
 def turns(device: jax.Device) -> threading.Semaphore:

@@ -37,6 +37,8 @@ class Region(NamedTuple):
     """the same for the weight"""
     notes: tuple[str, ...]
     """what a person should know about the files"""
+    sha256: dict[str, str]
+    """of the files"""
 
 
 def region(
@@ -64,8 +66,9 @@ def region(
         raise ValueError(f"{mask_image}: a mask file and auto_mask {auto_mask!r}; expected one")
     if auto_mask not in (None, "otsu"):
         raise ValueError(f"auto_mask is {auto_mask!r}; expected otsu or None")
-    values, mask_header, mask_notes = _on_grid(mask_image, image)
-    weight, weight_header, weight_notes = _on_grid(weight_image, image)
+    values, mask_header, mask_notes, mask_sha256 = _on_grid(mask_image, image)
+    weight, weight_header, weight_notes, weight_sha256 = _on_grid(weight_image, image)
+    digests = {"mask_image": mask_sha256, "weight_image": weight_sha256}
     mask, name = None, "none"
     if values is not None:
         mask, name = values != 0, str(mask_image)
@@ -93,18 +96,19 @@ def region(
         mask_header,
         weight_header,
         notes=mask_notes + weight_notes,
+        sha256={name: digest for name, digest in digests.items() if digest},
     )
 
 
 def _on_grid(
     path: str | Path | None, image: Volume
-) -> tuple[np.ndarray | None, Path | None, tuple[str, ...]]:
+) -> tuple[np.ndarray | None, Path | None, tuple[str, ...], str]:
     """Load a mask or weight and hold it to the image's shape and affine.
 
-    Returns values, the header to sample by, and notes.
+    Returns values, the header to sample by, notes, and the file's digest.
     """
     if path is None:
-        return None, None, ()
+        return None, None, (), ""
     other = load(path)
     if other.data.shape != image.data.shape:
         raise ValueError(
@@ -117,11 +121,11 @@ def _on_grid(
             f"{_one_line(image.affine)} differ by up to {difference:.3g}; expected the same"
         )
     if itk_takes_as_same(*(read_geometry(each.path, each.data.ndim) for each in (image, other))):
-        return other.data, other.path, ()
+        return other.data, other.path, (), other.sha256
     # ANTs would refuse; sampled as if it had the image's header.
     note = f"{path}: its affine differs from the image's by up to {difference:.1e}, taken as equal"
     _log.info(note)
-    return other.data, None, (note,)
+    return other.data, None, (note,), other.sha256
 
 
 def _one_line(affine: np.ndarray) -> str:

@@ -1,7 +1,6 @@
 """Files and folders that are odd enough to break things: one clear line, or the right answer."""
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -139,20 +138,3 @@ def test_sigterm_leaves_nothing_unfinished(head, tmp_path, n_devices):
     assert "Traceback" not in text and "failed" not in text
     assert not [path for path in out.rglob(".*") if path.name != ".bidsignore"]
     assert not list(out.glob("logs/crash-*"))
-
-
-def test_work_folders_of_killed_processes_are_removed(tmp_path):
-    from n4ax_bids.app import writable
-
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here = writable.this_host()
-    dead = tmp_path / f"{writable.PREFIX}{here}-{ended.pid}-abc"
-    alive = tmp_path / f"{writable.PREFIX}{here}-{os.getpid()}-abc"
-    other = tmp_path / f"{writable.PREFIX}elsewhere-{os.getpid()}-abc"
-    # A container on this machine may count its processes anew: whether this one lives, who knows.
-    container = tmp_path / f"{writable.PREFIX}{platform.node()}-1234567-{ended.pid}-abc"
-    for folder in (dead, alive, other, container):
-        folder.mkdir()
-    writable.remove_abandoned(tmp_path)
-    assert not dead.exists() and alive.exists() and other.exists() and container.exists()

@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "nipype",
         "tomli_w",
         "tqdm",
+        "yaml",
         "options",
         "correct",
         "device",

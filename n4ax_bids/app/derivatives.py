@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata as packages
@@ -14,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app import presence
 from n4ax_bids.app.request import Request
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ def _record(
     correction: Mapping[str, Any], request: Request, links: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return what was asked for, what happened, and by which versions."""
-    # Files and lattice are told elsewhere; times change from run to run, folders from machine to
-    # machine.
-    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "seconds")
+    # Files, their digests and the lattice are told elsewhere; times change from run to run,
+    # folders from machine to machine.
+    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
     happened["mask"] = links.get(correction["mask"], correction["mask"])
     happened["notes"] = list(correction.get("notes", ()))
@@ -163,7 +163,7 @@ def write_text(path: Path, text: str) -> None:
     data = text.encode("utf-8")
     if path.is_file() and path.read_bytes() == data:
         return
-    staged = _hidden(path)
+    staged = presence.hidden(path)
     try:
         staged.write_bytes(data)
         os.replace(staged, path)
@@ -189,7 +189,7 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     try:
         for source, target in files:
             target.parent.mkdir(parents=True, exist_ok=True)
-            hidden = _hidden(target)
+            hidden = presence.hidden(target)
             staged.append((hidden, target))
             shutil.move(source, hidden)
         for hidden, target in staged:
@@ -205,10 +205,6 @@ def remove_unwanted(outputs: Outputs) -> None:
         field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
         field.unlink(missing_ok=True)
         sidecar_path(field).unlink(missing_ok=True)
-
-
-def _hidden(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 
 def _finite(value: Any) -> Any:

@@ -61,6 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     _add_correction_flags(parser.add_argument_group("how they are corrected"))
     _add_output_flags(parser.add_argument_group("what is written"))
     _add_machine_flags(parser.add_argument_group("what the run may take"))
+    _add_restart_flags(parser.add_argument_group("what is done again"))
     _add_other_flags(parser.add_argument_group("other"))
     _add_solver_flags(parser)
 
@@ -235,6 +236,40 @@ def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
         help="place for unfinished files; fastest on the output's file system "
         "(default: a hidden folder in the output folder); emptied at the end",
     )
+    add(
+        "--clean-workdir",
+        action="store_true",
+        help="first remove what other runs have left in the work folder; not while one goes on "
+        "there on another machine",
+    )
+    add(
+        "--use-plugin",
+        type=Path,
+        metavar="FILE",
+        help="run the images as a nipype workflow under the engine that this YAML or JSON file "
+        "names: plugin (MultiProc, SLURM, SGE, PBS, ...) and plugin_args",
+    )
+
+
+def _add_restart_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--overwrite",
+        action="store_true",
+        help="do all images again; without it those that are finished stay: same size and time "
+        "of the input, or else the same content, same options, same version",
+    )
+    add(
+        "--verify-inputs",
+        action="store_true",
+        help="compare the content of inputs, not size and time alone, to see which images are "
+        "finished",
+    )
+    add(
+        "--stop-on-first-crash",
+        action="store_true",
+        help="begin nothing more when an image has failed",
+    )
 
 
 def _add_other_flags(group: argparse._ArgumentGroup) -> None:
@@ -244,7 +279,7 @@ def _add_other_flags(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="FILE",
         help="TOML with long option names as keys; the command line wins. The run's own are "
-        "written to logs/RUN.toml in this form",
+        "written to logs/RUN/options.toml in this form",
     )
     add("--notrack", action="store_true", help="accepted; there is no telemetry to turn off")
     add("-v", "--verbose", action="count", default=0, help="say more")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,15 @@ from n4ax_bids.app.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
 
 
-def lines(selection: Selection, request: Request) -> Iterator[str]:
-    """Yield the lines of the plan; nothing is written for it."""
+def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
+    """Yield the lines of the plan; nothing is written for it.
+
+    Parameters
+    ----------
+    selection : what the run takes and what not
+    request : the run
+    todo : the selection's jobs that are not finished
+    """
     yield f"dataset  {request.bids_dir}"
     yield f"output   {request.output_dir}"
     yield f"method   {request.method}, preset {request.preset}{', sloppy' * request.sloppy}"
@@ -21,16 +28,21 @@ def lines(selection: Selection, request: Request) -> Iterator[str]:
         if value is not None:
             yield f"         {name} = {_words(value)}"
     yield ""
+    todo = {job.relative for job in todo}
     for job in selection.jobs:
-        yield from _of_job(job, request)
+        if job.relative in todo:
+            yield from _of_job(job, request)
+        else:
+            yield f"finished {job.relative}"
     for name, reason in selection.skipped:
         yield f"skip     {name}"
         yield f"         {reason}"
-    unfit = sum(problem(job) is not None for job in selection.jobs)
+    unfit = sum(problem(job) is not None for job in selection.jobs if job.relative in todo)
     yield ""
     yield (
-        f"{len(selection.jobs) - unfit} images to correct, {unfit} that cannot be, "
-        f"{len(selection.skipped)} skipped; nothing was written"
+        f"{len(todo) - unfit} images to correct, {unfit} that cannot be, "
+        f"{len(selection.jobs) - len(todo)} finished, {len(selection.skipped)} skipped; nothing "
+        "was written"
     )
 
 

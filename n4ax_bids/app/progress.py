@@ -1,44 +1,153 @@
-"""What a run tells while it goes on: a line for each image, a bar on a terminal."""
+"""What a run tells while it goes on: a line for each image, a bar on a terminal, a table."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
+from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from n4ax_bids.app.run import Outcome
-
 log = logging.getLogger("n4ax_bids")
 
+COLUMNS = ("source", "state", "seconds", "device", "reason")
+"""of the table"""
 
-def follow(outcomes: Iterator[Outcome], n_jobs: int) -> Status:
-    """Log each outcome as it comes and return the exit status."""
-    failed, shares = 0, Counter()
-    start = time.perf_counter()
-    with _bar(n_jobs) as bar:
-        for number, outcome in enumerate(outcomes, start=1):
-            seconds = time.perf_counter() - start
-            # On a terminal the bar says it.
-            pace = "" if bar else f"; {_pace(number, n_jobs, seconds)}"
-            _tell(f"[{number}/{n_jobs}] {outcome.job.name}", outcome, pace)
-            failed += outcome.error is not None
-            shares[outcome.label] += 1
-            if bar:
-                bar.update()
-    if len(shares) > 1:
-        parts = (f"{label}: {n}" for label, n in sorted(shares.items()))
-        log.info("images of each device: %s", ", ".join(parts))
-    log.info("%d of %d images corrected, %d failed", n_jobs - failed, n_jobs, failed)
-    return Status.SOME_FAILED if failed else Status.OK
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class StoppedEarly(Exception):
+    """An image has failed, and the run is to end there."""
+
+
+class Progress:
+    """Tells of each image as it ends, and at last of all of them.
+
+    Parameters
+    ----------
+    n_jobs : images to do
+    n_finished : images that were finished before
+    table : file for a row on each image, made with its folder
+    stop_on_failure : raise StoppedEarly after the first image that fails
+    """
+
+    def __init__(
+        self,
+        n_jobs: int,
+        *,
+        n_finished: int = 0,
+        table: Path | None = None,
+        stop_on_failure: bool = False,
+    ):
+        self._n_jobs, self._n_finished, self._table = n_jobs, n_finished, table
+        self._stop_on_failure = stop_on_failure
+        self._states: Counter[State] = Counter()
+        self._devices: Counter[str] = Counter()
+        self._failures: list[Outcome] = []
+        self._stack, self._bar = ExitStack(), None
+
+    def __enter__(self) -> Progress:
+        if self._table:
+            self._table.parent.mkdir(parents=True, exist_ok=True)
+            self._table.write_text("\t".join(COLUMNS) + "\n", encoding="utf-8")
+        if self._n_finished:
+            log.info(
+                "%d of %d images are finished already",
+                self._n_finished,
+                self._n_finished + self._n_jobs,
+            )
+        self._bar = self._stack.enter_context(_bar(self._n_jobs))
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def tell(self, outcome: Outcome) -> None:
+        """Log how an image has ended.
+
+        Raises
+        ------
+        StoppedEarly
+            If it has failed and the run is to end there.
+        """
+        self._states[outcome.state] += 1
+        number, seconds = self._states.total(), time.perf_counter() - self._start
+        # On a terminal the bar says it.
+        pace = "" if self._bar else f"; {_pace(number, self._n_jobs, seconds)}"
+        _tell(f"[{number}/{self._n_jobs}] {outcome.job.name}", outcome, pace)
+        self._write_row(outcome)
+        if self._bar:
+            self._bar.update()
+        if outcome.state == State.CORRECTED or outcome.label:
+            self._devices[outcome.label] += 1
+        if outcome.error is not None:
+            self._failures.append(outcome)
+            if self._stop_on_failure:
+                raise StoppedEarly
+
+    def close(self) -> Status:
+        """Log the sums and return the exit status."""
+        if len(self._devices) > 1:
+            parts = (f"{label}: {n}" for label, n in sorted(self._devices.items()))
+            log.info("images of each device: %s", ", ".join(parts))
+        sums = {
+            "finished before": self._n_finished,
+            "by other runs meanwhile": self._states[State.FINISHED],
+            "left to other runs": self._states[State.LEFT],
+            "not begun": self._n_jobs - self._states.total(),
+        }
+        log.info(
+            "%d of %d images corrected, %d failed%s",
+            self._states[State.CORRECTED],
+            self._n_finished + self._n_jobs,
+            len(self._failures),
+            "".join(f", {n} {what}" for what, n in sums.items() if n),
+        )
+        return self._status()
+
+    def _status(self) -> Status:
+        if not self._failures:
+            return Status.OK
+        if all(failure.try_again for failure in self._failures):
+            return Status.TRY_AGAIN
+        if all(getattr(failure.error, "errno", None) in _NO_PLACE for failure in self._failures):
+            return Status.CANNOT_WRITE
+        return Status.SOME_FAILED
+
+    def _write_row(self, outcome: Outcome) -> None:
+        if self._table is None:
+            return
+        reason = in_one_line(outcome.error) if outcome.error else ""
+        row = (
+            outcome.job.relative,
+            str(outcome.state),
+            f"{outcome.seconds:.2f}",
+            (outcome.correction or {}).get("device", "n/a"),
+            reason.replace("\t", " ") or "n/a",
+        )
+        try:
+            with open(self._table, "a", encoding="utf-8") as file:
+                file.write("\t".join(row) + "\n")
+        except OSError as error:
+            log.warning("%s: not written any more: %s", self._table, error)
+            self._table = None
 
 
 @contextmanager
@@ -63,11 +172,15 @@ def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
 
 
 def _tell(head: str, outcome: Outcome, pace: str) -> None:
-    if outcome.error is None:
+    if outcome.state == State.CORRECTED:
         for note in outcome.correction.get("notes", ()):
             log.warning("%s: %s", head, note)
         log.info("%s: corrected in %.1f s%s", head, outcome.seconds, pace)
         log.debug("%s: %s", head, outcome.correction)
+    elif outcome.state == State.FINISHED:
+        log.info("%s: finished by another run meanwhile", head)
+    elif outcome.state == State.LEFT:
+        log.info("%s: left to another run, which works on it", head)
     else:
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
         log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)

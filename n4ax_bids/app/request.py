@@ -49,9 +49,16 @@ class Request:
     output_dtype: str = "float32"
     dry_run: bool = False
     boilerplate_only: bool = False
+    # what is done again, and what ends the run
+    overwrite: bool = False
+    verify_inputs: bool = False
+    stop_on_first_crash: bool = False
     # what the run may take
     device: str = "auto"
+    use_plugin: Path | None = None
+    """YAML or JSON: nipype's plugin and its arguments"""
     work_dir: Path | None = None
+    clean_workdir: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None
     mem: float | None = None

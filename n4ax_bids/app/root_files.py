@@ -85,7 +85,7 @@ def write_skipped(request: Request, selection: Selection) -> None:
 
 def write_snapshot(request: Request) -> None:
     """Write every option of the run, in the form that --config-file takes."""
-    path = request.output_dir / "logs" / f"{request.run_id}.toml"
+    path = request.output_dir / "logs" / request.run_id / "options.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, request.snapshot)
 

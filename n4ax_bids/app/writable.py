@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from n4ax_bids.app import presence
+
 log = logging.getLogger("n4ax_bids")
 
-PREFIX = ".n4ax_bids-"
-"""of hidden folders that one process has for itself; host, space of processes, process follow"""
 MEMORY = Path("/dev/shm")
 """Docker and Apptainer let everybody write here, also where the root is read-only. It comes last:
 Deno, which the BIDS validator runs on, reads nothing below /dev."""
@@ -44,43 +42,15 @@ def places(near: Sequence[Path] = ()) -> Iterator[None]:
             if chosen is None:
                 yield  # whatever needs one will say so
                 return
-            stack.enter_context(_variable("TMPDIR", stack.enter_context(own_folder(chosen))))
+            # A presence, so that nobody takes it for a killed run's, and a killed run's goes.
+            _, temporary = stack.enter_context(presence.at_work(chosen))
+            stack.enter_context(_variable("TMPDIR", temporary))
         if not _writable(Path(os.path.expanduser("~"))):
-            home = stack.enter_context(own_folder(Path(tempfile.gettempdir())))
-            stack.enter_context(_variable("HOME", home))
+            home = tempfile.TemporaryDirectory(prefix="n4ax_bids-", ignore_cleanup_errors=True)
+            stack.enter_context(_variable("HOME", Path(stack.enter_context(home))))
             if not {"N4AX_CACHE_DIR", "XDG_CACHE_HOME"} & set(os.environ):
                 log.info("compiled programs are not kept: no home folder (see N4AX_CACHE_DIR)")
         yield
-
-
-@contextmanager
-def own_folder(parent: Path) -> Iterator[Path]:
-    """Make a hidden folder for this process within the block."""
-    path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{this_host()}-{os.getpid()}-", dir=parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def remove_abandoned(parent: Path) -> None:
-    """Remove the folders of processes of this machine that were killed.
-
-    Not those of another container: its processes cannot be seen from here.
-    """
-    for folder in parent.glob(f"{PREFIX}{this_host()}-*-*"):
-        pid = folder.name.rsplit("-", 2)[1]
-        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def this_host() -> str:
-    """Return the machine and, for its containers count processes anew, whose processes."""
-    try:
-        space = f"-{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:  # not Linux
-        space = ""
-    return f"{platform.node() or 'host'}{space}"
 
 
 @contextmanager

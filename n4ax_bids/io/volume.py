@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import os
 import zlib
 from collections.abc import Iterator
@@ -38,6 +40,8 @@ class Volume:
     path: Path
     dtype: np.dtype
     """of the voxels in the file"""
+    sha256: str = ""
+    """of the file's bytes"""
 
     @property
     def zooms(self) -> tuple[float, ...]:
@@ -59,22 +63,25 @@ def load(path: str | Path) -> Volume:
     """
     path = Path(path)
     _require_file(path)
-    with _failures(path), _opened(path) as stream:
-        header = _read_header(path, stream)
-        shape, dtype = _layout(path, header)
-        stored = _read_voxels(path, stream, header, shape, dtype)
+    with open(path, "rb", buffering=0) as file:
+        raw = _Digested(file)
+        with _failures(path), _decompressed(raw) as stream:
+            header = _read_header(path, stream)
+            shape, dtype = _layout(path, header)
+            stored = _read_voxels(path, stream, header, shape, dtype)
+        sha256 = raw.digest()
     with _failures(path):
         data = _scaled(path, stored, header)
         affine = header.get_best_affine()
     _require_finite(path, data)
-    return Volume(data, affine, header, path, dtype.newbyteorder("="))
+    return Volume(data, affine, header, path, dtype.newbyteorder("="), sha256)
 
 
 def load_header(path: str | Path) -> nb.Nifti1Header:
     """Read the header of a NIfTI file alone; errors as `load`."""
     path = Path(path)
     _require_file(path)
-    with _failures(path), _opened(path) as stream:
+    with open(path, "rb") as raw, _failures(path), _decompressed(raw) as stream:
         return _read_header(path, stream)
 
 
@@ -106,17 +113,48 @@ def _failures(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: damaged NIfTI header ({reason})") from error
 
 
+class _Digested(io.RawIOBase):
+    """A file for reading that takes the digest of its bytes as they pass for the first time."""
+
+    def __init__(self, file: io.FileIO):
+        self._file, self._digest, self._n_digested = file, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._file.tell()
+        n = self._file.readinto(buffer)
+        if start <= self._n_digested < start + n:
+            self._digest.update(memoryview(buffer).cast("B")[self._n_digested - start : n])
+            self._n_digested = start + n
+        return n
+
+    def digest(self) -> str:
+        """Return the digest of the whole file; what nobody has read is read now."""
+        self.seek(self._n_digested)
+        buffer = bytearray(1 << 18)
+        while self.readinto(buffer):
+            pass
+        return self._digest.hexdigest()
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, through isal if its content is compressed."""
-    with open(path, "rb") as raw:
-        compressed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if not compressed:
-            yield raw
-            return
-        with igzip.IGzipFile(fileobj=raw, mode="rb") as stream:
-            yield stream
+def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Read a file through isal if its content is compressed."""
+    compressed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    if not compressed:
+        yield raw
+        return
+    with igzip.IGzipFile(fileobj=raw, mode="rb") as stream:
+        yield stream
 
 
 def _read_header(path: Path, stream: IO[bytes]) -> nb.Nifti1Header:

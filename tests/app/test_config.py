@@ -117,8 +117,8 @@ def test_a_run_leaves_its_snapshot(fake_node, make_dataset, tmp_path):
     out = tmp_path / "out"
     words = [str(make_dataset("sub-01/anat/sub-01_T1w.nii.gz")), str(out), "participant"]
     assert cli.main([*words, "--over-relaxation", "1.3"]) == 0
-    (path,) = (out / "logs").glob("*.toml")
+    (path,) = (out / "logs").glob("*/options.toml")
     found = tomllib.loads(path.read_text())
-    assert found["run"]["id"] == path.stem
+    assert found["run"]["id"] == path.parent.name
     assert found["over-relaxation"] == 1.3
     assert set(found) - {"run"} <= set(config.options())

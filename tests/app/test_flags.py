@@ -233,7 +233,7 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
     assert run()[2]["N4"]["device"] == "cpu"
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     monkeypatch.setattr(device, "_gpus", lambda: [])
-    run("--device", "auto")
+    run("--device", "auto", "--overwrite")
     assert "WARNING no GPU that JAX sees: computing on the CPU" in capsys.readouterr().err
 
 
@@ -282,3 +282,13 @@ def test_the_readme_begins_with_a_dry_run():
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^n4ax-bids .*$", text, flags=re.MULTILINE)
     assert commands[0].endswith("--dry-run")
+
+
+def test_the_work_folder_is_cleaned_of_what_other_machines_have_left(run, tmp_path):
+    work = tmp_path / "work"
+    left = work / ".n4ax_bids-0123abcd-1-1-89abcdef"  # of a machine that was heard of just now
+    left.mkdir(parents=True)
+    run("-w", str(work))
+    assert left.is_dir()
+    run("-w", str(work), "--clean-workdir")
+    assert list(work.iterdir()) == []

@@ -40,7 +40,9 @@ def test_each_image_its_reason_its_options_and_its_outputs(planned):
         f"         -> {stem}-biasfield_T2w.nii.gz (and .json)",
         f"         -> {stem}-biaslattice_T2w.nii.gz (and .json)",
     ]
-    assert lines[-1] == "2 images to correct, 0 that cannot be, 0 skipped; nothing was written"
+    assert lines[-1] == (
+        "2 images to correct, 0 that cannot be, 0 finished, 0 skipped; nothing was written"
+    )
 
 
 def test_what_is_left_out_has_its_reason(planned):
@@ -51,7 +53,7 @@ def test_what_is_left_out_has_its_reason(planned):
         (names[2], "FLAIR was not asked for; -m FLAIR takes it"),
     ):
         assert lines[lines.index(f"skip     {name}") + 1] == f"         {reason}"
-    assert lines[-1].startswith("1 images to correct, 0 that cannot be, 2 skipped")
+    assert lines[-1].startswith("1 images to correct, 0 that cannot be, 0 finished, 2 skipped")
 
 
 def test_what_cannot_be_corrected_is_seen_without_reading(planned):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from n4ax_bids import device
-from n4ax_bids.app import cli, dataset, pool, run
+from n4ax_bids.app import cli, dataset, image, pool, presence
 from n4ax_bids.app.pool import WorkerEnded
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Share, shares
@@ -144,20 +144,74 @@ def test_two_devices_share_the_images_evenly_with_equal_results(
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
-def test_a_process_that_dies_takes_only_its_own_images_along(make_dataset, tmp_path, two_devices):
+def test_a_process_that_dies_is_replaced(make_dataset, tmp_path, two_devices):
     root, out = make_dataset(*FOUR), tmp_path / "out"
-    jobs = dataset.select(Request(root, out)).jobs
     request = Request(root, out, options=N4Options(n_iterations=(2,)))
-    (tmp_path / "work").mkdir()
-    task = partial(run.attempt, request=request, work=tmp_path / "work")
-    with pool.opened(shares(n_jobs=4, device="cpu", n_images=2)) as devices:
+    jobs = dataset.select(request).jobs
+    with (
+        presence.at_work(out, tmp_path / "work") as (here, work),
+        pool.opened(shares(n_jobs=4, device="cpu", n_images=2)) as devices,
+    ):
+        task = partial(image.attempt, request=request, here=here, work=work)
         first = min(multiprocessing.active_children(), key=lambda process: process.pid)
         os.kill(first.pid, signal.SIGKILL)
         first.join()
-        results = [done.result for done in devices.run(task, jobs, tmp_path / "work")]
-    lost = [result for result in results if isinstance(result, WorkerEnded)]
-    assert len(lost) == 1 and "signal 9" in str(lost[0])
-    assert [result.error for result in results if result not in lost] == [None] * 3
+        results = [done.result for done in devices.run(task, jobs, work)]
+        assert len(multiprocessing.active_children()) == 2
+    assert [result.error for result in results] == [None] * 4
+    assert multiprocessing.active_children() == []
+
+
+DEADLY = """
+import os, signal
+from pathlib import Path
+
+def task(job, *, share, memory, log):
+    with open(log, "a") as file:
+        file.write(f"{job} ")
+    if job in (2, 5):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 10 * job
+
+def end(*_):
+    os._exit(1)
+"""
+
+
+def test_images_that_end_their_process_are_given_up_and_the_others_come_right(
+    tmp_path, two_devices, monkeypatch
+):
+    """Two of eight are deadly; what is in flight beside them is done again."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    import deadly
+
+    task = partial(deadly.task, log=tmp_path / "log")
+    with pool.opened(shares(n_jobs=8, device="cpu", n_images=4)) as devices:
+        results = [done.result for done in devices.run(task, range(8), tmp_path)]
+        again = [done.result for done in devices.run(task, [0, 1], tmp_path)]
+    for job, result in enumerate(results):
+        if job in (2, 5):
+            assert isinstance(result, WorkerEnded) and "signal 9" in str(result)
+        else:
+            assert result == 10 * job
+    assert again == [0, 10]
+    begun = (tmp_path / "log").read_text().split()
+    assert begun.count("2") == begun.count("5") == 2
+    assert multiprocessing.active_children() == []
+
+
+def test_a_device_that_does_not_come_back_ends_its_images_only(tmp_path, two_devices, monkeypatch):
+    """All processes end and none starts again: each image has a result, and the run goes on."""
+    (tmp_path / "deadly.py").write_text(DEADLY.replace("job in (2, 5)", "True"))
+    monkeypatch.syspath_prepend(tmp_path)
+    import deadly
+
+    with pool.opened(shares(n_jobs=3, device="cpu", n_images=2)) as devices:
+        monkeypatch.setattr(pool, "_serve", deadly.end)  # of those that are started from now on
+        task = partial(deadly.task, log=tmp_path / "log")
+        results = [done.result for done in devices.run(task, range(3), tmp_path)]
+    assert all(isinstance(result, WorkerEnded) for result in results)
     assert multiprocessing.active_children() == []
 
 

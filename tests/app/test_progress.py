@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import re
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from n4ax_bids.app import cli, progress
-from n4ax_bids.app.run import Outcome
+from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
 
 
@@ -20,18 +21,24 @@ class Terminal(io.StringIO):
 
 
 def outcome(number, **changes):
-    job = SimpleNamespace(name=f"sub-{number}_T1w")
+    name = f"sub-{number}_T1w"
+    job = SimpleNamespace(name=name, relative=f"sub-{number}/anat/{name}.nii.gz")
+    if "error" in changes:
+        changes["state"] = State.FAILED
     return Outcome(job, **{"seconds": 1.5, "correction": {"notes": ()}} | changes)
 
 
 @pytest.fixture
 def told(monkeypatch):
-    """Follow outcomes with the log on a stream; return the status and what was written."""
+    """Tell of outcomes with the log on a stream; return the status and what was written."""
 
-    def follow(outcomes, stream):
+    def follow(outcomes, stream, **facts):
         monkeypatch.setattr("sys.stderr", stream)
         cli._set_up_log(verbose=False)
-        status = progress.follow(iter(outcomes), len(outcomes))
+        with progress.Progress(len(outcomes), **facts) as told:
+            for outcome in outcomes:
+                told.tell(outcome)
+            status = told.close()
         return status, stream.getvalue()
 
     yield follow
@@ -94,3 +101,54 @@ def test_messages_of_errors_take_one_line():
     assert progress.in_one_line(ValueError("a\n  b")) == "a b"
     assert progress.in_one_line(KeyError("a")) == "KeyError: 'a'"
     assert progress.in_one_line(ValueError()) == "ValueError"
+
+
+def test_sums_name_what_was_not_done_here(told):
+    outcomes = [outcome(1), outcome(2, state=State.FINISHED), outcome(3, state=State.LEFT)]
+    status, text = told(outcomes, io.StringIO(), n_finished=4)
+    assert status == Status.OK
+    assert "4 of 7 images are finished already" in text
+    assert "[2/3] sub-2_T1w: finished by another run meanwhile" in text
+    assert "[3/3] sub-3_T1w: left to another run, which works on it" in text
+    assert text.endswith(
+        "1 of 7 images corrected, 0 failed, 4 finished before, 1 by other runs meanwhile, "
+        "1 left to other runs\n"
+    )
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ([{"error": RuntimeError("lost"), "try_again": True}], Status.TRY_AGAIN),
+        ([{"error": FULL}, {"error": FULL}], Status.CANNOT_WRITE),
+        ([{"error": RuntimeError("lost"), "try_again": True}, {"error": FULL}], 1),
+        ([{"error": ValueError("odd")}, {"error": FULL}], Status.SOME_FAILED),
+    ],
+)
+def test_status_of_faults(told, failures, status):
+    outcomes = [outcome(0), *(outcome(n, **failure) for n, failure in enumerate(failures, 1))]
+    assert told(outcomes, io.StringIO())[0] == status
+
+
+def test_the_table_has_a_row_for_each_image(told, tmp_path):
+    table = tmp_path / "logs" / "images.tsv"
+    outcomes = [
+        outcome(1, correction={"device": "gpu:0"}),
+        outcome(2, error=ValueError("no\tgood\n at all"), seconds=0.25, correction=None),
+    ]
+    told(outcomes, io.StringIO(), table=table)
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert rows == [
+        list(progress.COLUMNS),
+        ["sub-1/anat/sub-1_T1w.nii.gz", "corrected", "1.50", "gpu:0", "n/a"],
+        ["sub-2/anat/sub-2_T1w.nii.gz", "failed", "0.25", "n/a", "no good at all"],
+    ]
+
+
+def test_a_run_stops_on_the_first_failure_if_that_is_wanted(told):
+    outcomes = [outcome(1), outcome(2, error=ValueError("odd")), outcome(3)]
+    with pytest.raises(progress.StoppedEarly):
+        told(outcomes, io.StringIO(), stop_on_failure=True)

@@ -12,7 +12,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, run
+from n4ax_bids.app import cli, image
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -30,7 +30,7 @@ def main(root, out, *flags):
 
 
 def files(folder: Path) -> list[str]:
-    """Every file but those of the logs, which tell of times."""
+    """Files by their place, but for the logs, which tell of times."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in found if path.parts[0] != "logs")
 
@@ -117,20 +117,25 @@ def test_every_image_has_its_files_and_nothing_else_is_left(fake_node, make_data
     assert list(work.iterdir()) == []
 
 
-def test_the_corrected_image_appears_last(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_the_corrected_image_appears_last_and_then_the_record(
+    fake_node, make_dataset, tmp_path, monkeypatch
+):
     root, out, order = make_dataset(THREE[0]), tmp_path / "out", []
     replace = os.replace
 
     def recorded(source, target):
-        order.append(Path(target).name)
+        order.append(Path(target).relative_to(out).as_posix())
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", recorded)
     assert main(root, out) == 0
-    images = [name for name in order if "desc-" in name and name.startswith("sub-")]
-    assert len(images) == 6
+    images = [name for name in order if "desc-" in name]
+    assert len(images) == 7
     assert all(name.endswith(".json") for name in images[:3])
-    assert images[-1] == "sub-01_desc-biascorr_T1w.nii.gz"
+    assert images[-2:] == [
+        "sub-01/anat/sub-01_desc-biascorr_T1w.nii.gz",
+        "logs/images/sub-01/anat/sub-01_desc-biascorr_T1w.json",
+    ]
 
 
 def test_progress_is_one_line_per_image(fake_node, make_dataset, tmp_path, capsys):
@@ -193,7 +198,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
         inside.remove(job)
         return {}
 
-    monkeypatch.setattr(run, "correct", stand_in)
+    monkeypatch.setattr(image, "correct", stand_in)
     names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
     flags = ["--nprocs", "2", "--mem", mem]
     assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
@@ -214,11 +219,12 @@ def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, m
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "correct", interrupted)
+    monkeypatch.setattr(image, "correct", interrupted)
     out = tmp_path / "out"
     assert main(make_dataset(*THREE), out) == 130
     assert files(out) == [".bidsignore", "dataset_description.json", "descriptions.tsv"]
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["logs"]
+    assert list((out / "logs" / "claims").iterdir()) == []
 
 
 # --- the whole way, with the real node ----------------------------------------------------------

@@ -1,0 +1,141 @@
+"""An image is worked on by one run at a time, also where several share an output folder.
+
+A claim is a symbolic link that leads nowhere: it is made in one step, on NFS too, cannot be made
+twice, and its text names the run. The claim of a run that has ended is not removed, for two who do
+so at once could remove each other's: the next one has the next number.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from n4ax_bids.app.presence import Presence
+
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on an image; it may be lost to others who take this run for dead."""
+
+    path: Path
+    """of the claim, without its number"""
+    number: int
+    token: str
+
+    def holds(self) -> bool:
+        """Return whether nobody has taken the image over."""
+        return _read(self.path, self.number) == self.token and not _there(
+            self.path, self.number + 1
+        )
+
+
+class Taken(Exception):
+    """Another run works on the image."""
+
+
+@contextmanager
+def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
+    """Hold the claim on an image within the block.
+
+    Parameters
+    ----------
+    folder : of the claims, made if it is not there
+    name : of the image, relative to the dataset
+    presence : of this run
+
+    Raises
+    ------
+    Taken
+        If another run that goes on has it.
+    OSError
+        If no claim can be written.
+    """
+    claim = _take(folder / _key(name), presence)
+    try:
+        yield claim
+    finally:
+        if claim.holds():
+            for number in range(claim.number, -1, -1):  # then those of runs that have ended
+                _at(claim.path, number).unlink(missing_ok=True)
+
+
+def holder(folder: Path, name: str, presence: Presence) -> str | None:
+    """Return the token of the run that goes on and has an image, if any."""
+    path, number = folder / _key(name), 0
+    while _there(path, number + 1):
+        number += 1
+    token = _read(path, number)
+    return token if token is not None and _lives(path, number, token, presence) else None
+
+
+def _take(path: Path, presence: Presence) -> Claim:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        _make(_at(path, number), presence.token)
+        token = _read(path, number)
+        if token is None:  # released meanwhile
+            number = 0
+        elif token == presence.token:
+            if not _there(path, number + 1):
+                return Claim(path, number, presence.token)
+            # Its number was free because the run that holds the next one has removed it.
+            _at(path, number).unlink(missing_ok=True)
+            number += 1
+        elif _lives(path, number, token, presence):
+            raise Taken
+        else:
+            number += 1
+
+
+def _make(path: Path, text: str) -> None:
+    """Make a claim unless there is one; whose it is now has to be read: NFS may err."""
+    try:
+        os.symlink(text, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _lives(path: Path, number: int, token: str, presence: Presence) -> bool:
+    if token:
+        return presence.lives(token)
+    with suppress(FileNotFoundError):  # a file whose maker has yet to write to it
+        return presence.is_young(_at(path, number))
+    return False
+
+
+def _read(path: Path, number: int) -> str | None:
+    try:
+        return os.readlink(_at(path, number))
+    except FileNotFoundError:
+        return None
+    except OSError:  # a file, where there are no links
+        with suppress(FileNotFoundError):
+            return _at(path, number).read_text(encoding="utf-8")
+        return None
+
+
+def _there(path: Path, number: int) -> bool:
+    return os.path.lexists(_at(path, number))
+
+
+def _at(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _key(name: str) -> str:
+    """Return a file name that is like an image's and no other's."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.rpartition('/')[2].partition('.')[0]}-{digest}"

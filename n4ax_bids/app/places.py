@@ -1,0 +1,91 @@
+"""Where a run may write: folders that would spoil a dataset are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from n4ax_bids.app import derivatives, presence
+from n4ax_bids.app.presence import Presence
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.status import Refusal, Status
+
+
+def check_places(request: Request) -> None:
+    """Refuse an output or work folder that would spoil a dataset.
+
+    Raises
+    ------
+    Refusal
+        With one line that says which folder is in the way and where to put it.
+    """
+    raw, out = request.bids_dir.resolve(), request.output_dir.resolve()
+    if out == raw:
+        raise Refusal(Status.USAGE, f"{out}: the output folder is the input dataset itself")
+    if raw in out.parents and raw / "derivatives" not in out.parents:
+        raise Refusal(
+            Status.USAGE,
+            f"{out}: the output folder lies inside the input dataset; expected a place outside "
+            f"it or {raw / 'derivatives' / derivatives.NAME}",
+        )
+    if out in raw.parents and out / "sourcedata" not in (raw, *raw.parents):
+        raise Refusal(Status.USAGE, f"{out}: the output folder contains the input dataset {raw}")
+    work = request.work_dir.resolve() if request.work_dir else out
+    if (work == raw or raw in work.parents) and out not in (work, *work.parents):
+        raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
+    _check_description(out / "dataset_description.json")
+
+
+def _check_description(path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        made_by = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        made_by = None
+    if made_by != derivatives.NAME:
+        raise Refusal(
+            Status.USAGE,
+            f"{path.parent}: the output folder holds another dataset, made by "
+            f"{made_by or 'an unknown program'}; expected an empty folder or our own",
+        )
+
+
+@contextmanager
+def at_work(request: Request) -> Iterator[tuple[Presence, Path]]:
+    """Be present in the output folder; yield that, and a folder for unfinished files.
+
+    What runs that were killed have left there goes.
+
+    Raises
+    ------
+    Refusal
+        If a folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            here, work = stack.enter_context(
+                presence.at_work(request.output_dir, request.work_dir)
+            )
+        except OSError as error:
+            raise cannot_write(Path(error.filename or request.output_dir), error) from error
+        for own in dict.fromkeys((here.folder, work)):
+            everything = request.clean_workdir and own == work
+            presence.remove_leftovers(own.parent, own, everything=everything)
+        yield here, work
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Refuse to go on where the block cannot write."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> Refusal:
+    """Return the refusal for a place that cannot be written."""
+    return Refusal(Status.CANNOT_WRITE, f"{path}: cannot write here: {error.strerror or error}")

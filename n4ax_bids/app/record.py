@@ -1,0 +1,256 @@
+"""What makes an image finished: a record of what it was made of, beside outputs that are whole.
+
+A record lies in `logs/images`, under the corrected image's own name. It is removed before the
+first output is put in place and written after the last, so where it is, the outputs are its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app import derivatives
+
+if TYPE_CHECKING:
+    from n4ax_bids.app.dataset import Job
+    from n4ax_bids.app.request import Request
+
+FOLDER = Path("logs", "images")
+
+DECIDE_THE_CONTENT = {
+    "method",
+    "mask",
+    "weight",
+    "options",
+    "rescale",
+    "bias_field",
+    "output_dtype",
+}
+"""Fields of a request that decide what an image's outputs hold."""
+
+DECIDE_THE_RUN = {
+    "bids_dir",
+    "output_dir",
+    "participants",
+    "sessions",
+    "runs",
+    "modalities",
+    "filters",
+    "skip_normalized",
+    "validate",
+    "bids_database_dir",
+    "derivatives",  # the files taken from there are inputs of each image
+    "desc",  # it has records of its own
+    "dry_run",
+    "boilerplate_only",
+    "device",
+    "work_dir",
+    "clean_workdir",
+    "nprocs",
+    "omp_nthreads",
+    "mem",
+    "use_plugin",
+    "overwrite",
+    "verify_inputs",
+    "stop_on_first_crash",
+    "preset",
+    "sloppy",
+    "snapshot",
+    "run_id",
+}
+"""The others: which images, where, how many at a time. Every field is in one of these two sets."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that an image is made of, as they were before they were read."""
+
+    files: Mapping[str, dict[str, Any]]
+    """role → size, mtime_ns and, for what is not an image, sha256"""
+
+    @classmethod
+    def of(cls, job: Job) -> Inputs:
+        """Look at the files of a job.
+
+        Raises
+        ------
+        OSError
+            If one is not there.
+        """
+        images = {role: _look(path) for role, path in _images(job).items()}
+        texts = {role: _look(path) | _digest(path) for role, path in _texts(job).items()}
+        return cls(images | texts)
+
+    def with_digests(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Add the digests of the images, by the names of `correct`'s inputs."""
+        return {
+            role: facts | ({"sha256": digests[role]} if role in digests else {})
+            for role, facts in self.files.items()
+        }
+
+
+def write(
+    job: Job,
+    request: Request,
+    *,
+    inputs: Inputs,
+    correction: Mapping[str, Any],
+    started: datetime,
+) -> None:
+    """Record that an image is finished; its outputs are in place.
+
+    Parameters
+    ----------
+    job, request : the image and the run
+    inputs : the files as they were before they were read
+    correction : the node's record
+    started : when the image was begun
+    """
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    content = {
+        "source": job.relative,
+        "version": __version__,
+        "settings": settings(request),
+        "inputs": inputs.with_digests(correction.get("sha256", {})),
+        "outputs": {
+            path.relative_to(request.output_dir).as_posix(): path.stat().st_size
+            for path in outputs(job)
+        },
+        "run": request.run_id,
+        "host": platform.node(),
+        "device": correction.get("device"),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": {"total": seconds, **correction.get("seconds", {})},
+    }
+    path = path_of(job, request.output_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    derivatives.write_text(path, derivatives.encode(content))
+
+
+def forget(job: Job, output_dir: Path) -> set[Path]:
+    """Remove an image's record, before its outputs change; return the outputs that it named."""
+    path = path_of(job, output_dir)
+    try:
+        named = {output_dir / name for name in json.loads(path.read_text("utf-8"))["outputs"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        named = set()
+    path.unlink(missing_ok=True)
+    return named
+
+
+def why_not_finished(job: Job, request: Request) -> str | None:
+    """Return why an image has to be done, or None if it is finished.
+
+    Sizes and times decide; a file whose time alone differs is read for its digest, and every file
+    is with `request.verify_inputs`. The record then takes the new times.
+    """
+    path = path_of(job, request.output_dir)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "not done yet"
+    try:
+        return _compare(json.loads(text), job, request, path)
+    except OSError as error:
+        return str(error)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"its record is damaged ({type(error).__name__}: {error})"
+
+
+def path_of(job: Job, output_dir: Path) -> Path:
+    """Return where an image's record is."""
+    name = derivatives.sidecar_path(job.outputs.corrected)
+    return output_dir / FOLDER / name.relative_to(output_dir)
+
+
+def outputs(job: Job) -> list[Path]:
+    """Return every file that is made of an image."""
+    images = list(job.outputs.images)
+    return images + [derivatives.sidecar_path(image) for image in images]
+
+
+def settings(request: Request) -> dict[str, Any]:
+    """Return what a request says of the outputs' content, as JSON holds it."""
+    chosen = {name: getattr(request, name) for name in sorted(DECIDE_THE_CONTENT)}
+    plain = {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in chosen.items()
+    }
+    return json.loads(derivatives.encode(plain))
+
+
+def _compare(content: Mapping[str, Any], job: Job, request: Request, path: Path) -> str | None:
+    if content["version"] != __version__:
+        return f"made by version {content['version']}"
+    wanted = settings(request)
+    if content["settings"] != wanted:
+        return f"made with other options: {_first_difference(content['settings'], wanted)}"
+    made = {each.relative_to(request.output_dir).as_posix(): each for each in outputs(job)}
+    if set(made) != set(content["outputs"]):
+        return "it had other outputs"
+    for name, size in content["outputs"].items():
+        try:
+            if made[name].stat().st_size != size:
+                return f"{name} is not as it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+    return _compare_inputs(content, job, request, path)
+
+
+def _compare_inputs(
+    content: Mapping[str, Any], job: Job, request: Request, path: Path
+) -> str | None:
+    known, paths = content["inputs"], _images(job) | _texts(job)
+    if set(known) != set(paths):
+        return "made of other files"
+    now = {}
+    for role, facts in known.items():
+        now[role] = facts | _look(paths[role])
+        if request.verify_inputs or now[role] != facts:
+            now[role] |= _digest(paths[role])
+        if any(now[role][key] != facts[key] for key in ("size", "sha256")):
+            return f"{paths[role]} has changed"
+    if now != known and not request.dry_run:
+        with suppress(OSError):  # an output folder that may only be read
+            derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
+    return None
+
+
+def _images(job: Job) -> dict[str, Path]:
+    """Return the images of a job by the names of `correct`'s inputs."""
+    images = {"input_image": job.source, "mask_image": job.mask, "weight_image": job.weight}
+    return {role: path for role, path in images.items() if path}
+
+
+def _texts(job: Job) -> dict[str, Path]:
+    """Return the sidecars of a job by their place, seen from the image."""
+    return {os.path.relpath(path, job.source.parent): path for path in job.sidecars}
+
+
+def _look(path: Path) -> dict[str, Any]:
+    found = path.stat()
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _first_difference(had: Any, wanted: Any, name: str = "") -> str:
+    """Return the name and values of the first setting that differs."""
+    if isinstance(had, dict) and isinstance(wanted, dict):
+        for key in sorted(set(had) | set(wanted)):
+            if had.get(key) != wanted.get(key):
+                return _first_difference(had.get(key), wanted.get(key), key)
+    return f"{name} was {had}, is {wanted}"

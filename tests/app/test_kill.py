@@ -1,0 +1,198 @@
+"""Killed at any moment, and several at once: the outputs are those of one undisturbed run."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from n4ax_bids.app import cli
+
+N_IMAGES, N_KILLS = 12, 20
+
+# Children of a process that has imported everything but not started JAX: a run takes a second.
+PROGRAM = """
+import json, os, random, signal, sys, time
+
+import bids, jax, nipype.interfaces.ants, numpy
+from n4ax_bids import correct, interfaces
+from n4ax_bids.app import cli, run
+
+root, folder, n_kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+WATCH = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+def start(out, *flags):
+    child = os.fork()
+    if child == 0:
+        words = [root, out, "participant", "--device", "cpu", "--n-iterations", "4", "3", *flags]
+        sys.stderr = open(f"{out}-{os.getpid()}.log", "w")
+        status = 99
+        try:
+            status = cli.main(words)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return child
+
+def wait(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def undisturbed(out):
+    # The seconds to the first record, and to the end.
+    begun = time.perf_counter()
+    child = start(out)
+    while not records(out):
+        time.sleep(0.002)
+    first = time.perf_counter() - begun
+    assert wait(child) == 0
+    return first, time.perf_counter() - begun
+
+def snapshot(out):
+    found = {}
+    for where, _, names in os.walk(out):
+        for name in names:
+            path = os.path.join(where, name)
+            if "/logs/" not in path:
+                facts = os.stat(path)
+                found[os.path.relpath(path, out)] = facts.st_ino, facts.st_mtime_ns
+    return found
+
+def records(out):
+    return [name for _, _, names in os.walk(f"{out}/logs/images") for name in names]
+
+def kill(number, n_done, pause):
+    # Some time after so many images are finished.
+    out, flags = f"{folder}/killed-{number}", []
+    if number % 4 == 3:
+        flags = ["-w", f"{folder}/work"]
+    child = start(out, *flags)
+    while len(records(out)) < n_done and not os.waitid(os.P_PID, child, WATCH):
+        time.sleep(0.002)
+    time.sleep(pause)
+    os.kill(child, signal.SIGKILL)
+    ended = wait(child)
+    seen = {"out": out, "ended": ended, "before": snapshot(out), "records": records(out)}
+    return seen | {"again": wait(start(out, *flags)), "after": snapshot(out)}
+
+undisturbed(f"{folder}/compiled")
+first, whole = undisturbed(f"{folder}/whole")
+if n_kills:
+    chance = random.Random(5)
+    each = (whole - first) / 12
+    said = [
+        kill(number, n_done, chance.uniform(0.1, 1) * (each if n_done else first))
+        for number, n_done in enumerate(chance.randrange(12) for _ in range(n_kills))
+    ]
+else:
+    children = [start(f"{folder}/together") for _ in range(4)]
+    said = [wait(child) for child in children]
+print(json.dumps(said))
+"""
+
+
+def contents(out: Path) -> dict[str, str]:
+    """Digest of each file by its name, but for the logs."""
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in out.rglob("*")
+        if path.is_file() and path.relative_to(out).parts[0] != "logs"
+    }
+
+
+def corrected(out: Path) -> list[str]:
+    """The images that runs on this folder say to have corrected, in all."""
+    rows = [row.split("\t") for t in out.glob("logs/*/images.tsv") for row in t.open()]
+    return sorted(row[0] for row in rows if row[1] == "corrected")
+
+
+@pytest.fixture
+def ran(make_dataset, tmp_path):
+    """Run the program over twelve images; return what it says."""
+
+    def run(n_kills: int) -> list:
+        names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, N_IMAGES + 1))
+        root = make_dataset(*names)
+        words = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path), str(n_kills)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(ran, tmp_path):
+    kills, interrupted = ran(N_KILLS), 0
+    whole = contents(tmp_path / "whole")
+    assert len(whole) == 3 + 6 * N_IMAGES
+    for kill in kills:
+        out = Path(kill["out"])
+        assert kill["again"] == 0
+        assert contents(out) == whole  # no stray file either
+        # What was finished has stayed as it was.
+        finished = [name[:6] for name in kill["records"] if not name.startswith(".")]
+        for name, facts in kill["before"].items():
+            if name.startswith("sub-") and name[:6] in finished:
+                assert kill["after"][name] == facts, name
+        interrupted += 0 < len(finished) < N_IMAGES
+    assert interrupted >= N_KILLS // 2
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_four_at_once(ran, tmp_path):
+    assert ran(0) == [0, 0, 0, 0]
+    together = tmp_path / "together"
+    assert contents(together) == contents(tmp_path / "whole")
+    assert corrected(together) == corrected(tmp_path / "whole")  # each once
+    assert len(corrected(together)) == N_IMAGES
+    assert list((together / "logs" / "claims").iterdir()) == []
+
+
+@pytest.mark.usefixtures("fake_node")
+def test_killed_at_every_change_of_the_output_folder(make_dataset, tmp_path, monkeypatch):
+    """Before each rename or removal of a run over one image that had been done before."""
+    root = make_dataset("sub-01/anat/sub-01_T1w.nii.gz")
+
+    def run(out, *flags):
+        return cli.main([str(root), str(out), "participant", "--nprocs", "1", *flags])
+
+    def killed(out, *flags, moment):
+        """Whether a run in a child process was killed."""
+        child = os.fork()
+        if child == 0:
+            left = [moment]
+            for name in ("replace", "unlink"):
+                monkeypatch.setattr(os, name, counted(getattr(os, name), left))
+            os._exit(run(out, *flags))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+
+    def counted(change, left):
+        def one(*args, **kwargs):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **kwargs)
+
+        return one
+
+    assert run(tmp_path / "whole", "--mask", "none") == 0
+    assert run(tmp_path / "other") == 0
+    for moment in itertools.count(1):
+        out = shutil.copytree(tmp_path / "other", tmp_path / f"killed-{moment}")
+        if not killed(out, "--mask", "none", moment=moment):
+            break
+        assert run(out, "--mask", "none") == 0
+        assert contents(out) == contents(tmp_path / "whole"), moment
+    assert moment > 12
