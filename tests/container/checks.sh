@@ -17,7 +17,11 @@ find_data() {
 
 make_tools() {
     if [ -d "$tools" ]; then use_tools "$tools"; return; fi
-    mkdir "$tools"
+    mkdir -p "$tools" "$work/apt/lists/partial" "$work/apt/cache/archives/partial"
+    # Lists and downloads of our own: the machine's stay as they are.
+    printf 'Dir::State::Lists "%s/apt/lists";\nDir::Cache "%s/apt/cache";\n' "$work" "$work" > "$work/apt/conf"
+    local -x APT_CONFIG=$work/apt/conf
+    apt-get -qq -o APT::Sandbox::User=root update || failed "apt-get update"
     local found=(debootstrap docker.io containerd runc tini docker-registry)
     # Newer suites have the command line and BuildKit in packages of their own.
     for name in docker-cli docker-buildx; do
@@ -49,11 +53,19 @@ build() {
     docker build --quiet --network host "$@" "$repository"
 }
 
+# Size of an image and its five largest parts, in MB.
+sizes() {
+    say "  $(docker image inspect --format '{{.Size}}' "$1" | awk '{printf "%.0f MB", $1 / 1e6}'), of it:"
+    "${docker_run[@]}" --entrypoint sh "$1" -c 'cd /opt/n4ax_bids/lib/python3*/site-packages
+        du -s --block-size=MB -- nvidia/*/ */ ../../../bin/* 2> /dev/null | grep -v "	nvidia/$" | sort -rn | head -5 | sed "s/^/            /"'
+}
+
 build_docker() {
     local start
     start=$(date +%s.%N)
     build --build-arg JAX=cpu --tag n4ax-bids:test > /dev/null
-    say "  built in $(bc_seconds "$start") s; $(docker image inspect --format '{{.Size}}' n4ax-bids:test) bytes"
+    say "  built in $(bc_seconds "$start") s"
+    sizes n4ax-bids:test
 }
 
 # Neither Dockerfile nor python.sh: what a person would type with the same base and constraints.
@@ -205,9 +217,8 @@ cuda_image() {
     local start
     start=$(date +%s.%N)
     build --tag n4ax-bids:cuda > /dev/null
-    say "  built in $(bc_seconds "$start") s; $(docker image inspect --format '{{.Size}}' n4ax-bids:cuda) bytes"
-    docker run --rm --network none --cgroup-parent n4ax-container --entrypoint sh n4ax-bids:cuda -c \
-        'cd /opt/n4ax_bids/lib/python3*/site-packages && du -sk * nvidia/* | sort -rn | head -12' || true
+    say "  built in $(bc_seconds "$start") s"
+    sizes n4ax-bids:cuda
     docker run --rm --network none --cgroup-parent n4ax-container --entrypoint python n4ax-bids:cuda -c \
         'import jax_plugins.xla_cuda12, jax_cuda12_plugin, n4ax_bids.interfaces, n4ax_bids.device' || failed "import"
     devices n4ax-bids:cuda
