@@ -99,3 +99,25 @@ def test_scripts_can_be_started():
     for name in ("container/python.sh", "container/constrain.sh", "tests/container/run.sh"):
         assert os.access(ROOT / name, os.X_OK), name
         subprocess.run(["bash", "-n", ROOT / name], check=True)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((ROOT / "docs" / "containers").glob("*.md")), ids=lambda p: p.stem
+)
+def test_commands_of_the_pages_are_shell(page):
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+    assert blocks or page.name == "troubleshooting.md"
+
+
+def test_flags_of_the_pages_are_flags():
+    """Those after the level, where the program's own begin."""
+    from n4ax_bids.app.parser import build_parser
+
+    known = set(build_parser()._option_string_actions)
+    for page in (ROOT / "docs" / "containers").glob("*.md"):
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"/out participant (.*)", text):
+            assert set(re.findall(r"--[a-z-]+", line)) <= known, f"{page.name}: {line}"
