@@ -1,7 +1,6 @@
 # The steps of run.sh, in their order; each stops the script where something is not as it should be.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2016
 
-limits=(--ulimit nofile=1024:20000)
 docker_run=(docker run --rm --network none --read-only --cgroup-parent n4ax-container)
 
 step() {
@@ -156,7 +155,9 @@ devices() {
         /data /out participant --participant-label 001 > "$work/auto.log" 2>&1 \
         || { cat "$work/auto.log"; failed "--device auto"; }
     no_traceback "$work/auto.log"
-    grep -q "device: cpu" "$work/auto.log" && grep -q "no GPU" "$work/auto.log" || failed "--device auto does not say where it computes"
+    for words in "device: cpu" "no GPU that JAX sees"; do
+        grep -q "$words" "$work/auto.log" || failed "--device auto does not say where it computes"
+    done
     grep -q '"device": "cpu"' "$work/auto/sub-001/anat/sub-001_desc-biascorr_T1w.json" || failed "the sidecar does not say where it was computed"
     if grep -nE "^[EWI][0-9]{4} |cuInit" "$work/gpu.log" "$work/auto.log"; then failed "CUDA's own lines reach the user"; fi
 }
@@ -181,13 +182,13 @@ first_image() {
     "$@" > "$work/first.log" 2>&1 &
     pid=$!
     while kill -0 $pid 2> /dev/null; do
-        if [ $seconds = never ] && [ -n "$(find "$folder" -name '*_desc-biascorr_*.nii.gz' ! -name '.*')" ]; then
+        if [ "$seconds" = never ] && [ -n "$(find "$folder" -name '*_desc-biascorr_*.nii.gz' ! -name '.*')" ]; then
             seconds=$(bc_seconds "$start")
         fi
         sleep 0.02
     done
     wait $pid || { cat "$work/first.log"; failed "$*"; }
-    [ $seconds != never ] || seconds=$(bc_seconds "$start")
+    [ "$seconds" != never ] || seconds=$(bc_seconds "$start")
     echo "$seconds"
 }
 

@@ -45,7 +45,7 @@ clean_up() {
         awk -v work="$work" 'index($2, work) == 1 {print $2}' /proc/self/mounts | sort -r | xargs -r umount -l
     fi
     if [ $made = yes ]; then rm -rf "$work"; else say "kept: $work"; fi
-    [ $status = 0 ] && say "all passed" || say "stopped with status $status"
+    if [ $status = 0 ]; then say "all passed"; else say "stopped with status $status"; fi
     exit $status
 }
 trap clean_up EXIT

@@ -1,6 +1,6 @@
 # Functions of run.sh: the tools, the base image and the Docker Engine, all below $work and none of
 # it installed. `say`, `$work` and `$here` are run.sh's.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2016,SC2097,SC2098
 
 # The first Debian mirror that this machine itself is set to.
 mirror() {
@@ -25,7 +25,8 @@ unpack() {
 # Use the tools of a folder before the machine's.
 use_tools() {
     export PATH=$1/usr/sbin:$1/usr/bin:$PATH
-    export LD_LIBRARY_PATH=$1/usr/lib/$(uname -m)-linux-gnu
+    LD_LIBRARY_PATH=$1/usr/lib/$(uname -m)-linux-gnu
+    export LD_LIBRARY_PATH
 }
 
 # Make a Debian root with this machine's mirror, apt settings and certificates: root FOLDER SUITE
