@@ -11,7 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo test test-clients lint format bench validate image constraints test-container
+.PHONY: help demo screenshots test test-clients lint format bench validate
+.PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -24,6 +25,7 @@ help:
 	@echo "make constraints   the versions in the image, anew"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
+	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 25 minutes"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
@@ -55,6 +57,10 @@ constraints:
 test-container: $(VENV)/test.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tests/container/run.sh
 
+# Of the report's pages, for docs; needs Chromium with its driver.
+screenshots: $(VENV)/test.stamp
+	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/test_browser.py
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,6 +75,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.iteration
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 
 validate: $(VENV)/test.stamp

@@ -102,6 +102,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     request = Request(
         bids_dir=_absolute(arguments.bids_dir),
         output_dir=_absolute(arguments.output_dir),
+        level=arguments.analysis_level,
         participants=tuple(arguments.participant_label),
         sessions=tuple(arguments.session_label),
         runs=tuple(arguments.run_id),
@@ -121,6 +122,8 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         output_dtype=arguments.output_dtype,
         dry_run=arguments.dry_run,
         boilerplate_only=arguments.boilerplate_only,
+        reports=not arguments.no_reports,
+        reports_only=arguments.reports_only,
         overwrite=arguments.overwrite,
         verify_inputs=arguments.verify_inputs,
         stop_on_first_crash=arguments.stop_on_first_crash,
@@ -172,8 +175,8 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
             f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
             "has no mask to rescale in"
         )
-    if arguments.derivatives and arguments.mask != "derivatives" and not arguments.weight:
-        raise ValueError("-d has no effect without --mask derivatives or --weight")
+    if arguments.no_reports and arguments.reports_only:
+        raise ValueError("--no-reports and --reports-only contradict each other; expected one")
 
 
 def _stop_on_sigterm() -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import claims, dataset, derivatives, node, record
+from n4ax_bids.app import claims, dataset, derivatives, node, record, reports
 from n4ax_bids.app.claims import Claim, Taken
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.presence import Presence
@@ -105,6 +105,7 @@ def _attempt(
             correction = correct(
                 job, request=request, share=share, work=work, private=private, claim=claim
             )
+            reports.image(job, request, private)
     except Taken:
         raise
     except Exception as error:

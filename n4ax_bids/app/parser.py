@@ -14,7 +14,11 @@ from n4ax_bids import __version__
 from n4ax_bids.app import words
 from n4ax_bids.options import METHODS, PRESET_HELP, N4Options
 
-LEVELS = ("participant",)
+LEVELS = ("participant", "group")
+LEVEL_HELP = (
+    "participant corrects images; group gathers the numbers of those that have been corrected in "
+    "a table and a page"
+)
 
 DESCRIPTION = """\
 Correct the T1w and T2w images of a BIDS dataset, and others on request, for intensity
@@ -50,7 +54,7 @@ def build_parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) 
     add = parser.add_argument
     add("bids_dir", type=Path, help="root of a BIDS dataset")
     add("output_dir", type=Path, help="root of the derivative dataset, made if it is not there")
-    add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help="only participant so far")
+    add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help=LEVEL_HELP)
     add_flags(parser)
     return parser
 
@@ -151,7 +155,7 @@ def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="[NAME=]DIR",
         help="derivative datasets of other pipelines that hold masks and tissue probabilities; "
-        "the first that has one for the image counts",
+        "the first that has one for the image counts. Reports measure white and grey matter there",
     )
     add(
         "--preset",
@@ -195,6 +199,13 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
         help="show each image, why it is taken or not, its options and its outputs; write nothing",
     )
     add("--boilerplate-only", action="store_true", help="write the methods text and nothing else")
+    add("--no-reports", action="store_true", help="draw no figures and write no pages")
+    add(
+        "--reports-only",
+        action="store_true",
+        help="draw the figures and write the pages of images that have been corrected; solve "
+        "nothing",
+    )
 
 
 def _add_machine_flags(group: argparse._ArgumentGroup) -> None:

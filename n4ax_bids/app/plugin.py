@@ -137,7 +137,9 @@ def work_on(
 
         reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
         try:
-            arguments = {**engine.plugin_args, "status_callback": follow}
+            # A process that has started JAX must not be forked.
+            arguments = {"mp_context": "forkserver", **engine.plugin_args}
+            arguments["status_callback"] = follow
             workflow.run(plugin=engine.plugin, plugin_args=arguments)
         except StoppedEarly:
             raise

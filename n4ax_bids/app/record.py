@@ -41,6 +41,7 @@ DECIDE_THE_CONTENT = {
 DECIDE_THE_RUN = {
     "bids_dir",
     "output_dir",
+    "level",
     "participants",
     "sessions",
     "runs",
@@ -53,6 +54,8 @@ DECIDE_THE_RUN = {
     "desc",  # it has records of its own
     "dry_run",
     "boilerplate_only",
+    "reports",
+    "reports_only",
     "device",
     "work_dir",
     "clean_workdir",

@@ -23,6 +23,7 @@ class Request:
 
     bids_dir: Path
     output_dir: Path
+    level: str = "participant"
     # which images
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
@@ -49,6 +50,8 @@ class Request:
     output_dtype: str = "float32"
     dry_run: bool = False
     boilerplate_only: bool = False
+    reports: bool = True
+    reports_only: bool = False
     # what is done again, and what ends the run
     overwrite: bool = False
     verify_inputs: bool = False

@@ -20,6 +20,7 @@ from n4ax_bids.app import (
     plugin,
     pool,
     record,
+    reports,
     resources,
     root_files,
 )
@@ -50,6 +51,9 @@ def run(request: Request) -> Status:
     Refusal
         If the run cannot begin. An image that fails is logged and does not end the run.
     """
+    if request.level == "group":
+        with places.writing(request.output_dir):
+            return reports.group(request)
     raw = dataset.read_description(request.bids_dir)
     places.check_places(request)
     if request.boilerplate_only:
@@ -65,6 +69,9 @@ def run(request: Request) -> Status:
             print(*plan.lines(selection, request, jobs), sep="\n")
             validation.require_valid()
             return Status.OK
+        if request.reports_only:
+            _, work = stack.enter_context(places.at_work(request))
+            return reports.again(selection, request, work)
         dataset.tell_skipped(selection.skipped)
         devices = None
         if jobs and engine is None:
@@ -80,15 +87,22 @@ def run(request: Request) -> Status:
         with places.writing(request.output_dir):
             root_files.write(request, raw, selection)
             stack.enter_context(progress)
+        pages = reports.Pages(selection, jobs, request, work)
+
+        def tell(outcome: Outcome) -> None:
+            pages.tell(outcome.job)
+            progress.tell(outcome)
+
         if engine is None:
             work_on = partial(_in_pool, devices=devices, here=here, work=work)
         else:
             work_on = partial(plugin.work_on, engine=engine, here=here, work=work)
         try:
-            _in_rounds(jobs, request, work_on, here, progress.tell)
+            _in_rounds(jobs, request, work_on, here, tell)
         except StoppedEarly:
             log.error("stopped, for an image has failed (--stop-on-first-crash)")
-        return progress.close()
+        reported, status = pages.close(), progress.close()
+        return status if reported or status else Status.SOME_FAILED
 
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:

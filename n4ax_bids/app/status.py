@@ -22,8 +22,8 @@ class Status(IntEnum):
 
 
 MEANINGS: dict[Status, str] = {
-    Status.OK: "every image was corrected",
-    Status.SOME_FAILED: "some image failed; the others are done, and the log and `logs/` say why",
+    Status.OK: "every image is corrected, or in the hands of another run that goes on",
+    Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log and `logs/` say why",
     Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "
     "other, or an output folder that would spoil a dataset",
     Status.INVALID_INPUT: "the input is no BIDS dataset, the validator finds errors in it, or "
@@ -32,8 +32,10 @@ MEANINGS: dict[Status, str] = {
     Status.NOTHING_SELECTED: "no image passes the filters",
     Status.NO_IMAGES: "the dataset has no image of the modalities that were asked for",
     Status.INTERNAL: "an error in the program",
-    Status.CANNOT_WRITE: "the output folder cannot be written",
-    Status.TRY_AGAIN: "a device was lost; try again",
+    Status.CANNOT_WRITE: "the output folder cannot be written, or each image that failed did so "
+    "because the disk is full",
+    Status.TRY_AGAIN: "each image that failed did so because the device was out of memory or "
+    "lost: try again",
     Status.INTERRUPTED: "interrupted (Ctrl+C)",
 }
 """What each of them says, for the documentation and the descriptor."""

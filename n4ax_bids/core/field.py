@@ -36,9 +36,13 @@ class LogField(NamedTuple):
 
 def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:
     """Return each axis' weights of the control points at the voxels of a box."""
+    return _weights(log_field, [np.arange(*ends) for ends in box])
+
+
+def _weights(log_field: LogField, voxels: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     return tuple(
         bspline.basis_matrix(
-            np.clip(log_field.first[d] + log_field.step[d] * np.arange(*box[d]), 0, clamp),
+            np.clip(log_field.first[d] + log_field.step[d] * voxels[d], 0, clamp),
             log_field.lattice.shape[d],
             log_field.order,
         )
@@ -61,6 +65,25 @@ def evaluate(log_field: LogField, box: Sequence[tuple[int, int]]) -> jax.Array:
     dtype = log_field.lattice.dtype
     matrices = [m.astype(dtype) for m in basis_matrices(log_field, box)]
     return _evaluate(log_field.lattice, matrices)
+
+
+def sample(log_field: LogField, voxels: Sequence[np.ndarray]) -> np.ndarray:
+    """Evaluate ln b on the host where given planes of voxels cross; nothing is compiled.
+
+    Parameters
+    ----------
+    log_field : LogField
+    voxels : array (n_d,) of each axis, voxel indices in any order
+
+    Returns
+    -------
+    array (n_1, ..., n_D), float32
+    """
+    values = np.asarray(log_field.lattice, np.float32)
+    for axis, matrix in enumerate(_weights(log_field, voxels)):
+        summed = np.tensordot(values, matrix.astype(np.float32), (axis, 1))
+        values = np.moveaxis(summed, -1, axis)
+    return values
 
 
 def divide(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
 
@@ -140,3 +141,22 @@ def _one_voxel(geometry: Geometry) -> sitk.Image:
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
     return image
+
+
+def closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Return which voxel axis runs nearest to right, anterior and superior, and which backwards.
+
+    Parameters
+    ----------
+    affine : array (4, 4), voxel to mm, RAS+
+
+    Returns
+    -------
+    axes : the voxel axis that goes along each of the three
+    flipped : whether it runs to the left, posterior or inferior
+    """
+    found = nb.io_orientation(affine)
+    if np.isnan(found).any():  # an axis without length
+        return (0, 1, 2), (False, False, False)
+    axes = np.argsort(found[:, 0])
+    return tuple(int(a) for a in axes), tuple(bool(found[a, 1] < 0) for a in axes)

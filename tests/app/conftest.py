@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,10 @@ def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, code
     image.header.set_xyzt_units("mm", "sec")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -92,6 +97,10 @@ def unvalidated(request, monkeypatch):
 @pytest.fixture
 def fake_node(monkeypatch):
     """Put a node in place that halves each image in no time; it records what it was given."""
+    return put_fake_node(monkeypatch)
+
+
+def put_fake_node(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
     from n4ax_bids import interfaces
     from n4ax_bids.app import pool
     from n4ax_bids.io.lattice import save_lattice
@@ -128,7 +137,16 @@ def fake_node(monkeypatch):
                     "lattice": {},
                     "mask": "otsu",
                     "n_voxels_mask": 7,
+                    "n_voxels_used": 7,
+                    "non_positive": 0,
+                    "device": "none",
+                    "n_iterations": (4, 3),
                     "convergence": (0.1, float("nan")),
+                    "converged": (False, True),
+                    "field_min": 1.9,
+                    "field_max": 2.1,
+                    "field_cv": 0.1,
+                    "sha256": {"input_image": _digest(self.inputs.input_image)},
                 },
             )
             return SimpleNamespace(outputs=outputs)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from n4ax_bids.app import cli
 
 N_IMAGES, N_KILLS = 12, 20
 
@@ -158,41 +152,59 @@ def test_four_at_once(ran, tmp_path):
     assert list((together / "logs" / "claims").iterdir()) == []
 
 
-@pytest.mark.usefixtures("fake_node")
-def test_killed_at_every_change_of_the_output_folder(make_dataset, tmp_path, monkeypatch):
-    """Before each rename or removal of a run over one image that had been done before."""
+# A node that only pretends, in children of a process that has not started JAX.
+EVERY_CHANGE = """
+import importlib.util, itertools, json, os, shutil, signal, sys
+
+import bids, pytest
+from n4ax_bids import correct, interfaces
+from n4ax_bids.app import cli, run as whole_run
+
+root, folder, conftest = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("conftest", conftest)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.put_fake_node(pytest.MonkeyPatch())
+
+def counted(change, left):
+    def one(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(*args, **kwargs)
+    return one
+
+def run(out, *flags, moment=0):
+    child = os.fork()
+    if child == 0:
+        left = [moment]
+        for name in ("replace", "unlink", "symlink"):
+            setattr(os, name, counted(getattr(os, name), left))
+        os._exit(cli.main([root, out, "participant", "--nprocs", "1", *flags]))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+assert run(f"{folder}/whole", "--shrink-factor", "2") == 0
+assert run(f"{folder}/other") == 0
+for moment in itertools.count(1):
+    out = shutil.copytree(f"{folder}/other", f"{folder}/killed-{moment}")
+    ended = run(out, "--shrink-factor", "2", moment=moment)
+    if ended == 0:
+        break
+    assert ended == -signal.SIGKILL, ended
+    assert run(out, "--shrink-factor", "2") == 0
+print(moment - 1)
+"""
+
+
+def test_killed_at_every_change_of_the_output_folder(make_dataset, tmp_path):
+    """Before each rename or removal, on an image that had been done with other options."""
     root = make_dataset("sub-01/anat/sub-01_T1w.nii.gz")
-
-    def run(out, *flags):
-        return cli.main([str(root), str(out), "participant", "--nprocs", "1", *flags])
-
-    def killed(out, *flags, moment):
-        """Whether a run in a child process was killed."""
-        child = os.fork()
-        if child == 0:
-            left = [moment]
-            for name in ("replace", "unlink"):
-                monkeypatch.setattr(os, name, counted(getattr(os, name), left))
-            os._exit(run(out, *flags))
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert code in (0, -signal.SIGKILL)
-        return code != 0
-
-    def counted(change, left):
-        def one(*args, **kwargs):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*args, **kwargs)
-
-        return one
-
-    assert run(tmp_path / "whole", "--mask", "none") == 0
-    assert run(tmp_path / "other") == 0
-    for moment in itertools.count(1):
-        out = shutil.copytree(tmp_path / "other", tmp_path / f"killed-{moment}")
-        if not killed(out, "--mask", "none", moment=moment):
-            break
-        assert run(out, "--mask", "none") == 0
-        assert contents(out) == contents(tmp_path / "whole"), moment
-    assert moment > 12
+    conftest = Path(__file__).with_name("conftest.py")
+    words = [sys.executable, "-c", EVERY_CHANGE, str(root), str(tmp_path), str(conftest)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    n_kills = int(done.stdout)
+    assert n_kills > 12
+    for moment in range(1, n_kills + 1):
+        assert contents(tmp_path / f"killed-{moment}") == contents(tmp_path / "whole"), moment
+    assert contents(tmp_path / "other") != contents(tmp_path / "whole")

@@ -26,7 +26,7 @@ THREE = [
 
 
 def main(root, out, *flags):
-    return cli.main([str(root), str(out), "participant", *flags])
+    return cli.main([str(root), str(out), "participant", "--no-reports", *flags])
 
 
 def files(folder: Path) -> list[str]:

@@ -1,0 +1,168 @@
+"""What reports are made of: records of images, faults, texts; and the names of figures."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.dataset import Job
+from n4ax_bids.app.derivatives import NAME
+from n4ax_bids.app.request import Request
+
+log = logging.getLogger("n4ax_bids")
+
+GENERATOR = f"{NAME} {__version__}"
+FOLDER = "figures"
+"""of a participant; a line of `.bidsignore`"""
+ENDINGS = {
+    "before": ".webp",
+    "after": ".webp",
+    "field": ".webp",
+    "curves": ".svg",
+    "record": ".json",
+}
+"""of an image's figures, by their labels; the record, which holds its numbers, comes last"""
+CRASH, NO_FIGURES = "crash-", "report-"
+"""how the names of files in `logs` begin: of an image that failed; of one without figures"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the page of a participant is made of."""
+
+    records: tuple[dict[str, Any], ...]
+    sidecars: tuple[dict[str, Any], ...]
+    """of the corrected images, one for each record"""
+    failed: tuple[tuple[str, str, str], ...]
+    """name, reason, whole text"""
+    skipped: tuple[tuple[str, str], ...]
+    """file, reason"""
+    participant: tuple[tuple[str, str], ...]
+    """column, value"""
+    methods: str
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of it and of the program's version."""
+        text = json.dumps([GENERATOR, *vars(self).values()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_subject(subject: str, request: Request) -> Contents:
+    """Return what there is of a participant, "sub-01", in the output folder."""
+    found = list(records(request.output_dir, subject))
+    logs = request.output_dir / "logs"
+    return Contents(
+        records=tuple(record for record, _ in found),
+        sidecars=tuple(sidecar for _, sidecar in found),
+        failed=failures(request, subject),
+        skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
+        participant=_participant(subject, request.bids_dir),
+        methods=_text(logs / "CITATION.md"),
+    )
+
+
+def subject_of(job: Job) -> str:
+    """Return the name of an image's participant, "sub-01"."""
+    return Path(job.relative).parts[0]
+
+
+def names(name: str, folder: Path) -> dict[str, Path]:
+    """Return the names of an image's figures and of its record.
+
+    Parameters
+    ----------
+    name : of the image, without extension
+    folder : where they are
+    """
+    entities, _, suffix = name.rpartition("_")
+    return {
+        label: folder / f"{entities}_desc-{label}_{suffix}{ending}"
+        for label, ending in ENDINGS.items()
+    }
+
+
+def is_drawn(job: Job, output_dir: Path) -> bool:
+    """Tell whether there are figures of an image's latest correction."""
+    record = names(job.name, output_dir / subject_of(job) / FOLDER)["record"]
+    return bool(_matching(record, output_dir)[0])
+
+
+def records(
+    output_dir: Path, subject: str = "sub-*"
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield record and sidecar of images in the order of their names.
+
+    Left out are those that have been corrected anew since, or are gone.
+    """
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*_desc-record_*.json")):
+        record, sidecar = _matching(path, output_dir)
+        if record:
+            yield record, sidecar
+
+
+def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, str], ...]:
+    """Return name, reason and text of images that failed or have no figures, as `logs` tells."""
+    found = []
+    for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
+        for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
+            text = _text(path)
+            if text.strip():
+                last = text.strip().splitlines()[-1].replace(f"{request.bids_dir}/", "")
+                found.append((path.stem.removeprefix(start), what + last, text))
+    return tuple(found)
+
+
+def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a record and the sidecar that it was made of; nothing where that has changed."""
+    try:
+        record = json.loads(path.read_bytes())
+        text = (output_dir / record["sidecar"]).read_bytes()
+        if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
+            return record, json.loads(text)
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        pass
+    return {}, {}
+
+
+def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
+    """Return the columns of a participant's line."""
+    path = bids_dir / "participants.tsv"
+    try:
+        rows = _participants(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, csv.Error) as error:
+        log.warning("%s: not readable: %s", path, error)
+        return ()
+    return rows.get(subject, ())
+
+
+@lru_cache(maxsize=1)
+def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return {
+            str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
+            for row in rows
+        }
+
+
+def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
+    lines = (line.partition("\t") for line in _text(path).splitlines()[1:])
+    return tuple((name, reason) for name, _, reason in lines)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not there, or no longer
+        return ""

@@ -1,0 +1,225 @@
+"""The reports of a run: figures of each image, a page for each participant, the page of all."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from n4ax_bids.app import contents
+from n4ax_bids.app.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
+from n4ax_bids.app.dataset import Job, Selection
+from n4ax_bids.app.derivatives import LATTICE, publish, write_text
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.status import Refusal, Status
+
+log = logging.getLogger("n4ax_bids")
+
+GROUP, TABLE = "group.html", "group_n4.tsv"
+LOOKS = 16
+"""small files looked at at a time; a shared file system takes milliseconds for each"""
+
+
+class Pages:
+    """The pages of a run: that of a participant is written when all of its images are done.
+
+    Parameters
+    ----------
+    selection : all images of the run
+    jobs : those of them that are to be corrected
+    request : the run
+    work : folder for unfinished files
+    """
+
+    def __init__(
+        self, selection: Selection, jobs: Sequence[Job], request: Request, work: Path
+    ) -> None:
+        self._selection, self._request, self._work = selection, request, work
+        self._left = Counter(map(subject_of, jobs))
+
+    def tell(self, job: Job) -> None:
+        """Take note that an image is done, well or not."""
+        subject = subject_of(job)
+        self._left[subject] -= 1
+        if self._left[subject] == 0 and self._request.reports:
+            _page_or_word(subject, self._request, self._work)
+
+    def close(self) -> bool:
+        """Draw what is not there yet, write the other pages; tell whether all reports are there.
+
+        A page that holds what it would be made of stays.
+        """
+        request, jobs = self._request, self._selection.jobs
+        if not request.reports:
+            return True
+        with ThreadPoolExecutor(LOOKS) as looking:
+            late = [job for job in looking.map(partial(_if_late, request=request), jobs) if job]
+        drawn = _images(late, request, self._work)
+        pages = [_page_or_word(s, request, self._work) for s in subjects(self._selection)]
+        return all(drawn) and all(pages)
+
+
+def again(selection: Selection, request: Request, work: Path) -> Status:
+    """Make figures and pages of images that have been corrected already; nothing is solved.
+
+    Parameters
+    ----------
+    selection : images; those that have not been corrected are told and left out
+    request : the run
+    work : folder for unfinished files
+    """
+    jobs = selection.jobs
+    there = [job for job in jobs if job.outputs.corrected.is_file()]
+    for job in jobs:
+        if job not in there:
+            log.warning("%s: not corrected yet: nothing to report", job.name)
+    drawn = _images(there, request, work)
+    pages = [_page_or_word(subject, request, work) for subject in subjects(selection)]
+    log.info("%d of %d images reported", sum(drawn), len(jobs))
+    return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
+
+
+def image(job: Job, request: Request, work: Path) -> bool:
+    """Draw an image's figures, if that is wanted; tell whether it went well.
+
+    A corrected image stays corrected where its figures cannot be drawn: the log says why, and so
+    does a file in `logs`.
+
+    Parameters
+    ----------
+    job : an image whose outputs are in place
+    request : the run
+    work : folder for unfinished files
+    """
+    if not request.reports:
+        return True
+    from n4ax_bids.app import figures
+
+    told = request.output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
+    try:
+        with tempfile.TemporaryDirectory(prefix="report-", dir=work) as folder:
+            made = contents.names(job.name, Path(folder))
+            final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
+            figures.write(job, request.output_dir, made, request.derivatives)
+            publish((made[label], path) for label, path in final.items())
+    except Exception as error:
+        log.warning("%s: corrected, but without figures: %s", job.name, error)
+        with suppress(OSError):  # the log has said it
+            told.parent.mkdir(parents=True, exist_ok=True)
+            write_text(told, f"{GENERATOR}\n{job.source}\n\n{traceback.format_exc()}")
+        return False
+    told.unlink(missing_ok=True)  # an earlier run's
+    return True
+
+
+def subjects(selection: Selection) -> list[str]:
+    """Return the participants of a selection, also those of whom every image is left out."""
+    left_out = (Path(name).parts[0] for name, _ in selection.skipped)
+    return sorted({*map(subject_of, selection.jobs), *(s for s in left_out if s[:4] == "sub-")})
+
+
+def page(subject: str, request: Request, work: Path) -> None:
+    """Write the page of a participant from what there is in the output folder.
+
+    Several runs may work on one participant at a time: who writes last has seen everything.
+
+    Parameters
+    ----------
+    subject : "sub-01"
+    request : the run
+    work : folder for unfinished files
+    """
+    from n4ax_bids.report import page as pages
+
+    path = request.output_dir / f"{subject}.html"
+    found = contents.of_subject(subject, request)
+    while not _holds(path, found.digest):
+        shown = []
+        for record, sidecar in zip(found.records, found.sidecars, strict=True):
+            names = contents.names(record["image"], path.parent / subject / FOLDER)
+            addresses = {label: pages.address(name, path) for label, name in names.items()}
+            shown.append(pages.Image(record, sidecar, addresses))
+        with tempfile.TemporaryDirectory(prefix="page-", dir=work) as folder:
+            text = pages.html(
+                Path(folder),
+                subject,
+                shown,
+                failed=[pages.Failure(*each) for each in found.failed],
+                skipped=found.skipped,
+                participant=found.participant,
+                methods=found.methods,
+                generator=GENERATOR,
+                digest=found.digest,
+            )
+        write_text(path, text)
+        found = contents.of_subject(subject, request)  # another run may have gone on meanwhile
+
+
+def group(request: Request) -> Status:
+    """Write the table and the page of all images in an output folder.
+
+    Raises
+    ------
+    Refusal
+        If there is nothing to gather.
+    """
+    from n4ax_bids.report import group as pages
+    from n4ax_bids.report.page import Failure
+
+    output_dir = request.output_dir
+    rows = []
+    for record, _ in contents.records(output_dir):
+        subject = Path(record["source"]).parts[0]
+        rows.append(record | {"page": f"{subject}.html#{record['image']}"})
+    failed = [Failure(*each) for each in contents.failures(request)]
+    if not rows and not failed:
+        raise Refusal(
+            Status.NO_IMAGES,
+            f"{output_dir}: holds no report of an image; run the level participant first, or "
+            "--reports-only where it has run without",
+        )
+    table = pages.gather(rows, failed)
+    write_text(output_dir / TABLE, pages.tsv(table))
+    write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
+    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/*_desc-{LATTICE}_*.nii.gz"))
+    if n_lattices > len(rows):
+        log.warning("%d images have no report: --reports-only makes it", n_lattices - len(rows))
+    log.info("%d images and %d failures: %s", len(rows), len(failed), output_dir / GROUP)
+    return Status.OK
+
+
+def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
+    """Draw the figures of images, several at a time."""
+    with ThreadPoolExecutor(request.nprocs or request.omp_nthreads) as threads:
+        return list(threads.map(partial(image, request=request, work=work), jobs))
+
+
+def _if_late(job: Job, request: Request) -> Job | None:
+    """Return an image that has been corrected and not drawn since."""
+    there = job.outputs.corrected.is_file()
+    return job if there and not contents.is_drawn(job, request.output_dir) else None
+
+
+def _page_or_word(subject: str, request: Request, work: Path) -> bool:
+    """Write a page, or say why not."""
+    try:
+        page(subject, request, work)
+    except OSError as error:
+        log.error("%s: no page: %s", subject, error)
+        return False
+    return True
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Tell whether a page has been made of contents with a digest."""
+    try:
+        with path.open("rb") as stream:
+            return digest.encode() in stream.read(2048)
+    except FileNotFoundError:
+        return False

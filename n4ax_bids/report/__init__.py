@@ -1,0 +1,1 @@
+"""Arrays and numbers in, figures and HTML pages out."""

@@ -1,0 +1,96 @@
+"""Distributions of a measure as SVG: a strip for each kind of image, every odd image a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from n4ax_bids.report import measures, templates
+from n4ax_bids.report.measures import Box
+
+MOST_DOTS = 400
+"""images in a strip of which each is a dot; of more, those that do not stand out are bars"""
+N_BARS = 60
+WIDTH, LEFT, RIGHT, STRIP, FOOT = 420, 46, 14, 74, 20
+"""pixels: the drawing, its margins, a strip, the scale under them"""
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class Point(NamedTuple):
+    """One image."""
+
+    value: float
+    name: str
+    page: str
+    odd: bool
+
+
+def strips(groups: Mapping[str, tuple[Sequence[Point], Box | None]]) -> Markup:
+    """Draw strips on one scale.
+
+    Parameters
+    ----------
+    groups : name of each strip → its images, and their box where there are enough of them
+    """
+    values = np.array([p.value for points, _ in groups.values() for p in points], float)
+    low, high = float(values.min()), float(values.max())
+    margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    low, high = low - margin, high + margin
+
+    def x(value: float) -> float:
+        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
+
+    rows = []
+    for number, (name, (points, box)) in enumerate(groups.items()):
+        many = len(points) > MOST_DOTS
+        dots = [p for p in points if p.odd or not many]
+        usual = [p.value for p in points if not p.odd] if many else []
+        rows.append(
+            {
+                "name": name,
+                "n": len(points),
+                "top": number * STRIP,
+                "box": box and {key: x(value) for key, value in box._asdict().items()},
+                "median": box and measures.text(box.median),
+                "dots": [_dot(k, point, x(point.value)) for k, point in enumerate(dots)],
+                "bars": _bars(usual, x) if usual else [],
+            }
+        )
+    drawing = templates.environment().get_template("strips.svg")
+    return Markup(
+        drawing.render(
+            rows=rows,
+            ticks=[(x(t), f"{t:.6g}") for t in _ticks(low, high)],
+            width=WIDTH,
+            height=len(rows) * STRIP + FOOT,
+            left=LEFT,
+            right=WIDTH - RIGHT,
+            bottom=len(rows) * STRIP,
+        )
+    )
+
+
+def _dot(number: int, point: Point, x: float) -> dict:
+    """Place a dot: spread up and down evenly, the same in every run."""
+    y = 30 + 38 * ((number * _GOLDEN) % 1)
+    return {"x": x, "y": round(y, 1), "point": point, "text": measures.text(point.value)}
+
+
+def _bars(values: Sequence[float], x) -> list[dict]:
+    counts, edges = np.histogram(values, N_BARS)
+    heights = 40 * counts / counts.max()
+    return [
+        {"x": x(a), "width": max(0.5, round(x(b) - x(a), 1)), "height": round(float(h), 1)}
+        for h, a, b in zip(heights, edges[:-1], edges[1:], strict=True)
+        if h > 0
+    ]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    places = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(place) for place in places if low <= place <= high]

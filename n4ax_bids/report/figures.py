@@ -1,0 +1,248 @@
+"""The figures of one image: before and after, field, histograms and convergence.
+
+Light enough for ten thousand images: raster mosaics as WebP, curves as SVG.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from n4ax_bids.report import mosaic
+from n4ax_bids.report.mosaic import Sample, View
+
+QUALITY = 80
+"""of WebP, 0 to 100"""
+N_BINS, SMOOTHING = 256, 3
+"""bins of a histogram, and the standard deviation of what smooths it, in bins"""
+WEAK = math.log(1.1)
+"""a field that goes less than so far from its middle, in ln b, does not use all colours"""
+BEFORE, AFTER = "#d1670f", "#1768b0"
+"""colours of the two states, here and on the page"""
+
+_PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
+_DRAWING = threading.Lock()  # matplotlib is not made for threads
+
+
+class Level(NamedTuple):
+    """How one fitting level went."""
+
+    n_iterations: int
+    most: int
+    """iterations allowed"""
+    convergence: float
+    """last value of the stopping statistic; NaN where it is not known"""
+    converged: bool
+
+
+class _Scale(NamedTuple):
+    """Where a value of ln b lies between the ends of the colours, 0 to 1."""
+
+    middle: float
+    reach: float
+
+    @classmethod
+    def of(cls, limits: tuple[float, float]) -> _Scale:
+        """Take the range of b from end to end; a narrow one keeps to the middle, and is pale."""
+        low, high = (math.log(limit) for limit in limits)
+        return cls((low + high) / 2, max((high - low) / 2, WEAK))
+
+    def place(self, log_value: np.ndarray | float) -> np.ndarray | float:
+        """Return the place of ln b."""
+        return ((log_value - self.middle) / self.reach + 1) / 2
+
+    def value(self, place: float) -> float:
+        """Return b at a place."""
+        return math.exp(self.middle + (2 * place - 1) * self.reach)
+
+
+class Histogram(NamedTuple):
+    """Intensities inside the mask, before and after."""
+
+    centres: np.ndarray
+    """of the bins"""
+    before: np.ndarray
+    after: np.ndarray
+
+
+def image(path: Path, views: Sequence[View], sample: Sample, window: tuple[float, float]) -> None:
+    """Write cuts through an image, in greys of a window.
+
+    Parameters
+    ----------
+    path : .webp
+    views : from `mosaic.plan`
+    sample : the image's values at voxel indices
+    window : intensities that are black and white
+    """
+    drawn = mosaic.draw(views, sample, mosaic.grey(window), text="white", ground="black")
+    drawn.save(path, "WEBP", quality=QUALITY, method=4)
+
+
+def field(
+    path: Path,
+    views: Sequence[View],
+    sample_log: Sample,
+    sample_inside: Sample,
+    limits: tuple[float, float],
+) -> None:
+    """Write cuts through the field with a colour bar; pale outside the mask.
+
+    Parameters
+    ----------
+    path : .webp
+    views : from `mosaic.plan`
+    sample_log : ln b at voxel indices
+    sample_inside : whether voxels are inside the mask
+    limits : lowest and highest b inside the mask
+    """
+    scale = _Scale.of(limits)
+    table = _colours()
+
+    def both(indices: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.stack([sample_log(indices), sample_inside(indices)], axis=-1)
+
+    def paint(values: np.ndarray) -> np.ndarray:
+        place = scale.place(values[..., 0]) * len(table)
+        colour = table[np.clip(place, 0, len(table) - 1).astype(np.intp)]
+        pale = 0.3 * colour + 0.7 * 225.0
+        return np.where(values[..., 1:] > 0, colour, pale).astype(np.uint8)
+
+    drawn = mosaic.draw(views, both, paint, text="black", ground="white")
+    _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=4)
+
+
+def histogram(before: np.ndarray, after: np.ndarray, window: tuple[float, float]) -> Histogram:
+    """Count the intensities of two images on the same bins, smoothed.
+
+    Few grey values in a file would else make a comb, as some bins hold more of them than others.
+    """
+    edges = np.linspace(*window, N_BINS + 1)
+    counts = (np.histogram(values, N_BINS, range=window)[0] for values in (before, after))
+    return Histogram((edges[:-1] + edges[1:]) / 2, *map(_smoothed, counts))
+
+
+def _smoothed(counts: np.ndarray) -> np.ndarray:
+    offsets = np.arange(-3 * SMOOTHING, 3 * SMOOTHING + 1)
+    kernel = np.exp(-0.5 * (offsets / SMOOTHING) ** 2)
+    # At the ends the part of the kernel that lies inside counts.
+    share = np.convolve(np.ones(counts.size), kernel, mode="same")
+    return np.convolve(counts, kernel, mode="same") / share
+
+
+def curves(path: Path, counts: Histogram, levels: Sequence[Level], threshold: float) -> None:
+    """Write histograms and convergence as SVG.
+
+    Parameters
+    ----------
+    path : .svg
+    counts : from `histogram`
+    levels : one for each fitting level
+    threshold : of the stopping statistic; 0 for none
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    # Text stays text, and equal figures are equal files.
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "n4ax_bids",
+        "font.size": 10,
+        "text.usetex": False,
+    }
+    look = {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
+    with _DRAWING, mpl.rc_context(style | look):
+        drawn = Figure(figsize=(12, 3.1))
+        left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
+        _histograms(left, counts)
+        _convergence(right, levels, threshold)
+        drawn.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _histograms(axes, counts: Histogram) -> None:
+    for name, heights, colour in (
+        ("before", counts.before, BEFORE),
+        ("after", counts.after, AFTER),
+    ):
+        axes.plot(counts.centres, heights / 1000, color=colour, label=name, linewidth=1.8)
+    axes.set(
+        title="Intensities inside the mask", xlabel="intensity", ylabel="thousand voxels a bin"
+    )
+    axes.set_xlim(counts.centres[0], counts.centres[-1])
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+
+
+def _convergence(axes, levels: Sequence[Level], threshold: float) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    numbers = np.arange(1, len(levels) + 1)
+    values = np.array([level.convergence for level in levels], float)
+    shown = np.isfinite(values) & (values > 0)
+    axes.set(title="Convergence", xlabel="fitting level", xticks=numbers)
+    axes.set_xlim(0.5, len(levels) + 0.5)
+    axes.set_ylabel("last change of the field (CV)")
+    if not shown.any():
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no value recorded", ha="center", transform=axes.transAxes)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")  # powers as matplotlib sets them take 0.2 s
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.plot(numbers[shown], values[shown], "o-", color=AFTER, clip_on=False)
+    for number, level, value in zip(numbers, levels, values, strict=True):
+        if not (math.isfinite(value) and value > 0):
+            continue
+        words = f"{level.n_iterations} of {level.most}" + (", met" if level.converged else "")
+        axes.annotate(words, (number, value), (0, 9), textcoords="offset points", ha="center")
+    lowest, highest = values[shown].min(), values[shown].max()
+    if threshold > 0:
+        axes.axhline(threshold, color="0.4", linestyle="--", linewidth=1)
+        label = f"threshold {threshold:g}"
+        axes.annotate(label, (0.55, threshold), (0, 3), textcoords="offset points", color="0.3")
+        lowest, highest = min(lowest, threshold), max(highest, threshold)
+    axes.set_ylim(lowest / 2, highest * 3)
+
+
+def _colours() -> np.ndarray:
+    """Return 256 colours from blue (darker) by white to red (brighter)."""
+    from matplotlib import colormaps
+
+    return colormaps["RdBu_r"](np.arange(256), bytes=True)[:, :3].astype(np.float32)
+
+
+def _with_bar(
+    drawn: Image.Image, table: np.ndarray, scale: _Scale, limits: tuple[float, float]
+) -> Image.Image:
+    """Put a colour bar under a mosaic: logarithmic, with the field's range marked on it."""
+    width, bar_height = drawn.width, 18
+    whole = Image.new("RGB", (width, drawn.height + 62), "white")
+    whole.paste(drawn, (0, 0))
+    top = drawn.height + 14
+    length = min(width - 120, 900)
+    left = (width - length) // 2
+
+    def x(value: float) -> int:
+        return left + round(float(scale.place(math.log(value))) * length)
+
+    ramp = table[np.linspace(0, len(table) - 1, length).astype(int)].astype(np.uint8)
+    whole.paste(Image.fromarray(np.repeat(ramp[np.newaxis], bar_height, axis=0)), (left, top))
+    pen, font = ImageDraw.Draw(whole), ImageFont.load_default(size=15)
+    pen.rectangle((left, top, left + length, top + bar_height), outline="black")
+    for place in (0, 0.25, 0.5, 0.75, 1):
+        value = scale.value(place)
+        pen.line((x(value), top + bar_height, x(value), top + bar_height + 5), fill="black")
+        below = (x(value), top + bar_height + 7)
+        pen.text(below, f"{value:.3g}", fill="black", font=font, anchor="ma")
+    for value in limits:
+        pen.polygon(
+            [(x(value) - 6, top - 9), (x(value) + 6, top - 9), (x(value), top + 2)], "black"
+        )
+    return whole

@@ -1,0 +1,158 @@
+"""All images of a dataset: a table, and a page with distributions, after the manner of MRIQC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from n4ax_bids.report import measures, templates
+from n4ax_bids.report.distribution import Point, strips
+from n4ax_bids.report.measures import MEASURES, Box
+from n4ax_bids.report.page import Failure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image."""
+
+    name: str
+    suffix: str
+    page: str
+    """address of its place on its participant's page"""
+    values: Mapping[str, float | None]
+    n_warnings: int
+    outliers: tuple[str, ...]
+    """measures that stand out among the images of the same suffix"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All images, and what is usual among those of a suffix."""
+
+    rows: Sequence[Row]
+    failed: Sequence[Failure]
+    boxes: Mapping[tuple[str, str], Box | None]
+    """(suffix, measure) → box"""
+
+
+def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> Table:
+    """Put images together and find those that stand out.
+
+    Parameters
+    ----------
+    records : of each image: image, suffix, page, measures, warnings
+    failed : images that could not be corrected
+    """
+    records = list(records)
+    names = [measure.name for measure in MEASURES]
+    values = [
+        {name: measures.number(record["measures"], name) for name in names} for record in records
+    ]
+    by_kind: dict[tuple[str, str], list[float]] = {}
+    for record, own in zip(records, values, strict=True):
+        for name, value in own.items():
+            if value is not None:
+                by_kind.setdefault((record["suffix"], name), []).append(value)
+    boxes = {kind: measures.box(found) for kind, found in by_kind.items()}
+    rows = [
+        Row(
+            record["image"],
+            record["suffix"],
+            record["page"],
+            own,
+            len(record["warnings"]),
+            tuple(_outliers(own, record["suffix"], boxes)),
+        )
+        for record, own in zip(records, values, strict=True)
+    ]
+    return Table(rows, failed, boxes)
+
+
+def _outliers(
+    values: Mapping[str, float | None],
+    suffix: str,
+    boxes: Mapping[tuple[str, str], Box | None],
+) -> Iterable[str]:
+    for name, value in values.items():
+        usual = boxes.get((suffix, name))
+        if value is not None and usual is not None and not usual.holds(value):
+            yield name
+
+
+def tsv(table: Table) -> str:
+    """Return the table as text with tabs: full precision, n/a where there is no number."""
+    names = [measure.name for measure in MEASURES]
+    lines = [["bids_name", "suffix", "status", *names, "n_warnings", "outliers"]]
+    for row in table.rows:
+        numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
+        outliers = ",".join(row.outliers) or "n/a"
+        lines.append([row.name, row.suffix, "corrected", *numbers, str(row.n_warnings), outliers])
+    known = {row.name for row in table.rows}
+    for failure in table.failed:
+        if failure.name not in known:
+            suffix = failure.name.rpartition("_")[2]
+            lines.append([failure.name, suffix, "failed", *["n/a"] * (len(names) + 2)])
+    return "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
+
+
+def html(table: Table, *, generator: str) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    table : from `gather`
+    generator : the program and its version
+    """
+    shown = [m for m in MEASURES if any(row.values[m.name] is not None for row in table.rows)]
+    suffixes = sorted({row.suffix for row in table.rows})
+    spread = {m.name: _spread(table, m.name) for m in shown if m.plotted}
+    plots = [(m, _plot(table, m.name, suffixes)) for m in shown if spread.get(m.name)]
+    equal = [m for m in shown if spread.get(m.name) is False]
+    style, script = templates.assets(generator)
+    return (
+        templates.environment()
+        .get_template("group.html")
+        .render(
+            table=table,
+            measures=shown,
+            plots=plots,
+            equal=[(m.label, _first(table, m.name)) for m in equal],
+            head=style,
+            script=script,
+            odd=sorted(filter(attrgetter("outliers"), table.rows), key=_least_odd_last),
+            labels={m.name: m.label for m in MEASURES},
+            fewest=measures.FEWEST,
+            whisker=measures.WHISKER,
+        )
+    )
+
+
+def _least_odd_last(row: Row) -> tuple[int, str]:
+    return -len(row.outliers), row.name
+
+
+def _spread(table: Table, name: str) -> bool:
+    """Tell whether a measure has different values."""
+    return len({row.values[name] for row in table.rows} - {None}) > 1
+
+
+def _first(table: Table, name: str) -> float | None:
+    return next(row.values[name] for row in table.rows if row.values[name] is not None)
+
+
+def _plot(table: Table, name: str, suffixes: Sequence[str]) -> str:
+    points = {
+        suffix: [
+            Point(row.values[name], row.name, row.page, name in row.outliers)
+            for row in table.rows
+            if row.suffix == suffix and row.values[name] is not None
+        ]
+        for suffix in suffixes
+    }
+    return strips({s: (found, table.boxes[s, name]) for s, found in points.items() if found})
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split())

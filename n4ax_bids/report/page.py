@@ -1,0 +1,154 @@
+"""The page of a participant: pieces of HTML, put together by nireports."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from n4ax_bids.report import templates
+
+_NOT_OF_THE_SOURCE = ("N4", "Sources", "Description", "SkullStripped")
+"""keys of a corrected image's sidecar that do not come from the source's"""
+
+
+class Failure(NamedTuple):
+    """An image that could not be corrected."""
+
+    name: str
+    message: str
+    """one line"""
+    text: str
+    """the crash file"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the page shows of an image."""
+
+    record: Mapping[str, Any]
+    """numbers and remarks"""
+    sidecar: Mapping[str, Any]
+    """of the corrected image"""
+    figures: Mapping[str, str]
+    """addresses, as seen from the page"""
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        """The options used, in words."""
+        return [(name, _plain(value)) for name, value in self.sidecar["N4"]["options"].items()]
+
+    @property
+    def metadata(self) -> list[tuple[str, str]]:
+        """What the source's sidecars say."""
+        return [
+            (name, _plain(value))
+            for name, value in sorted(self.sidecar.items())
+            if name not in _NOT_OF_THE_SOURCE
+        ]
+
+
+def address(path: Path, page: Path) -> str:
+    """Return a file's address as seen from a page."""
+    return "./" + quote(Path(os.path.relpath(path, page.parent)).as_posix())
+
+
+def html(
+    folder: Path,
+    subject: str,
+    images: Sequence[Image],
+    *,
+    failed: Sequence[Failure] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+    participant: Sequence[tuple[str, str]] = (),
+    methods: str = "",
+    generator: str,
+    digest: str = "",
+) -> str:
+    """Return a participant's page.
+
+    Parameters
+    ----------
+    folder : an empty one, for the pieces
+    subject : name of the participant, "sub-01"
+    images : those that were corrected
+    failed : those that could not be
+    skipped : (file, reason) of those that were left out
+    participant : (column, value) of the participant's line in participants.tsv
+    methods : text in Markdown: paragraphs, headings and lists
+    generator : the program and its version
+    digest : of what the page is made of, to be kept in it
+    """
+    pieces = templates.environment().get_template("pieces.html").module
+    fragments = [("summary", pieces.summary(subject, images, failed, participant))]
+    fragments += [("image", pieces.image(image)) for image in images]
+    if failed:
+        fragments.append(("failed", pieces.failed(failed)))
+    if skipped:
+        fragments.append(("skipped", pieces.skipped(skipped)))
+    if methods:
+        fragments.append(("methods", pieces.methods(_blocks(methods))))
+    style, script = templates.assets(generator, digest)
+    _put(folder, fragments)
+    report = _report(folder)
+    report.title = subject
+    report.header, report.footer = [style], [script]
+    report.generate_report()
+    return report.out_filename.read_text(encoding="utf-8")
+
+
+def _put(folder: Path, fragments: Iterable[tuple[str, str]]) -> None:
+    """Write the pieces under names that nireports' index understands, in their order."""
+    home = folder / "sub-1" / "figures"
+    home.mkdir(parents=True)
+    for number, (label, fragment) in enumerate(fragments):
+        name = f"sub-1_acq-{number:06}_desc-{label}_T1w.html"
+        (home / name).write_text(str(fragment), encoding="utf-8")
+
+
+def _report(folder: Path) -> Any:
+    from nireports.assembler.report import Report
+
+    # A JSON string is a YAML string.
+    template = json.dumps(str(templates.FOLDER / "subject.html"))
+    return Report(
+        folder,
+        None,
+        bootstrap_file=templates.FOLDER / "bootstrap.yml",
+        out_filename="page.html",
+        reportlets_dir=folder,
+        metadata={"template": template},
+    )
+
+
+def _blocks(markdown: str) -> list[tuple[str, str]]:
+    """Cut the few forms of Markdown that the methods text has; its title is left out."""
+    blocks = []
+    for part in markdown.split("\n\n"):
+        for text in part.strip().split("\n- ") if part.strip().startswith("- ") else [part]:
+            text = " ".join(text.split())
+            if text.startswith("# ") or not text:
+                continue
+            if text.startswith("## "):
+                blocks.append(("heading", text.removeprefix("## ")))
+            elif part.strip().startswith("- "):
+                blocks.append(("item", text.removeprefix("- ")))
+            else:
+                blocks.append(("text", text))
+    return blocks
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

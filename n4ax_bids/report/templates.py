@@ -1,0 +1,55 @@
+"""HTML from templates: what is filled in is escaped, and nothing is loaded from afar."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from n4ax_bids.report import measures
+
+FOLDER = Path(__file__).parents[1] / "data" / "report"
+
+
+class Assets(NamedTuple):
+    """What stands at the head and at the foot of a page."""
+
+    head: Markup
+    """policy and style: no script but our own runs, whatever a page holds"""
+    script: Markup
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates; a name that is not there is an error."""
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters["number"] = measures.text
+    return made
+
+
+def assets(generator: str, state: str = "") -> Assets:
+    """Return style and script to be put into a page.
+
+    Parameters
+    ----------
+    generator : the program and its version
+    state : digest of what the page is made of
+    """
+    css, script = ((FOLDER / name).read_text("utf-8") for name in ("report.css", "report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    head = environment().get_template("head.html")
+    filled = head.render(
+        css=Markup(css), digest=Markup(f"sha256-{digest}"), generator=generator, state=state
+    )
+    return Assets(Markup(filled), Markup(f"<script>{script}</script>"))

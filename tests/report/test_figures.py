@@ -1,0 +1,116 @@
+"""Figure files: what they show, and that equal ones are equal files."""
+
+from __future__ import annotations
+
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from n4ax_bids.report import figures, mosaic
+from n4ax_bids.report.figures import Level
+
+SHAPE = (40, 44, 36)
+LEVELS = [Level(50, 50, 3e-4, False), Level(7, 50, 9e-5, True)]
+
+
+def sample(volume):
+    return lambda indices: volume[np.ix_(*indices)]
+
+
+@pytest.fixture
+def views():
+    return mosaic.plan(np.ones(SHAPE, bool), (1, 1, 1))
+
+
+def drawn_field(path, views, log_field, limits, inside=None):
+    inside = np.ones(SHAPE, bool) if inside is None else inside
+    figures.field(path, views, sample(log_field), sample(inside), limits)
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_an_image_at_its_window(tmp_path, views):
+    path = tmp_path / "a.webp"
+    figures.image(path, views, sample(np.full(SHAPE, 30.0)), (0, 60))
+    shades = np.asarray(Image.open(path).convert("L"))
+    assert np.median(shades[shades > 20]) == pytest.approx(127, abs=3)  # lossy
+
+
+def test_the_field_goes_from_blue_to_red_and_is_pale_outside(tmp_path, views):
+    log_field = np.linspace(-0.4, 0.4, SHAPE[0])[:, None, None] * np.ones(SHAPE)
+    limits = math.exp(-0.4), math.exp(0.4)
+    colours = drawn_field(tmp_path / "a.webp", views, log_field, limits)
+    bar = len(colours) - 62  # beneath it is the bar, which has all colours
+    difference = colours[:bar, :, 0] - colours[:bar, :, 2]
+    assert difference.max() > 90 and difference.min() < -90
+    outside = drawn_field(tmp_path / "b.webp", views, log_field, limits, np.zeros(SHAPE, bool))
+    pale = outside[:bar, :, 0] - outside[:bar, :, 2]
+    assert 0 < pale.max() < 0.5 * difference.max()
+
+
+def test_a_weak_field_is_pale(tmp_path, views):
+    log_field = np.linspace(-0.01, 0.01, SHAPE[0])[:, None, None] * np.ones(SHAPE)
+    colours = drawn_field(tmp_path / "a.webp", views, log_field, (0.99, 1.01))[:-62]
+    assert abs(colours[..., 0] - colours[..., 2]).max() < 40
+
+
+def test_scale_places_ends_and_middle():
+    scale = figures._Scale.of((0.5, 2.0))
+    assert [scale.place(math.log(b)) for b in (0.5, 1, 2)] == pytest.approx([0, 0.5, 1])
+    assert scale.value(1) == pytest.approx(2)
+    far = figures._Scale.of((1.4, 2.5))  # N4 leaves the level of a field open
+    assert far.place(math.log(1.4)) == pytest.approx(0)
+
+
+def test_histogram_keeps_the_counts_and_is_smooth():
+    rng = np.random.default_rng(0)
+    whole = np.rint(rng.normal(50, 8, 200_000))  # whole numbers on narrower bins: a comb
+    counts = figures.histogram(whole, whole, (0, 100))
+    assert counts.before.sum() == pytest.approx(whole.size, rel=1e-3)
+    mean = np.average(counts.centres, weights=counts.before)
+    assert mean == pytest.approx(50, abs=0.4)  # a bin
+    middle = counts.before[(counts.centres > 45) & (counts.centres < 55)]
+    assert np.abs(np.diff(middle)).max() < 0.1 * middle.max()
+    beyond = figures.histogram(np.full(9, 1e6), np.full(9, -1e6), (0, 100))
+    assert beyond.before.sum() == beyond.after.sum() == 0
+
+
+def test_curves_tell_levels_and_threshold(tmp_path):
+    path = tmp_path / "a.svg"
+    counts = figures.histogram(np.arange(99.0), np.arange(99.0), (0, 100))
+    figures.curves(path, counts, LEVELS, 1e-4)
+    text = re.sub(r"<[^>]+>", " ", path.read_text())
+    for words in (
+        "50 of 50",
+        "7 of 50, met",
+        "threshold 0.0001",
+        "before",
+        "after",
+        "Convergence",
+    ):
+        assert words in text
+
+
+def test_convergence_that_is_not_known(tmp_path):
+    counts = figures.histogram(np.arange(99.0), np.arange(99.0), (0, 100))
+    figures.curves(tmp_path / "a.svg", counts, [Level(0, 0, float("nan"), False)], 0)
+    assert "no value recorded" in (tmp_path / "a.svg").read_text()
+
+
+def test_equal_figures_are_equal_files_in_threads_too(tmp_path, views):
+    volume = np.random.default_rng(0).uniform(0, 60, SHAPE)
+    counts = figures.histogram(volume.ravel(), volume.ravel(), (0, 60))
+
+    def make(number):
+        image, field, svg = (tmp_path / f"{number}.{end}" for end in ("webp", "f.webp", "svg"))
+        figures.image(image, views, sample(volume), (0, 60))
+        figures.field(field, views, sample(volume / 99), sample(volume > 9), (0.9, 1.6))
+        figures.curves(svg, counts, LEVELS, 0)
+        return [path.read_bytes() for path in (image, field, svg)]
+
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(make, range(6))
+    assert all(other == first for other in others)

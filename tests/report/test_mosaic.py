@@ -1,0 +1,94 @@
+"""Cuts: where they lie, how they are turned, what they show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from n4ax_bids.report import mosaic
+
+WINDOW = (0.0, 255.0)
+
+
+def block(shape, *inside: slice) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[inside] = True
+    return mask
+
+
+def values_of(volume: np.ndarray):
+    return lambda indices: volume[np.ix_(*indices)]
+
+
+def test_three_views_of_what_the_mask_covers():
+    mask = block((170, 256, 256), slice(20, 150), slice(30, 230), slice(40, 240))
+    views = mosaic.plan(mask, (1, 1, 1))
+    assert [view.axis for view in views] == [0, 1, 2]
+    for view in views:
+        cuts = view.indices[view.axis]
+        assert cuts.size == 7 and (np.diff(cuts) > 0).all()
+        assert mask.any(axis=tuple(a for a in range(3) if a != view.axis))[cuts].all()
+    sagittal, coronal, axial = (view.tile for view in views)
+    assert sagittal[0] > coronal[0] == axial[0]  # front to back is longer than ear to ear
+    assert sagittal[1] == coronal[1]
+    height = sum(view.n_rows * view.tile[1] for view in views)
+    width = max(view.n_columns * view.tile[0] for view in views)
+    assert abs(width - mosaic.WIDTH) <= 7 and height <= mosaic.TALLEST
+
+
+def test_stray_voxels_do_not_widen_the_cuts():
+    mask = block((100, 100, 100), slice(40, 80), slice(40, 80), slice(40, 80))
+    mask[2, 3, 4] = mask[97, 96, 95] = True
+    for view in mosaic.plan(mask, (1, 1, 1)):
+        assert all(38 <= index.min() and index.max() <= 81 for index in view.indices)
+
+
+def test_thick_slices_get_more_rows_and_thin_views_are_left_out():
+    views = {
+        view.axis: view for view in mosaic.plan(np.ones((320, 320, 11), bool), (0.5, 0.5, 7.5))
+    }
+    assert views[2].n_rows == 2 and views[2].indices[2].tolist() == list(range(11))
+    (only,) = mosaic.plan(np.ones((150, 256, 1), bool), (1.2, 0.94, 1.2))
+    assert only.axis == 2 and only.tile[1] == pytest.approx(mosaic.TALLEST, abs=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 1), (5, 4, 3)])
+def test_tiny_images_are_drawn(shape):
+    views = mosaic.plan(np.ones(shape, bool), (1, 1, 1))
+    made = mosaic.draw(
+        views, values_of(np.ones(shape)), mosaic.grey((0, 1)), text="white", ground="black"
+    )
+    assert np.asarray(made).max() == 255
+
+
+def test_right_is_right_and_up_is_up():
+    """Brightest to the right, in front and above: so it is in every view."""
+    shape = (60, 60, 60)
+    right, front, up = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    for axis, volume in ((1, right), (0, front)):
+        (view,) = (v for v in mosaic.plan(np.ones(shape, bool), (1, 1, 1)) if v.axis == axis)
+        planes = mosaic._planes(view, values_of(volume))
+        assert (np.diff(planes, axis=2) == 1).all() and (np.diff(planes, axis=1) == 0).all()
+    (view,) = (v for v in mosaic.plan(np.ones(shape, bool), (1, 1, 1)) if v.axis == 0)
+    planes = mosaic._planes(view, values_of(up))
+    assert (np.diff(planes, axis=1) == -1).all()
+
+
+def test_two_images_of_one_plan_fit_on_each_other():
+    mask = block((40, 44, 48), slice(5, 35), slice(5, 40), slice(8, 44))
+    views = mosaic.plan(mask, (1, 1.2, 1.5))
+    one, two = (
+        np.asarray(
+            mosaic.draw(
+                views, values_of(mask * level), mosaic.grey(WINDOW), text="black", ground="black"
+            )
+        )
+        for level in (100.0, 200.0)
+    )
+    assert one.shape == two.shape
+    np.testing.assert_allclose(one * 2.0, two, atol=2)  # rounding to bytes, twice
+
+
+def test_one_window_for_all():
+    paint = mosaic.grey((10, 20))
+    assert paint(np.array([5, 10, 15, 20, 99])).tolist() == [0, 0, 127, 255, 255]
