@@ -1,7 +1,7 @@
 # The steps of run.sh, in their order; each stops the script where something is not as it should be.
 # shellcheck shell=bash disable=SC2154,SC2016
 
-docker_run=(docker run --rm --network none --read-only --cgroup-parent n4ax-container)
+docker_run=(docker run --rm --network none --read-only)
 
 step() {
     say "$1"
@@ -119,7 +119,7 @@ list='import importlib.metadata as m; print(*sorted(f"{d.name}=={d.version}" for
 
 compare_installs() {
     inside "$work/plain" /opt/plain/bin/python -c "$list" > "$work/plain.txt"
-    docker run --rm --network none --cgroup-parent n4ax-container --entrypoint python n4ax-bids:test -c "$list" > "$work/docker.txt"
+    docker run --rm --network none --entrypoint python n4ax-bids:test -c "$list" > "$work/docker.txt"
     diff "$work/plain.txt" "$work/docker.txt" || failed "other packages than in the plain install"
     compare same "$work/docker-out" "$work/plain/out"
     compare close "$work/docker-out" "$work/development" "$data"
@@ -220,7 +220,7 @@ cuda_image() {
     build --tag n4ax-bids:cuda > /dev/null
     say "  built in $(bc_seconds "$start") s"
     sizes n4ax-bids:cuda
-    docker run --rm --network none --cgroup-parent n4ax-container --entrypoint python n4ax-bids:cuda -c \
+    docker run --rm --network none --entrypoint python n4ax-bids:cuda -c \
         'import jax_plugins.xla_cuda12, jax_cuda12_plugin, n4ax_bids.interfaces, n4ax_bids.device' || failed "import"
     devices n4ax-bids:cuda
 }

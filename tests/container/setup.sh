@@ -60,7 +60,7 @@ start_engine() {
     local plugins=$tools/usr/libexec/docker/cli-plugins
     mkdir -p "$DOCKER_CONFIG"
     if [ -d "$plugins" ]; then ln -sfn "$plugins" "$DOCKER_CONFIG/cli-plugins"; fi
-    dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=overlay2 \
+    dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=overlay2 --cgroup-parent n4ax-container \
         --host "$DOCKER_HOST" --data-root "$work/docker" --exec-root "$work/docker-run" \
         --pidfile "$work/docker.pid" > "$work/dockerd.log" 2>&1 &
     started+=($!)
