@@ -1,6 +1,7 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
 # (.venv-clients for test-clients).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
+# The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
 JAX ?= cpu
 DIR ?= demo
@@ -11,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-clients lint format bench validate
+.PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -18,6 +20,9 @@ help:
 	@echo "make demo          simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
 	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest"
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
+	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
+	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
+	@echo "make constraints   the versions in the image, anew"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
@@ -34,6 +39,23 @@ test: $(VENV)/test.stamp
 test-clients:
 	@$(MAKE) --no-print-directory VENV=.venv-clients .venv-clients/clients.stamp
 	.venv-clients/bin/python -m pytest -m clients $(ARGS)
+
+# The default of JAX above is for .venv.
+IMAGE_JAX := $(if $(filter file,$(origin JAX)),cuda12,$(JAX))
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+BUILDER = $(firstword $(foreach program,docker podman buildah,$(shell command -v $(program))))
+
+image:
+	@test -n "$(BUILDER)" || { echo "make image: needs docker, podman or buildah" >&2; exit 1; }
+	$(BUILDER) build --build-arg JAX=$(IMAGE_JAX) --build-arg VERSION=$(VERSION) \
+		--tag n4ax-bids:$(VERSION)-$(IMAGE_JAX) --tag n4ax-bids .
+
+constraints:
+	PYTHON=$(PYTHON) container/constrain.sh
+
+# CUDA=1 builds the image with CUDA as well.
+test-container: $(VENV)/test.stamp
+	PYTHON=$(CURDIR)/$(BIN)/python tests/container/run.sh
 
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp

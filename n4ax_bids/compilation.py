@@ -58,10 +58,7 @@ class _Store:
 
     def __init__(self, shared: Path):
         self.shared, self.lock, self.users = shared, threading.Lock(), 0
-        running = shared / "running"
-        running.mkdir(parents=True, exist_ok=True)
-        _remove_stale(running)
-        self.private = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=running))
+        self.private = _private(shared)
         self.known: set[str] = set()
         for program in _newest(shared):
             with contextlib.suppress(OSError):
@@ -77,6 +74,20 @@ class _Store:
                     _link(program, self.shared / program.name)
                 except OSError as error:
                     _log.debug("%s: not kept: %s", program.name, error)
+
+
+def _private(shared: Path) -> Path:
+    """Make a folder for one process, beside the shared one so that links do."""
+    running = shared / "running"
+    try:
+        running.mkdir(parents=True, exist_ok=True)
+        _remove_stale(running)
+        return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=running))
+    except OSError:
+        if not shared.is_dir():
+            raise
+        # What others have filled may be used by those who cannot add to it.
+        return Path(tempfile.mkdtemp(prefix="n4ax_bids-"))
 
 
 @functools.cache
@@ -158,8 +169,9 @@ def _newest(shared: Path) -> list[Path]:
             if path.is_file() and not path.name.startswith("."):
                 found.append((path.stat().st_mtime, path))
     found.sort(reverse=True)
-    for _, path in found[MOST_PROGRAMS:]:
-        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not ours to remove
+        for _, path in found[MOST_PROGRAMS:]:
+            path.unlink(missing_ok=True)
     return [path for _, path in found[:MOST_PROGRAMS]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import entry_points
 
 import jax
 from threadpoolctl import ThreadpoolController
@@ -26,6 +28,7 @@ _n_threads = 0  # of a solve on the CPU; 0 until JAX has started
 _limiting = threading.Lock()
 _n_limited, _limit = 0, None
 _turns: dict[jax.Device, threading.Semaphore] = {}
+_complaints: list[str] = []  # of JAX, about GPUs
 
 
 def start(n_threads: int | None = None) -> int:
@@ -42,12 +45,35 @@ def start(n_threads: int | None = None) -> int:
     with _starting:
         if _n_threads == 0:
             # Where JAX cannot start, `resolve` says so.
-            with _fewer_cores(n_threads) as n_cores, suppress(RuntimeError):
+            with (
+                _fewer_cores(n_threads) as n_cores,
+                _complaints_kept(),
+                suppress(RuntimeError),
+            ):
                 jax.local_devices()
             _n_threads = n_cores
         elif n_threads not in (None, _n_threads):
             _log.debug("JAX has %d threads already; %d were asked for", _n_threads, n_threads)
     return _n_threads
+
+
+@contextmanager
+def _complaints_kept() -> Iterator[None]:
+    """Keep the tracebacks from the screen that JAX logs where it looks for a GPU in vain."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        if not record.exc_info:
+            return True
+        _log.debug("%s", record.getMessage(), exc_info=record.exc_info)
+        _complaints.append(" ".join(str(record.exc_info[1]).split()))
+        return False
+
+    logger = logging.getLogger("jax._src.xla_bridge")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 @contextmanager
@@ -114,8 +140,7 @@ def resolve(name: str = "auto") -> jax.Device:
         return gpus[0] if gpus else jax.local_devices(backend="cpu")[0]
     if not gpus:
         raise ValueError(
-            f"device is {name!r}; JAX sees no GPU here (driver, or the extra cuda12 or cuda13, "
-            "missing?): expected auto or cpu"
+            f"device is {name!r}; JAX sees no GPU here ({why_no_gpu()}): expected auto or cpu"
         )
     number = int(match[1] or 0)
     if number >= len(gpus):
@@ -128,6 +153,19 @@ def _gpus() -> list[jax.Device]:
         return jax.local_devices(backend="gpu")
     except RuntimeError:  # JAX's way to say that there is none
         return []
+
+
+def why_no_gpu() -> str:
+    """Return the likely reason in a few words, where there is none; JAX has been started."""
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return f"JAX_PLATFORMS is {platforms}"
+    if not entry_points(group="jax_plugins"):
+        return "the extra cuda12 or cuda13 is not installed"
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver; in a container say docker run --gpus all or apptainer run --nv"
+    return "; ".join(_complaints) or "the driver offers none"
 
 
 def describe(device: jax.Device) -> str:

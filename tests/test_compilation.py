@@ -209,3 +209,21 @@ def test_folder_that_cannot_be_written_is_no_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert finish(start(blocked))["cache_hits"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a file system that only root can make")
+def test_a_folder_that_may_only_be_read_is_used(tmp_path):
+    """A cache that others have filled, mounted read-only into a container."""
+    assert finish(start(tmp_path))["cache_misses"] >= 6
+    before = programs(tmp_path)
+    script = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" -c "$3"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "-", tmp_path, sys.executable, PROGRAM],
+        env={**os.environ, "N4AX_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cache_misses"] == 0
+    assert programs(tmp_path) == before

@@ -50,6 +50,59 @@ def test_a_gpu_that_is_not_there(monkeypatch, name):
     assert "\n" not in str(raised.value)
 
 
+def test_why_there_is_no_gpu(monkeypatch):
+    """The nearest reason first: what was asked for, what is installed, the driver, JAX's own."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert device.why_no_gpu() == "JAX_PLATFORMS is cpu"
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(device, "entry_points", lambda group: [])
+    assert "cuda12" in device.why_no_gpu()
+    monkeypatch.setattr(device, "entry_points", lambda group: ["xla_cuda12"])
+    monkeypatch.setattr(device.ctypes, "CDLL", missing)
+    assert "--gpus all" in device.why_no_gpu()
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: None)
+    monkeypatch.setattr(device, "_complaints", ["driver too old"])
+    assert device.why_no_gpu() == "driver too old"
+    monkeypatch.setattr(device, "_complaints", [])
+    assert device.why_no_gpu() == "the driver offers none"
+
+
+def missing(name):
+    raise OSError(name)
+
+
+BROKEN_PLUGIN = """
+def initialize():
+    raise RuntimeError("cuInit failed:", "CUDA_ERROR_NO_DEVICE")
+"""
+
+PROBE = """
+import logging, sys
+logging.basicConfig(level=sys.argv[1])
+from n4ax_bids import device
+assert device.resolve("auto").platform == "cpu"
+(complaint,) = device._complaints
+assert "CUDA_ERROR_NO_DEVICE" in complaint and "\\n" not in complaint
+"""
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_no_traceback_of_the_search_for_a_gpu(tmp_path, level):
+    """JAX logs one where CUDA is installed and no GPU is there; who wants it has it with DEBUG."""
+    (tmp_path / "jax_plugins" / "xla_broken").mkdir(parents=True)
+    (tmp_path / "jax_plugins" / "xla_broken" / "__init__.py").write_text(BROKEN_PLUGIN)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, level],
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("Traceback" in done.stderr) == (level == "DEBUG")
+
+
 @pytest.mark.parametrize("name", ["", "cuda", "gpu:", "gpu:x", "gpu:-1", "cpu:0"])
 def test_other_names(name):
     with pytest.raises(ValueError, match="expected auto, cpu, gpu or gpu:N"):

@@ -138,19 +138,3 @@ def test_sigterm_leaves_nothing_unfinished(head, tmp_path, n_devices):
     assert "Traceback" not in text and "failed" not in text
     assert not [path for path in out.rglob(".*") if path.name != ".bidsignore"]
     assert not list(out.glob("logs/crash-*"))
-
-
-def test_work_folders_of_killed_processes_are_removed(tmp_path):
-    from n4ax_bids.app import run
-
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here = run._this_process()
-    host = here.rpartition("-")[0]
-    dead = tmp_path / f"{run.WORK_PREFIX}{host}-{ended.pid}-abc"
-    alive = tmp_path / f"{run.WORK_PREFIX}{here}-abc"
-    other = tmp_path / f"{run.WORK_PREFIX}elsewhere-{os.getpid()}-abc"
-    for folder in (dead, alive, other):
-        folder.mkdir()
-    run._remove_abandoned(tmp_path)
-    assert not dead.exists() and alive.exists() and other.exists()

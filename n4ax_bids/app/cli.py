@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n4ax_bids.app import writable
 from n4ax_bids.app.config import read_config, snapshot
 from n4ax_bids.app.parser import LEVELS, build_parser
 from n4ax_bids.app.status import Refusal, Status
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         from n4ax_bids.app.run import run
 
-        return run(request_of(arguments, options))
+        request = request_of(arguments, options)
+        with writable.places([request.work_dir or request.output_dir]):
+            return run(request)
     except Refusal as refusal:
         log.error("%s", refusal)
         return refusal.status

@@ -163,7 +163,9 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         for device in found:
             log.info("device: %s", device)
         if request.device == "auto" and not any("gpu" in each.lower() for each in found):
-            log.warning("no GPU that JAX sees: computing on the CPU (--device cpu asks for it)")
+            from n4ax_bids.device import why_no_gpu
+
+            log.warning("no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
         log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
         yield devices
