@@ -201,7 +201,10 @@ def test_linear_algebra_has_the_threads_of_a_solve():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("RESOURCE_EXHAUSTED: Out of\n memory", "out of memory (RESOURCE_EXHAUSTED: Out of memory)"),
+        (
+            "RESOURCE_EXHAUSTED: Out of\n memory",
+            "out of memory (RESOURCE_EXHAUSTED: Out of memory)",
+        ),
         ("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS", "failed (INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS)"),
     ],
 )
