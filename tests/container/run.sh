@@ -26,6 +26,7 @@ port=${PORT:-5017}
 made=no
 if [ -z "${WORK:-}" ]; then WORK=$(mktemp -d /var/tmp/n4ax-container.XXXX); made=yes; fi
 mkdir -p "$WORK"
+chmod 755 "$WORK"  # also for the users that the images run as
 work=$(cd "$WORK" && pwd)
 tools=$work/tools
 started=()
