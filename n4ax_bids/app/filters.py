@@ -114,6 +114,12 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         if unknown:
             there = ", ".join(sorted(set(_names().values())))
             raise refuse(f"{key}: no entity {', '.join(unknown)}; there are: {there}")
+        for name, value in entities.items():
+            if not _is_wanted(value):
+                raise refuse(
+                    f"{key}: {name} is {json.dumps(value)}; expected a label, a list of labels, "
+                    'null or "*"'
+                )
         found[key.lower()] = {_names()[name]: value for name, value in entities.items()}
     return found
 
@@ -219,6 +225,13 @@ def listed(labels: Iterable[Any]) -> str:
     words = sorted({"none" if label is None else str(label) for label in labels})
     more = f" and {len(words) - 50} more" if words[50:] else ""
     return ", ".join(words[:50]) + more or "none"
+
+
+def _is_wanted(value: Any) -> bool:
+    """Tell whether a value can be looked for: a label, null, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_is_wanted, value))
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
 def _words(wanted: Any) -> str:

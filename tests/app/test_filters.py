@@ -173,6 +173,8 @@ def test_a_filter_file_of_fmriprep_s_form(filter_file):
         ({"t1": {}}, "no modality t1; there are: "),
         ({"t1map": {}}, "no modality t1map; there are: "),
         ({"t1w": {"colour": "red"}}, "t1w: no entity colour; there are: acquisition, "),
+        ({"t1w": {"acq": {"x": 1}}}, 't1w: acq is {"x": 1}; expected a label, a list of labels'),
+        ({"t1w": {"run": [1, True]}}, "t1w: run is [1, true]; expected a label"),
     ],
 )
 def test_a_filter_file_that_is_none(filter_file, content, words):
