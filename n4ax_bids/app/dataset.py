@@ -99,6 +99,7 @@ def select(request: Request) -> Selection:
         participants=request.participants,
         sessions=request.sessions,
         database_dir=request.bids_database_dir,
+        make=not request.dry_run,
     )
     of_subjects, of_subjects_or_all = _limits(request)
     files = layout.get(datatype="anat", **of_subjects)

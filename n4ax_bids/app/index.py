@@ -23,6 +23,7 @@ def index(
     participants: Sequence[str] = (),
     sessions: Sequence[str] = (),
     database_dir: Path | None = None,
+    make: bool = True,
 ) -> Any:
     """Return a pybids layout of the anatomical folders, names only.
 
@@ -34,15 +35,20 @@ def index(
     root : of the dataset
     participants, sessions : labels; none means all
     database_dir : folder for databases
+    make : make a database where there is none; else the index is in memory then
     """
     if database_dir is None:
         return _layout(root, participants, sessions)
-    if root in database_dir.parents and root / "derivatives" not in database_dir.parents:
+    real, folder = root.resolve(), database_dir.resolve()
+    around = (folder, *folder.parents)
+    if real in around and real / "derivatives" not in around:
         raise Refusal(Status.USAGE, f"{database_dir}: lies inside the dataset that it indexes")
     place = database_dir / _name(root)
     try:
         if place.is_dir():
             log.info("index: from %s", place)
+        elif not make:
+            return _layout(root, participants, sessions)
         else:
             _make_database(root, place)
     except OSError as error:

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from n4ax_bids.app import cli
 from n4ax_bids.app import index as module
 from n4ax_bids.app.index import index
 from n4ax_bids.app.status import Refusal, Status
@@ -93,11 +95,23 @@ def test_a_place_for_the_index_that_cannot_be_written(root, tmp_path):
     assert caught.value.status == Status.CANNOT_WRITE
 
 
-def test_no_index_inside_the_dataset(root):
+@pytest.mark.parametrize("place", ["raw/db", "raw", "link/db", "link"])
+def test_no_index_inside_the_dataset(root, tmp_path, place):
     before = sorted(root.rglob("*"))
+    (tmp_path / "link").symlink_to(root)
+    place = root / Path(place).relative_to("raw") if place[:3] == "raw" else tmp_path / place
     with pytest.raises(Refusal, match="lies inside the dataset that it indexes"):
-        index(root, database_dir=root / "db")
+        index(root, database_dir=place)
     assert sorted(root.rglob("*")) == before
+
+
+def test_a_dry_run_takes_a_kept_index_and_makes_none(root, tmp_path):
+    place = tmp_path / "database"
+    words = [str(root), str(tmp_path / "out"), "participant", "--bids-database-dir", str(place)]
+    assert cli.main([*words, "--dry-run", "--skip-bids-validation"]) == 0
+    assert not place.exists()
+    assert images(index(root, database_dir=place, make=False)) == set(NAMES)
+    assert not place.exists()
 
 
 PROGRAM = r"""
