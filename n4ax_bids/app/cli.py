@@ -177,6 +177,8 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
         )
     if arguments.no_reports and arguments.reports_only:
         raise ValueError("--no-reports and --reports-only contradict each other; expected one")
+    if arguments.dry_run and arguments.boilerplate_only:
+        raise ValueError("--dry-run writes nothing, --boilerplate-only a text; expected one")
 
 
 def _stop_on_sigterm() -> None:

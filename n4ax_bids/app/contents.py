@@ -92,8 +92,9 @@ def names(name: str, folder: Path) -> dict[str, Path]:
 
 def is_drawn(job: Job, output_dir: Path) -> bool:
     """Tell whether there are figures of an image's latest correction."""
-    record = names(job.name, output_dir / subject_of(job) / FOLDER)["record"]
-    return bool(_matching(record, output_dir)[0])
+    paths = names(job.name, output_dir / subject_of(job) / FOLDER)
+    there = all(path.is_file() for path in paths.values())
+    return there and bool(_matching(paths["record"], output_dir)[0])
 
 
 def records(
@@ -138,22 +139,24 @@ def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
     path = bids_dir / "participants.tsv"
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, csv.Error) as error:
-        log.warning("%s: not readable: %s", path, error)
+    except OSError:  # not there
         return ()
     return rows.get(subject, ())
 
 
 @lru_cache(maxsize=1)
 def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return {
-            str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
-            for row in rows
-        }
+    """Return every participant's line; what cannot be read is told once, not for each page."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return {
+                str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
+                for row in rows
+            }
+    except (OSError, ValueError, csv.Error) as error:
+        log.warning("%s: not readable: %s", path, error)
+        return {}
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:

@@ -162,7 +162,7 @@ def page(subject: str, request: Request, work: Path) -> None:
 
 
 def group(request: Request) -> Status:
-    """Write the table and the page of all images in an output folder.
+    """Write the table and the page of all images in an output folder, or say that it would.
 
     Raises
     ------
@@ -184,6 +184,10 @@ def group(request: Request) -> Status:
             f"{output_dir}: holds no report of an image; run the level participant first, or "
             "--reports-only where it has run without",
         )
+    if request.dry_run:
+        print(f"{len(rows)} images and {len(failed)} failures to gather; nothing was written")
+        print(*(f"-> {output_dir / name}" for name in (TABLE, GROUP)), sep="\n")
+        return Status.OK
     table = pages.gather(rows, failed)
     write_text(output_dir / TABLE, pages.tsv(table))
     write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))

@@ -70,6 +70,12 @@ def run(request: Request) -> Status:
             validation.require_valid()
             return Status.OK
         if request.reports_only:
+            if not (request.output_dir / "dataset_description.json").is_file():
+                raise Refusal(
+                    Status.NO_IMAGES,
+                    f"{request.output_dir}: holds no output of ours; run without --reports-only "
+                    "first",
+                )
             _, work = stack.enter_context(places.at_work(request))
             return reports.again(selection, request, work)
         dataset.tell_skipped(selection.skipped)

@@ -103,6 +103,13 @@ def test_the_page_says_the_same_and_escapes_names():
         assert paragraph in words
 
 
+def test_a_dry_run_writes_no_boilerplate(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([str(tmp_path), str(tmp_path), "participant", "--dry-run", "--boilerplate-only"])
+    assert "--dry-run writes nothing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_boilerplate_only(make_dataset, tmp_path, fake_node):
     root, out = make_dataset("sub-01/anat/sub-01_T1w.nii.gz"), tmp_path / "out"
     words = [str(root), str(out), "participant", "--boilerplate-only", "--preset", "fast"]

@@ -96,6 +96,13 @@ def test_faults_and_what_is_left_out_are_on_the_page(fake_node, make_dataset, ru
     assert 'href="sub-01.html#failed-sub-01_T1w"' in (out / "group.html").read_text()
 
 
+def test_participants_that_cannot_be_read_are_told_once(fake_node, make_dataset, run, capsys):
+    root = make_dataset(*NAMES)
+    (root / "participants.tsv").write_bytes(b"\xff\xfe")
+    assert run() == 0
+    assert capsys.readouterr().err.count("participants.tsv: not readable") == 1
+
+
 def test_no_reports(fake_node, run, out, capsys):
     assert run("--no-reports") == 0
     assert drawn(out) == {}
@@ -112,6 +119,31 @@ def test_reports_only_solves_nothing(fake_node, run, out, capsys):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*biascorr*")} == made
     assert len(drawn(out)) == 5 * len(NAMES) + 2
     assert "3 of 3 images reported" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_gone_is_drawn_again(fake_node, run, out, monkeypatch):
+    assert run() == 0
+    monkeypatch.setattr("n4ax_bids.app.record.why_not_finished", lambda job, request: None)
+    before, n_solved = drawn(out), len(fake_node)
+    (out / "sub-02/figures/sub-02_ses-1_desc-field_T1w.webp").unlink()
+    assert run() == 0
+    after = drawn(out)
+    assert set(after) == set(before) and len(fake_node) == n_solved
+    assert {name for name in after if after[name] != before[name] and "sub-01" in name} == set()
+
+
+def test_reports_only_of_nothing_leaves_nothing(fake_node, run, out, capsys):
+    assert run("--reports-only") == 66
+    assert not out.exists()
+    assert "holds no output of ours" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_the_group_writes_nothing(fake_node, run, out, capsys):
+    assert run() == 0
+    before = drawn(out)
+    assert run("--dry-run", level="group") == 0
+    assert drawn(out) == before and not (out / "group_n4.tsv").exists()
+    assert "group_n4.tsv" in capsys.readouterr().out
 
 
 def test_reports_only_names_what_has_not_been_corrected(fake_node, run, out, capsys):
