@@ -36,6 +36,7 @@ def check_places(request: Request) -> None:
     if (work == raw or raw in work.parents) and out not in (work, *work.parents):
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
     _check_description(out / "dataset_description.json")
+    _check_labels(out / "descriptions.tsv", request.desc)
 
 
 def _check_description(path: Path) -> None:
@@ -50,6 +51,20 @@ def _check_description(path: Path) -> None:
             Status.USAGE,
             f"{path.parent}: the output folder holds another dataset, made by "
             f"{made_by or 'an unknown program'}; expected an empty folder or our own",
+        )
+
+
+def _check_labels(path: Path, desc: str) -> None:
+    """Refuse a second label for corrected images: fields and lattices could be of one only."""
+    if not path.is_file():
+        return
+    rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+    there = [row[0].removeprefix("desc-") for row in rows if row[1:] == [derivatives.CORRECTED]]
+    if there and desc not in there:
+        raise Refusal(
+            Status.USAGE,
+            f"{path.parent}: the output folder holds images with --desc {there[0]}; expected the "
+            f"same label or another folder, for the fields there are theirs",
         )
 
 

@@ -186,7 +186,8 @@ def settings(request: Request) -> dict[str, Any]:
     """Return what a request says of the outputs' content, as JSON holds it."""
     chosen = {name: getattr(request, name) for name in sorted(DECIDE_THE_CONTENT)}
     # Their names are in the sidecars; the files taken from them are inputs of an image.
-    chosen["derivatives"] = sorted(request.derivatives)
+    used = request.mask == "derivatives" or request.weight
+    chosen["derivatives"] = sorted(request.derivatives) if used else []
     plain = {
         name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
         for name, value in chosen.items()

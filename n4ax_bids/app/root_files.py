@@ -50,7 +50,7 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
     ignored += [line for line in IGNORED if line not in ignored]
-    # Runs with other labels have rows of their own.
+    # Rows that somebody has added stay.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
     meanings = {request.desc: CORRECTED, **DESCRIPTIONS}
     mine = [f"desc-{label}\t{meaning}" for label, meaning in meanings.items()]

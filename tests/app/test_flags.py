@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from n4ax_bids.app import cli, parser
+from n4ax_bids.app.status import Status
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
 NAMES = [
@@ -292,3 +293,12 @@ def test_the_work_folder_is_cleaned_of_what_other_machines_have_left(run, tmp_pa
     assert left.is_dir()
     run("-w", str(work), "--clean-workdir")
     assert list(work.iterdir()) == []
+
+
+def test_one_output_folder_takes_one_label(run, make_dataset, tmp_path, capsys):
+    run("--desc", "preproc", desc="preproc")
+    (out,) = (path.parent for path in tmp_path.rglob("descriptions.tsv"))
+    raw = make_dataset("sub-01/anat/sub-01_T1w.nii.gz")
+    words = [str(raw), str(out), "participant", "--skip-bids-validation"]
+    assert cli.main(words) == Status.USAGE
+    assert "holds images with --desc preproc; expected the same label" in capsys.readouterr().err

@@ -75,7 +75,12 @@ def test_an_engine_gives_what_a_run_without_one_gives(engine, make_dataset, tmp_
     ]
     assert reasons[0] == reasons[1] and len(failed) == 2
     assert "3 of 5 images corrected, 2 failed" in said.err
-    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    made, expected = (
+        # Pages show tracebacks, which are not those of a node that runs by itself.
+        {name: text for name, text in contents(tmp_path / out).items() if name[6:] != ".html"}
+        for out in ("out", "local")
+    )
+    assert made == expected
     crashes = sorted((tmp_path / "out" / "logs").glob("crash-*"))
     assert [path.name for path in crashes] == ["crash-sub-02_T1w.txt", "crash-sub-03_T1w.txt"]
     assert all("Traceback" in path.read_text() for path in crashes)
@@ -110,7 +115,7 @@ def test_an_engine_that_fails_as_a_whole(engine, make_dataset, tmp_path, capsys,
     assert "Traceback" not in said.out + said.err
     failed = [line for line in said.err.splitlines() if "failed: nipype's SLURM plugin" in line]
     assert len(failed) == 2
-    assert not list((tmp_path / "out").glob("sub-*"))
+    assert not list((tmp_path / "out").glob("sub-*/anat"))
 
 
 def test_other_runs_images_are_left_to_them(engine, make_dataset, tmp_path, capsys):

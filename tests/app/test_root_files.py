@@ -44,11 +44,12 @@ def test_lines_that_someone_added_to_bidsignore_stay(make_dataset, tmp_path):
     assert lines == ["mine", "figures", "*.html", "group_*.tsv"]
 
 
-def test_rows_of_other_labels_stay_in_the_table(make_dataset, tmp_path):
+def test_rows_that_somebody_has_added_stay_in_the_table(make_dataset, tmp_path):
     root, out = make_dataset(), tmp_path / "out"
     out.mkdir()
-    for desc in ("preproc", "biascorr", "preproc"):
-        root_files.write_dataset_files(Request(root, out, desc=desc), {})
+    (out / "descriptions.tsv").write_text("desc_id\tdescription\ndesc-preproc\tmine\n")
+    for _ in range(2):
+        root_files.write_dataset_files(Request(root, out), {})
     head, *rows = (out / "descriptions.tsv").read_text().splitlines()
     assert head == "desc_id\tdescription"
     labels = [row.split("\t")[0] for row in rows]
