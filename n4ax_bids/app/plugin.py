@@ -140,7 +140,7 @@ def work_on(
             # A process that has started JAX must not be forked.
             arguments = {"mp_context": "forkserver", **engine.plugin_args}
             arguments["status_callback"] = follow
-            workflow.run(plugin=engine.plugin, plugin_args=arguments)
+            workflow.run(plugin=_runner(engine.plugin, arguments))
         except StoppedEarly:
             raise
         except Exception as error:  # also where a node has failed, which the others outlive
@@ -267,6 +267,24 @@ def _put_in_place(
         made={name: Path(path) for name, path in made.items() if path},
         folder=Path.cwd(),
     )
+
+
+def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Return a nipype plugin that outlives a node which has ended without a result.
+
+    nipype reports such a node by adding a list to its traceback, which is a string then: the
+    TypeError would end all others.
+    """
+    from nipype.pipeline import plugins
+
+    class Runner(getattr(plugins, f"{name}Plugin")):
+        def _report_crash(self, node: Any, result: Any = None) -> str:
+            if result is not None and isinstance(result["traceback"], str):
+                result = {**result, "traceback": result["traceback"].splitlines(keepends=True)}
+            return super()._report_crash(node, result=result)
+
+    Runner.__name__ = f"{name}Plugin"  # nipype reads the plugin's name there
+    return Runner(plugin_args=dict(arguments))
 
 
 def _crash_text(crashes: Path, name: str) -> str:

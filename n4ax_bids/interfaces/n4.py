@@ -69,9 +69,7 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         "otsu",
         desc="estimate the field inside this mask, correct the whole image; default: every voxel",
     )
-    correct_outside = traits.Bool(
-        False,
-        usedefault=True,
+    correct_outside = traits.Bool(  # without a default it leaves nipype's hash as it is
         desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
     )
 
@@ -140,7 +138,7 @@ class N4BiasFieldCorrection(SimpleInterface):
             device=self._device(),
             dimension=self._dimension(),
             shift_negative=self._shift_negative,
-            correct_outside=inputs.correct_outside,
+            correct_outside=inputs.correct_outside is True,
             **self._output_paths(cwd),
         )
         if words.get("verbose"):
