@@ -190,16 +190,24 @@ def publish(
         written = folder / f"{number}.json"
         written.write_text(derivatives.encode(content), encoding="utf-8")
         files.append((written, path))
-    # The corrected image comes last: where it is, everything is.
+    # The corrected image comes last, but for the record: where it is, everything is.
     files += [(made[name], getattr(job.outputs, MADE[name])) for name in reversed(wanted(job))]
+    text = record.text(
+        job,
+        request,
+        inputs=inputs,
+        correction=correction,
+        sizes={path: source.stat().st_size for source, path in files},
+        started=started,
+    )
+    written = folder / "record.json"
+    written.write_text(text, encoding="utf-8")
+    files.append((written, record.path_of(job, request.output_dir)))
     if not claim.holds():
         raise Taken
-    earlier = record.forget(job, request.output_dir)
-    derivatives.publish(files)
-    for path in earlier - set(record.outputs(job)):
-        path.unlink(missing_ok=True)
+    record.forget(job, request.output_dir)
     derivatives.remove_unwanted(job.outputs)
-    record.write(job, request, inputs=inputs, correction=correction, started=started)
+    derivatives.publish(files)
     return correction
 
 

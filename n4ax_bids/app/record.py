@@ -1,7 +1,7 @@
 """What makes an image finished: a record of what it was made of, beside outputs that are whole.
 
-A record lies in `logs/images`, under the corrected image's own name. It is removed before the
-first output is put in place and written after the last, so where it is, the outputs are its own.
+A record lies in `logs/images`, under the source's own name. It is removed before the first output
+is put in place and written after the last one, so where it is, the outputs are its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FOLDER = Path("logs", "images")
 
 DECIDE_THE_CONTENT = {
+    "desc",
     "derivatives",
     "skip_normalized",
     "method",
@@ -51,7 +52,6 @@ DECIDE_THE_RUN = {
     "filters",
     "validate",
     "bids_database_dir",
-    "desc",  # it has records of its own
     "dry_run",
     "boilerplate_only",
     "reports",
@@ -102,21 +102,23 @@ class Inputs:
         }
 
 
-def write(
+def text(
     job: Job,
     request: Request,
     *,
     inputs: Inputs,
     correction: Mapping[str, Any],
+    sizes: Mapping[Path, int],
     started: datetime,
-) -> None:
-    """Record that an image is finished; its outputs are in place.
+) -> str:
+    """Return the record of an image, to be put in place behind its outputs.
 
     Parameters
     ----------
     job, request : the image and the run
     inputs : the files as they were before they were read
     correction : the node's record
+    sizes : bytes of each output
     started : when the image was begun
     """
     seconds = (datetime.now(UTC) - started).total_seconds()
@@ -126,8 +128,7 @@ def write(
         "settings": settings(request),
         "inputs": inputs.with_digests(correction.get("sha256", {})),
         "outputs": {
-            path.relative_to(request.output_dir).as_posix(): path.stat().st_size
-            for path in outputs(job)
+            path.relative_to(request.output_dir).as_posix(): size for path, size in sizes.items()
         },
         "run": request.run_id,
         "host": platform.node(),
@@ -135,45 +136,44 @@ def write(
         "started": started.isoformat(timespec="seconds"),
         "seconds": {"total": seconds, **correction.get("seconds", {})},
     }
-    path = path_of(job, request.output_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    derivatives.write_text(path, derivatives.encode(content))
+    return derivatives.encode(content)
 
 
-def forget(job: Job, output_dir: Path) -> set[Path]:
-    """Remove an image's record, before its outputs change; return the outputs that it named."""
-    path = path_of(job, output_dir)
-    try:
-        named = {output_dir / name for name in json.loads(path.read_text("utf-8"))["outputs"]}
-    except (OSError, ValueError, LookupError, TypeError):
-        named = set()
-    path.unlink(missing_ok=True)
-    return named
+def forget(job: Job, output_dir: Path) -> None:
+    """Remove an image's record, before its outputs change."""
+    path_of(job, output_dir).unlink(missing_ok=True)
 
 
 def why_not_finished(job: Job, request: Request) -> str | None:
     """Return why an image has to be done, or None if it is finished.
 
     Sizes and times decide; a file whose time alone differs is read for its digest, and every file
-    is with `request.verify_inputs`. The record then takes the new times.
+    is with `request.verify_inputs`. The record then takes the new times, but in a dry run.
     """
     path = path_of(job, request.output_dir)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "not done yet"
+    except (OSError, ValueError) as error:
+        return f"its record cannot be read: {error}"
     try:
-        return _compare(json.loads(text), job, request, path)
+        reason = _compare(content, job, request)
+        if reason is None:
+            reason, now = _compare_inputs(content["inputs"], job, verify=request.verify_inputs)
     except OSError as error:
         return str(error)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         return f"its record is damaged ({type(error).__name__}: {error})"
+    if reason is None and now != content["inputs"] and not request.dry_run:
+        with suppress(OSError):  # an output folder that may only be read
+            derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
+    return reason
 
 
 def path_of(job: Job, output_dir: Path) -> Path:
     """Return where an image's record is."""
-    name = derivatives.sidecar_path(job.outputs.corrected)
-    return output_dir / FOLDER / name.relative_to(output_dir)
+    return (output_dir / FOLDER / job.relative).with_name(f"{job.name}.json")
 
 
 def outputs(job: Job) -> list[Path]:
@@ -195,7 +195,7 @@ def settings(request: Request) -> dict[str, Any]:
     return json.loads(derivatives.encode(plain))
 
 
-def _compare(content: Mapping[str, Any], job: Job, request: Request, path: Path) -> str | None:
+def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | None:
     if content["version"] != __version__:
         return f"made by version {content['version']}"
     wanted = settings(request)
@@ -210,26 +210,24 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request, path: Path)
                 return f"{name} is not as it was written"
         except FileNotFoundError:
             return f"{name} is missing"
-    return _compare_inputs(content, job, request, path)
+    return None
 
 
 def _compare_inputs(
-    content: Mapping[str, Any], job: Job, request: Request, path: Path
-) -> str | None:
-    known, paths = content["inputs"], _images(job) | _texts(job)
+    known: Mapping[str, Any], job: Job, *, verify: bool
+) -> tuple[str | None, dict[str, Any]]:
+    """Return why the inputs are others, if they are, and what they are like now."""
+    now: dict[str, Any] = {}
+    paths = _images(job) | _texts(job)
     if set(known) != set(paths):
-        return "made of other files"
-    now = {}
+        return "made of other files", now
     for role, facts in known.items():
         now[role] = facts | _look(paths[role])
-        if request.verify_inputs or now[role] != facts:
+        if verify or now[role] != facts:
             now[role] |= _digest(paths[role])
         if any(now[role][key] != facts[key] for key in ("size", "sha256")):
-            return f"{paths[role]} has changed"
-    if now != known and not request.dry_run:
-        with suppress(OSError):  # an output folder that may only be read
-            derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
-    return None
+            return f"{paths[role]} has changed", now
+    return None, now
 
 
 def _images(job: Job) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from n4ax_bids.app import cli, dataset
 from n4ax_bids.app.status import Status
 
 TWELVE = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 13)]
-FAST = ["--device", "cpu", "--n-iterations", "2", "1", "--skip-bids-validation"]
+FAST = ["--device", "cpu", "--n-iterations", "2", "1", "--skip-bids-validation", "--no-reports"]
 REASONS = {
     "sub-02": "truncated",
     "sub-04": "1 voxels are NaN or infinite, the first at (3, 4, 5)",
