@@ -151,7 +151,8 @@ def make_dataset(path: str, n: int) -> None:
 def run(root: Path, n: int, flags: Sequence[str]) -> Run:
     """Run the program on the first n images, in a process of its own."""
     labels = [f"{number:02}" for number in range(1, n + 1)]
-    words = [str(root / "raw"), str(root / "out"), "participant", "-v", *flags]
+    off = ("--no-reports", "--skip-bids-validation")
+    words = [str(root / "raw"), str(root / "out"), "participant", "-v", *off, *flags]
     environment = {**os.environ, "N4AX_CACHE_DIR": str(root / "programs")}
     before, start = os.times(), time.perf_counter()
     done = subprocess.run(
