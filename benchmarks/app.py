@@ -93,7 +93,10 @@ def tables(n: int, repeats: int, flags: Sequence[str]) -> str:
     say("# The App over a dataset\n")
     say(f"Written by `python -m benchmarks.app --out docs/benchmarks/app.md` on {date.today()}.\n")
     say(f"{processor()}, {CORES} cores; {versions}.\n")
-    say(f"`n4ax-bids … {' '.join(flags)}`, {n} images of 197 × 233 × 189 voxels\n")
+    say(
+        f"`n4ax-bids … {' '.join(flags)}`, reports and validation off, {n} images of "
+        "197 × 233 × 189 voxels\n"
+    )
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         # In a process of its own: memory of this one would be counted to its children.

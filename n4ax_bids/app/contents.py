@@ -102,11 +102,12 @@ def records(
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield record and sidecar of images in the order of their names.
 
-    Left out are those that have been corrected anew since, or are gone.
+    Left out are those that have been corrected anew since, have failed since, or are gone.
     """
+    logs = output_dir / "logs"
     for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*_desc-record_*.json")):
         record, sidecar = _matching(path, output_dir)
-        if record:
+        if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
             yield record, sidecar
 
 

@@ -19,7 +19,7 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     ----------
     job : the image
     request : the run
-    folder : where the outputs are written, absolute
+    folder : where the outputs are written, absolute or from where the node runs
 
     Raises
     ------

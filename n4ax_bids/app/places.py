@@ -85,7 +85,7 @@ def at_work(request: Request) -> Iterator[tuple[Presence, Path]]:
                 presence.at_work(request.output_dir, request.work_dir)
             )
         except OSError as error:
-            raise cannot_write(Path(error.filename or request.output_dir), error) from error
+            raise _cannot_write(Path(error.filename or request.output_dir), error) from error
         for own in dict.fromkeys((here.folder, work)):
             everything = request.clean_workdir and own == work
             presence.remove_leftovers(own.parent, own, everything=everything)
@@ -98,9 +98,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> Refusal:
-    """Return the refusal for a place that cannot be written."""
+def _cannot_write(path: Path, error: OSError) -> Refusal:
     return Refusal(Status.CANNOT_WRITE, f"{path}: cannot write here: {error.strerror or error}")

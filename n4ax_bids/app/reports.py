@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from n4ax_bids.app import contents
+from n4ax_bids.app import contents, resources
 from n4ax_bids.app.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.dataset import Job, Selection
 from n4ax_bids.app.derivatives import LATTICE, publish, write_text
@@ -200,7 +200,8 @@ def group(request: Request) -> Status:
 
 def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
     """Draw the figures of images, several at a time."""
-    with ThreadPoolExecutor(request.nprocs or request.omp_nthreads) as threads:
+    n_threads = request.nprocs or request.omp_nthreads or resources.n_cores()
+    with ThreadPoolExecutor(n_threads) as threads:
         return list(threads.map(partial(image, request=request, work=work), jobs))
 
 

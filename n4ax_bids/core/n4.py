@@ -244,8 +244,9 @@ def estimate_batch(
 
 
 def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result]:
-    n = max(1, min(len(images), _n_cores()))
-    device, share = _device(), None if memory is None else memory // n
+    device = _device()
+    n = max(1, min(len(images), _n_cores())) if device.platform == "cpu" else 1
+    share = None if memory is None else memory // n
 
     def solve_one(image, mask, weight, plan):
         with jax.default_device(device):  # a thread has its own

@@ -43,10 +43,9 @@ def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> T
     Parameters
     ----------
     records : of each image: image, suffix, page, measures, warnings
-    failed : images that could not be corrected; what an earlier run made of them does not count
+    failed : images that could not be corrected
     """
-    gone_wrong = {failure.name for failure in failed}
-    records = [record for record in records if record["image"] not in gone_wrong]
+    records = list(records)
     names = [measure.name for measure in MEASURES]
     values = [
         {name: measures.number(record["measures"], name) for name in names} for record in records
@@ -90,9 +89,11 @@ def tsv(table: Table) -> str:
         numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
         outliers = ",".join(row.outliers) or "n/a"
         lines.append([row.name, row.suffix, "corrected", *numbers, str(row.n_warnings), outliers])
+    known = {row.name for row in table.rows}
     for failure in table.failed:
-        suffix = failure.name.rpartition("_")[2]
-        lines.append([failure.name, suffix, "failed", *["n/a"] * (len(names) + 2)])
+        if failure.name not in known:
+            suffix = failure.name.rpartition("_")[2]
+            lines.append([failure.name, suffix, "failed", *["n/a"] * (len(names) + 2)])
     return "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
 
 

@@ -210,6 +210,20 @@ def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(run, out, capsys
     assert changed == of_the_image | {"sub-02.html"}  # the page of sub-01 is as it was
 
 
+def test_what_failed_at_last_has_failed(fake_node, run, out, tmp_path):
+    """Though an earlier run has made something of it, and that is there still."""
+    assert run() == 0
+    (tmp_path / "raw" / NAMES[0]).write_bytes(b"")
+    assert run() == 1
+    assert "sub-01_desc-before_T1w" not in (out / "sub-01.html").read_text()
+    assert run(level="group") == 0
+    with (out / "group_n4.tsv").open(newline="") as stream:
+        rows = {row["bids_name"]: row for row in csv.DictReader(stream, delimiter="\t")}
+    assert rows["sub-01_T1w"]["status"] == "failed" and rows["sub-01_T1w"]["cv_after"] == "n/a"
+    assert rows["sub-02_ses-1_T1w"]["status"] == "corrected"
+    assert len(rows) == 3
+
+
 def test_a_page_that_was_overtaken_is_written_again(fake_node, run, out, monkeypatch, tmp_path):
     """Another run finishes an image of the participant while the page is being written."""
     from n4ax_bids.app.request import Request

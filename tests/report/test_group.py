@@ -77,11 +77,3 @@ def test_many_images_are_bars_and_the_odd_ones_dots(make_record):
     page = group.html(group.gather(records, []), generator="us")
     assert page.count("<circle") == 1 and 30 < page.count('class="bar"') <= 60
     assert page.count("<tr>") > 1000
-
-
-def test_what_failed_at_last_is_failed(make_record):
-    """Though an earlier run has made something of it."""
-    records = [make_record(f"sub-{n:02}_T1w") for n in (1, 2)]
-    found = group.gather(records, [Failure("sub-02_T1w", "ValueError: broken", "…")])
-    rows = {row["bids_name"]: row["status"] for row in rows_of(group.tsv(found))}
-    assert rows == {"sub-01_T1w": "corrected", "sub-02_T1w": "failed"}
