@@ -183,8 +183,13 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
 
 def _stop_on_sigterm() -> None:
     """Let a batch system's signal end the run by way of its clean-up; exit status 143."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off the clean-up
+        sys.exit(128 + signal.SIGTERM)
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _absolute(path: Path | None) -> Path | None:

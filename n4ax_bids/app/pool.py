@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,35 +103,50 @@ def _run_in_threads(
                     return
 
     threads = [threading.Thread(target=work) for _ in range(min(share.n_images, len(jobs)))]
+
+    def begin_no_more() -> None:
+        with suppress(queue.Empty):
+            while True:
+                todo.get_nowait()
+
     # nipype changes the current folder of the process and back: all threads have the same one.
-    with chdir(folder), _running(threads):
-        try:
-            for result in _in_order(done.get, len(jobs)):
-                if isinstance(result, BaseException):
-                    raise result
-                yield Done(share, result)
-        finally:
-            with suppress(queue.Empty):  # begin nothing more
-                while True:
-                    todo.get_nowait()
+    with chdir(folder), _running(threads, begin_no_more):
+        for result in _in_order(done.get, len(jobs)):
+            if isinstance(result, BaseException):
+                raise result
+            yield Done(share, result)
 
 
 @contextmanager
-def _running(threads: Sequence[threading.Thread]) -> Iterator[None]:
+def _running(
+    threads: Sequence[threading.Thread], begin_no_more: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Run threads beside the block; when it is left early, none of them begins another solve."""
-    for thread in threads:
-        thread.start()
+    begun = []
     try:
+        for thread in threads:
+            begun.append(thread)
+            thread.start()  # a signal may come here
         yield
     except BaseException:
         from n4ax_bids import device
 
+        begin_no_more()
         with device.closed():
-            for thread in threads:
-                thread.join()
+            for thread in begun:
+                _join(thread)
         raise
     for thread in threads:
         thread.join()
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread to end, also for one of which a signal has broken off the start."""
+    for _ in range(100):
+        with suppress(RuntimeError):  # it has not started yet
+            thread.join()
+            return
+        time.sleep(0.01)
 
 
 def _in_order(next_done: Callable[[], tuple[int, Any]], n: int) -> Iterator[Any]:

@@ -82,13 +82,16 @@ def at_work(output_dir: Path, work_dir: Path | None = None) -> Iterator[tuple[Pr
                     folder.mkdir(exist_ok=True)  # who took us for dead has removed it
                     os.utime(folder)
 
+    heart = threading.Thread(target=beat, daemon=True)
     try:
         for folder in folders:
             folder.mkdir(parents=True)
-        threading.Thread(target=beat, daemon=True).start()
+        heart.start()
         yield Presence(folders[0]), folders[-1]
     finally:
         over.set()
+        if heart.ident is not None:
+            heart.join()  # or it makes a folder once more
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -76,6 +77,45 @@ def test_an_early_end_begins_nothing_more(tmp_path):
     assert count < 1000
     assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
     assert len(begun) == count
+
+
+@pytest.mark.parametrize("started", (True, False))
+def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
+    """The first is at work already; nobody may go on behind the back of who cleans up."""
+    start, inside, ended = threading.Thread.start, threading.Event(), []
+
+    def task(job, **_):
+        inside.set()
+        time.sleep(0.2)
+        ended.append(job)
+
+    def broken_off(thread):
+        if not inside.is_set():
+            start(thread)
+            assert inside.wait(60)
+            return
+        if started:  # and nobody waits for it to begin
+            monkeypatch.setattr(thread._started, "wait", Mock(side_effect=SystemExit(143)))
+            start(thread)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(threading.Thread, "start", broken_off)
+    with pytest.raises(SystemExit), closing(in_threads(task, range(1000), tmp_path, 3)) as results:
+        next(results)
+    assert 1 <= len(ended) <= 2
+    assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
+
+
+def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        cli._stop_on_sigterm()
+        with pytest.raises(SystemExit, match="143"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path, monkeypatch):
