@@ -5,6 +5,7 @@
 PYTHON ?= python3
 JAX ?= cpu
 DIR ?= demo
+JOBS ?= 2
 ARGS ?=
 
 VENV := .venv
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 help:
 	@echo "make demo          simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
-	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest"
+	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest, JOBS=$(JOBS) at a time"
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
@@ -33,7 +34,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m "not clients" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients" $(ARGS)
 
 # In an environment of their own: what they depend on is theirs to choose.
 test-clients:
