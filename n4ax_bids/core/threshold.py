@@ -93,18 +93,51 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     n_bins = edges.size - 1
     scale = np.float32(n_bins) / (edges[-1] - edges[0])
     doubt = np.float32(n_bins * 4 * np.finfo(np.float32).eps)  # of the product, in bins
-    counts = np.zeros(n_bins, np.int64)
+    position, moved = np.empty((2, _CHUNK), np.float32)
+    bins, other = np.empty((2, _CHUNK), np.min_scalar_type(n_bins - 1))
+    counts = _Counts(n_bins, bins)
     for start in range(0, values.size, _CHUNK):
         chunk = values[start : start + _CHUNK]
-        position = (chunk - edges[0]) * scale
-        bins = np.minimum(position.astype(np.intp), n_bins - 1)
-        nearest = np.rint(position)
-        unsure = np.flatnonzero((np.abs(position - nearest) <= doubt) & (nearest > 0))
+        now = slice(chunk.size)
+        np.subtract(chunk, edges[0], out=position[now])
+        np.multiply(position[now], scale, out=position[now])
+        for shift, found in ((-doubt, bins), (doubt, other)):
+            np.add(position[now], shift, out=moved[now])
+            np.copyto(found[now], moved[now], casting="unsafe")
+        unsure = np.flatnonzero(bins[now] != other[now])
         if unsure.size:
-            found = np.searchsorted(edges, chunk[unsure], side="right") - 1
-            bins[unsure] = np.minimum(found, n_bins - 1)
-        counts += np.bincount(bins, minlength=n_bins)
-    return counts
+            bins[unsure] = np.searchsorted(edges[1:-1], chunk[unsure], side="right")
+        counts.add(chunk.size)
+    return counts.result()
+
+
+class _Counts:
+    """How often each number is in a buffer that is filled again and again.
+
+    Numbers of one byte are counted in pairs: half as many steps.
+    """
+
+    def __init__(self, n_bins: int, numbers: np.ndarray) -> None:
+        self._n_bins, self._numbers = n_bins, numbers
+        self._single = np.zeros(max(n_bins, 256), np.int64)
+        self._pairs = np.zeros((256, 256), np.int64)
+        self._index = np.empty(numbers.size // 2, np.intp)
+
+    def add(self, size: int) -> None:
+        """Count the first numbers of the buffer."""
+        n_pairs = size // 2 if self._numbers.itemsize == 1 else 0
+        if n_pairs:
+            index = self._index[:n_pairs]
+            index[:] = self._numbers[: 2 * n_pairs].view(np.uint16)
+            self._pairs += np.bincount(index, minlength=self._pairs.size).reshape(256, 256)
+        rest = self._numbers[2 * n_pairs : size]
+        self._single += np.bincount(rest, minlength=self._single.size)
+
+    def result(self) -> np.ndarray:
+        """Return the count of each number."""
+        together = self._pairs.sum(axis=0) + self._pairs.sum(axis=1)
+        self._single[:256] += together
+        return self._single[: self._n_bins]
 
 
 @jax.jit
