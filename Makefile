@@ -27,7 +27,7 @@ help:
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
-	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 25 minutes"
+	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
