@@ -16,7 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import claims, dataset, derivatives, node, record, reports
+from n4ax_bids import __version__
+from n4ax_bids.app import claims, dataset, derivatives, node, record, reports, sidecars
 from n4ax_bids.app.claims import Claim, Taken
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.presence import Presence
@@ -184,7 +185,7 @@ def publish(
     """
     notes = [*dataset.notes(job, metadata, request), *correction.get("notes", ())]
     correction = {**correction, "notes": notes}
-    contents = derivatives.sidecars(job, metadata, correction, request)
+    contents = sidecars.of(job, metadata, correction, request)
     files = []
     for number, (path, content) in enumerate(contents.items()):
         written = folder / f"{number}.json"
@@ -233,9 +234,7 @@ def failed(
     path: Path | None = crash_file(job, request)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        derivatives.write_text(
-            path, f"n4ax_bids {derivatives.__version__}\n{job.source}\n\n{text}"
-        )
+        derivatives.write_text(path, f"n4ax_bids {__version__}\n{job.source}\n\n{text}")
     except OSError as problem:
         log.warning("%s: cannot write the crash file: %s", path, problem)
         path = None

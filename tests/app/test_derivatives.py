@@ -14,6 +14,7 @@ from n4ax_bids.app import derivatives
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import Outputs
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.sidecars import of as contents_of
 from n4ax_bids.options import PRESETS, N4Options
 
 LATTICE = {"order": 3, "first": (0.0,) * 3, "step": (0.1,) * 3, "clamp": (1.0,) * 3}
@@ -46,7 +47,7 @@ def sidecars(job, metadata=None, options=None):
         "seconds": {"solve": 0.1},
     }
     request = Request(tmp, tmp / "out", options=options or N4Options())
-    made = derivatives.sidecars(job, metadata or {}, correction, request)
+    made = contents_of(job, metadata or {}, correction, request)
     return [made[derivatives.sidecar_path(path)] for path in job.outputs.images]
 
 
