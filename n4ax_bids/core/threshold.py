@@ -25,6 +25,10 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     of equal ones the first. Bin edges are float32, as in ITK. Memory beyond the image is a few
     hundred kB, whatever the image holds.
 
+    ITK takes variances as equal that differ by less than 2.2e-17 (`FloatAlmostEqual`), so that it
+    returns one of the first bins for images of less than about 1e-6. Here the scale of an image
+    makes no difference.
+
     Parameters
     ----------
     image : array, any shape

@@ -55,6 +55,15 @@ def test_real_volumes(test_data):
         np.testing.assert_array_equal(otsu_mask(image), mask, err_msg=path.name)
 
 
+@pytest.mark.parametrize("power", (-80, -40, 40, 80))
+def test_scale_makes_no_difference(power):
+    """In ITK it does: it finds next to nothing in an image of values of 1e-7."""
+    rng = np.random.default_rng(7)
+    image = np.concatenate([rng.normal(1, 0.2, 5000), rng.normal(3, 0.3, 5001)]).astype(np.float32)
+    scale = np.float32(2.0**power)
+    assert otsu_threshold(scale * image) == scale * np.float32(otsu_threshold(image))
+
+
 def test_memory_does_not_depend_on_the_values():
     image = np.zeros((200, 200, 50), np.float32)
     image[100:] = np.random.default_rng(0).uniform(0, 1e6, (100, 200, 50))
