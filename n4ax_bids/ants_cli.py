@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -11,7 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__, ants
+from n4ax_bids import __version__, ants, compilation
+from n4ax_bids.io.atomic import remove_unfinished
 from n4ax_bids.options import N4Options
 
 DESCRIPTION = """\
@@ -83,6 +85,25 @@ HELP: dict[str, tuple[str, str]] = {
     "help": ("", "Print this text."),
 }
 """How each flag is used and what it means, by long name."""
+
+
+def program() -> int:
+    """Run the command as a process of its own, which signals end at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    return main()
+
+
+def _end(number: int, _: Any) -> None:
+    """End the process, with nothing unfinished left behind.
+
+    An exception would not do: one that is raised while JAX compiles is lost in it, or makes it
+    fail at the end of the process.
+    """
+    remove_unfinished()
+    compilation.drop()
+    os._exit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,4 +219,4 @@ def _reporter(options: N4Options) -> Callable[[int, int, float], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

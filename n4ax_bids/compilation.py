@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ MOST_PROGRAMS = 1000
 STALE = 2 * 24 * 3600
 """seconds after which a private folder was left behind by a process that was killed"""
 _finding = threading.Lock()
+_stores: list[_Store] = []
 
 
 @contextlib.contextmanager
@@ -53,8 +54,17 @@ def kept() -> Iterator[None]:
                 store.hand_on()
 
 
+def drop() -> None:
+    """Remove this process' private folder; the process ends now, and not by way of its end."""
+    for store in _stores:
+        store.end()
+
+
 class _Store:
     """One process' private folder beside the shared one."""
+
+    end: Callable[[], None]
+    """removes the private folder"""
 
     def __init__(self, shared: Path):
         self.shared, self.lock, self.users = shared, threading.Lock(), 0
@@ -103,9 +113,10 @@ def _store() -> _Store | None:
         _log.info("compiled programs are not kept: %s", error)
         return None
     # Workers of multiprocessing run no atexit; this, like it, runs at the end of any process.
-    multiprocessing.util.Finalize(
+    store.end = multiprocessing.util.Finalize(
         None, shutil.rmtree, (store.private,), {"ignore_errors": True}, exitpriority=0
     )
+    _stores.append(store)
     jax.config.update("jax_compilation_cache_dir", str(store.private))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -166,8 +177,12 @@ def _newest(shared: Path) -> list[Path]:
     found = []
     for path in shared.iterdir():
         with contextlib.suppress(OSError):
-            if path.is_file() and not path.name.startswith("."):
-                found.append((path.stat().st_mtime, path))
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            if path.stat().st_size == 0:  # the machine has failed before it was on the disk
+                path.unlink()
+                continue
+            found.append((path.stat().st_mtime, path))
     found.sort(reverse=True)
     with contextlib.suppress(OSError):  # not ours to remove
         for _, path in found[MOST_PROGRAMS:]:

@@ -6,8 +6,10 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nb
@@ -530,3 +532,26 @@ def test_threads_are_those_asked_of_itk(folder, monkeypatch, value, expected):
     monkeypatch.setattr(device, "start", lambda n=None: started.append(n) or 1)
     assert ants_cli.main(["-i", str(folder / "absent.nii")]) == 1
     assert started[0] == expected
+
+
+@pytest.mark.parametrize("delay", (0, 0.4))
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_a_signal_leaves_nothing_behind(folder, tmp_path, number, delay):
+    """Also one that comes while JAX compiles, in which an exception would be lost."""
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    out.mkdir()
+    words = ["-i", folder / "image.nii.gz", "-c", "[20000,0]", "-o", out / "a.nii"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "n4ax_bids.ants_cli", *map(str, words)],
+        env={**os.environ, "N4AX_CACHE_DIR": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(cache.glob("*/running/*")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.send_signal(number)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + number, errors
+    assert errors == "" and not list(out.iterdir())
+    assert not list(cache.glob("*/running/*"))

@@ -227,3 +227,11 @@ def test_a_folder_that_may_only_be_read_is_used(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cache_misses"] == 0
     assert programs(tmp_path) == before
+
+
+def test_a_program_that_never_reached_the_disk_goes(tmp_path):
+    """A machine that fails leaves an empty file under the final name; JAX would keep it."""
+    (tmp_path / "whole").write_bytes(b"program")
+    (tmp_path / "empty").touch()
+    assert compilation._newest(tmp_path) == [tmp_path / "whole"]
+    assert not (tmp_path / "empty").exists()

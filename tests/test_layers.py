@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "device": {"jax", "threadpoolctl"},
     "compilation": {"jax", "jaxlib", "device"},
     "ants": {"options"},
-    "ants_cli": {"options", "ants", "correct", "device", "root"},
+    "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
     "region": {"numpy", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import math
 import os
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,10 @@ from n4ax_bids.options import PRESETS, N4Options, sloppy
 
 if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
+
+
+PATIENCE = 10.0
+"""seconds that a run has for its clean-up after a signal, in which others have no effect"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
     # Several runs may share a GPU; by default the first one would take most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    _stop_on_sigterm()
+    _end_on_signals()
     try:
         if arguments.analysis_level not in LEVELS:
             raise Refusal(
@@ -181,15 +187,27 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
         raise ValueError("--dry-run writes nothing, --boilerplate-only a text; expected one")
 
 
-def _stop_on_sigterm() -> None:
-    """Let a batch system's signal end the run by way of its clean-up; exit status 143."""
+def _end_on_signals() -> None:
+    """Let a batch system's signal, or Ctrl+C, end the run by way of its clean-up.
 
-    def stop(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off the clean-up
-        sys.exit(128 + signal.SIGTERM)
+    Exit status 143 or 130. One that follows soon would break off the clean-up; one that comes
+    later is from somebody who has waited for it.
+    """
+    last = -math.inf
+
+    def end(number: int, _: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last < PATIENCE:
+            return
+        last = time.monotonic()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, end)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, end)
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -439,7 +439,7 @@ def _after_rise(
     if not program.skip_rising:
         return 0, jnp.bool_(False)
     values = view.at[rows.first].get(mode="clip")
-    ends = (values[1:] <= values[:-1]) | (rows.first[1:] >= view.size)
-    start = rows.first.at[jnp.argmax(ends) + 1].get(mode="clip")
-    unseen = ~ends.any() & (rows.n_voxels > rows.first.size)
-    return jnp.where((start < view.size) & ends.any(), start, 0), unseen
+    listed = rows.first < view.size
+    ends = (values[1:] <= values[:-1]) & listed[1:]
+    unseen = ~ends.any() & (rows.n_voxels > jnp.count_nonzero(listed))
+    return jnp.where(ends.any(), rows.first[jnp.argmax(ends) + 1], 0), unseen

@@ -186,7 +186,7 @@ def lay_out(
             array[slab, n_here:] = array[slab, n_here - 1]
         place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
         row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
-    start = np.arange(min(first, n_listed), dtype=np.int32)
+    start = np.arange(max(2, min(first, n_listed)), dtype=np.int32)
     start[counts[0] :] = n_listed
     if not slabs:
         logs, counts, voxel, place = logs[0], counts[0], voxel[0], place[0]

@@ -96,19 +96,21 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Count the values in [edge, next edge), exactly although the bin is found by a product."""
     n_bins = edges.size - 1
     scale = np.float32(n_bins) / (edges[-1] - edges[0])
-    doubt = np.float32(n_bins * 4 * np.finfo(np.float32).eps)  # of the product, in bins
+    # In bins: the product is rounded, and so are the edges, which may be far from 0.
+    doubt = (4 * n_bins + 2 * np.abs(edges).max() * scale) * np.finfo(np.float32).eps
+    shift = np.minimum(np.float32(doubt), np.float32(0.5))
     position, moved = np.empty((2, _CHUNK), np.float32)
-    bins, other = np.empty((2, _CHUNK), np.min_scalar_type(n_bins - 1))
+    bins, other = np.empty((2, _CHUNK), np.min_scalar_type(n_bins))
     counts = _Counts(n_bins, bins)
     for start in range(0, values.size, _CHUNK):
         chunk = values[start : start + _CHUNK]
         now = slice(chunk.size)
         np.subtract(chunk, edges[0], out=position[now])
         np.multiply(position[now], scale, out=position[now])
-        for shift, found in ((-doubt, bins), (doubt, other)):
-            np.add(position[now], shift, out=moved[now])
+        for add, found in ((np.subtract, bins), (np.add, other)):
+            add(position[now], shift, out=moved[now])
             np.copyto(found[now], moved[now], casting="unsafe")
-        unsure = np.flatnonzero(bins[now] != other[now])
+        unsure = np.flatnonzero((bins[now] != other[now]) | (doubt > shift))
         if unsure.size:
             bins[unsure] = np.searchsorted(edges[1:-1], chunk[unsure], side="right")
         counts.add(chunk.size)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_unfinished: set[Path] = set()
 
 
 @contextmanager
@@ -25,12 +27,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+    _unfinished.add(part)
     try:
         yield part
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(part)
+
+
+def remove_unfinished() -> None:
+    """Remove what this process is writing, which ends now."""
+    for part in tuple(_unfinished):
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def require_writable(path: str | Path) -> None:

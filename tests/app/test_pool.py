@@ -106,16 +106,26 @@ def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
     assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
 
 
-def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    "number, raised", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch, number, raised):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(cli, "PATIENCE", 1.0)
     try:
-        cli._stop_on_sigterm()
-        with pytest.raises(SystemExit, match="143"):
-            os.kill(os.getpid(), signal.SIGTERM)
+        cli._end_on_signals()
+        with pytest.raises(raised):
+            os.kill(os.getpid(), number)
             time.sleep(60)
+        os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.1)
+        with pytest.raises(raised):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.n4 import estimate, n4
 from n4ax_bids.core.plan import plan
+from n4ax_bids.core.take import take
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
 
@@ -260,3 +261,25 @@ def test_what_does_not_fit_is_named(head, change, words):
     image, mask = change(head)
     with pytest.raises(ValueError, match=words):
         n4(image, mask, options=N4Options(shrink_factor=1, n_iterations=(1,)))
+
+
+@pytest.mark.parametrize("rising", (False, True))
+def test_slabs_of_a_voxel_or_two(rising):
+    """Too little to see whether the image rises from its first voxel on: refused, or the same."""
+    mask = np.zeros((64, 64, 64), bool)
+    mask[32, 32, ::2] = True
+    image = np.ones(mask.shape, np.float32)
+    values = np.random.default_rng(0).random(32) + 1
+    image[mask] = np.sort(values) if rising else np.sort(values)[::-1]
+    its = plan(N4Options(shrink_factor=1, n_iterations=(2,)), image.shape)
+    whole = estimate(image, mask, plan=its).log_field.lattice
+    with jax.enable_x64(True):
+        taken = take(image, mask, None, its)
+    for slabs in (2, 16, 32, 64):
+        free = taken.n_bytes(slabs)
+        if rising or slabs >= 32:
+            with pytest.raises(MemoryError, match="rises throughout the first of"):
+                estimate(image, mask, plan=its, memory=free)
+        else:
+            again = estimate(image, mask, plan=its, memory=free).log_field.lattice
+            np.testing.assert_allclose(again, whole, rtol=0, atol=1e-6)

@@ -64,6 +64,19 @@ def test_scale_makes_no_difference(power):
     assert otsu_threshold(scale * image) == scale * np.float32(otsu_threshold(image))
 
 
+@pytest.mark.parametrize("n_bins", (200, 255, 256, 257))
+@pytest.mark.parametrize("offset", (0, 1e3, 1e5, 1e6))
+def test_counts_are_exact_far_from_zero(offset, n_bins):
+    """Where the edges themselves are rounded."""
+    for whole in (False, True):
+        rng = np.random.default_rng(n_bins)
+        values = rng.integers(0, 1001, 30001) if whole else rng.uniform(0, 1001, 30001)
+        values = (offset + values).astype(np.float32)
+        edges = np.linspace(values.min(), values.max() + 0.5, n_bins + 1, dtype=np.float32)
+        expected = np.bincount(np.searchsorted(edges, values, side="right") - 1, minlength=n_bins)
+        np.testing.assert_array_equal(threshold._histogram(values, edges), expected)
+
+
 def test_memory_does_not_depend_on_the_values():
     image = np.zeros((200, 200, 50), np.float32)
     image[100:] = np.random.default_rng(0).uniform(0, 1e6, (100, 200, 50))
