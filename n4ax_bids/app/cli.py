@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """seconds that a run has for its clean-up after a signal, in which others have no effect"""
+_last_signal = -math.inf
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,21 +194,22 @@ def _end_on_signals() -> None:
     Exit status 143 or 130. One that follows soon would break off the clean-up; one that comes
     later is from somebody who has waited for it.
     """
-    last = -math.inf
-
-    def end(number: int, _: Any) -> None:
-        nonlocal last
-        if time.monotonic() - last < PATIENCE:
-            return
-        last = time.monotonic()
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.exit(128 + number)
-
+    global _last_signal
+    _last_signal = -math.inf
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGTERM, _end)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, end)
+            signal.signal(signal.SIGINT, _end)
+
+
+def _end(number: int, _: Any) -> None:
+    global _last_signal
+    if time.monotonic() - _last_signal < PATIENCE:
+        return
+    _last_signal = time.monotonic()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def _absolute(path: Path | None) -> Path | None:
