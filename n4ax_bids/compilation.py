@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ MOST_PROGRAMS = 1000
 STALE = 2 * 24 * 3600
 """seconds after which a private folder was left behind by a process that was killed"""
 _finding = threading.Lock()
-_stores: list[_Store] = []
 
 
 @contextlib.contextmanager
@@ -56,19 +55,20 @@ def kept() -> Iterator[None]:
 
 def drop() -> None:
     """Remove this process' private folder; the process ends now, and not by way of its end."""
-    for store in _stores:
+    if _store.cache_info().currsize and (store := _store()):
         store.end()
 
 
 class _Store:
     """One process' private folder beside the shared one."""
 
-    end: Callable[[], None]
-    """removes the private folder"""
-
     def __init__(self, shared: Path):
         self.shared, self.lock, self.users = shared, threading.Lock(), 0
         self.private = _private(shared)
+        # Workers of multiprocessing run no atexit; this, like it, runs at the end of any process.
+        self.end = multiprocessing.util.Finalize(
+            None, shutil.rmtree, (self.private,), {"ignore_errors": True}, exitpriority=0
+        )
         self.known: set[str] = set()
         for program in _newest(shared):
             with contextlib.suppress(OSError):
@@ -112,11 +112,6 @@ def _store() -> _Store | None:
     except OSError as error:
         _log.info("compiled programs are not kept: %s", error)
         return None
-    # Workers of multiprocessing run no atexit; this, like it, runs at the end of any process.
-    store.end = multiprocessing.util.Finalize(
-        None, shutil.rmtree, (store.private,), {"ignore_errors": True}, exitpriority=0
-    )
-    _stores.append(store)
     jax.config.update("jax_compilation_cache_dir", str(store.private))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -141,9 +141,9 @@ class _Counts:
 
     def result(self) -> np.ndarray:
         """Return the count of each number."""
-        together = self._pairs.sum(axis=0) + self._pairs.sum(axis=1)
-        self._single[:256] += together
-        return self._single[: self._n_bins]
+        counts = self._single.copy()
+        counts[:256] += self._pairs.sum(axis=0) + self._pairs.sum(axis=1)
+        return counts[: self._n_bins]
 
 
 @jax.jit
