@@ -546,6 +546,8 @@ def test_a_signal_leaves_nothing_behind(folder, tmp_path, number, delay):
         env={**os.environ, "N4AX_CACHE_DIR": str(cache)},
         stderr=subprocess.PIPE,
         text=True,
+        # Who starts the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(cache.glob("*/running/*")) and process.poll() is None:
         time.sleep(0.02)
