@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +180,7 @@ def correct(
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=region.notes,
+        notes=(*region.notes, *_remarks(region, statistics)),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
@@ -359,6 +359,25 @@ def _statistics(
         "field_max": float(field.max()),
         "field_cv": float(field.std(dtype=np.float64) / field.mean(dtype=np.float64)),
     }
+
+
+def _remarks(region: Region, statistics: Mapping[str, int | float]) -> tuple[str, ...]:
+    """Return what a person should know of the intensities inside the mask.
+
+    Without a mask the air of many images is 0: the count alone says so.
+    """
+    n, n_voxels = statistics["non_positive"], statistics["n_voxels_mask"]
+    if n == n_voxels:
+        return (
+            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
+            "means nothing (use another mask, or shift the image to positive values)",
+        )
+    if n and region.inside is not None:
+        return (
+            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
+            "without a logarithm, as in ITK",
+        )
+    return ()
 
 
 def _save(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
 
 
+CONTINUE = "run the same command again to continue: images that are finished stay"
 PATIENCE = 10.0
 """seconds that a run has for its clean-up after a signal, in which others have no effect"""
 _last_signal = -math.inf
@@ -62,8 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", refusal)
         return refusal.status
     except KeyboardInterrupt:
-        log.error("interrupted")
+        log.error("interrupted; %s", CONTINUE)
         return Status.INTERRUPTED
+    except SystemExit:  # only a signal raises it here
+        log.error("ended by SIGTERM; %s", CONTINUE)
+        raise
     except Exception as error:
         log.error("internal error: %s: %s (-v shows where)", type(error).__name__, error)
         log.debug("%s", traceback.format_exc())

@@ -105,7 +105,8 @@ def records(
     Left out are those that have been corrected anew since, have failed since, or are gone.
     """
     logs = output_dir / "logs"
-    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*_desc-record_*.json")):
+    # The pattern's first character leaves out hidden files, such as those that macOS leaves.
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
         record, sidecar = _matching(path, output_dir)
         if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
             yield record, sidecar

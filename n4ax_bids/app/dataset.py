@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app import filters
 from n4ax_bids.app.derivatives import Outputs
-from n4ax_bids.app.index import index
+from n4ax_bids.app.index import LABEL, folders, index, misnamed
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
@@ -88,10 +90,11 @@ def select(request: Request) -> Selection:
         For a label that is not there, filters that contradict each other, an empty selection, or
         two images that would share an output.
     """
-    subject_dirs = _labelled(request.bids_dir, "sub-")
+    subject_dirs = folders(request.bids_dir, "sub-")
+    _require_labels(request, subject_dirs)
     filters.require_known("participant", request.participants, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
-    session_labels = {label for folder in chosen for label in _labelled(folder, "ses-")}
+    session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
 
     layout = index(
@@ -117,9 +120,9 @@ def select(request: Request) -> Selection:
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
     masks = Masks(request)
-    jobs, skipped = [], []
+    jobs, skipped = [], list(_unindexed(request, chosen))
     for image in images:
-        reason = filters.why_not(image.entities, queries)
+        reason = _misplaced(image) or filters.why_not(image.entities, queries)
         if reason is None:
             job = _job(request, image, sidecars, masks)
             reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
@@ -189,9 +192,62 @@ def read_metadata(job: Job) -> dict[str, Any]:
     return metadata
 
 
-def _labelled(folder: Path, prefix: str) -> dict[str, Path]:
-    found = sorted(path for path in folder.glob(f"{prefix}*") if path.is_dir())
-    return {path.name.removeprefix(prefix): path for path in found}
+def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
+    """Refuse a participant whose folder is there under a name that BIDS does not allow."""
+    for label in request.participants:
+        if label not in known and (request.bids_dir / f"sub-{label}").is_dir():
+            raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {_NO_LABEL}")
+
+
+_NO_LABEL = (
+    "the name is not sub-LABEL or ses-LABEL, where a label has letters, digits and + only; "
+    "rename the folder if its images are to be corrected"
+)
+
+
+_BELOW = "not directly in anat"
+
+
+def _unindexed(request: Request, subjects: Iterable[Path]) -> Iterator[tuple[str, str]]:
+    """Yield what looks like data of a participant but lies where BIDS has none, and why.
+
+    Folders are told as a whole if their name is wrong; images below `anat` one by one.
+    """
+    root = request.bids_dir
+    wrong = [] if request.participants else misnamed(root, "sub-")
+    for subject in subjects:
+        wrong += misnamed(subject, "ses-")
+        sessions = folders(subject, "ses-")
+        chosen = [sessions[label] for label in request.sessions or sessions if label in sessions]
+        for anat in (place / "anat" for place in (subject, *chosen)):
+            for image in _images_below(anat):
+                yield image.relative_to(root).as_posix(), _BELOW
+    for folder in wrong:
+        yield folder.relative_to(root).as_posix(), _NO_LABEL
+
+
+def _images_below(anat: Path) -> Iterator[Path]:
+    """Yield the images in subfolders of `anat`; links to folders are not followed."""
+    try:
+        inside = [entry.path for entry in os.scandir(anat) if entry.is_dir(follow_symlinks=False)]
+    except OSError:  # there is no such folder, or it cannot be read, which the index will say
+        return
+    for start in sorted(inside):
+        for folder, _, names in os.walk(start):
+            for name in sorted(names):
+                if name.endswith((".nii", ".nii.gz")) and not name.startswith("."):
+                    yield Path(folder, name)
+
+
+def _misplaced(image: Any) -> str | None:
+    """Return why an image does not belong where it is, by the folders' names and its own."""
+    *above, name = Path(image.relpath).parts
+    for kind in ("sub", "ses"):
+        own = re.match(rf"(?:.*_)?{kind}-({LABEL})_", name)
+        place = next((each for each in above if each.startswith(f"{kind}-")), None)
+        if own and place and place != f"{kind}-{own[1]}":
+            return f"its name says {kind}-{own[1]}, but it lies in the folder {place}"
+    return None
 
 
 def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -263,8 +319,10 @@ def _refuse_empty(
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
     others = f"; anatomical images there are: {', '.join(there)}" if there else ""
+    elsewhere = [s for s in skipped if s[1] in (_NO_LABEL, _BELOW)]
+    why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
     raise Refusal(
-        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}"
+        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
     )
 
 

@@ -65,7 +65,7 @@ class _Grid:
 
 def write(
     job: Job, output_dir: Path, names: Mapping[str, Path], derivatives: Mapping[str, Path]
-) -> None:
+) -> tuple[str, ...]:
     """Draw the figures of an image and write its numbers, from its files.
 
     Parameters
@@ -74,6 +74,10 @@ def write(
     output_dir : root of the derivative dataset
     names : where to write before, after, field, curves, and record
     derivatives : folders where a segmentation may be, by name
+
+    Returns
+    -------
+    tuple of str, what the numbers warn of; the page shows it beside the notes of the correction
 
     Raises
     ------
@@ -99,6 +103,7 @@ def write(
     views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
     found, notes = tissues.find(image, job.relative, derivatives)
     values = _measures(n4, image, corrected, before, after, found)
+    remarks = _remarks(values)
     values["mask_ml"] = before.size * float(np.prod(_zooms(image))) / 1000
     record = {
         "image": job.name,
@@ -106,7 +111,7 @@ def write(
         "source": job.relative,
         "sidecar": sidecar.relative_to(output_dir).as_posix(),
         "sidecar_sha256": hashlib.sha256(text).hexdigest(),
-        "warnings": _warnings(n4, values),
+        "warnings": [*n4.get("notes", ()), *remarks],
         "region": where,
         "window": window,
         "gain": _median(before) / (_median(after) or 1.0),
@@ -122,6 +127,7 @@ def write(
     draw.field(names["field"], views, log_field, grid.values(inside), limits)
     counts = draw.histogram(before, after, window)
     draw.curves(names["curves"], counts, *_levels(n4))
+    return remarks
 
 
 def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:
@@ -216,14 +222,9 @@ def _measures(
     return values
 
 
-def _warnings(n4: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """Return what a person should look at."""
-    found = list(n4.get("notes", ()))
-    if n4["non_positive"]:
-        found.append(
-            f"{n4['non_positive']} voxels inside the mask are 0 or less: they enter the estimate "
-            "without logarithm, as in ITK"
-        )
+def _remarks(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the numbers of an image warn of."""
+    found = []
     for name, meaning in (
         ("cjv", "white and grey matter are harder to tell apart than before (CJV"),
         ("cv", "the image is less even inside the mask than before (CV"),
@@ -231,7 +232,7 @@ def _warnings(n4: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
         before, after = values.get(f"{name}_before"), values.get(f"{name}_after")
         if before is not None and after is not None and after > before:
             found.append(f"{meaning} {before:.3g} → {after:.3g})")
-    return found
+    return tuple(found)
 
 
 def _or_none(measure: Callable[..., float], *arrays: np.ndarray) -> float | None:

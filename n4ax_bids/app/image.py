@@ -106,7 +106,7 @@ def _attempt(
             correction = correct(
                 job, request=request, share=share, work=work, private=private, claim=claim
             )
-            reports.image(job, request, private)
+            drawn = reports.image(job, request, private)
     except Taken:
         raise
     except Exception as error:
@@ -116,7 +116,8 @@ def _attempt(
         text, seconds = traceback.format_exc(), time.perf_counter() - begun
         return failed(job, request, error, text, seconds, try_again=again)
     crash_file(job, request).unlink(missing_ok=True)  # an earlier run's
-    return Outcome(job, time.perf_counter() - begun, correction)
+    notes = [*correction.get("notes", ()), *drawn.remarks]
+    return Outcome(job, time.perf_counter() - begun, {**correction, "notes": notes})
 
 
 def correct(

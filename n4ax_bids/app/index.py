@@ -16,6 +16,44 @@ from n4ax_bids.app.status import Refusal, Status
 
 log = logging.getLogger("n4ax_bids")
 
+LABEL = "[0-9a-zA-Z+]+"
+"""what BIDS takes as the label of a participant or a session"""
+_ANATOMY = "|".join(
+    [
+        rf"sub-{LABEL}",
+        rf"sub-{LABEL}/(ses-{LABEL}|anat)",
+        rf"sub-{LABEL}/ses-{LABEL}/anat",
+        rf"(sub-{LABEL}/(ses-{LABEL}/)?)?[^/.][^/]*\.json",  # inherited sidecars
+        rf"sub-{LABEL}/(ses-{LABEL}/)?anat/[^/.][^/]*",
+    ]
+)
+"""The folders and files that are indexed; hidden files, which macOS leaves on disks, are not."""
+
+
+def folders(parent: Path, prefix: str) -> dict[str, Path]:
+    """Return the folders `<prefix><label>` right below a folder, by their labels.
+
+    Parameters
+    ----------
+    parent : root of a dataset, or folder of a participant
+    prefix : "sub-" or "ses-"
+    """
+    found = sorted(path for path in parent.glob(f"{prefix}*") if path.is_dir())
+    return {
+        path.name.removeprefix(prefix): path
+        for path in found
+        if re.fullmatch(prefix + LABEL, path.name)
+    }
+
+
+def misnamed(parent: Path, prefix: str) -> list[Path]:
+    """Return the folders whose name begins as a participant's or session's but has no label."""
+    return sorted(
+        path
+        for path in parent.glob(f"{prefix}*")
+        if not re.fullmatch(prefix + LABEL, path.name) and path.is_dir()
+    )
+
 
 def index(
     root: Path,
@@ -63,10 +101,7 @@ def _layout(
 ) -> Any:
     from bids import BIDSLayout, BIDSLayoutIndexer
 
-    ignore = [
-        re.compile(r"^/(?!sub-)[^/.]+$"),  # sourcedata, derivatives, code, …
-        re.compile(r"^/sub-[^/]+/(ses-[^/]+/)?(?!anat$|ses-)[^/.]+$"),  # func, fmap, dwi, …
-    ]
+    ignore = [re.compile(rf"^/(?!({_ANATOMY})\Z)")]
     for prefix, labels in (("^/sub-", participants), ("^/sub-[^/]+/ses-", sessions)):
         if labels:
             ignore.append(re.compile(f"{prefix}(?!({'|'.join(map(re.escape, labels))})(/|$))"))
@@ -99,9 +134,9 @@ def _name(root: Path) -> str:
     """Return a name that changes when a file is added to the dataset or taken away."""
     from bids import __version__
 
-    folders = [root]
-    for subject in sorted(root.glob("sub-*")):
-        folders += [subject, *sorted(subject.glob("anat")), *sorted(subject.glob("ses-*"))]
-        folders += sorted(subject.glob("ses-*/anat"))
-    times = [f"{folder.relative_to(root)} {folder.stat().st_mtime_ns}" for folder in folders]
+    places = [root]
+    for subject in folders(root, "sub-").values():
+        for place in (subject, *folders(subject, "ses-").values()):
+            places += [place, *place.glob("anat")]
+    times = [f"{place.relative_to(root)} {place.stat().st_mtime_ns}" for place in places]
     return hashlib.sha256("\n".join([__version__, str(root), *times]).encode()).hexdigest()[:32]

@@ -65,6 +65,7 @@ def run(request: Request) -> Status:
         validation = stack.enter_context(validating(request))
         selection = dataset.select(request)
         jobs = unfinished(selection.jobs, request)
+        _warn_of_preset(jobs, request)
         if request.dry_run:
             print(*plan.lines(selection, request, jobs), sep="\n")
             validation.require_valid()
@@ -108,7 +109,22 @@ def run(request: Request) -> Status:
         except StoppedEarly:
             log.error("stopped, for an image has failed (--stop-on-first-crash)")
         reported, status = pages.close(), progress.close()
+        if request.reports:
+            reports.tell_pages(selection, request)
         return status if reported or status else Status.SOME_FAILED
+
+
+def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
+    """Warn where a preset is used without the weight image that it is made for."""
+    n_bare = sum(job.weight is None for job in jobs)
+    if request.preset == "fmriprep" and n_bare:
+        log.warning(
+            "preset fmriprep: %d of %d images have no white-matter weight; without it the "
+            "preset's fifth level takes tissue contrast for bias field (give --weight WM and -d, "
+            "or choose another preset)",
+            n_bare,
+            len(jobs),
+        )
 
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
@@ -169,9 +185,10 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         for device in found:
             log.info("device: %s", device)
         if request.device == "auto" and not any("gpu" in each.lower() for each in found):
-            from n4ax_bids.device import why_no_gpu
+            from n4ax_bids.device import has_nvidia, why_no_gpu
 
-            log.warning("no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
+            level = logging.WARNING if has_nvidia() else logging.INFO
+            log.log(level, "no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
         log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
         yield devices

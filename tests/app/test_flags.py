@@ -234,8 +234,11 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
     assert run()[2]["N4"]["device"] == "cpu"
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     monkeypatch.setattr(device, "_gpus", lambda: [])
-    run("--device", "auto", "--overwrite")
-    assert "WARNING no GPU that JAX sees: computing on the CPU" in capsys.readouterr().err
+    for nvidia, level in ((False, "INFO"), (True, "WARNING")):
+        monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
+        run("--device", "auto", "--overwrite")
+        said = capsys.readouterr().err
+        assert f"{level} no GPU that JAX sees: computing on the CPU" in said
 
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])

@@ -215,16 +215,32 @@ def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset
     assert not list((out / "logs").glob("crash-*"))
 
 
-def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_no_work_behind(
+    fake_node, make_dataset, tmp_path, monkeypatch, capsys
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(image, "correct", interrupted)
     out = tmp_path / "out"
     assert main(make_dataset(*THREE), out) == 130
+    assert "run the same command again to continue" in capsys.readouterr().err.splitlines()[-1]
     assert files(out) == [".bidsignore", "dataset_description.json", "descriptions.tsv"]
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["logs"]
     assert list((out / "logs" / "claims").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"), [(["--preset", "fmriprep"], 1), (["--preset", "mriqc"], 0), ([], 0)]
+)
+def test_a_preset_for_a_weight_is_not_used_without_a_word(
+    fake_node, make_dataset, tmp_path, capsys, flags, warned
+):
+    root = make_dataset(*THREE)
+    for dry in (["--dry-run"], []):
+        assert main(root, tmp_path / "out", *flags, *dry) == 0
+        said = capsys.readouterr().err
+        assert said.count("3 of 3 images have no white-matter weight") == warned
 
 
 # --- the whole way, with the real node ----------------------------------------------------------
