@@ -87,10 +87,9 @@ def test_nipypes_own_test_of_the_traits(monkeypatch):
 def test_the_same_traits_with_the_same_defaults():
     theirs, ours = nipype_ants.N4BiasFieldCorrection().inputs, N4BiasFieldCorrection().inputs
     for name in theirs.copyable_trait_names():
-        if name != "environ":  # ANTs' number of threads
-            assert getattr(ours, name) == getattr(theirs, name), name
-            kinds = [inputs.trait(name).trait_type.__class__ for inputs in (ours, theirs)]
-            assert kinds[0] is kinds[1], name
+        assert getattr(ours, name) == getattr(theirs, name), name
+        kinds = [inputs.trait(name).trait_type.__class__ for inputs in (ours, theirs)]
+        assert kinds[0] is kinds[1], name
     assert ours.trait("rescale_intensities").min_ver is None
     for name in ("num_threads", "environ", "use_gpu", "device"):
         assert ours.trait(name).nohash
