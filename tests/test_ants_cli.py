@@ -319,13 +319,15 @@ def test_what_is_written(folder, tmp_path, monkeypatch, capfd, output, written):
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_image_in_place(folder, tmp_path):
+def test_an_image_in_place_is_refused(folder, tmp_path, capsys):
+    """ANTs overwrites it; the raw image would be gone."""
     path = tmp_path / "image.nii.gz"
     path.write_bytes((folder / "image.nii.gz").read_bytes())
-    words = ["-s", 2, "-c", "[2x2,0]", "-x", folder / "mask.nii.gz"]
-    assert ours("-i", path, *words, "-o", tmp_path / "other.nii.gz") == 0
-    assert ours("-i", path, *words, "-o", path) == 0
-    assert path.read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
+    assert ours("-i", path, "-s", 2, "-c", "[2x2,0]", "-o", path) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and f"{path}: is the input image itself" in printed
+    assert path.read_bytes() == (folder / "image.nii.gz").read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 LINE = (

@@ -70,6 +70,11 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         "otsu",
         desc="estimate the field inside this mask, correct the whole image; default: every voxel",
     )
+    output_dtype = traits.Enum(
+        "float32",
+        "source",
+        desc="type of the corrected voxels; default: float32, or with copy_header the source's",
+    )
     correct_outside = traits.Bool(  # without a default it leaves nipype's hash as it is
         desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
     )
@@ -139,7 +144,8 @@ class N4BiasFieldCorrection(AntsCommand):
             auto_mask=inputs.auto_mask if isdefined(inputs.auto_mask) else None,
             options=options,
             rescale_intensities=words.get("rescale_intensities", True),
-            output_dtype="source" if inputs.copy_header else "float32",
+            output_dtype=self._output_dtype(),
+            copy_header=inputs.copy_header,
             device=self._device(),
             dimension=self._dimension(),
             shift_negative=self._shift_negative,
@@ -196,6 +202,11 @@ class N4BiasFieldCorrection(AntsCommand):
         if isdefined(self.inputs.device):
             return self.inputs.device
         return "cpu" if n_gpus() > 0 and not self.inputs.use_gpu else "auto"
+
+    def _output_dtype(self) -> str:
+        if isdefined(self.inputs.output_dtype):
+            return self.inputs.output_dtype
+        return "source" if self.inputs.copy_header else "float32"
 
     def _dimension(self) -> int:
         if self.inputs.dimension == 4:
