@@ -233,6 +233,10 @@ def test_what_fails_there_fails_here_in_one_line(here, capfd):
         ("-i image.nii.gz --device gpu:x", "device is 'gpu:x'"),
         ("-i image.nii.gz -c [50,-1]", "convergence_threshold is -1.0"),
         ("-o out.nii.gz", "no input image; name one with -i"),
+        ("-i image.nii.gz \u2013x mask.nii.gz -o out.nii.gz", "EN DASH"),
+        ("-i image.nii.gz -o out.nii.gz \u2014mask-image mask.nii.gz", "EM DASH"),
+        ("-i image.nii.gz mask.nii.gz -o out.nii.gz", "-i has the values"),
+        ("-i image.nii.gz -o out.nii.gz bias.nii.gz", "-o has the values"),
     ],
 )
 def test_what_ends_the_program_or_passes_unseen_is_one_line_here(here, capsys, words, message):

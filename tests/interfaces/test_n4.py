@@ -261,6 +261,12 @@ def test_args_come_before_the_traits(calls, image, work, inputs, options):
         ({"args": "--winsor 1"}, "'--winsor' is not an argument known"),
         ({"args": "-i other.nii"}, "'-i' is not an argument known here; expected one of -x, -r"),
         ({"args": "-o other.nii"}, "'-o' is not an argument known"),
+        (
+            {"args": "-s 2 \u2013x m.nii"},
+            "begins with EN DASH (U+2013), not with a hyphen",
+        ),
+        ({"args": "\uff0dx m.nii"}, "begins with FULLWIDTH HYPHEN-MINUS"),
+        ({"args": "-x m.nii other.nii"}, "-x has the values m.nii other.nii"),
         ({"args": "-b [-5]"}, "bspline_fitting_distance is -5.0"),
         ({"bspline_fitting_distance": -5.0}, "bspline_fitting_distance is -5.0"),
         ({"n_iterations": []}, "n_iterations is ()"),
