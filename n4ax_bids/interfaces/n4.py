@@ -27,6 +27,9 @@ from n4ax_bids.options import N4Options
 
 _log = logging.getLogger("nipype.interface")
 
+LONGEST_NAME = 255
+"""bytes of a file's name that most file systems take"""
+
 TRAITS_OF_FLAG = {
     "mask-image": ("mask_image",),
     "rescale-intensities": ("rescale_intensities",),
@@ -220,7 +223,9 @@ class N4BiasFieldCorrection(AntsCommand):
         """Name the outputs as nipype does for the ANTs program."""
         inputs = self.inputs
         source = os.path.basename(inputs.input_image)
-        _, base, _ = split_filename(source)
+        lattice = f"{split_filename(source)[1]}_lattice.nii.gz"
+        while len(os.fsencode(lattice)) > LONGEST_NAME:
+            lattice = lattice[1:]  # nipype has no such file; its name must not fail the node
         bias = None
         if isdefined(inputs.bias_image):
             bias = cwd / inputs.bias_image
@@ -229,7 +234,7 @@ class N4BiasFieldCorrection(AntsCommand):
         return {
             "output_image": cwd / output_name(inputs),
             "bias_image": bias,
-            "lattice_image": _path(cwd, inputs.lattice_image) or cwd / f"{base}_lattice.nii.gz",
+            "lattice_image": _path(cwd, inputs.lattice_image) or cwd / lattice,
         }
 
 

@@ -53,14 +53,27 @@ def hidden_name(name: str, *, start: str, end: str = "") -> str:
     name : the final name
     start, end : what to put around it
     """
-    room = max(_n_bytes(name), SHORT) - _n_bytes(start + end)
-    while _n_bytes(name) > room:
+    return start + shortened(name, max(n_bytes(name), SHORT) - n_bytes(start + end)) + end
+
+
+def shortened(name: str, most: int) -> str:
+    """Return the end of a name that has at most so many bytes; all of it if it fits."""
+    while n_bytes(name) > most:
         name = name[1:]
-    return start + name + end
+    return name
 
 
-def _n_bytes(name: str) -> int:
+def n_bytes(name: str) -> int:
+    """Return how many bytes a name takes in a folder."""
     return len(os.fsencode(name))
+
+
+def longest_name(folder: Path) -> int:
+    """Return how many bytes a name may have in a folder, or in the first one above that is."""
+    for each in (folder, *folder.parents):
+        with suppress(OSError, ValueError):
+            return os.pathconf(each, "PC_NAME_MAX")
+    return 255
 
 
 def same_place(one: str | Path, other: str | Path) -> bool:
@@ -91,6 +104,12 @@ def remove_unfinished() -> None:
 def require_writable(path: str | Path) -> None:
     """Raise an OSError that names `path` if no file can be made in its folder."""
     folder = Path(path).absolute().parent
+    most = longest_name(folder)
+    if n_bytes(Path(path).name) > most:
+        raise OSError(
+            f"{path}: cannot be written, its name has {n_bytes(Path(path).name)} bytes and the "
+            f"file system takes {most}; expected a shorter name"
+        )
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path}: cannot be written, a folder has this name")
     if not folder.is_dir():

@@ -254,3 +254,27 @@ def test_a_file_name_is_nipypes_template(image, tmp_path):
         node = short(image, output_image=given)
         assert f"--output {made} " in node.cmdline
         assert node.run(cwd=str(work)).outputs.output_image == str(work / made)
+
+
+@pytest.mark.parametrize("n_bytes", [225, 236, 245, 255])
+@pytest.mark.parametrize("character", ["a", "\u00e9"])
+def test_long_names(image, tmp_path, n_bytes, character):
+    """Names that nipype's class can write, ours writes; the lattice, which it has not, fits."""
+    work, size = tmp_path / "work", len(character.encode())
+    n, rest = divmod(n_bytes - len("sub-.nii.gz"), size)
+    source = image.with_name(f"sub-{'b' * rest}{character * n}.nii.gz")
+    source.write_bytes(image.read_bytes())
+    assert len(source.name.encode()) == n_bytes
+    node = short(source, output_image="x" * (255 - 7) + ".nii.gz", bias_image="b.nii")
+    outputs = node.run(cwd=str(work)).outputs
+    assert Path(outputs.output_image).is_file() and Path(outputs.lattice_image).is_file()
+    assert all(len(path.name.encode()) <= 255 for path in work.iterdir())
+    assert not [path for path in work.iterdir() if path.name.startswith(".")]
+    if n_bytes + len("_corrected") <= 255:
+        node = short(source, save_bias=True)
+        assert Path(node.run(cwd=str(work)).outputs.output_image).is_file()
+    else:
+        reason = f"_corrected.nii.gz: cannot be written, its name has {n_bytes + 10} bytes"
+        with pytest.raises(OSError, match=reason) as raised:
+            short(source).run(cwd=str(work))
+        assert "\n" not in raised.value.args[0]
