@@ -115,7 +115,7 @@ def test_claims_on_long_names_are_apart(tmp_path):
         assert claims._key("sub-01/anat/sub-01_T1w.nii.gz").startswith("sub-01_T1w-")
 
 
-@pytest.mark.parametrize("name", ["100%s", "50%", "%(prog)s %d {0} {x} ${HOME}", "%%"])
+@pytest.mark.parametrize("name", ["100%s", "%(prog)s %d {0} {x} ${HOME}", "[a]*?^|+(", "%%"])
 @pytest.mark.parametrize("plugin", [False, True])
 def test_a_path_is_no_template(make_dataset, tmp_path, capsys, monkeypatch, name, plugin):
     """Every folder that a run touches has a name that formatting would change or choke on."""

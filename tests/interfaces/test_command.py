@@ -112,7 +112,7 @@ NOT_OURS = {
 
 def test_each_attribute_of_nipypes_class_is_there_or_left_out_for_a_reason():
     theirs, ours = nipype_ants.N4BiasFieldCorrection(), N4BiasFieldCorrection()
-    assert set(dir(theirs)) - set(dir(ours)) == set(NOT_OURS)
+    assert set(dir(theirs)) - set(dir(ours)) <= set(NOT_OURS)
 
 
 @pytest.mark.parametrize("node_class", OURS)
