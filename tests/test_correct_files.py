@@ -85,6 +85,21 @@ def test_rescaled_is_what_was_rescaled(folder, mask, rescaled):
     assert equal is not rescaled
 
 
+def test_the_other_numbers_are_of_what_was_done_too(folder):
+    """Fewer iterations than asked for, factors that the image is too thin for, a type's slope."""
+    data = nb.load(folder / "image.nii.gz").get_fdata()[:, :, :3]
+    save(folder / "thin.nii", data, np.int16)
+    options = N4Options(n_iterations=(50, 2), convergence_threshold=0.02, shrink_factor=4)
+    done = run(folder, "thin.nii", options=options, output_dtype="source")
+    assert done.n_iterations[0] < 50 and done.converged[0] and done.convergence[0] <= 0.02
+    assert done.shrink_factors == (4, 4, 1) and done.n_voxels_used == 5 * 4 * 3
+    assert done.mask == "none" and done.shift == 0 and not done.rescaled
+    written = nb.load(done.output_image)
+    assert (done.stored_slope, done.stored_intercept) == written.header.get_slope_inter()
+    otsu = run(folder, auto_mask="otsu")  # rescaling is asked for, but needs a mask file
+    assert not otsu.rescaled and otsu.notes == ()
+
+
 @needs_ants
 def test_ants_rescales_the_same_masks(folder):
     names = ("mask255", "mask1+5ulp", "mask1+4ulp", "mask1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,8 +72,9 @@ def n_bytes(name: str) -> int:
 def longest_name(folder: Path) -> int:
     """Return how many bytes a name may have in a folder, or in the first one above that is."""
     for each in (folder, *folder.parents):
-        with suppress(OSError, ValueError):
-            return os.pathconf(each, "PC_NAME_MAX")
+        with suppress(OSError, ValueError, AttributeError):  # Windows has no such function
+            most = os.pathconf(each, "PC_NAME_MAX")
+            return most if most > 0 else sys.maxsize  # not limited
     return 255
 
 

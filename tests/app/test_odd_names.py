@@ -1,4 +1,4 @@
-"""Names as long as a file system takes, or a little less or more; names that look like templates."""
+"""Names as long as a file system takes, or a little less or more; names like templates."""
 
 from __future__ import annotations
 
