@@ -95,7 +95,9 @@ def test_the_other_numbers_are_of_what_was_done_too(folder):
     assert done.shrink_factors == (4, 4, 1) and done.n_voxels_used == 5 * 4 * 3
     assert done.mask == "none" and done.shift == 0 and not done.rescaled
     written = nb.load(done.output_image)
-    assert (done.stored_slope, done.stored_intercept) == written.header.get_slope_inter()
+    stored = (written.dataobj.slope, written.dataobj.inter)
+    assert (done.stored_slope, done.stored_intercept) == pytest.approx(stored)
+    assert stored != (1, 0)
     otsu = run(folder, auto_mask="otsu")  # rescaling is asked for, but needs a mask file
     assert not otsu.rescaled and otsu.notes == ()
 
