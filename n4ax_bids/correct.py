@@ -19,11 +19,14 @@ from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
 from n4ax_bids.io import geometry, lattice, volume
-from n4ax_bids.io.atomic import replacing, require_writable
+from n4ax_bids.io.atomic import replacing, require_writable, same_place
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import N4Options
 from n4ax_bids.region import Region
 from n4ax_bids.region import region as find_region
+
+NOT_RESCALED = "the mask has no voxel of value 1; as in ANTs, only such voxels are rescaled"
+"""Note behind the name of a mask."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Correction:
     lattice: dict[str, int | tuple[float, ...]]
     """order, first, step and clamp of the log field, and the shape of the image"""
     rescaled: bool
+    """whether any voxel was: those where the mask is 1, if rescaling is asked for"""
     rescale_slope: float
     rescale_intercept: float
     """u = slope·v/b + intercept where the mask is 1; 1 and 0 without rescaling"""
@@ -91,6 +95,7 @@ def correct(
     options: N4Options | None = None,
     rescale_intensities: bool = True,
     output_dtype: Literal["float32", "source"] = "float32",
+    copy_header: bool = False,
     device: str = "auto",
     dimension: int | None = None,
     report: Callable[[int, int, float], None] | None = None,
@@ -115,6 +120,8 @@ def correct(
     options : N4Options, the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own
+    copy_header : keep the input's intent and display range in the headers of the outputs too, as
+        nipype's input of that name does; ANTs leaves them out, for they are of the input's values
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
     report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
@@ -130,7 +137,12 @@ def correct(
     options = options or N4Options()
     if output_dtype not in ("float32", "source"):
         raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
-    outputs = _outputs(output_image, bias_image, lattice_image, keep=(mask_image, weight_image))
+    outputs = _outputs(
+        output_image,
+        bias_image,
+        lattice_image,
+        inputs={"input image": input_image, "mask": mask_image, "weight": weight_image},
+    )
     where = devices.resolve(device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
@@ -152,15 +164,17 @@ def correct(
             bias = _field(corrected, log_bias)
 
     with _timed(seconds, "divide"):
-        slope, intercept = 1.0, 0.0
+        scale, notes = None, region.notes
         if region.mask_values is not None:
             if not correct_outside:
                 corrected = _restored(corrected, image.data, region.mask_values)
             if rescale_intensities:
-                corrected, slope, intercept = _rescaled(corrected, image.data, region.mask_values)
+                corrected, scale = _rescaled(corrected, image.data, region.mask_values)
+                notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
-        _save(outputs, image, corrected, bias, result.log_field, output_dtype)
+        _save(outputs, image, corrected, bias, result.log_field, output_dtype, whole=copy_header)
+    slope, intercept = scale or (1.0, 0.0)
     stored_slope, stored_intercept = _stored(outputs.output_image)
     return Correction(
         *outputs,
@@ -175,12 +189,12 @@ def correct(
         shrink_start=solve.image_start,
         n_control_points=solve.n_control_points,
         lattice=_parametrisation(result.log_field, image.data.shape),
-        rescaled=region.mask_values is not None and rescale_intensities,
+        rescaled=scale is not None,
         rescale_slope=slope,
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=(*region.notes, *_remarks(region, statistics)),
+        notes=(*notes, *_remarks(region, statistics)),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
@@ -226,18 +240,26 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _outputs(*paths: str | Path | None, keep: tuple[str | Path | None, ...]) -> _Outputs:
-    """Check names and folders before any work is done; `keep` are inputs not to be replaced."""
+def _outputs(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) -> _Outputs:
+    """Check names and folders before any work is done; no output may take an input's place.
+
+    Parameters
+    ----------
+    paths : of the outputs
+    inputs : what each input is, and its path
+    """
     given = [Path(path).absolute() for path in paths if path is not None]
-    places = [path.parent.resolve() / path.name for path in given]
-    for path, place in zip(given, places, strict=True):
-        if places.count(place) > 1:
-            raise ValueError(f"{path}: two outputs have this name; expected different ones")
-        if any(other is not None and Path(other).resolve() == place for other in keep):
-            raise ValueError(f"{path}: output has the name of mask or weight; expected another")
-    for path in given:
+    for i, path in enumerate(given):
         volume.require_name(path)
         require_writable(path)
+        if any(same_place(path, other) for other in given[:i]):
+            raise ValueError(f"{path}: two outputs have this name; expected different ones")
+        for kind, other in inputs.items():
+            if other is not None and same_place(path, other):
+                raise ValueError(
+                    f"{path}: is the {kind} itself, which would be overwritten; expected another "
+                    "name for the output"
+                )
     return _Outputs(*(None if path is None else Path(path).absolute() for path in paths))
 
 
@@ -310,25 +332,25 @@ def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.
 
 def _rescaled(
     corrected: np.ndarray, image: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, float, float]:
+) -> tuple[np.ndarray, tuple[float, float] | None]:
     """Map the range inside the mask (not 0) onto the image's there, where the mask is 1.
 
     u' = max v - s·(max u - u),  s = (max v - min v) / (max u - min u), in float32 as ANTs; values
     within 4 units in the last place of 1 count as 1 (itk::Math::FloatAlmostEqual). Returns u',
-    s and the intercept.
+    and s with the intercept; the image as it is, and None, where no voxel counts as 1.
     """
+    one = int(np.float32(1).view(np.int32))
+    bits = np.asarray(mask, np.float32).view(np.int32)
+    ones = (bits >= one - 4) & (bits <= one + 4)
+    if not ones.any():
+        return corrected, None
     inside = mask != 0
     before, after = image[inside], corrected[inside]
     v_max, u_max = before.max(), after.max()
     slope = (v_max - before.min()) / (u_max - after.min())
-    one = int(np.float32(1).view(np.int32))
-    bits = np.asarray(mask, np.float32).view(np.int32)
     remapped = v_max - slope * (u_max - corrected)
-    return (
-        np.where((bits >= one - 4) & (bits <= one + 4), remapped, corrected),
-        float(slope),
-        float(v_max) - float(slope) * float(u_max),
-    )
+    intercept = float(v_max) - float(slope) * float(u_max)
+    return np.where(ones, remapped, corrected), (float(slope), intercept)
 
 
 def _stored(path: Path | None) -> tuple[float, float]:
@@ -387,14 +409,19 @@ def _save(
     bias: np.ndarray,
     log_field: LogField,
     dtype: str,
+    *,
+    whole: bool,
 ) -> None:
-    """Write all outputs under hidden names, then rename them, the corrected image last."""
+    """Write all outputs under hidden names, then rename them, the corrected image last.
+
+    `whole` headers keep what they say of the input's values.
+    """
     with ExitStack() as stack:
         parts = _Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
         if parts.output_image:
-            volume.write(parts.output_image, corrected, image, dtype=dtype)
+            volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
         if parts.bias_image:
-            volume.write(parts.bias_image, bias, image)
+            volume.write(parts.bias_image, bias, image, whole=whole)
         if parts.lattice_image:
             lattice.write_lattice(
                 parts.lattice_image,

@@ -92,8 +92,8 @@ def _result(request: Request) -> str:
     done = "Each image was divided by its field as a whole and not rescaled."
     if request.rescale:
         done = (
-            "Images were divided by their fields inside the masks and rescaled to the range of "
-            "intensities that they had there."
+            "Images were divided by their fields inside the masks and, where a mask is 1, "
+            "rescaled to the range of intensities that they had there."
         )
     stored = "in the type of the source" if request.output_dtype == "source" else "as float32"
     return f"{done} Voxels were stored {stored}."

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n4ax_bids.app.presence import Presence
+from n4ax_bids.io.atomic import shortened
 
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -138,4 +139,4 @@ def _at(path: Path, number: int) -> Path:
 def _key(name: str) -> str:
     """Return a file name that is like an image's and no other's."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.rpartition('/')[2].partition('.')[0]}-{digest}"
+    return f"{shortened(name.rpartition('/')[2].partition('.')[0], 200)}-{digest}"

@@ -268,17 +268,18 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(image.entities)
+    outputs = Outputs.of(
+        relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
+    )
     return Job(
         source=request.bids_dir / relative,
         relative=relative.as_posix(),
-        outputs=Outputs.of(
-            relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
-        ),
+        outputs=outputs,
         entities=dict(image.entities),
         sidecars=_inherited(request.bids_dir, relative, image.entities, sidecars),
         mask=found.mask,
         weight=found.weight,
-        problem=found.problem,
+        problem=outputs.problem or found.problem,
     )
 
 

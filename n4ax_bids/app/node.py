@@ -52,5 +52,5 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     if not request.rescale:
         given["args"] = f"-r 0 {given.get('args', '')}".strip()
     if request.output_dtype == "source":
-        given["copy_header"] = True
+        given["output_dtype"] = "source"
     return given

@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from n4ax_bids.io.atomic import hidden_name
+
 PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; a run's token follows"""
 HEARTBEAT = 30.0
@@ -129,8 +131,8 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
 
 
 def hidden(path: Path) -> Path:
-    """Return a name beside `path` for a file that is not finished."""
-    return path.with_name(f".{path.name}.{_token()}")
+    """Return a name beside `path` for a file that is not finished; it fits where `path` fits."""
+    return path.with_name(hidden_name(path.name, start=".", end=f".{_token()}"))
 
 
 def _token() -> str:

@@ -23,6 +23,12 @@ from n4ax_bids.io.atomic import replacing
 EXTENSIONS = (".nii", ".nii.gz")
 SLAB = 1 << 22
 """voxels converted at a time"""
+OF_VALUES = {
+    *("cal_min", "cal_max", "glmin", "glmax"),  # the range to display, the range there is
+    *("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3"),
+    "aux_file",  # viewers take it as the name of a colour map
+}
+"""fields of a header that hold for the values of one image, not for another on its grid"""
 MOST_COMPRESSED = 1100
 """bytes per compressed byte: more than deflate can reach (1032)"""
 
@@ -285,6 +291,7 @@ def save(
     *,
     dtype: Any | Literal["source"] = np.float32,
     description: str | None = None,
+    whole: bool = True,
 ) -> None:
     """Write an image with the header of another one; the file appears whole or not at all.
 
@@ -296,9 +303,10 @@ def save(
     dtype : type of the voxels in the file; "source" for that of `like`, with the slope and
         intercept that nibabel chooses for whole numbers (what nipype's `copy_header` gives)
     description : text for the header in place of the one of `like`, at most 79 bytes
+    whole : keep what the header says of the values of `like` (`OF_VALUES`); else they are empty
     """
     with replacing(path) as part:
-        write(part, data, like, dtype=dtype, description=description)
+        write(part, data, like, dtype=dtype, description=description, whole=whole)
 
 
 def write(
@@ -308,11 +316,15 @@ def write(
     *,
     dtype: Any | Literal["source"] = np.float32,
     description: str | None = None,
+    whole: bool = True,
 ) -> None:
     """Write an image as `save` does, but straight to `path`."""
     header = like.header.copy()
     header.set_data_dtype(like.dtype if isinstance(dtype, str) and dtype == "source" else dtype)
     header["scl_slope"] = header["scl_inter"] = np.nan  # nibabel's sign for "choose them"
+    if not whole:
+        for name in OF_VALUES & set(header.keys()):
+            header[name] = 0 if header[name].dtype.kind in "iuf" else b""
     if description is not None:
         header["descrip"] = description.encode()[:79]
     if header.get_data_shape()[2:3] == (1,) and data.ndim == 2:
