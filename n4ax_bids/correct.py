@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import math
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -383,3 +387,22 @@ def _save(
                 affine=image.affine,
                 **_parametrisation(log_field, image.data.shape),
             )
+
+
+class _CallableModule(types.ModuleType):
+    """This module, which can be called as its function `correct`.
+
+    `from n4ax_bids import correct` and `import n4ax_bids.correct` both yield the module, because
+    Python sets a package's attribute to the submodule on import, whatever stood there before. So
+    the name means the same in every order of imports, and it works as a function.
+    """
+
+    def __call__(self, *args, **kwargs) -> Correction:
+        return self.correct(*args, **kwargs)
+
+    def __reduce__(self):
+        return importlib.import_module, (self.__name__,)  # functions can be sent to processes
+
+
+__signature__ = inspect.signature(correct)
+sys.modules[__name__].__class__ = _CallableModule
