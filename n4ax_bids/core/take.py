@@ -94,7 +94,7 @@ class _Passed(NamedTuple):
         shrink = " x ".join(map(str, self.plan.shrink_factors))
         where = "mask" if self.weight is None else "mask and weight"
         return NothingSampled(
-            f"no voxel of the {where} ({n} in all) is sampled at shrink {shrink}"
+            f"no voxel of the {where} is sampled at shrink {shrink} (it has {n})"
         )
 
     def require_contrast(self, low: float, high: float, weight: float = 1.0) -> None:
@@ -112,7 +112,8 @@ class _Passed(NamedTuple):
 
 def _in_three(array, xp, dtype=np.float32):
     """In raster order, with three axes."""
-    array = xp.asarray(array.T, dtype)
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused later on
+        array = xp.asarray(array.T, dtype)
     return array if array.ndim == 3 else array[None]
 
 

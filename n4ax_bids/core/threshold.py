@@ -51,7 +51,10 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     image, hidden = without_mask(as_array(image, "image"))
     whole, image = image, image if hidden is None else image[~hidden]
     on_gpu = isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu"
-    values = image.astype(np.float32) if on_gpu else np.asarray(image, np.float32).ravel(order="K")
+    with np.errstate(over="ignore"):
+        values = image.astype(np.float32) if on_gpu else np.asarray(image, np.float32)
+    if not on_gpu:
+        values = values.ravel(order="K")
     if values.size == 0:
         raise ValueError("image is empty; expected at least one voxel")
     low, high = np.asarray(values.min()), np.asarray(values.max())

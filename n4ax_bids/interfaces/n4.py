@@ -118,6 +118,9 @@ class N4BiasFieldCorrection(SimpleInterface):
     def _follow_device(self) -> None:
         self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
 
+    _tell_notes = True
+    """whether notes on the result go to nipype's log; the BIDS-App tells them in its own"""
+
     def _run_interface(self, runtime):
         # Worker processes share the GPU; by default the first one would take most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -147,6 +150,9 @@ class N4BiasFieldCorrection(SimpleInterface):
         for name in ("output_image", "bias_image", "lattice_image"):
             if getattr(result, name) is not None:
                 self._results[name] = str(getattr(result, name))
+        if self._tell_notes:
+            for note in result.notes:
+                _log.warning("N4: %s: %s", inputs.input_image, note)
         self._results["correction"] = _plain(dataclasses.asdict(result))
         return runtime
 
