@@ -354,7 +354,7 @@ BAD_CALLS = {
     r"c\.nii: constant image, every voxel is 7": constant,
     r"half\.nii: image is constant": no_contrast_in_mask,
     r"weight\.nii\.gz: no weight above 0 inside the mask \(.*m\.nii\)": disjoint,
-    r"image\.nii\.gz: no voxel of the mask is sampled at shrink 4 x 4 x 4 \(it has 1\) "
+    r"image\.nii\.gz: no voxel of the mask is sampled at shrink 4 x 4 x 4 \(it has 2\) "
     r"\(mask: .*m\.nii\); try --shrink-factor 1$": between_samples,
     r"none\.nii: no such file": lambda folder: {"name": "none.nii"},
     r"absent\.nii: no such file": lambda folder: {"weight_image": folder / "absent.nii"},

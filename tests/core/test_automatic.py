@@ -71,6 +71,32 @@ def test_batches_warn_with_the_number_of_the_image(head):
     assert len(told) == 1 and told[0].filename == __file__
 
 
+@pytest.mark.parametrize("radius", (0.3, 0.6, 0.9))
+def test_a_ball_in_noise_leaves_nothing_out(radius):
+    """A test object of one material: what is outside the mask is noise, however it is split."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*[np.linspace(-1, 1, 64)] * 3, indexing="ij", sparse=True)
+    ball = 100.0 * (sum(x**2 for x in axes) < radius**2)
+    noise = rng.normal(0, 2, ball.shape) + 1j * rng.normal(0, 2, ball.shape)
+    image = np.abs(ball + noise).astype(np.float32)
+    solve = plan(N4Options(shrink_factor=2), image.shape)
+    assert check_automatic_mask(image, otsu_mask(image), solve) is None
+
+
+@pytest.mark.parametrize("size, factor", [(8, 30), (10, 30), (12, 8), (12, 30), (14, 15)])
+def test_a_shaded_hot_spot_is_told(head, size, factor):
+    """Its dim part is outside the mask and brighter than the object: one split finds that only."""
+    image = np.pad(head.image * np.linspace(0.6, 1.6, 44)[:, None, None], 8).astype(np.float32)
+    image[tuple(slice(n // 2 - 5, n // 2 - 5 + size) for n in image.shape)] *= factor
+    mask = otsu_mask(image)
+    solve = plan(N4Options(shrink_factor=2), image.shape)
+    try:
+        said = check_automatic_mask(image, mask, solve)
+    except ValueError as error:
+        said = str(error)
+    assert "may have decided it" in said
+
+
 def test_a_small_share_is_told(head):
     """A small object in a large field of view, none left out."""
     image = np.zeros((120, 120, 120), np.float32)
