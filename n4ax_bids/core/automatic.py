@@ -25,7 +25,7 @@ SEPARATED = 0.8
 """share of the variance that lies between an object and what is darker; noise split in two has
 0.64 to 0.75, a head in air 0.83 to 0.93"""
 
-_MOST_SAMPLES = 1 << 18  # as many tell what is left out as well as all of them
+_MOST_SAMPLES = 1 << 15  # outside the mask; as many tell what is left out as well as all of them
 
 
 def check_automatic_mask(
@@ -84,8 +84,9 @@ def _samples(image, mask, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples of an image, float32, and of its mask, on the host."""
     on_host = not isinstance(image, jax.Array) or next(iter(image.devices())).platform == "cpu"
     values, inside = (np.asarray(array) if on_host else array for array in (image, mask))
-    values = np.asarray(plan.sample(values, plan.image_start), np.float32)
-    return values, np.asarray(plan.sample(inside, plan.image_start), bool)
+    # Copied once: what follows would otherwise walk over the whole image each time.
+    values = np.array(plan.sample(values, plan.image_start).T, np.float32, order="C")
+    return values, np.array(plan.sample(inside, plan.image_start).T, bool, order="C")
 
 
 def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | None:
@@ -97,19 +98,19 @@ def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | Non
     step = max(1, math.ceil((values.size / _MOST_SAMPLES) ** (1 / values.ndim)))
     thinned = (slice(None, None, step),) * values.ndim
     part, chosen = values[thinned], inside[thinned]
-    rest, bright, n_found = part[~chosen & np.isfinite(part)], part[chosen], 0
+    rest, bright, n_found = part[~chosen & np.isfinite(part)], values[inside], 0.0
     for _ in range(2):
         upper, rest, separation = _split(rest)
         if not (upper.size and bright.size):
             return None
-        n_found += upper.size
+        n_found += upper.size * values.size / part.size
         darker = float(np.median(upper))
         brightness = float(np.median(bright)) / darker if darker > 0 else 1.0
         if n_found > bright.size:
             if brightness <= BRIGHTEST:  # the mask's own tissue goes on there
                 return None
             if separation >= SEPARATED:
-                return round(n_found * values.size / part.size), brightness
+                return round(n_found), brightness
     return None
 
 
