@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import math
+import os
+import sys
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,13 +20,16 @@ import numpy as np
 
 from n4ax_bids import compilation
 from n4ax_bids import device as devices
+from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.core.remarks import remarks
+from n4ax_bids.core.take import NothingSampled
 from n4ax_bids.io import geometry, lattice, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import N4Options, require_options
 from n4ax_bids.region import Region
 from n4ax_bids.region import region as find_region
 
@@ -130,11 +138,21 @@ def correct(
 
     Raises
     ------
+    TypeError
+        If a file is no path but, say, an image of nibabel, or `options` are no N4Options.
     OSError, ValueError
         If an input, an option or the device does not fit; one line that names the file. No file
         has been written then.
     """
-    options = options or N4Options()
+    options = require_options(options)
+    _require_paths(
+        input_image=input_image,
+        output_image=output_image,
+        bias_image=bias_image,
+        lattice_image=lattice_image,
+        mask_image=mask_image,
+        weight_image=weight_image,
+    )
     if output_dtype not in ("float32", "source"):
         raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
     outputs = _outputs(
@@ -154,8 +172,10 @@ def correct(
         region = find_region(
             image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
         )
-    with _naming(image.path):
+    with _naming(image.path, region.name):
         solve = _plan(image, region, options)
+        with _timed(seconds, "mask"):
+            doubt = _doubt(image, region, solve)
         # Only what computes on the device holds it; other threads read and write meanwhile.
         with devices.use(where), compilation.kept(), _timed(seconds, "solve"):
             result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
@@ -194,11 +214,29 @@ def correct(
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=(*notes, *_remarks(region, statistics)),
+        notes=(*notes, *remarks(result, solve, doubt), *_intensity_remarks(region, statistics)),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
     )
+
+
+def _require_paths(**files: str | Path | None) -> None:
+    """Refuse arrays and images where a path belongs; all but the input may be None."""
+    for name, value in files.items():
+        if not (isinstance(value, str | os.PathLike) or (value is None and name != "input_image")):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise TypeError(
+                f"{name} is a {kind.removeprefix('builtins.')}; expected the path of a NIfTI file "
+                "(for arrays call n4ax_bids.n4)"
+            )
+
+
+def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
+    """Check an automatic mask; return what is odd about it."""
+    if region.mask is None or region.name != "otsu":
+        return None
+    return check_automatic_mask(image.data, region.mask, solve)
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:
@@ -278,10 +316,12 @@ def _load_image(path: str | Path, dimension: int | None) -> Volume:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, mask: str) -> Iterator[None]:
     """Put the image's name before what the array functions, which know none, object to."""
     try:
         yield
+    except NothingSampled as error:
+        raise ValueError(f"{path}: {error.found} (mask: {mask}); try --shrink-factor 1") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -383,7 +423,7 @@ def _statistics(
     }
 
 
-def _remarks(region: Region, statistics: Mapping[str, int | float]) -> tuple[str, ...]:
+def _intensity_remarks(region: Region, statistics: Mapping[str, int | float]) -> tuple[str, ...]:
     """Return what a person should know of the intensities inside the mask.
 
     Without a mask the air of many images is 0: the count alone says so.
@@ -429,3 +469,22 @@ def _save(
                 affine=image.affine,
                 **_parametrisation(log_field, image.data.shape),
             )
+
+
+class _CallableModule(types.ModuleType):
+    """This module, which can be called as its function `correct`.
+
+    `from n4ax_bids import correct` and `import n4ax_bids.correct` both yield the module, because
+    Python sets a package's attribute to the submodule on import, whatever stood there before. So
+    the name means the same in every order of imports, and it works as a function.
+    """
+
+    def __call__(self, *args, **kwargs) -> Correction:
+        return self.correct(*args, **kwargs)
+
+    def __reduce__(self):
+        return importlib.import_module, (self.__name__,)  # functions can be sent to processes
+
+
+__signature__ = inspect.signature(correct)
+sys.modules[__name__].__class__ = _CallableModule

@@ -314,6 +314,38 @@ def no_weight(folder):
     return {"weight_image": write(folder / "m.nii", -np.ones(SHAPE))}
 
 
+def test_doubtful_results_are_noted(ball, caplog):
+    """An automatic mask that bright voxels decided, few samples, and nothing where all is well."""
+    assert run(ball, auto_mask="otsu")[0].notes == ()
+    assert run(ball, mask_image=ball / "labels.nii.gz")[0].notes == ()
+    data = np.pad(volume.load(ball / "image.nii.gz").data, 10)
+    data[20:32, 18:30, 16:28] *= 30
+    write(ball / "hot.nii", data)
+    (note,) = run(ball, "hot.nii", auto_mask="otsu", options=SHORT)[0].notes
+    assert "Otsu's mask holds" in note and "leaves out an object" in note
+    mask = np.zeros(SHAPE)
+    mask[10:16, 10:16, 10:16] = 1
+    write(ball / "few.nii", mask)
+    for given in ({"mask_image": ball / "few.nii"}, {"weight_image": ball / "few.nii"}):
+        (note,) = run(ball, **given)[0].notes
+        assert "27 of 1716 samples take part, fewer than the 64 control points" in note
+    every = N4Options(shrink_factor=1, n_iterations=(2,))
+    assert run(ball, mask_image=ball / "few.nii", options=every)[0].notes == ()
+
+
+def test_arrays_and_images_are_no_files(ball):
+    image = nb.load(ball / "image.nii.gz")
+    for value in (image, image.get_fdata()):
+        with pytest.raises(TypeError, match="input_image is a .*; expected the path of a NIfTI"):
+            correct(value, None)
+        with pytest.raises(TypeError, match="mask_image is a .*for arrays call n4ax_bids.n4"):
+            correct(ball / "image.nii.gz", None, mask_image=value)
+    with pytest.raises(TypeError, match="input_image is a NoneType"):
+        correct(None, None)
+    with pytest.raises(TypeError, match=r"options is 'fast'.*pass preset\('fast'\)"):
+        correct(ball / "image.nii.gz", None, options="fast")
+
+
 BAD_CALLS = {
     r"m\.nii: shape \(5, 6, 7\); expected \(26, 24, 22\) as in .*image\.nii\.gz": other_shape,
     r"m\.nii: every voxel of the mask is 0": zeros,
@@ -322,7 +354,8 @@ BAD_CALLS = {
     r"c\.nii: constant image, every voxel is 7": constant,
     r"half\.nii: image is constant": no_contrast_in_mask,
     r"weight\.nii\.gz: no weight above 0 inside the mask \(.*m\.nii\)": disjoint,
-    r"image\.nii\.gz: no voxel .* takes part": between_samples,
+    r"image\.nii\.gz: no voxel of the mask is sampled at shrink 4 x 4 x 4 \(it has 2\) "
+    r"\(mask: .*m\.nii\); try --shrink-factor 1$": between_samples,
     r"none\.nii: no such file": lambda folder: {"name": "none.nii"},
     r"absent\.nii: no such file": lambda folder: {"weight_image": folder / "absent.nii"},
     r"binary\.nii\.gz: a mask file and auto_mask": lambda folder: {

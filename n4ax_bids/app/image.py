@@ -131,6 +131,7 @@ def correct(
     inputs = record.Inputs.of(job)
     metadata = dataset.read_metadata(job)
     n4 = N4BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
+    n4._tell_notes = False  # the run's own log does
     made = n4.run(cwd=str(work)).outputs
     return publish(
         job,

@@ -126,6 +126,9 @@ class N4BiasFieldCorrection(AntsCommand):
     def _follow_device(self) -> None:
         self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
 
+    _tell_notes = True
+    """whether notes on the result go to nipype's log; the BIDS-App tells them in its own"""
+
     def _run_interface(self, runtime):
         with self._as_a_program(runtime) as printed:
             self._correct(Path(runtime.cwd), printed)
@@ -163,6 +166,9 @@ class N4BiasFieldCorrection(AntsCommand):
         for name in ("output_image", "bias_image", "lattice_image"):
             if getattr(result, name) is not None:
                 self._results[name] = str(getattr(result, name))
+        if self._tell_notes:
+            for note in result.notes:
+                _log.warning("N4: %s: %s", inputs.input_image, note)
         self._results["correction"] = _plain(dataclasses.asdict(result))
 
     def _settings(self) -> tuple[dict[str, Any], N4Options]:
