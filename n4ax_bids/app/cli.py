@@ -133,6 +133,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         reports_only=arguments.reports_only,
         overwrite=arguments.overwrite,
         verify_inputs=arguments.verify_inputs,
+        accept_new_source=arguments.accept_new_source,
         stop_on_first_crash=arguments.stop_on_first_crash,
         device=arguments.device,
         use_plugin=_absolute(arguments.use_plugin),

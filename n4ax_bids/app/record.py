@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
+from n4ax_bids.app.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -65,6 +66,7 @@ DECIDE_THE_RUN = {
     "use_plugin",
     "overwrite",
     "verify_inputs",
+    "accept_new_source",
     "stop_on_first_crash",
     "preset",
     "sloppy",
@@ -79,7 +81,7 @@ class Inputs:
     """The files that an image is made of, as they were before they were read."""
 
     files: Mapping[str, dict[str, Any]]
-    """role → size, mtime_ns and, for what is not an image, sha256"""
+    """role → size, mtime_ns, fingerprint and, for what is not an image, sha256"""
 
     @classmethod
     def of(cls, job: Job) -> Inputs:
@@ -147,8 +149,9 @@ def forget(job: Job, output_dir: Path) -> None:
 def why_not_finished(job: Job, request: Request) -> str | None:
     """Return why an image has to be done, or None if it is finished.
 
-    Sizes and times decide; a file whose time alone differs is read for its digest, and every file
-    is with `request.verify_inputs`. The record then takes the new times, but in a dry run.
+    Sizes, times and fingerprints decide. If one of them differs, or with `request.verify_inputs`,
+    the whole file is read for its digest. If the content is the same, the record takes the new
+    time, but not in a dry run.
     """
     path = path_of(job, request.output_dir)
     try:
@@ -243,7 +246,11 @@ def _texts(job: Job) -> dict[str, Path]:
 
 def _look(path: Path) -> dict[str, Any]:
     found = path.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    return {
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "fingerprint": fingerprint(path),
+    }
 
 
 def _digest(path: Path) -> dict[str, Any]:

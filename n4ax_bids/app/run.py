@@ -23,6 +23,7 @@ from n4ax_bids.app import (
     reports,
     resources,
     root_files,
+    source,
 )
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.image import CLAIMS, Outcome, State
@@ -56,6 +57,7 @@ def run(request: Request) -> Status:
             return reports.group(request)
     raw = dataset.read_description(request.bids_dir)
     places.check_places(request)
+    source.check(request, raw)
     if request.boilerplate_only:
         with places.writing(request.output_dir):
             boilerplate.write(request)
