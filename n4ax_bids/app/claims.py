@@ -10,13 +10,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from n4ax_bids.app.liveness import TOKEN
 from n4ax_bids.app.presence import Presence
 
+MOST_BYTES = 1024
+"""of a claim that is a file"""
+ROUNDS = 1000
+"""times that a claim may disappear between two looks before the image is given up"""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -63,11 +69,15 @@ def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
     finally:
         if claim.holds():
             for number in range(claim.number, -1, -1):  # then those of runs that have ended
-                _at(claim.path, number).unlink(missing_ok=True)
+                _remove(claim.path, number)
 
 
 def holder(folder: Path, name: str, presence: Presence) -> str | None:
-    """Return the token of the run that goes on and has an image, if any."""
+    """Return the token of the run that goes on and has an image, if any.
+
+    It is "" while a run has made its claim and not yet written its token to it, as happens on file
+    systems without symbolic links.
+    """
     path, number = folder / _key(name), 0
     while _there(path, number + 1):
         number += 1
@@ -77,22 +87,23 @@ def holder(folder: Path, name: str, presence: Presence) -> str | None:
 
 def _take(path: Path, presence: Presence) -> Claim:
     path.parent.mkdir(parents=True, exist_ok=True)
-    number = 0
-    while True:
+    number, n_released = 0, 0
+    while n_released < ROUNDS:
         _make(_at(path, number), presence.token)
         token = _read(path, number)
         if token is None:  # released meanwhile
-            number = 0
+            number, n_released = 0, n_released + 1
         elif token == presence.token:
             if not _there(path, number + 1):
                 return Claim(path, number, presence.token)
             # Its number was free because the run that holds the next one has removed it.
-            _at(path, number).unlink(missing_ok=True)
+            _remove(path, number)
             number += 1
         elif _lives(path, number, token, presence):
             raise Taken
         else:
             number += 1
+    raise OSError(errno.EAGAIN, "the claim on the image comes and goes", str(path))
 
 
 def _make(path: Path, text: str) -> None:
@@ -109,9 +120,10 @@ def _make(path: Path, text: str) -> None:
 
 
 def _lives(path: Path, number: int, token: str, presence: Presence) -> bool:
-    if token:
+    if TOKEN.fullmatch(token):
         return presence.lives(token)
-    with suppress(FileNotFoundError):  # a file whose maker has yet to write to it
+    # A file whose maker has yet to write to it, or something that is no claim of ours.
+    with suppress(FileNotFoundError):
         return presence.is_young(_at(path, number))
     return False
 
@@ -122,9 +134,28 @@ def _read(path: Path, number: int) -> str | None:
     except FileNotFoundError:
         return None
     except OSError:  # a file, where there are no links
-        with suppress(FileNotFoundError):
-            return _at(path, number).read_text(encoding="utf-8")
+        return _text(_at(path, number))
+
+
+def _text(path: Path) -> str | None:
+    """Return the text of a claim that is a file; "" for anything else, such as a named pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
         return None
+    except OSError:
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return os.read(descriptor, MOST_BYTES).decode("utf-8", errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path, number: int) -> None:
+    with suppress(OSError):  # a folder, or gone
+        _at(path, number).unlink()
 
 
 def _there(path: Path, number: int) -> bool:

@@ -146,7 +146,7 @@ def _in_rounds(
         work_on(todo, request, sort)
         request = replace(request, overwrite=False)  # whoever had the others has done so
         waiting += left
-        todo = [job for job in waiting if not claims.holder(folder, job.relative, here)]
+        todo = [job for job in waiting if claims.holder(folder, job.relative, here) is None]
         waiting = [job for job in waiting if job not in todo]
     for job in waiting:
         tell(Outcome(job, state=State.LEFT))
