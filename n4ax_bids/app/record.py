@@ -203,7 +203,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
         return f"made by version {content['version']}"
     wanted = settings(request)
     if content["settings"] != wanted:
-        return f"made with other options: {_first_difference(content['settings'], wanted)}"
+        return f"made with other options: {first_difference(content['settings'], wanted)}"
     made = {each.relative_to(request.output_dir).as_posix(): each for each in outputs(job)}
     if set(made) != set(content["outputs"]):
         return "it had other outputs"
@@ -258,10 +258,16 @@ def _digest(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _first_difference(had: Any, wanted: Any, name: str = "") -> str:
-    """Return the name and values of the first setting that differs."""
+def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:
+    """Return the name and values of the first setting that differs.
+
+    Parameters
+    ----------
+    had, wanted : settings of another run, or earlier ones, and those of this run
+    verb : for the others
+    """
     if isinstance(had, dict) and isinstance(wanted, dict):
         for key in sorted(set(had) | set(wanted)):
             if had.get(key) != wanted.get(key):
-                return _first_difference(had.get(key), wanted.get(key), key)
-    return f"{name} was {had}, is {wanted}"
+                return first_difference(had.get(key), wanted.get(key), verb, key)
+    return f"{name} {verb} {had}, {'here' if verb == 'is' else 'is'} {wanted}"

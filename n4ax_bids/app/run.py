@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from n4ax_bids.app import (
+    agreement,
     boilerplate,
     claims,
     dataset,
@@ -86,6 +87,10 @@ def run(request: Request) -> Status:
             devices = stack.enter_context(_opened(request, len(jobs)))
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
+        agreement.require(here, request, raw)
+        # Another run may have written and ended since the first look.
+        places.check_places(request)
+        source.check(request, raw)
         progress = Progress(
             len(jobs),
             n_finished=len(selection.jobs) - len(jobs),
