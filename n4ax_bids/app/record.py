@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata as packages
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,10 @@ DECIDE_THE_RUN = {
 """The others: which images, where, how many at a time. Every field is in one of these two sets."""
 
 
+TOLD = ("preset", "sloppy", "jax")
+"""What a record tells besides, for the methods text."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The files that an image is made of, as they were before they were read."""
@@ -128,6 +133,9 @@ def text(
         "source": job.relative,
         "version": __version__,
         "settings": settings(request),
+        "preset": request.preset,
+        "sloppy": request.sloppy,
+        "jax": packages.version("jax"),
         "inputs": inputs.with_digests(correction.get("sha256", {})),
         "outputs": {
             path.relative_to(request.output_dir).as_posix(): size for path, size in sizes.items()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app import boilerplate
 from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encode, write_text
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.source import TITLE, Identity
@@ -25,7 +24,7 @@ IGNORED = ("*.html", "figures", "group_*.tsv")
 
 
 def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
-    """Write all of them, and the methods text.
+    """Write all of them.
 
     Parameters
     ----------
@@ -36,7 +35,6 @@ def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> Non
     write_dataset_files(request, raw)
     write_skipped(request, selection)
     write_snapshot(request)
-    boilerplate.write(request)
 
 
 def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:

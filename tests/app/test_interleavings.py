@@ -1,8 +1,8 @@
 """Claims and agreements of runs whose steps come in any order, with kills, sleep and wrong clocks.
 
 Each run is a thread that stops before every look at the file system and every change of it. Which
-one goes on, and which one is killed, is drawn by hypothesis. What is found is shown as the shortest
-order of steps that leads there.
+one goes on, and which one is killed, is drawn by hypothesis, which shows the shortest order of
+steps that leads to a fault.
 """
 
 from __future__ import annotations
