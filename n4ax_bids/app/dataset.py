@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app import filters
@@ -90,6 +91,7 @@ def select(request: Request) -> Selection:
     """
     subject_dirs = _labelled(request.bids_dir, "sub-")
     filters.require_known("participant", request.participants, subject_dirs)
+    _require_distinct_participants(request.participants or subject_dirs, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
     session_labels = {label for folder in chosen for label in _labelled(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
@@ -268,8 +270,25 @@ def _refuse_empty(
     )
 
 
+def _require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
+    folded = defaultdict(list)
+    for label in known:
+        folded[_folded(label)].append(label)
+    for label in chosen:
+        if len(same := folded[_folded(label)]) > 1:
+            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
+
+
 def _require_distinct(jobs: Sequence[Job]) -> None:
+    """Refuse two images that would share an output, or a folder on some file systems.
+
+    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
+    of their characters, and BIDS forbids such names. Participants count too: their pages are named
+    after them.
+    """
     seen: dict[Path, Job] = {}
+    spellings: dict[str, tuple[str, Job]] = {}
     for job in jobs:
         other = seen.setdefault(job.outputs.corrected, job)
         if other is not job:
@@ -278,3 +297,22 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
                 f"{other.relative} and {job.relative} would share the output "
                 f"{job.outputs.corrected.name}; remove one of them",
             )
+        relative = PurePath(job.relative)
+        for path in (relative.parent / job.name, *relative.parents):
+            name = path.as_posix()
+            spelling, other = spellings.setdefault(_folded(name), (name, job))
+            if spelling != name:
+                why = _differ_in_case(spelling, name)
+                raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
+
+
+def _differ_in_case(one: str, two: str) -> str:
+    return (
+        f"{one} and {two} differ only in case or in the form of their characters, and would share "
+        "outputs on file systems that see no difference; rename one of them"
+    )
+
+
+def _folded(name: str) -> str:
+    """Return what a file system that ignores case and Unicode forms makes of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
