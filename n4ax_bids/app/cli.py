@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n4ax_bids import compilation
 from n4ax_bids.app import writable
 from n4ax_bids.app.config import read_config, snapshot
 from n4ax_bids.app.parser import LEVELS, build_parser
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_log(verbose=arguments.verbose > 0)
     log = logging.getLogger("n4ax_bids")
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
+    compilation.keep_place()
     # Several runs may share a GPU; by default the first one would take most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _end_on_signals()
@@ -137,6 +139,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         reports_only=arguments.reports_only,
         overwrite=arguments.overwrite,
         verify_inputs=arguments.verify_inputs,
+        accept_new_source=arguments.accept_new_source,
         stop_on_first_crash=arguments.stop_on_first_crash,
         device=arguments.device,
         use_plugin=_absolute(arguments.use_plugin),

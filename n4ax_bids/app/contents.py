@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app import boilerplate, methods
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import NAME
 from n4ax_bids.app.request import Request
@@ -66,7 +67,7 @@ def of_subject(subject: str, request: Request) -> Contents:
         failed=failures(request, subject),
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
         participant=_participant(subject, request.bids_dir),
-        methods=_text(logs / "CITATION.md"),
+        methods=_methods(request.output_dir, subject),
     )
 
 
@@ -159,6 +160,12 @@ def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...
     except (OSError, ValueError, csv.Error) as error:
         log.warning("%s: not readable: %s", path, error)
         return {}
+
+
+def _methods(output_dir: Path, subject: str) -> str:
+    """Return what was done with a participant's images; nothing where none was corrected."""
+    found = methods.ways(output_dir, subject)
+    return boilerplate.markdown(found) if found else ""
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:

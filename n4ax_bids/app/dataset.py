@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app import filters
 from n4ax_bids.app.derivatives import Outputs
-from n4ax_bids.app.index import LABEL, folders, index, misnamed
+from n4ax_bids.app.folders import BELOW, NO_LABEL, folders, misplaced, unindexed
+from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
@@ -93,6 +93,7 @@ def select(request: Request) -> Selection:
     subject_dirs = folders(request.bids_dir, "sub-")
     _require_labels(request, subject_dirs)
     filters.require_known("participant", request.participants, subject_dirs)
+    _require_distinct_participants(request.participants or subject_dirs, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
@@ -120,9 +121,9 @@ def select(request: Request) -> Selection:
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
     masks = Masks(request)
-    jobs, skipped = [], list(_unindexed(request, chosen))
+    jobs, skipped = [], list(unindexed(request, chosen))
     for image in images:
-        reason = _misplaced(image) or filters.why_not(image.entities, queries)
+        reason = misplaced(image) or filters.why_not(image.entities, queries)
         if reason is None:
             job = _job(request, image, sidecars, masks)
             reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
@@ -196,58 +197,7 @@ def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
     """Refuse a participant whose folder is there under a name that BIDS does not allow."""
     for label in request.participants:
         if label not in known and (request.bids_dir / f"sub-{label}").is_dir():
-            raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {_NO_LABEL}")
-
-
-_NO_LABEL = (
-    "the name is not sub-LABEL or ses-LABEL, where a label has letters, digits and + only; "
-    "rename the folder if its images are to be corrected"
-)
-
-
-_BELOW = "not directly in anat"
-
-
-def _unindexed(request: Request, subjects: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Yield what looks like data of a participant but lies where BIDS has none, and why.
-
-    Folders are told as a whole if their name is wrong; images below `anat` one by one.
-    """
-    root = request.bids_dir
-    wrong = [] if request.participants else misnamed(root, "sub-")
-    for subject in subjects:
-        wrong += misnamed(subject, "ses-")
-        sessions = folders(subject, "ses-")
-        chosen = [sessions[label] for label in request.sessions or sessions if label in sessions]
-        for anat in (place / "anat" for place in (subject, *chosen)):
-            for image in _images_below(anat):
-                yield image.relative_to(root).as_posix(), _BELOW
-    for folder in wrong:
-        yield folder.relative_to(root).as_posix(), _NO_LABEL
-
-
-def _images_below(anat: Path) -> Iterator[Path]:
-    """Yield the images in subfolders of `anat`; links to folders are not followed."""
-    try:
-        inside = [entry.path for entry in os.scandir(anat) if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # there is no such folder, or it cannot be read, which the index will say
-        return
-    for start in sorted(inside):
-        for folder, _, names in os.walk(start):
-            for name in sorted(names):
-                if name.endswith((".nii", ".nii.gz")) and not name.startswith("."):
-                    yield Path(folder, name)
-
-
-def _misplaced(image: Any) -> str | None:
-    """Return why an image does not belong where it is, by the folders' names and its own."""
-    *above, name = Path(image.relpath).parts
-    for kind in ("sub", "ses"):
-        own = re.match(rf"(?:.*_)?{kind}-({LABEL})_", name)
-        place = next((each for each in above if each.startswith(f"{kind}-")), None)
-        if own and place and place != f"{kind}-{own[1]}":
-            return f"its name says {kind}-{own[1]}, but it lies in the folder {place}"
-    return None
+            raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {NO_LABEL}")
 
 
 def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -320,15 +270,32 @@ def _refuse_empty(
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
     others = f"; anatomical images there are: {', '.join(there)}" if there else ""
-    elsewhere = [s for s in skipped if s[1] in (_NO_LABEL, _BELOW)]
+    elsewhere = [s for s in skipped if s[1] in (NO_LABEL, BELOW)]
     why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
     raise Refusal(
         Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
     )
 
 
+def _require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
+    folded = defaultdict(list)
+    for label in known:
+        folded[_folded(label)].append(label)
+    for label in chosen:
+        if len(same := folded[_folded(label)]) > 1:
+            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
+
+
 def _require_distinct(jobs: Sequence[Job]) -> None:
+    """Refuse two images that would share an output, or a folder on some file systems.
+
+    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
+    of their characters, and BIDS forbids such names. Participants count too: their pages are named
+    after them.
+    """
     seen: dict[Path, Job] = {}
+    spellings: dict[str, tuple[str, Job]] = {}
     for job in jobs:
         other = seen.setdefault(job.outputs.corrected, job)
         if other is not job:
@@ -337,3 +304,22 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
                 f"{other.relative} and {job.relative} would share the output "
                 f"{job.outputs.corrected.name}; remove one of them",
             )
+        relative = PurePath(job.relative)
+        for path in (relative.parent / job.name, *relative.parents):
+            name = path.as_posix()
+            spelling, other = spellings.setdefault(_folded(name), (name, job))
+            if spelling != name:
+                why = _differ_in_case(spelling, name)
+                raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
+
+
+def _differ_in_case(one: str, two: str) -> str:
+    return (
+        f"{one} and {two} differ only in case or in the form of their characters, and would share "
+        "outputs on file systems that see no difference; rename one of them"
+    )
+
+
+def _folded(name: str) -> str:
+    """Return what a file system that ignores case and Unicode forms makes of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

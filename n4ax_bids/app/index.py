@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app.folders import LABEL, folders
 from n4ax_bids.app.status import Refusal, Status
 
 log = logging.getLogger("n4ax_bids")
 
-LABEL = "[0-9a-zA-Z+]+"
-"""what BIDS takes as the label of a participant or a session"""
 _ANATOMY = "|".join(
     [
         rf"sub-{LABEL}",
@@ -28,31 +27,6 @@ _ANATOMY = "|".join(
     ]
 )
 """The folders and files that are indexed; hidden files, which macOS leaves on disks, are not."""
-
-
-def folders(parent: Path, prefix: str) -> dict[str, Path]:
-    """Return the folders `<prefix><label>` right below a folder, by their labels.
-
-    Parameters
-    ----------
-    parent : root of a dataset, or folder of a participant
-    prefix : "sub-" or "ses-"
-    """
-    found = sorted(path for path in parent.glob(f"{prefix}*") if path.is_dir())
-    return {
-        path.name.removeprefix(prefix): path
-        for path in found
-        if re.fullmatch(prefix + LABEL, path.name)
-    }
-
-
-def misnamed(parent: Path, prefix: str) -> list[Path]:
-    """Return the folders whose name begins as a participant's or session's but has no label."""
-    return sorted(
-        path
-        for path in parent.glob(f"{prefix}*")
-        if not re.fullmatch(prefix + LABEL, path.name) and path.is_dir()
-    )
 
 
 def index(

@@ -267,14 +267,20 @@ def _add_restart_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="do all images again; without it those that are finished stay: same size and time "
-        "of the input, or else the same content, same options, same version",
+        help="do all images again; without it those that are finished stay: same size, time and "
+        "fingerprint of the input, or else the same content, same options, same version",
     )
     add(
         "--verify-inputs",
         action="store_true",
-        help="compare the content of inputs, not size and time alone, to see which images are "
-        "finished",
+        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
+        "which images are finished",
+    )
+    add(
+        "--accept-new-source",
+        action="store_true",
+        help="go on although the outputs that are there were made from another dataset; images "
+        "with the same name are then replaced, and the others stay",
     )
     add(
         "--stop-on-first-crash",

@@ -18,7 +18,7 @@ from n4ax_bids.app import contents, resources
 from n4ax_bids.app.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.dataset import Job, Selection
 from n4ax_bids.app.derivatives import LATTICE, publish, write_text
-from n4ax_bids.app.index import LABEL
+from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 

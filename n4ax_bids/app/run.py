@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from n4ax_bids.app import (
+    agreement,
     boilerplate,
     claims,
     dataset,
     image,
+    methods,
     places,
     plan,
     plugin,
@@ -23,6 +25,7 @@ from n4ax_bids.app import (
     reports,
     resources,
     root_files,
+    source,
 )
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.image import CLAIMS, Outcome, State
@@ -52,13 +55,14 @@ def run(request: Request) -> Status:
         If the run cannot begin. An image that fails is logged and does not end the run.
     """
     if request.level == "group":
-        with places.writing(request.output_dir):
-            return reports.group(request)
+        return _group(request)
     raw = dataset.read_description(request.bids_dir)
     places.check_places(request)
+    source.check(request, raw)
     if request.boilerplate_only:
-        with places.writing(request.output_dir):
-            boilerplate.write(request)
+        with places.writing(request.output_dir), places.at_work(request):
+            ways = methods.ways(request.output_dir) or [methods.Way.asked(request)]
+            boilerplate.write_text_of(ways, request.output_dir)
         return Status.OK
     engine = plugin.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
@@ -85,6 +89,11 @@ def run(request: Request) -> Status:
             devices = stack.enter_context(_opened(request, len(jobs)))
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
+        with places.writing(request.output_dir):
+            agreement.require(here, request, raw)
+        # Another run may have written and ended since the first look.
+        places.check_places(request)
+        source.check(request, raw)
         progress = Progress(
             len(jobs),
             n_finished=len(selection.jobs) - len(jobs),
@@ -108,6 +117,8 @@ def run(request: Request) -> Status:
             _in_rounds(jobs, request, work_on, here, tell)
         except StoppedEarly:
             log.error("stopped, for an image has failed (--stop-on-first-crash)")
+        finally:  # also where it was interrupted: what was done has been done
+            _write_methods(request)
         reported, status = pages.close(), progress.close()
         if request.reports:
             reports.tell_pages(selection, request)
@@ -125,6 +136,22 @@ def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
             n_bare,
             len(jobs),
         )
+
+
+def _group(request: Request) -> Status:
+    """Gather all images. A presence tells the next run to clean up where this one is killed."""
+    with ExitStack() as stack:
+        if request.output_dir.is_dir() and not request.dry_run:
+            stack.enter_context(places.at_work(request))
+        with places.writing(request.output_dir):
+            return reports.group(request)
+
+
+def _write_methods(request: Request) -> None:
+    try:
+        boilerplate.write(request.output_dir)
+    except OSError as error:  # what happened to the images counts more
+        log.warning("%s: the methods text was not written: %s", request.output_dir, error)
 
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
@@ -160,7 +187,7 @@ def _in_rounds(
         work_on(todo, request, sort)
         request = replace(request, overwrite=False)  # whoever had the others has done so
         waiting += left
-        todo = [job for job in waiting if not claims.holder(folder, job.relative, here)]
+        todo = [job for job in waiting if claims.holder(folder, job.relative, here) is None]
         waiting = [job for job in waiting if job not in todo]
     for job in waiting:
         tell(Outcome(job, state=State.LEFT))

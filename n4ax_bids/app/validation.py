@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from n4ax_bids.app.index import folders
+from n4ax_bids.app.folders import folders
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 

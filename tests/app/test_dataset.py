@@ -253,3 +253,53 @@ def test_a_label_that_bids_does_not_allow_is_the_reason(make_dataset, tmp_path, 
     root = make_dataset("sub-my_subject/anat/sub-my_subject_T1w.nii.gz", empty=True)
     with pytest.raises(Refusal, match=r"sub-my_subject: .*letters, digits and \+ only"):
         select(root, tmp_path, **flags)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "spellings"),
+    [
+        ("sub-ab/anat/sub-ab_T1w.nii", "sub-AB/anat/sub-AB_T1w.nii", ("sub-ab", "sub-AB")),
+        ("sub-ab/anat/sub-ab_T1w.nii", "sub-AB/anat/sub-AB_T2w.nii", ("sub-ab", "sub-AB")),
+        (
+            "sub-1/anat/sub-1_acq-x_T1w.nii",
+            "sub-1/anat/sub-1_acq-X_T1w.nii.gz",
+            ("acq-x", "acq-X"),
+        ),
+        (
+            "sub-1/ses-a/anat/sub-1_ses-a_T1w.nii",
+            "sub-1/ses-A/anat/sub-1_ses-A_T1w.nii",
+            ("ses-",),
+        ),
+    ],
+)
+def test_names_that_some_file_systems_take_for_one(make_dataset, tmp_path, one, two, spellings):
+    """On this file system they are two; on one without case their outputs would meet."""
+    request = Request(make_dataset(one, two, empty=True), tmp_path / "out")
+    with pytest.raises(Refusal) as caught:
+        dataset.select(request)
+    text = str(caught.value)
+    assert caught.value.status == Status.INVALID_INPUT
+    assert "differ only in case" in text and text.endswith("rename one of them")
+    assert all(spelling in text for spelling in spellings)
+
+
+def test_a_participant_alone_whose_name_differs_from_anothers_in_case(make_dataset, tmp_path):
+    """The other one may come in a later run, or have come in an earlier one."""
+    names = [f"sub-{label}/anat/sub-{label}_T1w.nii" for label in ("ab", "AB", "cd")]
+    root = make_dataset(*names, empty=True)
+    with pytest.raises(Refusal, match="sub-AB and sub-ab differ only in case"):
+        select(root, tmp_path, participants=("ab",))
+    assert len(select(root, tmp_path, participants=("cd",)).jobs) == 1
+
+
+def test_names_in_two_unicode_forms_are_one():
+    """An é as one character or as two; and letters that have no equal length in the other case."""
+    for one, two in (("sub-\u00e9", "sub-e\u0301"), ("sub-stra\u00dfe", "sub-STRASSE")):
+        assert dataset._folded(one) == dataset._folded(two)
+    assert dataset._folded("sub-e") != dataset._folded("sub-\u00e9")
+
+
+def test_names_that_differ_in_more_are_two(make_dataset, tmp_path):
+    names = [f"sub-{s}/anat/sub-{s}_acq-{a}_T1w.nii" for s in ("a", "b") for a in ("x", "y")]
+    request = Request(make_dataset(*names, empty=True), tmp_path / "out")
+    assert len(dataset.select(request).jobs) == 4
