@@ -85,7 +85,7 @@ def test_a_hidden_name_is_no_longer_and_the_clean_up_knows_it(tmp_path, n_bytes,
     hidden = presence.hidden(tmp_path / name)
     assert len(os.fsencode(hidden.name)) <= max(len(os.fsencode(name)), 120)
     assert presence._HIDDEN.fullmatch(hidden.name)
-    assert presence._TOKEN.fullmatch(hidden.name.rpartition(".")[2])
+    assert presence.TOKEN.fullmatch(hidden.name.rpartition(".")[2])
     hidden.touch()
     final = tmp_path / name
     derivatives.publish([(hidden, final)])
@@ -96,7 +96,7 @@ def test_a_hidden_name_is_no_longer_and_the_clean_up_knows_it(tmp_path, n_bytes,
 def test_hidden_files_of_long_names_go_with_the_killed_run(tmp_path, monkeypatch):
     with presence.at_work(tmp_path / "out") as (here, _):
         name = long_name("01", 255).rpartition("/")[2]
-        monkeypatch.setattr(presence, "_start_of", lambda pid: 1)
+        monkeypatch.setattr(presence.liveness, "start_of", lambda pid: 1)
         hidden = presence.hidden(tmp_path / "out" / name)
         folder = here.folder.with_name(presence.PREFIX + hidden.name.rpartition(".")[2])
         monkeypatch.undo()  # the process of that number has started at another time
