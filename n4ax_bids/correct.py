@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import N4Options
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,8 @@ def correct(
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
         image = _load_image(input_image, dimension)
+        for note in image.notes:
+            _log.warning(note)
         shift = 0.0
         if shift_negative:
             image, shift = volume.lifted(image)

@@ -13,7 +13,6 @@ import pytest
 import SimpleITK as sitk
 
 from n4ax_bids.correct import axes, memory_needed
-from n4ax_bids.io import header as header_module
 from n4ax_bids.io import volume
 from n4ax_bids.options import N4Options
 
@@ -173,4 +172,4 @@ def test_a_header_that_ends_early(tmp_path):
     path = with_extensions(tmp_path / "x.nii", b"")
     path.write_bytes(path.read_bytes()[:347])
     with pytest.raises(ValueError, match=r"x\.nii: not a NIfTI file"):
-        header_module.load_header(path)
+        volume.load_header(path)
