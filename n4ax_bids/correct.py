@@ -147,7 +147,7 @@ def correct(
     with _timed(seconds, "decode"):
         image = _load_image(input_image, dimension)
         for note in image.notes:
-            _log.warning(note)
+            _log.info(note)
         shift = 0.0
         if shift_negative:
             image, shift = volume.lifted(image)

@@ -431,11 +431,11 @@ def test_a_mask_along_other_axes_gives_the_same(ball, axes, what):
     _, expected, _ = run(ball, **{what: ball / name})
     record, corrected, _ = run(ball, **{what: ball / "turned.nii.gz"})
     np.testing.assert_array_equal(corrected, expected)
-    (note,) = record.notes
-    assert "turned.nii.gz" in note and "turned without interpolation" in note
+    assert record.notes == ()
 
 
 def test_junk_behind_the_header_is_noted_and_not_copied(ball, caplog):
+    caplog.set_level("INFO")
     path = ball / "junk.nii"
     nb.load(ball / "image.nii.gz").to_filename(path)
     content = bytearray(path.read_bytes())

@@ -38,6 +38,8 @@ class Job:
     sidecars : JSON files that describe the source, from the dataset's root downwards
     mask, weight : files of other pipelines, absolute
     problem : why it cannot be corrected, where the names of files tell that
+    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
+        and weight, absolute
     """
 
     source: Path
@@ -48,6 +50,8 @@ class Job:
     mask: Path | None = None
     weight: Path | None = None
     problem: str | None = None
+    mask_transform: Path | None = None
+    weight_transform: Path | None = None
 
     @property
     def name(self) -> str:
@@ -211,7 +215,7 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
-    relative, found = Path(image.relpath), masks.of(image.entities)
+    relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
     return Job(
         source=request.bids_dir / relative,
         relative=relative.as_posix(),
@@ -223,6 +227,8 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
         mask=found.mask,
         weight=found.weight,
         problem=found.problem,
+        mask_transform=found.mask_transform,
+        weight_transform=found.weight_transform,
     )
 
 

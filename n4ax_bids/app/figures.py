@@ -135,7 +135,13 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
         if n4.get("mask") != "otsu":
             what += " (the estimate used every voxel)"
     else:
-        found = region(image, mask_image=job.mask, weight_image=job.weight)
+        found = region(
+            image,
+            mask_image=job.mask,
+            weight_image=job.weight,
+            mask_transform=job.mask_transform,
+            weight_transform=job.weight_transform,
+        )
         names = (path.name for path in (job.mask, job.weight) if path)
         what = f"voxels of {' and '.join(names)}"
     return found.inside, what

@@ -51,15 +51,10 @@ def on_grid(other: Volume, image: Volume) -> OnGrid:
             return OnGrid(other.data, True, _notes(other, image, theirs, ours, only_if_far=True))
         if any(_same(a, b, image) for _, a, _, b in _pairs(theirs, ours)):
             return OnGrid(other.data, False, _notes(other, image, theirs, ours))
-    for name, affine, other_name, target in _pairs(theirs, ours):
+    for _, affine, _, target in _pairs(theirs, ours):
         data = _turned(other, affine, image, target)
         if data is not None:
-            by = name if name == other_name else f"its {name} and the image's {other_name}"
-            note = (
-                f"{other.path}: stored along other axes than {image.path.name}, on the same "
-                f"voxels (by {by}); turned without interpolation"
-            )
-            return OnGrid(data, False, (note,))
+            return OnGrid(data, False, ())  # exact, so there is nothing to note
     raise ValueError(f"{other.path}: {_difference(other, image)}; {REMEDY}")
 
 
