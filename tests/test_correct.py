@@ -12,6 +12,7 @@ import sys
 import nibabel as nb
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import n4ax_bids.correct
 from n4ax_bids import device as devices
@@ -632,6 +633,27 @@ def test_units_and_nan_outside_the_mask_are_as_for_ants(holed):
         _, _, bias = run(holed, f"{name}.nii.gz", **kwargs)
         field = volume.load(holed / f"ants_{name}_bias.nii").data
         assert np.abs(bias / field - 1).max() <= 2e-6, name
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ants"), reason="antspyx is not installed")
+def test_a_mask_by_simpleitk_of_an_image_placed_twice_is_taken_as_by_ants(ball):
+    """The image's s-form leads to a template, its q-form to the scanner; ITK reads the q-form."""
+    image = nb.load(ball / "image.nii.gz")
+    image.set_sform(np.diag([2, 2, 2, 1.0]), 4)
+    image.to_filename(ball / "twice.nii.gz")
+    like = sitk.ReadImage(str(ball / "twice.nii.gz"))
+    inside = sitk.GetImageFromArray((volume.load(ball / "binary.nii.gz").data.T).astype(np.uint8))
+    inside.CopyInformation(like)
+    sitk.WriteImage(inside, str(ball / "inside.nii.gz"))
+    where = ["-x", ball / "inside.nii.gz", "-s", 2, "-c", "[2x2,0]"]
+    ants(
+        ["-d", 3, "-i", ball / "twice.nii.gz", *where]
+        + ["-o", f"[{ball}/ants.nii,{ball}/ants_bias.nii]"]
+    )
+    record, _, bias = run(ball, "twice.nii.gz", mask_image=ball / "inside.nii.gz")
+    assert np.abs(bias / volume.load(ball / "ants_bias.nii").data - 1).max() <= 2e-6  # as above
+    (note,) = record.notes
+    assert "its s-form differs from the image's by up to" in note and "its q-form" in note
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ants"), reason="antspyx is not installed")

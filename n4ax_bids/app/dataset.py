@@ -71,7 +71,10 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     """Return the dataset's description; refuse a folder that is no BIDS dataset."""
     path = bids_dir / "dataset_description.json"
     if not bids_dir.is_dir():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no such folder; expected a BIDS dataset")
+        what = "a file" if bids_dir.exists() else "no such folder"
+        raise Refusal(
+            Status.INVALID_INPUT, f"{bids_dir}: {what}; expected a BIDS dataset's folder"
+        )
     if not path.is_file():
         raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
     try:
