@@ -21,6 +21,7 @@ from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
 from n4ax_bids.io import geometry, lattice, placement, volume
 from n4ax_bids.io.atomic import replacing, require_writable
+from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import N4Options
 from n4ax_bids.region import LEAVE_OUT, Region
@@ -161,7 +162,7 @@ def correct(
             weight_transform=weight_transform,
         )
         if region.mask_values is not None and rescale_intensities:  # the range counts all of it
-            volume.require_finite(image, region.mask, LEAVE_OUT)
+            require_finite(image.path, image.data, region.mask, LEAVE_OUT)
     with _naming(image.path):
         solve = _plan(image, region, options)
         # Only what computes on the device holds it; other threads read and write meanwhile.
@@ -269,7 +270,7 @@ def _load_image(path: str | Path, dimension: int | None) -> Volume:
         raise ValueError(f"{path}: dimension is {dimension}; expected 2 or 3")
     if dimension not in (None, n_axes):
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
-    low, high = volume.extremes(image.data)
+    low, high = extremes(image.data)
     if math.isnan(low):
         raise ValueError(f"{path}: every voxel is NaN or infinite; expected numbers")
     if low == high:

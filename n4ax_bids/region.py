@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.io.finite import require_finite
 from n4ax_bids.io.grids import on_grid
 from n4ax_bids.io.resample import through
-from n4ax_bids.io.volume import Volume, load, require_finite
+from n4ax_bids.io.volume import Volume, load
 
 _log = logging.getLogger(__name__)
 
@@ -89,19 +90,19 @@ def region(
     digests = {"mask_image": mask_file.sha256, "weight_image": weight_file.sha256}
     mask, name = None, "none"
     if mask_file.values is not None:
-        require_finite(mask_file.values, None, SET_TO_0)
+        require_finite(mask_image, mask_file.values.data, None, SET_TO_0)
         mask, name = mask_file.values.data != 0, str(mask_image)
         if not mask.any():
             raise ValueError(f"{mask_image}: every voxel of the mask is 0; expected some inside")
     elif auto_mask == "otsu":
-        require_finite(image, None, LEAVE_OUT)
+        require_finite(image.path, image.data, None, LEAVE_OUT)
         try:
             mask, name = otsu_mask(image.data), "otsu"
         except ValueError as error:  # it knows no file
             raise ValueError(f"{image.path}: {error}") from error
     inside, weight = mask, None
     if weight_file.values is not None:
-        require_finite(weight_file.values, mask, SET_TO_0)
+        require_finite(weight_image, weight_file.values.data, mask, SET_TO_0)
         weight = weight_file.values.data
         positive = weight > 0
         if not positive.any():
@@ -109,7 +110,7 @@ def region(
         inside = positive if mask is None else mask & positive
         if not inside.any():
             raise ValueError(f"{weight_image}: no weight above 0 inside the mask ({name})")
-    require_finite(image, inside, LEAVE_OUT)
+    require_finite(image.path, image.data, inside, LEAVE_OUT)
     notes = mask_file.notes + weight_file.notes
     for note in notes:
         _log.info(note)

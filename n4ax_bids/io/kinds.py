@@ -85,7 +85,8 @@ def _folder(path: Path) -> str:
     visible = [file for file in files if not file.name.startswith(".")]
     nifti = [file for file in visible if file.name.endswith((".nii", ".nii.gz"))]
     if nifti:
-        return f"a folder with {len(nifti)} NIfTI files; expected one file, such as {nifti[0]}"
+        many = f"{len(nifti)} NIfTI files" if nifti[1:] else "a NIfTI file"
+        return f"a folder that holds {many}; expected one file, such as {nifti[0]}"
     if any(map(_is_dicom, visible[:20])):
         return (
             f"a folder of DICOM files; {EXPECTED} (convert the folder first, for example with "

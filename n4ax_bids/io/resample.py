@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.io.geometry import read_geometry
 from n4ax_bids.io.grids import OnGrid, on_grid
 from n4ax_bids.io.kinds import require_file
 from n4ax_bids.io.volume import Volume
 
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""RAS+ to ITK's convention and back"""
 IDENTITY = 1e-4
 """mm that the corners of an image may move under a transform that is taken as none"""
 
@@ -79,12 +80,17 @@ def _read(path: Path, image: Volume) -> sitk.Transform:
 
 
 def _itk(volume: Volume, n_axes: int) -> sitk.Image:
-    """Return an image of ITK, placed as ITK reads its header."""
+    """Return an image of ITK, placed by the affine: fMRIPrep, too, prefers the s-form."""
     image = sitk.GetImageFromArray(volume.data.T)
-    spacing, origin, direction = read_geometry(volume.path, n_axes)
-    image.SetSpacing(spacing)
-    image.SetOrigin(origin)
-    image.SetDirection(direction)
+    affine = LPS @ volume.affine
+    columns = affine[:n_axes, :n_axes]
+    lengths = np.linalg.norm(columns, axis=0)
+    try:
+        image.SetSpacing(lengths.tolist())
+        image.SetOrigin(affine[:n_axes, 3].tolist())
+        image.SetDirection((columns / np.where(lengths > 0, lengths, 1)).ravel().tolist())
+    except RuntimeError as error:
+        raise ValueError(f"{volume.path}: its affine has axes without length") from error
     return image
 
 

@@ -16,6 +16,7 @@ from isal import igzip
 
 from n4ax_bids.io import placement
 from n4ax_bids.io.atomic import replacing
+from n4ax_bids.io.finite import extremes
 from n4ax_bids.io.header import decompressed, failures, read_header
 from n4ax_bids.io.header import load_header as load_header
 from n4ax_bids.io.kinds import require_file
@@ -56,7 +57,7 @@ def load(path: str | Path) -> Volume:
 
     Trailing axes of length 1 are dropped, down to two axes. Slope and intercept are applied in
     float64, as ITK does. Voxels may be NaN or infinite: only who knows which of them are used can
-    judge that (`require_finite`).
+    judge that (`n4ax_bids.io.finite`).
 
     Raises
     ------
@@ -71,44 +72,6 @@ def load(path: str | Path) -> Volume:
         affine = placement.affine(header)
     dtype = stored.dtype.newbyteorder("=")
     return Volume(data, affine, header, path, dtype, sha256, notes)
-
-
-def require_finite(image: Volume, used: np.ndarray | None, remedy: str) -> None:
-    """Raise a ValueError if a voxel that is used is NaN or infinite.
-
-    Parameters
-    ----------
-    image : Volume
-    used : array of bool on its grid; None for every voxel
-    remedy : what to do about it, the end of the message
-    """
-    flat = image.data.reshape(-1, order="F")
-    if all(np.isfinite(flat[i : i + SLAB]).all() for i in range(0, flat.size, SLAB)):
-        return
-    bad = ~np.isfinite(flat)
-    if used is not None:
-        bad &= used.reshape(-1, order="F")
-    where = np.flatnonzero(bad)
-    if where.size == 0:
-        return
-    first = tuple(int(i) for i in np.unravel_index(where[0], image.data.shape, order="F"))
-    voxels = (
-        "1 voxel that is used is" if where.size == 1 else f"{where.size} voxels that are used are"
-    )
-    raise ValueError(f"{image.path}: {voxels} NaN or infinite, the first at {first}; {remedy}")
-
-
-def extremes(data: np.ndarray) -> tuple[float, float]:
-    """Return the lowest and the highest finite value of an array; NaN without any."""
-    flat = data.reshape(-1, order="F")
-    low, high = np.inf, -np.inf
-    for start in range(0, flat.size, SLAB):
-        part = flat[start : start + SLAB]
-        if not (np.isfinite(part.min()) and np.isfinite(part.max())):
-            part = part[np.isfinite(part)]
-        if part.size:
-            low, high = min(low, part.min()), max(high, part.max())
-    return (low, high) if low <= high else (np.nan, np.nan)
 
 
 def _read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]:

@@ -84,6 +84,25 @@ def test_probabilities_are_where_the_motion_puts_them(files):
     )
 
 
+def test_an_image_of_one_volume_and_four_axes(files, tmp_path):
+    """ITK takes no direction from such a file."""
+    other, image, transform = files
+    series = write(tmp_path / "series.nii", np.ones((*SHAPE, 1)), RAW)
+    expected = through(other, image, transform, labels=False)
+    found = through(other, series, transform, labels=False)
+    np.testing.assert_array_equal(found.data, expected.data)
+
+
+def test_an_affine_without_a_third_axis(files, tmp_path):
+    other, _, transform = files
+    header = nb.Nifti1Header()
+    header.set_sform(np.diag([1, 1, 0, 1.0]), 1)
+    nb.Nifti1Image(np.ones(SHAPE, np.float32), None, header).to_filename(tmp_path / "flat.nii")
+    flat = volume.load(tmp_path / "flat.nii")
+    with pytest.raises(ValueError, match=r"flat\.nii: its affine has axes without length"):
+        through(other, flat, transform, labels=False)
+
+
 def test_labels_stay_labels(files, tmp_path):
     other, image, transform = files
     labels = write(tmp_path / "labels.nii", np.where(other.data > 0.5, 2, 0), AVERAGED)
