@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import logging
 import math
 import os
 import sys
@@ -26,12 +27,15 @@ from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
 from n4ax_bids.core.remarks import remarks
 from n4ax_bids.core.take import NothingSampled
-from n4ax_bids.io import geometry, lattice, volume
+from n4ax_bids.io import geometry, lattice, placement, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
+from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import N4Options, require_options
-from n4ax_bids.region import Region
+from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
+
+_log = logging.getLogger(__name__)
 
 NOT_RESCALED = "the mask has no voxel of value 1; as in ANTs, only such voxels are rescaled"
 """Note behind the name of a mask."""
@@ -109,6 +113,8 @@ def correct(
     report: Callable[[int, int, float], None] | None = None,
     shift_negative: bool = False,
     correct_outside: bool = False,
+    mask_transform: str | Path | None = None,
+    weight_transform: str | Path | None = None,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -118,9 +124,13 @@ def correct(
     everywhere; `correct_outside` does the same for a mask file. The outputs appear together,
     once everything else has gone well.
 
+    Voxels that are NaN or infinite are refused where they are used, and stay as they are
+    elsewhere: outside a mask file, or where the weight is 0.
+
     Parameters
     ----------
-    input_image, mask_image, weight_image : NIfTI files on the same grid
+    input_image : NIfTI file
+    mask_image, weight_image : NIfTI files on the image's voxels, in any order of the axes
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold
@@ -135,6 +145,8 @@ def correct(
     report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
     shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
     correct_outside : with a mask file, correct the voxels outside it as well
+    mask_transform, weight_transform : ITK transform files that take images from the image's
+        space to that of the mask or weight, which is then resampled onto the image's grid
 
     Raises
     ------
@@ -165,13 +177,22 @@ def correct(
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
         image = _load_image(input_image, dimension)
+        for note in image.notes:
+            _log.info(note)
         shift = 0.0
         if shift_negative:
             image, shift = volume.lifted(image)
     with _timed(seconds, "mask"):
         region = find_region(
-            image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
+            image,
+            mask_image=mask_image,
+            auto_mask=auto_mask,
+            weight_image=weight_image,
+            mask_transform=mask_transform,
+            weight_transform=weight_transform,
         )
+        if region.mask_values is not None and rescale_intensities:  # the range counts all of it
+            require_finite(image.path, image.data, region.mask, LEAVE_OUT)
     with _naming(image.path, region.name):
         solve = _plan(image, region, options)
         with _timed(seconds, "mask"):
@@ -181,7 +202,7 @@ def correct(
             result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
         with _timed(seconds, "divide"), devices.few_threads():
             corrected, log_bias = divide(image.data, result.log_field)
-            bias = _field(corrected, log_bias)
+            bias = _field(image.data, corrected, log_bias)
 
     with _timed(seconds, "divide"):
         scale, notes = None, region.notes
@@ -214,7 +235,12 @@ def correct(
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=(*notes, *remarks(result, solve, doubt), *_intensity_remarks(region, statistics)),
+        notes=(
+            *image.notes,
+            *notes,
+            *remarks(result, solve, doubt),
+            *_intensity_remarks(region, statistics),
+        ),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
@@ -252,7 +278,8 @@ def memory_needed(input_image: str | Path, options: N4Options) -> int:
     header = volume.load_header(input_image)
     factors = (options.shrink_factor,) * 3
     if options.shrink_mm is not None:
-        factors = shrink_factors(options, header.get_data_shape()[:3], header.get_zooms()[:3])
+        shape = header.get_data_shape()[:3]
+        factors = shrink_factors(options, shape, placement.zooms(header, len(shape)))
     return math.prod(header.get_data_shape()) * (24 + 40 // math.prod(factors))
 
 
@@ -308,10 +335,11 @@ def _load_image(path: str | Path, dimension: int | None) -> Volume:
         raise ValueError(f"{path}: dimension is {dimension}; expected 2 or 3")
     if dimension not in (None, n_axes):
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
-    if image.data.min() == image.data.max():
-        raise ValueError(
-            f"{path}: constant image, every voxel is {image.data.flat[0]:g}; expected contrast"
-        )
+    low, high = extremes(image.data)
+    if math.isnan(low):
+        raise ValueError(f"{path}: every voxel is NaN or infinite; expected numbers")
+    if low == high:
+        raise ValueError(f"{path}: constant image, every voxel is {low:g}; expected contrast")
     return image
 
 
@@ -351,17 +379,24 @@ def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
     )
 
 
-def _field(corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
+def _field(image: np.ndarray, corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
     """Return the field, in place of its logarithm; refuse one that is not finite or not > 0."""
     low, high = log_bias.min(), log_bias.max()
     with np.errstate(over="ignore", under="ignore"):
         usable = 0 < np.exp(low) and np.exp(high) < np.inf
-    if not (usable and np.isfinite(corrected.min()) and np.isfinite(corrected.max())):
+    if not (usable and _finite_where_image_is(corrected, image)):
         raise ValueError(
             f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
             "inside the mask enter the estimate as they are; use a mask or shift the image)"
         )
     return np.exp(log_bias, out=log_bias)
+
+
+def _finite_where_image_is(corrected: np.ndarray, image: np.ndarray) -> bool:
+    """Return whether division has made no voxel NaN or infinite that was a number before."""
+    if np.isfinite(corrected.min()) and np.isfinite(corrected.max()):
+        return True
+    return bool((np.isfinite(corrected) | ~np.isfinite(image)).all())
 
 
 def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -410,7 +445,9 @@ def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
 def _statistics(
     image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
 ) -> dict[str, int | float]:
-    non_positive, field = image <= 0, bias.T
+    with np.errstate(invalid="ignore"):  # NaN outside the mask
+        non_positive = image <= 0
+    field = bias.T
     if inside is not None:
         non_positive &= inside
         field = field[inside.T]  # Fortran order: one sweep over memory

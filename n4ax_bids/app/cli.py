@@ -169,7 +169,8 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
         path = _absolute(Path(place if equals else word))
         name = re.sub(r"[^0-9a-zA-Z]", "", name if equals else path.name)
         if not path.is_dir():
-            raise Refusal(Status.USAGE, f"{path}: no such folder; expected derivatives (-d)")
+            what = "a file" if path.exists() else "no such folder"
+            raise Refusal(Status.USAGE, f"{path}: {what}; expected a folder of derivatives (-d)")
         if not name or name == "raw" or name in found:
             raise Refusal(
                 Status.USAGE,

@@ -40,6 +40,8 @@ class Job:
     sidecars : JSON files that describe the source, from the dataset's root downwards
     mask, weight : files of other pipelines, absolute
     problem : why it cannot be corrected, where the names of files tell that
+    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
+        and weight, absolute
     """
 
     source: Path
@@ -50,6 +52,8 @@ class Job:
     mask: Path | None = None
     weight: Path | None = None
     problem: str | None = None
+    mask_transform: Path | None = None
+    weight_transform: Path | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +73,10 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     """Return the dataset's description; refuse a folder that is no BIDS dataset."""
     path = bids_dir / "dataset_description.json"
     if not bids_dir.is_dir():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no such folder; expected a BIDS dataset")
+        what = "a file" if bids_dir.exists() else "no such folder"
+        raise Refusal(
+            Status.INVALID_INPUT, f"{bids_dir}: {what}; expected a BIDS dataset's folder"
+        )
     if not path.is_file():
         raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
     try:
@@ -217,7 +224,7 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
-    relative, found = Path(image.relpath), masks.of(image.entities)
+    relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
     outputs = Outputs.of(
         relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
     )
@@ -230,6 +237,8 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
         mask=found.mask,
         weight=found.weight,
         problem=outputs.problem or found.problem,
+        mask_transform=found.mask_transform,
+        weight_transform=found.weight_transform,
     )
 
 

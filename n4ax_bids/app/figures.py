@@ -141,7 +141,13 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
         if n4.get("mask") != "otsu":
             what += " (the estimate used every voxel)"
     else:
-        found = region(image, mask_image=job.mask, weight_image=job.weight)
+        found = region(
+            image,
+            mask_image=job.mask,
+            weight_image=job.weight,
+            mask_transform=job.mask_transform,
+            weight_transform=job.weight_transform,
+        )
         names = (path.name for path in (job.mask, job.weight) if path)
         what = f"voxels of {' and '.join(names)}"
     return found.inside, what
@@ -149,7 +155,8 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
 
 def _window(image: np.ndarray, *inside: np.ndarray) -> tuple[float, float]:
     """Return the intensities shown as black and white, the same before and after."""
-    low = float(np.percentile(_thinned(image), 1))
+    shown = _thinned(image)
+    low = float(np.percentile(shown[np.isfinite(shown)], 1))
     high = float(np.percentile(np.concatenate([_thinned(values) for values in inside]), 99.3))
     return low, high if high > low else low + 1.0
 
@@ -170,7 +177,7 @@ def _grid(image: Volume) -> _Grid:
 
 
 def _zooms(image: Volume) -> tuple[float, ...]:
-    zooms = tuple(abs(zoom) or 1.0 for zoom in image.zooms)
+    zooms = image.zooms
     return zooms if len(zooms) == 3 else (*zooms, max(zooms))
 
 
@@ -216,9 +223,10 @@ def _measures(
         return values
     white, grey = found.white.T, found.grey.T
     for when, data in (("before", image.data.T), ("after", corrected.data.T)):
-        values[f"white_cv_{when}"] = _or_none(coefficient_of_variation, data, white)
-        values[f"grey_cv_{when}"] = _or_none(coefficient_of_variation, data, grey)
-        values[f"cjv_{when}"] = _or_none(joint_variation, data, white, grey)
+        finite = np.isfinite(data)  # voxels outside the mask may be NaN
+        values[f"white_cv_{when}"] = _or_none(coefficient_of_variation, data, white & finite)
+        values[f"grey_cv_{when}"] = _or_none(coefficient_of_variation, data, grey & finite)
+        values[f"cjv_{when}"] = _or_none(joint_variation, data, white & finite, grey & finite)
     return values
 
 

@@ -248,8 +248,10 @@ def _images(job: Job) -> dict[str, Path]:
 
 
 def _texts(job: Job) -> dict[str, Path]:
-    """Return the sidecars of a job by their place, seen from the image."""
-    return {os.path.relpath(path, job.source.parent): path for path in job.sidecars}
+    """Return the sidecars and transforms of a job by their place, seen from the image."""
+    transforms = [path for path in (job.mask_transform, job.weight_transform) if path]
+    paths = (*job.sidecars, *transforms)
+    return {os.path.relpath(path, job.source.parent): path for path in paths}
 
 
 def _look(path: Path) -> dict[str, Any]:

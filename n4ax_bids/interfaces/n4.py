@@ -81,6 +81,12 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
     correct_outside = traits.Bool(  # without a default it leaves nipype's hash as it is
         desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
     )
+    mask_transform = File(
+        exists=True,
+        desc="ITK transform that takes images from the input's space to that of mask_image, which "
+        "is then resampled onto the input's grid",
+    )
+    weight_transform = File(exists=True, desc="the same for weight_image")
 
 
 add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
@@ -156,6 +162,8 @@ class N4BiasFieldCorrection(AntsCommand):
             dimension=self._dimension(),
             shift_negative=self._shift_negative,
             correct_outside=inputs.correct_outside is True,
+            mask_transform=_path(cwd, inputs.mask_transform),
+            weight_transform=_path(cwd, inputs.weight_transform),
             **self._output_paths(cwd),
         )
         if words.get("verbose"):

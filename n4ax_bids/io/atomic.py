@@ -114,6 +114,11 @@ def require_writable(path: str | Path) -> None:
         )
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path}: cannot be written, a folder has this name")
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(
+            f"{path}: cannot be written, {above} is a file; expected a folder"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: cannot be written, there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
