@@ -11,6 +11,7 @@ from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.parser import add_flags
+from n4ax_bids.io.text import read_text
 
 ABOUT = "run"
 """table of a snapshot that tells of the run and is no option"""
@@ -47,8 +48,12 @@ def read_config(path: Path) -> dict[str, Any]:
         If a key or a value is none of the program's; one line that names the file.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = read_text(path, what="TOML")
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     content.pop(ABOUT, None)
     known = options()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_object
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
@@ -71,12 +71,9 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError) as error:
-        raise Refusal(Status.INVALID_INPUT, f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise Refusal(Status.INVALID_INPUT, f"{path}: holds no JSON object")
-    return description
+        raise Refusal(Status.INVALID_INPUT, str(error)) from error
 
 
 def select(request: Request) -> Selection:
@@ -179,13 +176,7 @@ def read_metadata(job: Job) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not readable as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: holds no JSON object")
-        metadata.update(content)
+        metadata.update(read_object(path))
     return metadata
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_json
 
 log = logging.getLogger("n4ax_bids")
 
@@ -96,9 +97,9 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         return Refusal(Status.USAGE, f"{path}: {why}")
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
-        raise refuse(f"not readable as JSON: {error}") from error
+        raise Refusal(Status.USAGE, str(error)) from error
     if not (isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())):
         raise refuse('expected an object for each modality, as {"t1w": {"session": "01"}}')
     known = {suffix.lower(): suffix for suffix in modalities()}

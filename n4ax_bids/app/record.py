@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
+from n4ax_bids.io.text import read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -152,7 +153,7 @@ def why_not_finished(job: Job, request: Request) -> str | None:
     """
     path = path_of(job, request.output_dir)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return "not done yet"
     except (OSError, ValueError) as error:
