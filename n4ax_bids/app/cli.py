@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
 
 
+LITTLE = 100_000_000
+"""bytes; images of usual size take more than that each"""
 PATIENCE = 10.0
 """seconds that a run has for its clean-up after a signal, in which others have no effect"""
 _last_signal = -math.inf
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from n4ax_bids.app.run import run
 
         request = request_of(arguments, options)
+        _warn_of_little_memory(request)
         with writable.places([request.work_dir or request.output_dir]):
             return run(request)
     except Refusal as refusal:
@@ -170,6 +173,16 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def _warn_of_little_memory(request: Request) -> None:
+    """Warn where a number that was meant as GB has been read as MB."""
+    if request.mem is not None and request.mem < LITTLE:
+        logging.getLogger("n4ax_bids").warning(
+            "--mem is %.4g MB: less than one image takes, so each is corrected alone; "
+            "a number without a unit is MB, 8G is 8 GB",
+            request.mem / 1e6,
+        )
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:

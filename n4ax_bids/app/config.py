@@ -106,6 +106,8 @@ def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: s
     import tomli_w
 
     values = {**vars(arguments), **solver}
+    if arguments.mem is not None:  # a bare number would be read as MB
+        values["mem"] = f"{arguments.mem}B"
     table = {
         ABOUT: {
             "id": run_id,

@@ -234,9 +234,9 @@ def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--mem",
         type=words.memory,
-        metavar="GB",
-        help="memory for images in flight, in GB or with a unit (8G, 800M): fewer of them where "
-        "they would need more; the program itself takes about half a GB besides (default: what "
+        metavar="MB",
+        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
+        "where they would need more; the program itself takes about half a GB besides (default: what "
         "is free)",
     )
     add(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -244,6 +245,8 @@ def _texts(job: Job) -> dict[str, Path]:
 
 def _look(path: Path) -> dict[str, Any]:
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe for its digest would wait
+        raise OSError(f"{path}: no regular file; expected a file")
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
+"""of this process, in a container or a batch system's job"""
 SIMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)\s*")
 """JAX's own way to make several devices of one CPU"""
 
@@ -83,15 +85,22 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
+def all_memory() -> int:
+    """Return how many bytes of memory the machine has, or its cgroup allows if that is less."""
+    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, ValueError):  # no cgroup, or no limit: "max"
+        bounds.append(int(CGROUP.joinpath("memory.max").read_text()))
+    return min(bounds)
+
+
 def free_memory() -> int:
     """Return how many bytes this process may still take, by the machine and by its cgroup."""
-    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    bounds = [all_memory()]
     with suppress(OSError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
         bounds += [1024 * int(found[1])] if found else []
-    cgroup = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):  # no cgroup, or no limit: "max"
-        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         bounds.append(max(0, limit - used))
     return min(bounds)
 

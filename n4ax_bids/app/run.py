@@ -158,7 +158,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         device=request.device,
         n_images=request.nprocs,
         n_threads=request.omp_nthreads,
-        memory=request.mem and int(request.mem * 1e9),
+        memory=request.mem,
     )
     with ExitStack() as stack:
         try:

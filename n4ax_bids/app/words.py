@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from n4ax_bids.app.resources import all_memory
+
 
 def positive(kind: type) -> Callable[[str], Any]:
     """Return a reader of numbers above 0."""
@@ -21,17 +23,38 @@ def positive(kind: type) -> Callable[[str], Any]:
     return number
 
 
-def memory(text: str) -> float:
-    """Read a number of GB, or one with its unit."""
-    found = re.fullmatch(r"(.*?)\s*([KMGT]?)B?", text, flags=re.IGNORECASE)
-    number, unit = found.groups() if found else (text, "")
+def memory(text: str) -> int:
+    """Read a number of MB, as fMRIPrep takes it, or one with its unit; return bytes.
+
+    K, M, G and T, with or without B, are powers of 1000; KiB, MiB, GiB and TiB of 1024; B alone
+    is bytes.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none, or more than the machine has; a line with the value as it was read.
+    """
+    found = re.fullmatch(r"(.*?)\s*(?:([KMGT])(iB|B)?|(B))?", text.strip(), flags=re.IGNORECASE)
+    number, unit, ending, plain = found.groups() if found else (text, None, None, None)
     try:
         value = positive(float)(number)
     except ValueError:
         value = None
     if value is None:
-        raise argparse.ArgumentTypeError(f"{text}; expected GB, or a number with K, M, G or T")
-    return value * 1000.0 ** ("KMGT".index(unit.upper() or "G") - 2)
+        raise argparse.ArgumentTypeError(
+            f"{text}; expected MB, or a number with its unit, as 8GB, 800M or 8GiB"
+        )
+    base = 1024 if (ending or "").lower() == "ib" else 1000
+    power = 0 if plain else 1 + "KMGT".index((unit or "M").upper())
+    n_bytes = max(1, round(value * base**power))
+    there = all_memory()
+    if n_bytes > there:
+        read = "" if unit or plain else f", read as MB ({n_bytes / 1e9:.4g} GB)"
+        raise argparse.ArgumentTypeError(
+            f"{text}{read}; the machine has {there / 1e9:.3g} GB ({there // 10**6} MB); "
+            "expected no more than that"
+        )
+    return n_bytes
 
 
 def label(prefix: str) -> Callable[[str], str]:

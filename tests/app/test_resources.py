@@ -141,3 +141,13 @@ def test_who_needs_more_than_there_is_waits_to_be_alone():
     assert order == ["small", "large"]
     with memory.reserved(10):  # all is given back
         pass
+
+
+def test_all_memory_is_that_of_the_machine_or_of_its_cgroup(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    machine = resources.all_memory()
+    assert machine > 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert resources.all_memory() == machine
+    (tmp_path / "memory.max").write_text("1048576\n")
+    assert resources.all_memory() == 2**20
