@@ -147,8 +147,21 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         preset=arguments.preset,
         sloppy=arguments.sloppy,
     )
+    _require_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
+
+
+def _require_folders(request: Request) -> None:
+    """Refuse a file where a folder is to be made or used; a missing folder is fine."""
+    places = {
+        "the output folder": request.output_dir,
+        "a folder for unfinished files (-w)": request.work_dir,
+        "a folder for the index (--bids-database-dir)": request.bids_database_dir,
+    }
+    for what, path in places.items():
+        if path and path.exists() and not path.is_dir():
+            raise Refusal(Status.USAGE, f"{path}: a file; expected {what}")
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:
@@ -165,7 +178,8 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
         path = _absolute(Path(place if equals else word))
         name = re.sub(r"[^0-9a-zA-Z]", "", name if equals else path.name)
         if not path.is_dir():
-            raise Refusal(Status.USAGE, f"{path}: no such folder; expected derivatives (-d)")
+            what = "a file" if path.exists() else "no such folder"
+            raise Refusal(Status.USAGE, f"{path}: {what}; expected a folder of derivatives (-d)")
         if not name or name == "raw" or name in found:
             raise Refusal(
                 Status.USAGE,

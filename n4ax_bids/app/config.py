@@ -11,6 +11,7 @@ from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.parser import add_flags
+from n4ax_bids.app.words import did_you_mean
 from n4ax_bids.io.text import read_text
 
 ABOUT = "run"
@@ -65,7 +66,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         action = known.get(key.replace("_", "-"))
         if action is None:
-            raise ValueError(f"{path}: no option {key}; there are: {', '.join(sorted(known))}")
+            near = did_you_mean(key.replace("_", "-"), known)
+            there = ", ".join(sorted(known))
+            raise ValueError(f"{path}: no option {key}{near}; there are: {there}")
         words += _words(path, key, action, value)
     try:
         return vars(reader.parse_args(words))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import filters
+from n4ax_bids.app import filters, strays
 from n4ax_bids.app.derivatives import Outputs
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
@@ -66,10 +67,8 @@ class Selection:
 def read_description(bids_dir: Path) -> dict[str, Any]:
     """Return the dataset's description; refuse a folder that is no BIDS dataset."""
     path = bids_dir / "dataset_description.json"
-    if not bids_dir.is_dir():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no such folder; expected a BIDS dataset")
-    if not path.is_file():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
+    if not bids_dir.is_dir() or not os.path.lexists(path):
+        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
     try:
         return read_object(path)
     except (OSError, ValueError) as error:
@@ -236,7 +235,14 @@ def _inherited(
         for path, own in sidecars.get(folder, ())
         if own <= entities.items()
     ]
-    return tuple(bids_dir / path for *_, path in sorted(found))
+    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
+    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
+    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def _refuse_empty(

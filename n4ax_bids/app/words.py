@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from n4ax_bids.app.resources import all_memory
@@ -21,6 +22,38 @@ def positive(kind: type) -> Callable[[str], Any]:
 
     number.__name__ = kind.__name__  # argparse shows it
     return number
+
+
+def series(kind: type) -> Callable[[str], list]:
+    """Return a reader of one number, or of several as ANTs writes them: 50x50x30."""
+
+    def numbers(text: str) -> list:
+        return [kind(part) for part in text.split("x")]
+
+    numbers.__name__ = kind.__name__  # argparse and the descriptor show it
+    return numbers
+
+
+class Joined(argparse.Action):
+    """Join the lists that `series` makes of each word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, [each for part in values for each in part])
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """Return the words "; did you mean …?" where one is near, else nothing.
+
+    A number with other zeros in front comes first, then the same word in other case, then words
+    that look alike.
+    """
+    text, texts = str(word), [str(each) for each in known]
+    same = [each for each in texts if each.isdecimal() and text.isdecimal()]
+    near = [each for each in same if int(each) == int(text)]
+    near += [each for each in texts if each.lower() == text.lower()]
+    if not text.isdecimal():  # 3 is not a mistyped 2
+        near += difflib.get_close_matches(text, texts, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near and near[0] != text else ""
 
 
 def memory(text: str) -> int:

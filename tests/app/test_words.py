@@ -78,3 +78,21 @@ def test_devices(text):
 def test_no_devices(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected auto, cpu, gpu or gpu:N"):
         words.device(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "near"),
+    [
+        ("1", ["001", "011", "1a"], "001"),
+        ("0001", ["001", "01"], "001"),
+        ("T1W", ["T2w", "T1w"], "T1w"),
+        ("FLAIRR", ["T1w", "FLAIR"], "FLAIR"),
+    ],
+)
+def test_what_was_meant(word, known, near):
+    assert words.did_you_mean(word, known) == f"; did you mean {near}?"
+
+
+@pytest.mark.parametrize(("word", "known"), [("3", ["1", "2", "13"]), ("x", ["abc"]), ("3", [])])
+def test_nothing_is_near(word, known):
+    assert words.did_you_mean(word, known) == ""
