@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 CONTINUE = "run the same command again to continue: images that are finished stay"
+LITTLE = 100_000_000
+"""bytes; images of usual size take more than that each"""
 PATIENCE = 10.0
 """seconds that a run has for its clean-up after a signal, in which others have no effect"""
 _last_signal = -math.inf
@@ -59,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from n4ax_bids.app.run import run
 
         request = request_of(arguments, options)
+        _warn_of_little_memory(request)
         with writable.places([request.work_dir or request.output_dir]):
             return run(request)
     except Refusal as refusal:
@@ -151,8 +154,21 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         preset=arguments.preset,
         sloppy=arguments.sloppy,
     )
+    _require_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
+
+
+def _require_folders(request: Request) -> None:
+    """Refuse a file where a folder is to be made or used; a missing folder is fine."""
+    places = {
+        "the output folder": request.output_dir,
+        "a folder for unfinished files (-w)": request.work_dir,
+        "a folder for the index (--bids-database-dir)": request.bids_database_dir,
+    }
+    for what, path in places.items():
+        if path and path.exists() and not path.is_dir():
+            raise Refusal(Status.USAGE, f"{path}: a file; expected {what}")
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:
@@ -178,6 +194,16 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def _warn_of_little_memory(request: Request) -> None:
+    """Warn where a number that was meant as GB has been read as MB."""
+    if request.mem is not None and request.mem < LITTLE:
+        logging.getLogger("n4ax_bids").warning(
+            "--mem is %.4g MB: less than one image takes, so each is corrected alone; "
+            "a number without a unit is MB, 8G is 8 GB",
+            request.mem / 1e6,
+        )
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:

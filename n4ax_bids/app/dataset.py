@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app import filters
+from n4ax_bids.app import filters, strays
 from n4ax_bids.app.derivatives import Outputs
 from n4ax_bids.app.folders import BELOW, NO_LABEL, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_object
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
@@ -72,20 +73,12 @@ class Selection:
 def read_description(bids_dir: Path) -> dict[str, Any]:
     """Return the dataset's description; refuse a folder that is no BIDS dataset."""
     path = bids_dir / "dataset_description.json"
-    if not bids_dir.is_dir():
-        what = "a file" if bids_dir.exists() else "no such folder"
-        raise Refusal(
-            Status.INVALID_INPUT, f"{bids_dir}: {what}; expected a BIDS dataset's folder"
-        )
-    if not path.is_file():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
+    if not bids_dir.is_dir() or not os.path.lexists(path):
+        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError) as error:
-        raise Refusal(Status.INVALID_INPUT, f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise Refusal(Status.INVALID_INPUT, f"{path}: holds no JSON object")
-    return description
+        raise Refusal(Status.INVALID_INPUT, str(error)) from error
 
 
 def select(request: Request) -> Selection:
@@ -190,13 +183,7 @@ def read_metadata(job: Job) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not readable as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: holds no JSON object")
-        metadata.update(content)
+        metadata.update(read_object(path))
     return metadata
 
 
@@ -261,7 +248,14 @@ def _inherited(
         for path, own in sidecars.get(folder, ())
         if own <= entities.items()
     ]
-    return tuple(bids_dir / path for *_, path in sorted(found))
+    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
+    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
+    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def _refuse_empty(

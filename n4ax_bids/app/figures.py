@@ -7,7 +7,6 @@ again without a solve.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
+from n4ax_bids.io.text import parse_json, read_bytes
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import region
 
@@ -88,8 +88,8 @@ def write(
     from n4ax_bids.report import mosaic
 
     sidecar = sidecar_path(job.outputs.corrected)
-    text = sidecar.read_bytes()
-    n4 = json.loads(text)["N4"]
+    text = read_bytes(sidecar, what="JSON")
+    n4 = parse_json(sidecar, text)["N4"]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     if image.data.shape != corrected.data.shape:
         raise ValueError(

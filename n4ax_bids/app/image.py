@@ -128,6 +128,7 @@ def correct(
 
     started = datetime.now(UTC)
     given = node.inputs(job, request, private)
+    dataset.read_metadata(job)  # names a sidecar that is no text before its size is asked for
     inputs = record.Inputs.of(job)
     metadata = dataset.read_metadata(job)
     n4 = N4BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)

@@ -61,6 +61,21 @@ def free_memory(
     return max(0, min(bounds, default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
 
 
+def all_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes the machine has, or less where a control group allows less.
+
+    Parameters
+    ----------
+    root : where proc and sys are
+    """
+    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder, kind in _groups(root):
+        for name in GROUPS[kind][0]:
+            with suppress(OSError, ValueError):  # "max": no limit
+                bounds.append(int((folder / name).read_text()))
+    return min(bounds)
+
+
 def _of_machine(root: Path) -> Iterator[int]:
     with suppress(OSError):
         text = (root / "proc/meminfo").read_text()
@@ -72,6 +87,12 @@ def _of_machine(root: Path) -> Iterator[int]:
 
 def _of_groups(root: Path) -> Iterator[int]:
     """Yield what each control group leaves that this process is in."""
+    for folder, kind in _groups(root):
+        yield from _left(folder, kind)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield folder and kind of each control group that this process is in."""
     try:
         mounts = list(_mounts(root))
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
@@ -85,7 +106,7 @@ def _of_groups(root: Path) -> Iterator[int]:
         for mount in mounts:
             if mount.kind == kind:
                 for folder in _chain(mount, PurePosixPath(path)):
-                    yield from _left(folder, kind)
+                    yield folder, kind
 
 
 def _mounts(root: Path) -> Iterator[_Mount]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
 from n4ax_bids.app.fingerprint import fingerprint
+from n4ax_bids.io.text import read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -163,7 +165,7 @@ def why_not_finished(job: Job, request: Request) -> str | None:
     """
     path = path_of(job, request.output_dir)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return "not done yet"
     except (OSError, ValueError) as error:
@@ -256,6 +258,8 @@ def _texts(job: Job) -> dict[str, Path]:
 
 def _look(path: Path) -> dict[str, Any]:
     found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe for its digest would wait
+        raise OSError(f"{path}: no regular file; expected a file")
     return {
         "size": found.st_size,
         "mtime_ns": found.st_mtime_ns,

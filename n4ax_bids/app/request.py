@@ -66,8 +66,8 @@ class Request:
     clean_workdir: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None
-    mem: float | None = None
-    """GB"""
+    mem: int | None = None
+    """bytes"""
     # for the records
     preset: str = "ants"
     sloppy: bool = False

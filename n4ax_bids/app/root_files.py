@@ -14,6 +14,8 @@ from n4ax_bids import __version__
 from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encode, write_text
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.source import TITLE, Identity
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_text
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Selection
@@ -59,7 +61,12 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return read_text(path, skip_mark=True).splitlines()
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
 
 
 def write_skipped(request: Request, selection: Selection) -> None:

@@ -31,7 +31,7 @@ from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.image import CLAIMS, Outcome, State
 from n4ax_bids.app.pool import Pool
 from n4ax_bids.app.presence import Presence
-from n4ax_bids.app.progress import Progress, StoppedEarly
+from n4ax_bids.app.progress import Progress, StoppedEarly, counted
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.validation import validating
@@ -201,7 +201,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         device=request.device,
         n_images=request.nprocs,
         n_threads=request.omp_nthreads,
-        memory=request.mem and int(request.mem * 1e9),
+        memory=request.mem,
     )
     with ExitStack() as stack:
         try:
@@ -217,7 +217,11 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
             level = logging.WARNING if has_nvidia() else logging.INFO
             log.log(level, "no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
-        log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
+        log.info(
+            "%s at a time, %s for a solve",
+            counted(share.n_images, "image"),
+            counted(share.n_threads, "thread"),
+        )
         yield devices
 
 

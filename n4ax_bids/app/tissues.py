@@ -13,6 +13,7 @@ from n4ax_bids.app.segmentations import Segmentation, Segmentations
 from n4ax_bids.io import volume
 from n4ax_bids.io.grids import on_grid
 from n4ax_bids.io.resample import through
+from n4ax_bids.io.text import read_text
 from n4ax_bids.io.volume import Volume
 
 SURE = 0.9
@@ -104,9 +105,9 @@ def _label(path: Path, tissue: str) -> int:
     """Return the number of a tissue in a dseg file, by the table beside it if there is one."""
     table = path.with_name(path.name.split(".")[0] + ".tsv")
     if table.is_file():
-        with table.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                if tissue in (row.get("abbreviation"), row.get("name")):
-                    return int(row.get("index") or "")
+        lines = read_text(table, what="a table", skip_mark=True).splitlines()
+        for row in csv.DictReader(lines, delimiter="\t"):
+            if tissue in (row.get("abbreviation"), row.get("name")):
+                return int(row.get("index") or "")
         raise ValueError(f"{table}: names no {tissue}; expected it as abbreviation or name")
     return LABELS[tissue]

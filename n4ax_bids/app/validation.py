@@ -21,6 +21,7 @@ from n4ax_bids.app.status import Refusal, Status
 log = logging.getLogger("n4ax_bids")
 
 PROGRAM = "bids-validator-deno"
+REMEDY = "pip install '.[validate]' in a clone of the repository installs it"
 OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
 """Errors of one image: the run names it, and goes on with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
@@ -53,7 +54,7 @@ class Validation:
         if not request.validate:
             log.info("dataset not validated (--skip-bids-validation)")
         elif program is None:
-            log.warning("dataset not validated: %s is not installed", PROGRAM)
+            log.warning("dataset not validated: %s is not installed (%s)", PROGRAM, REMEDY)
         else:
             self._view = tempfile.mkdtemp(prefix="n4ax_bids-view-")
             view = Path(self._view) / "dataset"

@@ -48,7 +48,7 @@ def test_every_kind_of_value(asked):
     assert request.participants == ("01", "02")
     assert request.runs == ("1",)
     assert request.modalities == ("T1w", "FLAIR")
-    assert (request.mem, request.nprocs, request.desc) == (0.8, 2, "preproc")
+    assert (request.mem, request.nprocs, request.desc) == (800_000_000, 2, "preproc")
     assert (request.bias_field, request.validate) == (False, True)
     assert (request.options.refine, request.options.n_iterations) == (False, (7, 5))
     assert request.options.histogram_sharpening == (0.2, 0.02, 100)

@@ -258,7 +258,7 @@ def test_shrink_mm(run):
     assert n4["options"]["shrink_mm"] == 3.3
 
 
-def test_mem_with_a_unit_is_that_of_gb(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatch):
     from n4ax_bids.app import resources
 
     found = []
@@ -267,9 +267,9 @@ def test_mem_with_a_unit_is_that_of_gb(fake_node, make_dataset, tmp_path, monkey
         resources, "shares", lambda **given: found.append(given["memory"]) or shares(**given)
     )
     words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant", "--mem"]
-    for text in ("2", "2G", "2000M"):
+    for text in ("200", "0.2G", "200M"):
         assert cli.main([*words, text]) == 0
-    assert found == [2_000_000_000] * 3
+    assert found == [200_000_000] * 3
 
 
 def test_every_flag_is_in_the_documentation():

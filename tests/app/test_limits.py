@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from n4ax_bids.app.limits import free_memory
+from n4ax_bids.app.limits import all_memory, free_memory
 
 GB, MB = 10**9, 2**20
 FREE = resource.RLIM_INFINITY
@@ -238,7 +238,7 @@ def test_the_least_counts(machine):
 
 
 def test_ulimit_of_a_real_process():
-    code = "from n4ax_bids.app.limits import free_memory; print(free_memory())"
+    code = "from n4ax_bids.app.limits import all_memory, free_memory; print(free_memory())"
     words = ["sh", "-c", 'ulimit -v 2000000 && exec "$0" -c "$1"', sys.executable, code]
     found = int(subprocess.check_output(words, text=True))
     assert 0 < found < 2_000_000 * 1024
@@ -267,9 +267,17 @@ def test_a_real_group():
     name = "memory.max" if (folder / "memory.max").exists() else "memory.limit_in_bytes"
     try:
         (folder / name).write_text(str(300 * MB))
-        code = "from n4ax_bids.app.limits import free_memory; print(free_memory())"
+        code = "from n4ax_bids.app.limits import all_memory, free_memory; print(free_memory())"
         script = 'echo $$ > "$2/cgroup.procs" && exec "$0" -c "$1"'
         words = ["sh", "-c", script, sys.executable, code, str(folder)]
         assert 100 * MB < int(subprocess.check_output(words, text=True)) <= 300 * MB
     finally:
         folder.rmdir()
+
+
+def test_all_memory_is_that_of_the_machine_or_of_its_group(machine):
+    groups = {"sys/fs/cgroup": second("max"), "sys/fs/cgroup/job": second("max", used=7)}
+    there = all_memory(machine(groups, cgroup="0::/job", mounts=UNIFIED))
+    assert there == PAGE * os.sysconf("SC_PHYS_PAGES")
+    groups["sys/fs/cgroup/job"] = second(MB, used=MB)
+    assert all_memory(machine(groups, cgroup="0::/job", mounts=UNIFIED)) == MB

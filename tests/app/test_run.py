@@ -185,7 +185,7 @@ def test_images_of_the_same_name_do_not_meet(fake_node, make_dataset, tmp_path):
     assert len({inputs.lattice_image for inputs in fake_node}) == 2
 
 
-@pytest.mark.parametrize("mem", ["1e-6", "1"])
+@pytest.mark.parametrize("mem", ["1K", "1G"])
 def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, monkeypatch, mem):
     """With 1 kB each image is alone; with 1 GB, two of them meet."""
     inside, most, meet = [], [], threading.Barrier(2)
@@ -193,7 +193,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
     def stand_in(job, **_):
         inside.append(job)
         most.append(len(inside))
-        if mem == "1":
+        if mem == "1G":
             meet.wait(60)
         inside.remove(job)
         return {}
@@ -202,7 +202,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
     names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
     flags = ["--nprocs", "2", "--mem", mem]
     assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
-    assert max(most) == (2 if mem == "1" else 1)
+    assert max(most) == (2 if mem == "1G" else 1)
 
 
 def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset, tmp_path):
