@@ -42,7 +42,7 @@ class Joined(argparse.Action):
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
-    """Return the words "; did you mean …?" where one is near, else nothing.
+    """Return the words " (did you mean …?)" where one is near, else nothing.
 
     A number with other zeros in front comes first, then the same word in other case, then words
     that look alike.
@@ -53,7 +53,7 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     near += [each for each in texts if each.lower() == text.lower()]
     if not text.isdecimal():  # 3 is not a mistyped 2
         near += difflib.get_close_matches(text, texts, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near and near[0] != text else ""
+    return f" (did you mean {near[0]}?)" if near and near[0] != text else ""
 
 
 def memory(text: str) -> int:

@@ -85,7 +85,7 @@ def test_what_is_no_option(tmp_path, capsys, text, words):
     with pytest.raises(SystemExit) as caught:
         cli.main(["/raw", "/out", "participant", "--config-file", str(path)])
     assert caught.value.code == 2
-    line = capsys.readouterr().err.splitlines()[-1]
+    line = capsys.readouterr().err.splitlines()[0]
     assert words in line
     assert str(path) in line or "shrink" in words
 

@@ -152,3 +152,8 @@ def test_a_run_stops_on_the_first_failure_if_that_is_wanted(told):
     outcomes = [outcome(1), outcome(2, error=ValueError("odd")), outcome(3)]
     with pytest.raises(progress.StoppedEarly):
         told(outcomes, io.StringIO(), stop_on_failure=True)
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image"), (0, "0 images"), (2, "2 images")])
+def test_counted(number, words):
+    assert progress.counted(number, "image") == words

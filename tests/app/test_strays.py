@@ -27,8 +27,11 @@ def said(make_dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--participant-label 1", "no participant 1 in the dataset; did you mean 001?; there are"),
-        ("-m T1W", "no modality T1W that can be corrected; did you mean T1w?; there are: T1w"),
+        (
+            "--participant-label 1",
+            "no participant 1 in the dataset (did you mean 001?); there are",
+        ),
+        ("-m T1W", "no modality T1W that can be corrected (did you mean T1w?); there are: T1w"),
         ("-m T1w,T2w", "no modality T1w,T2w; expected spaces between them: -m T1w T2w"),
     ],
 )
@@ -41,10 +44,10 @@ def test_words_that_are_nearly_right(said, flags, words):
 def test_keys_that_are_nearly_right(said, tmp_path):
     path = tmp_path / "file"
     path.write_text("n-procs = 2")
-    assert "no option n-procs; did you mean nprocs?" in said("--config-file", str(path))[1][0]
+    assert "no option n-procs (did you mean nprocs?)" in said("--config-file", str(path))[1][0]
     for text, words in (
-        ('{"t1": {}}', "no modality t1; did you mean t1w?"),
-        ('{"t1w": {"aquisition": "a"}}', "no entity aquisition; did you mean acquisition?"),
+        ('{"t1": {}}', "no modality t1 (did you mean t1w?)"),
+        ('{"t1w": {"aquisition": "a"}}', "no entity aquisition (did you mean acquisition?)"),
     ):
         path.write_text(text)
         assert words in said("--bids-filter-file", str(path))[1][-1]

@@ -90,7 +90,7 @@ def test_no_devices(text):
     ],
 )
 def test_what_was_meant(word, known, near):
-    assert words.did_you_mean(word, known) == f"; did you mean {near}?"
+    assert words.did_you_mean(word, known) == f" (did you mean {near}?)"
 
 
 @pytest.mark.parametrize(("word", "known"), [("3", ["1", "2", "13"]), ("x", ["abc"]), ("3", [])])
