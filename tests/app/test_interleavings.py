@@ -35,6 +35,18 @@ class Killed(BaseException):
     """What ends a run at a step; nothing that it does from then on has an effect."""
 
 
+STARTED: list[Run] = []
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left():
+    """End the threads of runs that a test has left where they waited."""
+    yield
+    while STARTED:
+        left = STARTED.pop()
+        left.end()
+
+
 class Run(threading.Thread):
     """A run that makes one step when it is told to."""
 
@@ -44,6 +56,7 @@ class Run(threading.Thread):
         self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
         self.killed = self.over = False
         self.fault: BaseException | None = None
+        STARTED.append(self)
         self.start()
         self._arrived.acquire()
 
@@ -78,6 +91,13 @@ class Run(threading.Thread):
         self.killed = True
         while not self.over:
             self.advance()
+
+    def end(self) -> None:
+        """Kill the run whatever its state is, and wait for its thread."""
+        self.killed = True
+        while self.is_alive():
+            self._go.release()
+            self.join(0.01)
 
 
 def stepping(function: Callable) -> Callable:

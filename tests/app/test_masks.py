@@ -181,7 +181,7 @@ class TestRun:
     def test_images_that_are_not_stored_ras(self, places, axes):
         """fMRIPrep conforms to RAS; mask, weight and tissues are turned back, exactly."""
         root, out, folder = places
-        flags = ["--mask", "derivatives", "--weight", "WM"]
+        flags = ["--mask", "derivatives", "--weight", "WM", "--shrink-factor", "1"]
         image = nb.load(root / T1W)
         for label, data in (("WM", image.get_fdata() > 400), ("GM", image.get_fdata() <= 400)):
             path = folder / WHITE.replace("WM", label)
@@ -207,19 +207,20 @@ class TestRun:
     def test_an_image_that_was_averaged(self, places):
         """A mask of the average, 4 mm away, by fMRIPrep's transform; redone when that changes."""
         root, out, folder = places
-        _, expected, _ = self.run(places, "--mask", "derivatives", "--overwrite")
+        flags = ["--mask", "derivatives", "--shrink-factor", "1"]
+        _, expected, _ = self.run(places, *flags, "--overwrite")
         mask = nb.load(folder / BRAIN)
         wide = np.pad(mask.get_fdata(), 4)  # another grid, too
         affine = mask.affine @ nb.affines.from_matvec(np.eye(3), [-4, -4, -4])
         affine[0, 3] += 4
         nb.Nifti1Image(wide.astype(np.uint8), affine).to_filename(folder / BRAIN)
         path = folder / "sub-01/anat/sub-01_from-orig_to-T1w_mode-image_xfm.txt"
-        assert self.run(places, "--mask", "derivatives", "--overwrite") == 1
+        assert self.run(places, *flags, "--overwrite") == 1
         for shift in (4.0, 8.0):
             # ITK takes points of the average to the image: 4 mm to the left, LPS+.
             transform = sitk.TranslationTransform(3, (shift, 0, 0))
             sitk.WriteTransform(transform, str(path))
-            _, field, sidecar = self.run(places, "--mask", "derivatives")
+            _, field, sidecar = self.run(places, *flags)
             assert np.array_equal(field, expected) == (shift == 4)
             (note,) = sidecar["N4"]["notes"]
             assert f"through {path.name}" in note
