@@ -13,7 +13,7 @@ from typing import Any
 
 from n4ax_bids.app import filters, strays
 from n4ax_bids.app.derivatives import Outputs
-from n4ax_bids.app.folders import BELOW, NO_LABEL, folders, misplaced, unindexed
+from n4ax_bids.app.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
@@ -121,7 +121,7 @@ def select(request: Request) -> Selection:
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
     masks = Masks(request)
-    jobs, skipped = [], list(unindexed(request, chosen))
+    jobs, skipped = [], list(unindexed(request, chosen, filters.datatypes()))
     for image in images:
         reason = misplaced(image) or filters.why_not(image.entities, queries)
         if reason is None:
@@ -264,16 +264,17 @@ def _refuse_empty(
     tell_skipped(skipped, most=len(skipped))  # no table will be written
     asked = " or ".join(request.modalities)
     there = sorted({str(each.get("suffix")) for each in entities})
+    elsewhere = [s for s in skipped if s[1] in REASONS]
     filtered = request.participants or request.sessions or request.runs or request.filters
     if filtered or set(there) & set(request.modalities):
         of_kind = [s for s in skipped if s[0].split(".")[0].endswith(request.modalities)]
+        of_kind = of_kind or elsewhere
         why = f"; left out {of_kind[0][0]}: {of_kind[0][1]}" if of_kind else ""
         raise Refusal(
             Status.NOTHING_SELECTED,
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
     others = f"; anatomical images there are: {', '.join(there)}" if there else ""
-    elsewhere = [s for s in skipped if s[1] in (NO_LABEL, BELOW)]
     why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
     raise Refusal(
         Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"

@@ -36,6 +36,12 @@ def modalities() -> tuple[str, ...]:
 
 
 @cache
+def datatypes() -> frozenset[str]:
+    """Return the names of folders of a kind of data, as BIDS has them: anat, func, dwi, …"""
+    return frozenset(_schema().objects.datatypes)
+
+
+@cache
 def _maps_and_masks() -> frozenset[str]:
     rules = _schema().rules.files.raw.anat
     return frozenset([*rules.parametric.suffixes, *rules.defacemask.suffixes]) - set(WEIGHTED_MAPS)

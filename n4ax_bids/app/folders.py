@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +30,89 @@ def folders(parent: Path, prefix: str) -> dict[str, Path]:
     }
 
 
-def misnamed(parent: Path, prefix: str) -> list[Path]:
-    """Return the folders whose name begins as a participant's or session's but has no label."""
-    return sorted(
-        path
-        for path in parent.glob(f"{prefix}*")
-        if not re.fullmatch(prefix + LABEL, path.name) and path.is_dir()
-    )
-
-
 NO_LABEL = (
     "the name is not sub-LABEL or ses-LABEL, where a label has letters, digits and + only; "
     "rename the folder if its images are to be corrected"
 )
-
-
+UNKNOWN = "a folder that BIDS does not have here; images are read from anat"
+OUTSIDE = "not in a folder anat"
 BELOW = "not directly in anat"
+NO_FILE = "a folder, not a file"
+REASONS = (NO_LABEL, UNKNOWN, OUTSIDE, BELOW, NO_FILE)
+"""Why something that looks like an image of a participant is not read, by its place alone."""
+
+_IMAGES = (".nii", ".nii.gz")
 
 
-def unindexed(request: Request, subjects: Iterable[Path]) -> Iterator[tuple[str, str]]:
+def unindexed(
+    request: Request, subjects: Iterable[Path], datatypes: Collection[str]
+) -> Iterator[tuple[str, str]]:
     """Yield what looks like data of a participant but lies where BIDS has none, and why.
 
-    Folders are told as a whole if their name is wrong; images below `anat` one by one.
+    Folders whose name is wrong are told as a whole, images one by one.
+
+    Parameters
+    ----------
+    request : the run
+    subjects : folders of the chosen participants
+    datatypes : names of folders that BIDS has in a participant's or a session's folder
     """
-    root = request.bids_dir
-    wrong = [] if request.participants else misnamed(root, "sub-")
+    found = [] if request.participants else list(_at_root(request.bids_dir))
     for subject in subjects:
-        wrong += misnamed(subject, "ses-")
         sessions = folders(subject, "ses-")
         chosen = [sessions[label] for label in request.sessions or sessions if label in sessions]
-        for anat in (place / "anat" for place in (subject, *chosen)):
-            for image in _images_below(anat):
-                yield image.relative_to(root).as_posix(), BELOW
-    for folder in wrong:
-        yield folder.relative_to(root).as_posix(), NO_LABEL
+        found += _inside(subject, {*datatypes, *(each.name for each in sessions.values())})
+        for place in (subject, *chosen):
+            if place != subject:
+                found += _inside(place, datatypes)
+            found += _below(place / "anat")
+    for path, reason in found:
+        yield path.relative_to(request.bids_dir).as_posix(), reason
 
 
-def _images_below(anat: Path) -> Iterator[Path]:
+def _at_root(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield folders and images at the root whose name begins like a participant's."""
+    for entry in _entries(root):
+        if not entry.name.lower().startswith("sub-"):
+            continue
+        if entry.name.endswith(_IMAGES) and not entry.is_dir():
+            yield Path(entry.path), OUTSIDE
+        elif entry.is_dir() and not re.fullmatch(f"sub-{LABEL}", entry.name):
+            yield Path(entry.path), NO_LABEL
+
+
+def _inside(place: Path, known: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """Yield images in a participant's or session's folder itself, and folders not known there."""
+    for entry in _entries(place):
+        if entry.name.endswith(_IMAGES) and not entry.is_dir():
+            yield Path(entry.path), OUTSIDE
+        elif entry.is_dir() and entry.name not in known:
+            misnamed = entry.name.lower().startswith("ses-") and "sub-" in place.name
+            yield Path(entry.path), NO_LABEL if misnamed else UNKNOWN
+
+
+def _below(anat: Path) -> Iterator[tuple[Path, str]]:
     """Yield the images in subfolders of `anat`; links to folders are not followed."""
-    try:
-        inside = [entry.path for entry in os.scandir(anat) if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # there is no such folder, or it cannot be read, which the index will say
-        return
-    for start in sorted(inside):
-        for folder, _, names in os.walk(start):
+    for entry in _entries(anat):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.name.endswith(_IMAGES):
+            yield Path(entry.path), NO_FILE
+            continue
+        for folder, inner, names in os.walk(entry.path):
+            inner.sort()
             for name in sorted(names):
-                if name.endswith((".nii", ".nii.gz")) and not name.startswith("."):
-                    yield Path(folder, name)
+                if name.endswith(_IMAGES) and not name.startswith("."):
+                    yield Path(folder, name), BELOW
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Return what is in a folder in the order of the names, hidden files left out."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError:  # there is no such folder, or the index will say that it cannot be read
+        return []
 
 
 def misplaced(image: Any) -> str | None:

@@ -219,9 +219,40 @@ def test_only_folders_with_a_label_are_walked(make_dataset, tmp_path, flags):
     selection = select(root, tmp_path, **flags)
     assert names(selection) == [good]
     told = dict(selection.skipped)
+    assert told.pop("sub-01/anat.old").startswith("a folder that BIDS does not have here")
     wrong = {"sub-01/ses-1.bak"} | (set() if flags else {"sub-01.bak", "sub-01_old"})
     assert set(told) == wrong
     assert all("letters, digits and +" in reason for reason in told.values())
+
+
+def test_images_outside_anat_are_left_with_the_reason(make_dataset, tmp_path):
+    good = "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz"
+    places = {
+        "sub-01/sub-01_T1w.nii.gz": "not in a folder anat",
+        "sub-01/ses-1/sub-01_ses-1_T1w.nii.gz": "not in a folder anat",
+        "sub-99_T1w.nii.gz": "not in a folder anat",
+        "sub-01/Anat": "a folder that BIDS does not have here",
+        "sub-01/session1": "a folder that BIDS does not have here",
+        "sub-01/sub-07": "a folder that BIDS does not have here",
+        "sub-01/ses-1/ses-2": "a folder that BIDS does not have here",
+        "sub-01/SES-5": "the name is not sub-LABEL or ses-LABEL",
+        "SUB-03": "the name is not sub-LABEL or ses-LABEL",
+        "sub-01/anat/sub-01_T2w.nii.gz": "a folder, not a file",
+    }
+    names_ = [
+        name if name.endswith("T1w.nii.gz") else f"{name}/anat/sub-01_T1w.nii.gz"
+        for name in places
+    ]
+    others = ["sub-01/func/sub-01_task-x_bold.nii.gz", "code/x.nii.gz", "sub-01/.old/x.nii"]
+    root = make_dataset(good, *names_, *others, empty=True)
+    selection = select(root, tmp_path)
+    assert names(selection) == [good]
+    told = dict(selection.skipped)
+    assert set(told) == set(places)
+    assert all(told[name].startswith(reason) for name, reason in places.items())
+    with pytest.raises(Refusal, match="left out sub-02/sub-02_T1w.nii: not in a folder anat"):
+        root = make_dataset("sub-02/sub-02_T1w.nii", empty=True)
+        select(root, tmp_path, participants=("02",))
 
 
 def test_images_below_anat_and_of_others_are_left_with_the_reason(make_dataset, tmp_path):
@@ -239,7 +270,9 @@ def test_images_below_anat_and_of_others_are_left_with_the_reason(make_dataset, 
     (root / "sub-01" / "loop").symlink_to("..")
     selection = select(root, tmp_path)
     assert names(selection) == [good, "sub-02/anat/sub-02_T1w.nii.gz"]
-    assert dict(selection.skipped) == {
+    told = dict(selection.skipped)
+    assert told.pop("sub-01/loop").startswith("a folder that BIDS does not have here")
+    assert told == {
         "sub-01/anat/old/sub-01_T1w.nii.gz": "not directly in anat",
         "sub-01/anat/old/older/sub-01_T2w.nii": "not directly in anat",
         "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz": "its name says ses-2, but it lies in the "
