@@ -25,7 +25,7 @@ from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
-from n4ax_bids.core.remarks import remarks
+from n4ax_bids.core.remarks import remarks, without_logarithm
 from n4ax_bids.core.take import NothingSampled
 from n4ax_bids.io import geometry, lattice, placement, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
@@ -239,7 +239,7 @@ def correct(
             *image.notes,
             *notes,
             *remarks(result, solve, doubt),
-            *_intensity_remarks(region, statistics),
+            *filter(None, [_without_logarithm(region, statistics)]),
         ),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
@@ -460,23 +460,9 @@ def _statistics(
     }
 
 
-def _intensity_remarks(region: Region, statistics: Mapping[str, int | float]) -> tuple[str, ...]:
-    """Return what a person should know of the intensities inside the mask.
-
-    Without a mask the air of many images is 0: the count alone says so.
-    """
-    n, n_voxels = statistics["non_positive"], statistics["n_voxels_mask"]
-    if n == n_voxels:
-        return (
-            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
-            "means nothing (use another mask, or shift the image to positive values)",
-        )
-    if n and region.inside is not None:
-        return (
-            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
-            "without a logarithm, as in ITK",
-        )
-    return ()
+def _without_logarithm(region: Region, statistics: Mapping[str, int | float]) -> str | None:
+    n, n_voxels = int(statistics["non_positive"]), int(statistics["n_voxels_mask"])
+    return without_logarithm(n, n_voxels, masked=region.inside is not None)
 
 
 def _save(

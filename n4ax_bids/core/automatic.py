@@ -25,6 +25,11 @@ SEPARATED = 0.8
 """share of the variance that lies between an object and what is darker; noise split in two has
 0.64 to 0.75, a head in air 0.83 to 0.93"""
 
+LEAST_SEPARATED, VALLEY = 0.6, 0.3
+"""A lower share will do where there is a valley between the two: the density of samples half way
+between their medians, over the lower of the densities at the medians. Noise split in two has no
+valley; an object whose intensities are spread wide by a field and several tissues has one."""
+
 _MOST_SAMPLES = 1 << 15  # outside the mask; as many tell what is left out as well as all of them
 
 
@@ -100,7 +105,7 @@ def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | Non
     part, chosen = values[thinned], inside[thinned]
     rest, bright, n_found = part[~chosen & np.isfinite(part)], values[inside], 0.0
     for _ in range(2):
-        upper, rest, separation = _split(rest)
+        upper, rest, separated = _split(rest)
         if not (upper.size and bright.size):
             return None
         n_found += upper.size * values.size / part.size
@@ -109,23 +114,36 @@ def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | Non
         if n_found > bright.size:
             if brightness <= BRIGHTEST:  # the mask's own tissue goes on there
                 return None
-            if separation >= SEPARATED:
+            if separated:
                 return round(n_found), brightness
     return None
 
 
-def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Split values by Otsu's threshold: upper, lower, and the share of the variance between."""
+def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Split values by Otsu's threshold: upper, lower, and whether these are two things."""
     nothing = values[:0]
     if not values.size:
-        return nothing, values, 0.0
+        return nothing, values, False
     try:
         above = values > otsu_threshold(values)
     except ValueError:  # no two classes in float32
-        return nothing, values, 0.0
+        return nothing, values, False
     upper, lower = values[above], values[~above]
     if not (upper.size and lower.size):
-        return nothing, values, 0.0
+        return nothing, values, False
     wide = values.astype(np.float64)
     share, gap = above.mean(), wide[above].mean() - wide[~above].mean()
-    return upper, lower, float(share * (1 - share) * gap**2 / wide.var())
+    separation = share * (1 - share) * gap**2 / wide.var()
+    apart = separation >= SEPARATED
+    return upper, lower, bool(apart or (separation >= LEAST_SEPARATED and _valley(upper, lower)))
+
+
+def _valley(upper: np.ndarray, lower: np.ndarray) -> bool:
+    """Say whether few values lie half way between the medians of two parts."""
+    low, high = float(np.median(lower)), float(np.median(upper))
+    reach = (high - low) / 6
+
+    def density(centre: float) -> int:
+        return sum(np.count_nonzero(np.abs(part - centre) <= reach) for part in (upper, lower))
+
+    return density((low + high) / 2) < VALLEY * min(density(low), density(high))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core import remarks
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, odd_inside, plain
 from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide_checked
@@ -101,6 +102,21 @@ def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:
         f"no usable field: inside the mask the corrected image has "
         f"{describe_odd(np.asarray(corrected), odd)}; are intensities or options extreme?"
     )
+
+
+def without_logarithm(call: Call) -> str | None:
+    """Return a warning where samples that take part are 0 or less."""
+    plan, values = call.plan, call.plan.sample(call.image, call.plan.image_start)
+    odd, n_inside = values <= 0, values.size
+    inside = None
+    if call.mask is not None:
+        inside = plan.sample(call.mask, plan.mask_start) != 0
+    if call.weight is not None:
+        positive = plan.sample(call.weight, plan.weight_start) > 0
+        inside = positive if inside is None else inside & positive
+    if inside is not None:
+        odd, n_inside = odd & inside, int(inside.sum())
+    return remarks.without_logarithm(int(odd.sum()), n_inside, masked=inside is not None)
 
 
 def n_cores() -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from n4ax_bids.core.call import divided, n_cores, prepare
+from n4ax_bids.core.call import Call, divided, n_cores, prepare, without_logarithm
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.plan import Plan
 from n4ax_bids.core.remarks import N4Warning, remarks
@@ -105,7 +105,7 @@ def n4(
     call = prepare(image, mask, weight, zooms, options)
     result = estimate(call.image, call.mask, call.weight, plan=call.plan)
     corrected, log_bias = divided(call, result.log_field)
-    for remark in remarks(result, call.plan, call.doubt):
+    for remark in _remarks(call, result):
         warnings.warn(remark, N4Warning, stacklevel=2)
     return (corrected, log_bias) if return_bias else corrected
 
@@ -172,10 +172,15 @@ def n4_batch(
     for number, (call, result) in enumerate(zip(calls, results, strict=True)):
         with _numbered(number):
             both.append(divided(call, result.log_field))
-        for remark in remarks(result, call.plan, call.doubt):
+        for remark in _remarks(call, result):
             warnings.warn(f"images[{number}]: {remark}", N4Warning, stacklevel=2)
     corrected = [one for one, _ in both]
     return (corrected, [log_bias for _, log_bias in both]) if return_bias else corrected
+
+
+def _remarks(call: Call, result: N4Result) -> tuple[str, ...]:
+    found = without_logarithm(call)
+    return remarks(result, call.plan, call.doubt) + ((found,) if found else ())
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def _notes(
             said.append(f"its {name} differs from the image's by up to {difference:.1e} mm{taken}")
     if only_if_far and not far:
         return ()
-    if other.zooms != image.zooms:
+    if not np.allclose(other.zooms, image.zooms, rtol=1e-5, atol=0):  # beyond float32's rounding
         said.append(f"its voxel sizes are {_numbers(other.zooms)}, not {_numbers(image.zooms)}")
     return (f"{other.path}: {'; '.join(said)}",)
 

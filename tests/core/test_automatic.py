@@ -222,3 +222,42 @@ def test_where_the_image_only_rises_all_voxels_count(n):
     ]
     np.testing.assert_array_equal(*lattices)
     assert np.abs(lattices[0]).max() < 0.1
+
+
+@pytest.mark.parametrize(("n", "times", "background"), [(14, 15, 0), (17, 8, 0), (17, 5, 20)])
+def test_a_large_hot_spot_of_uneven_brightness_is_told(n, times, background):
+    """The object that is left out is uneven as well: by its field, and by two tissues."""
+    shape, rng = (40, 44, 30), np.random.default_rng(0)
+    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij"))
+    radius = (x**2).sum(0)
+    body = radius < 0.6
+    tissue = 100.0 * body + 60 * (radius < 0.25) + 60 * (body & (radius > 0.5))
+    noise = rng.normal(0, 0.3 * background or 3, shape)
+    image = np.abs(tissue * np.exp(0.4 * x[0] + 0.2 * x[1] ** 2) + noise + background)
+    image[5 : 5 + n, 5 : 5 + n, 5 : 5 + n] = image.max() * times * rng.uniform(0.5, 1.5, (n,) * 3)
+    image = image.astype(np.float32)
+    mask = otsu_mask(image)
+    assert np.count_nonzero(mask & body) < 0.3 * np.count_nonzero(body)
+    told = check_automatic_mask(image, mask, plan(N4Options(shrink_factor=2), shape))
+    assert "leaves out an object" in told
+
+
+@pytest.mark.parametrize("mask", ["otsu", "given", None, "weight"])
+def test_an_image_without_a_positive_value_is_told(head, mask):
+    image, inside = -head.image - 1, np.asarray(head.mask)
+    given = {"given": inside, "weight": None}.get(mask, mask)
+    weight = inside.astype(np.float32) if mask == "weight" else None
+    with pytest.warns(N4Warning, match="every voxel that takes part is 0 or less"):
+        n4(image, given, weight, options=QUICK)
+    with pytest.warns(N4Warning, match=r"images\[0\]: every voxel that takes part"):
+        n4_batch([image], [given], [weight], options=QUICK)
+
+
+def test_values_without_a_logarithm_are_counted_inside_a_mask_alone(head):
+    inside = np.asarray(head.mask)
+    image = np.where(inside & (head.image > np.median(head.image[inside])), -5, head.image)
+    with pytest.warns(N4Warning, match="voxels inside the mask are 0 or less"):
+        n4(image, inside, options=QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", N4Warning)
+        n4(np.where(inside, head.image, 0), None, options=QUICK)
