@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.parser import add_flags
+from n4ax_bids.app.parser import add_flags, first_name
 from n4ax_bids.app.words import did_you_mean
 from n4ax_bids.io.text import read_text
 
@@ -25,7 +25,7 @@ class _Reader(argparse.ArgumentParser):
     """A parser that raises what it has to say."""
 
     def error(self, message: str) -> Any:
-        raise ValueError(message)
+        raise ValueError(first_name(message))
 
 
 def options() -> dict[str, argparse.Action]:

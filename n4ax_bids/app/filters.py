@@ -230,6 +230,13 @@ def require_known(kind: str, labels: Sequence[str], known: Iterable[Any]) -> Non
     """Refuse labels that are not in the dataset; name those that are."""
     known = set(known) - {None}
     unknown = [v for v in labels if not any(matches(kind, there, v) for there in known)]
+    joined = [part for label in unknown for part in label.split(",")]
+    if joined != unknown and set(filter(None, joined)) <= set(map(str, known)):
+        raise Refusal(
+            Status.USAGE,
+            f"no {kind} {', '.join(unknown)} in the dataset; expected spaces between the labels: "
+            f"{' '.join(filter(None, joined))}",
+        )
     if unknown:
         raise Refusal(
             Status.USAGE,

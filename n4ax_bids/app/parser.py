@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from dataclasses import fields
 from functools import partial
@@ -42,13 +43,21 @@ examples:
 """
 
 
+def first_name(message: str) -> str:
+    """Return an error of argparse with the first of a flag's names in place of all of them."""
+    return re.sub(r"^argument (--[\w-]+)(/--[\w-]+)+:", r"argument \1:", message)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that says first, and in one line, what is wrong."""
 
     def error(self, message: str) -> NoReturn:
+        message = first_name(message)
         if message.startswith("unrecognized arguments: "):
             word = message.split()[2].split("=")[0]
-            message += words.did_you_mean(word, self._option_string_actions)
+            message += words.odd_dash(word) or words.did_you_mean(
+                word, self._option_string_actions
+            )
         lines = (f"{self.prog}: error: {message}", f"{self.prog} --help lists the flags")
         self.exit(2, "".join(f"{line}\n" for line in lines))
 
@@ -231,6 +240,9 @@ def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--nprocs",
+        "--nthreads",  # this and the next two are fMRIPrep's names
+        "--n_cpus",
+        "--n-cpus",
         type=words.positive(int),
         metavar="N",
         help="images in flight: some are solved while others are read and written "
@@ -244,6 +256,8 @@ def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--mem",
+        "--mem_mb",
+        "--mem-mb",
         type=words.memory,
         metavar="MB",
         help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -35,8 +36,21 @@ def check_places(request: Request) -> None:
     work = request.work_dir.resolve() if request.work_dir else out
     if (work == raw or raw in work.parents) and out not in (work, *work.parents):
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
+    for folder in (request.output_dir, request.work_dir):
+        _check_folder(folder)
     _check_description(out / "dataset_description.json")
     _check_labels(out / "descriptions.tsv", request.desc)
+
+
+def _check_folder(path: Path | None) -> None:
+    """Refuse a folder that cannot be made because a file has its name, or one above it."""
+    for each in (path, *path.parents) if path else ():
+        if each.is_dir():
+            return
+        if os.path.lexists(each):
+            what = "a file" if each.exists() else "a link to what is not there"
+            below = "" if each == path else f" for {path}"
+            raise Refusal(Status.CANNOT_WRITE, f"{each}: {what}; expected a folder{below}")
 
 
 def _check_description(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from n4ax_bids.app.dataset import Job, Selection, notes, read_metadata
 from n4ax_bids.app.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.words import counted
 
 
 def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
@@ -41,7 +42,7 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
     unfit = sum(problem(job) is not None for job in selection.jobs if job.relative in todo)
     yield ""
     yield (
-        f"{len(todo) - unfit} images to correct, {unfit} that cannot be, "
+        f"{counted(len(todo) - unfit, 'image')} to correct, {unfit} that cannot be, "
         f"{len(selection.jobs) - len(todo)} finished already, {len(selection.skipped)} skipped; "
         "nothing was written"
     )

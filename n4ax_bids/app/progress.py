@@ -174,11 +174,6 @@ def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
     return f"{n_done / seconds:.2g} images/s, {left} left"
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number of things with the noun in singular or plural."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def _tell(head: str, outcome: Outcome, pace: str) -> None:
     if outcome.state == State.CORRECTED:
         for note in outcome.correction.get("notes", ()):

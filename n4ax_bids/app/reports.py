@@ -21,6 +21,7 @@ from n4ax_bids.app.derivatives import LATTICE, publish, write_text
 from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.app.words import counted
 
 log = logging.getLogger("n4ax_bids")
 
@@ -207,8 +208,9 @@ def group(request: Request) -> Status:
             f"{output_dir}: holds no report of an image; run the level participant first, or "
             "--reports-only where it has run without",
         )
+    gathered = f"{counted(len(rows), 'image')} and {counted(len(failed), 'failure')}"
     if request.dry_run:
-        print(f"{len(rows)} images and {len(failed)} failures to gather; nothing was written")
+        print(f"{gathered} to gather; nothing was written")
         print(*(f"-> {output_dir / name}" for name in (TABLE, GROUP)), sep="\n")
         return Status.OK
     table = pages.gather(rows, failed)
@@ -216,8 +218,9 @@ def group(request: Request) -> Status:
     write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
     n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
     if n_lattices > len(rows):
-        log.warning("%d images have no report: --reports-only makes it", n_lattices - len(rows))
-    log.info("%d images and %d failures: %s", len(rows), len(failed), output_dir / GROUP)
+        lacking = counted(n_lattices - len(rows), "image")
+        log.warning("no report of %s: --reports-only makes it", lacking)
+    log.info("%s: %s", gathered, output_dir / GROUP)
     return Status.OK
 
 

@@ -31,10 +31,11 @@ from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.image import CLAIMS, Outcome, State
 from n4ax_bids.app.pool import Pool
 from n4ax_bids.app.presence import Presence
-from n4ax_bids.app.progress import Progress, StoppedEarly, counted
+from n4ax_bids.app.progress import Progress, StoppedEarly
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.validation import validating
+from n4ax_bids.app.words import counted
 
 log = logging.getLogger("n4ax_bids")
 

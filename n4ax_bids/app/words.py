@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,10 +26,11 @@ def positive(kind: type) -> Callable[[str], Any]:
 
 
 def series(kind: type) -> Callable[[str], list]:
-    """Return a reader of one number, or of several as ANTs writes them: 50x50x30."""
+    """Return a reader of one number, or of several: 50x50x30 as in ANTs, or with commas."""
 
     def numbers(text: str) -> list:
-        return [kind(part) for part in text.split("x")]
+        parts = text.strip("[]").lower().replace(",", "x").split("x")
+        return [kind(part) for part in parts]
 
     numbers.__name__ = kind.__name__  # argparse and the descriptor show it
     return numbers
@@ -41,6 +43,28 @@ class Joined(argparse.Action):
         setattr(namespace, self.dest, [each for part in values for each in part])
 
 
+KINDS = ("sub", "ses", "run")
+"""What a label may have in front by mistake, without its hyphen."""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun, which has an s but for one."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def odd_dash(word: str) -> str:
+    """Return a remark on a word that begins with another dash than a hyphen, or nothing.
+
+    Word processors and web pages put an en dash in the place of what was typed.
+    """
+    first = word[:1]
+    if not first or first == "-" or unicodedata.category(first) != "Pd" and first != "\u2212":
+        return ""
+    name = unicodedata.name(first).lower()
+    bare = word.lstrip("-" + "".join(c for c in word if unicodedata.category(c) == "Pd"))
+    return f" (it begins with an {name}, U+{ord(first):04X}; expected two hyphens: --{bare})"
+
+
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     """Return the words " (did you mean …?)" where one is near, else nothing.
 
@@ -50,7 +74,9 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     text, texts = str(word), [str(each) for each in known]
     same = [each for each in texts if each.isdecimal() and text.isdecimal()]
     near = [each for each in same if int(each) == int(text)]
-    near += [each for each in texts if each.lower() == text.lower()]
+    plain = text.lower()
+    near += [each for each in texts if each.lower() == plain]
+    near += [each for each in texts if plain in (f"{kind}{each}".lower() for kind in KINDS)]
     if not text.isdecimal():  # 3 is not a mistyped 2
         near += difflib.get_close_matches(text, texts, n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near and near[0] != text else ""

@@ -115,7 +115,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds; other content is a ValueError as well."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+        kind = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number")
+        raise ValueError(f"{path}: holds {kind}; expected a JSON object, {{…}}")
     return content
 
 

@@ -54,7 +54,7 @@ def test_what_is_left_out_has_its_reason(planned):
     ):
         assert lines[lines.index(f"skip     {name}") + 1] == f"         {reason}"
     assert lines[-1].startswith(
-        "1 images to correct, 0 that cannot be, 0 finished already, 2 skipped"
+        "1 image to correct, 0 that cannot be, 0 finished already, 2 skipped"
     )
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from n4ax_bids.app import cli, progress
+from n4ax_bids.app import cli, progress, words
 from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
 
@@ -154,6 +154,6 @@ def test_a_run_stops_on_the_first_failure_if_that_is_wanted(told):
         told(outcomes, io.StringIO(), stop_on_failure=True)
 
 
-@pytest.mark.parametrize(("number", "words"), [(1, "1 image"), (0, "0 images"), (2, "2 images")])
-def test_counted(number, words):
-    assert progress.counted(number, "image") == words
+@pytest.mark.parametrize(("number", "text"), [(1, "1 image"), (0, "0 images"), (2, "2 images")])
+def test_counted(number, text):
+    assert words.counted(number, "image") == text

@@ -182,7 +182,7 @@ def test_a_dry_run_tells_what_is_finished_and_writes_nothing(done, capsys):
     assert main(root, out, "--dry-run") == 0
     text = capsys.readouterr().out
     assert f"keep     {NAME}\n" in text and f"correct  {OTHER}\n" in text
-    assert "1 images to correct, 0 that cannot be, 1 finished already, 0 skipped" in text
+    assert "1 image to correct, 0 that cannot be, 1 finished already, 0 skipped" in text
     assert main(root, out, "--dry-run", "--overwrite") == 0
     assert "2 images to correct" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

@@ -113,3 +113,18 @@ def test_a_folder_inside_a_dataset(said, tmp_path):
     status, lines = said(root=tmp_path / "raw" / "sub-001")
     assert status == 16
     assert f"it lies inside the dataset {tmp_path / 'raw'}; expected that one" in lines[-1]
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_folder_below_a_file(make_dataset, tmp_path, capsys, dry):
+    root = make_dataset("sub-01/anat/sub-01_T1w.nii.gz", empty=True)
+    (tmp_path / "file").write_text("x")
+    assert cli.main([str(root), str(tmp_path / "file" / "out"), "participant", *dry]) == 73
+    assert f"{tmp_path / 'file'}: a file; expected a folder" in capsys.readouterr().err
+
+
+def test_labels_with_commas(make_dataset, tmp_path, capsys):
+    root = make_dataset(*(f"sub-0{n}/anat/sub-0{n}_T1w.nii" for n in (1, 2)), empty=True)
+    words = [str(root), str(tmp_path / "out"), "participant", "--participant-label", "01,02"]
+    assert cli.main(words) == 2
+    assert "expected spaces between the labels: 01 02" in capsys.readouterr().err

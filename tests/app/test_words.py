@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from n4ax_bids.app import words
+from n4ax_bids.app import cli, words
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +96,20 @@ def test_what_was_meant(word, known, near):
 @pytest.mark.parametrize(("word", "known"), [("3", ["1", "2", "13"]), ("x", ["abc"]), ("3", [])])
 def test_nothing_is_near(word, known):
     assert words.did_you_mean(word, known) == ""
+
+
+def test_words_that_were_typed_by_a_word_processor(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "\u2013\u2013dry-run"])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert "begins with an en dash, U+2013; expected two hyphens: --dry-run" in line
+
+
+@pytest.mark.parametrize("text", ["50X40", "50,40", "[50x40]", "50x40"])
+def test_iterations_in_other_spellings(text):
+    assert words.series(int)(text) == [50, 40]
+
+
+@pytest.mark.parametrize(("word", "near"), [("sub01", "01"), ("ses2", "2"), ("SUB01", "01")])
+def test_a_label_with_its_kind_in_front(word, near):
+    assert words.did_you_mean(word, ["01", "2"]) == f" (did you mean {near}?)"
