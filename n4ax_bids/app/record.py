@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
 from n4ax_bids.app.fingerprint import fingerprint
-from n4ax_bids.io.text import read_json
+from n4ax_bids.io.text import opened, read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -174,7 +174,7 @@ def why_not_finished(job: Job, request: Request) -> str | None:
         reason = _compare(content, job, request)
         if reason is None:
             reason, now = _compare_inputs(content["inputs"], job, verify=request.verify_inputs)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return str(error)
     except (LookupError, TypeError, AttributeError) as error:
         return f"its record is damaged ({type(error).__name__}: {error})"
@@ -268,7 +268,7 @@ def _look(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with opened(path, what="an input") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 

@@ -21,6 +21,7 @@ from n4ax_bids.app.derivatives import LATTICE, publish, write_text
 from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import opened
 
 log = logging.getLogger("n4ax_bids")
 
@@ -251,7 +252,7 @@ def _page_or_word(subject: str, request: Request, work: Path) -> bool:
 def _holds(path: Path, digest: str) -> bool:
     """Tell whether a page has been made of contents with a digest."""
     try:
-        with path.open("rb") as stream:
+        with opened(path, what="a page") as stream:
             return digest.encode() in stream.read(2048)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # not there, or something that is no page
         return False
