@@ -12,6 +12,9 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.text import read_json, read_text
 
+OF_LOGS = ("images", "claims", "skipped")
+"""folders in `logs` that a run writes to"""
+
 
 def check_places(request: Request) -> None:
     """Refuse an output or work folder that would spoil a dataset.
@@ -35,6 +38,11 @@ def check_places(request: Request) -> None:
     work = request.work_dir.resolve() if request.work_dir else out
     if (work == raw or raw in work.parents) and out not in (work, *work.parents):
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
+    try:
+        inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
+        derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
     _check_description(out / "dataset_description.json")
     _check_labels(out / "descriptions.tsv", request.desc)
 

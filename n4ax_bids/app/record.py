@@ -111,6 +111,32 @@ class Inputs:
         }
 
 
+def require_unchanged(job: Job, inputs: Inputs, digests: Mapping[str, str]) -> None:
+    """Refuse to publish what was made of files that have been replaced since.
+
+    Parameters
+    ----------
+    job : the image
+    inputs : its files as they were before they were read
+    digests : of the images as they were read, by the names of `correct`'s inputs
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is gone or is another one; one line that names it.
+    """
+    for role, path in (_images(job) | _texts(job)).items():
+        known, now = inputs.files[role], _look(path)
+        if all(now[key] == known[key] for key in ("size", "mtime_ns", "fingerprint")):
+            continue
+        read = digests.get(role) or known.get("sha256")
+        if read is None or _digest(path)["sha256"] != read:
+            raise ValueError(
+                f"{path}: was replaced while it was corrected; expected a file that stays "
+                "(run again when the dataset is complete)"
+            )
+
+
 def text(
     job: Job,
     request: Request,

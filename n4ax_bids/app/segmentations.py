@@ -123,7 +123,7 @@ class Segmentations:
                 continue
             if {key: own.pop(key, None) for key in of_transform} != of_transform:
                 continue
-            if len(own) == len(wanted.entities) and _within(own, wanted.entities):
+            if len(own) == len(wanted.entities) and within(own, wanted.entities):
                 return Segmentation(path, transform)
         return Segmentation(path, None)
 
@@ -144,10 +144,11 @@ def _fits(name: Name, image: str) -> bool:
         return False
     skipped = (*OF_THE_FILE, "space")
     own = {key: value for key, value in name.entities.items() if key not in skipped}
-    return "sub" in own and _within(own, wanted.entities)
+    return "sub" in own and within(own, wanted.entities)
 
 
-def _within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
+def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
+    """Tell whether an image has all these entities, with the same labels."""
     return all(key in entities and _same(key, value, entities[key]) for key, value in own.items())
 
 
