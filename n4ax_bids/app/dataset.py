@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app import filters, strays
+from n4ax_bids.app import filters, inheritance, strays
 from n4ax_bids.app.derivatives import Outputs
 from n4ax_bids.app.folders import BELOW, NO_LABEL, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.segmentations import parse, within
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.text import read_object
 
@@ -184,6 +183,7 @@ def read_metadata(job: Job) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
+        inheritance.require_of_dataset(path, job.source, job.relative)
         metadata.update(read_object(path))
     return metadata
 
@@ -247,24 +247,12 @@ def _inherited(
         (len(folder.parts), len(own), path)
         for folder in relative.parents
         for path, own in sidecars.get(folder, ())
-        if own <= entities.items() and _is_of(path.name, relative.name)
+        if own <= entities.items() and inheritance.is_of(path.name, relative.name)
     ]
     # A folder with a sidecar's name is in no index; reading it will say what it is.
     names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
     folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
     return (*(bids_dir / path for *_, path in sorted(found)), *folders)
-
-
-def _is_of(sidecar: str, image: str) -> bool:
-    """Tell whether each part of a sidecar's name is in an image's, as BIDS inheritance asks.
-
-    pybids passes over entities that it does not know, and takes the participant from the folder
-    where a name has none or another one.
-    """
-    own, its = parse(sidecar), parse(image)
-    parts = sidecar.split(".")[0].split("_")[:-1]
-    known = {f"{key}-{value}" for key, value in own.entities.items()}
-    return own.suffix == its.suffix and set(parts) == known and within(own.entities, its.entities)
 
 
 def _stem(path: Path) -> str:

@@ -5,6 +5,7 @@ Mask, weight and report ask here, so that they mean the same file.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -172,9 +173,11 @@ def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
     if "ses" in entities:
         session = subject / f"ses-{entities['ses']}"
         folders += [session / "anat", session]
-    found = []
+    found, seen = [], set()
     for folder in folders:
-        if folder.is_dir():
+        real = os.path.realpath(folder)  # a link may give a folder a second name
+        if folder.is_dir() and real not in seen:
+            seen.add(real)
             found += _listed(folder, folder.stat().st_mtime_ns)
     return found
 

@@ -199,3 +199,51 @@ def test_figures_do_not_go_through_a_link(run, tmp_path):
     link.symlink_to(tmp_path / "elsewhere")
     assert run()[0] == Status.SOME_FAILED
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def _sidecar_of_outputs(out: Path) -> dict:
+    return json.loads((out / CORRECTED.replace(".nii.gz", ".json")).read_text())
+
+
+@pytest.mark.parametrize("name", ["T1w.json", "sub-01/anat/sub-01_T1w.json"])
+def test_a_sidecar_that_is_a_link_out_of_the_dataset(run, raw, tmp_path, name):
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"password": "x"}')
+    (raw / name).symlink_to(secret)
+    status, text = run()
+    assert status == Status.SOME_FAILED
+    assert f"failed: {raw / name}: a link to {secret}, which is outside the dataset" in text
+    assert not any("password" in p.read_text() for p in (tmp_path / "out").rglob("*.json"))
+
+
+def test_links_of_git_annex_and_inside_the_dataset(run, raw, tmp_path):
+    store = raw / ".git" / "annex" / "objects" / "aa" / "bb"
+    shared = tmp_path / "shared" / "annex" / "objects"
+    for folder, name, key in ((store, "T1w.json", "One"), (shared, "sub-01_T1w.json", "Two")):
+        folder.mkdir(parents=True)
+        (folder / "key").write_text(json.dumps({key: 1}))
+        (raw / name).symlink_to(folder / "key")
+    (raw / "code").mkdir()
+    (raw / "code" / "x.json").write_text('{"Three": 1}')
+    (raw / "sub-01" / "anat" / "sub-01_T1w.json").symlink_to("../../code/x.json")
+    assert run()[0] == Status.OK
+    assert (
+        _sidecar_of_outputs(tmp_path / "out").items() >= {"One": 1, "Two": 1, "Three": 1}.items()
+    )
+
+
+def test_a_view_made_of_links_to_another_disk(run, raw, tmp_path):
+    disk = tmp_path / "disk" / "study"
+    for name in ("sub-01/anat", "sub-02/anat"):
+        (disk / name).mkdir(parents=True)
+    for name in (T1W, OTHER):
+        (raw / name).rename(disk / name)
+        (raw / name).symlink_to(disk / name)
+    (disk / "T1w.json").write_text('{"One": 1}')
+    (raw / "T1w.json").symlink_to(disk / "T1w.json")
+    assert run()[0] == Status.OK
+    assert _sidecar_of_outputs(tmp_path / "out")["One"] == 1
+    (tmp_path / "secret.json").write_text("{}")
+    (raw / "sub-01_T1w.json").symlink_to(tmp_path / "secret.json")
+    status, text = run("--overwrite")
+    assert status == Status.SOME_FAILED and "which is outside the dataset" in text
