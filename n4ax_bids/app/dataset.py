@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app import filters, strays
+from n4ax_bids.app import filters, inheritance, strays
 from n4ax_bids.app.derivatives import Outputs
 from n4ax_bids.app.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
@@ -183,6 +183,7 @@ def read_metadata(job: Job) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
+        inheritance.require_of_dataset(path, job.source, job.relative)
         metadata.update(read_object(path))
     return metadata
 
@@ -246,7 +247,7 @@ def _inherited(
         (len(folder.parts), len(own), path)
         for folder in relative.parents
         for path, own in sidecars.get(folder, ())
-        if own <= entities.items()
+        if own <= entities.items() and inheritance.is_of(path.name, relative.name)
     ]
     # A folder with a sidecar's name is in no index; reading it will say what it is.
     names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))

@@ -97,10 +97,32 @@ def encode(content: Mapping[str, Any]) -> str:
     return json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def require_inside(output_dir: Path, targets: Iterable[Path]) -> None:
+    """Refuse to write through links that lead out of the output folder.
+
+    Raises
+    ------
+    ValueError
+        One line that names the link and where it leads.
+    """
+    root = os.path.realpath(output_dir)
+    for folder in dict.fromkeys(target.parent for target in targets):
+        real = os.path.realpath(folder)
+        if os.path.commonpath([root, real]) == root:
+            continue
+        above = [folder, *folder.parents]
+        above = above[: above.index(output_dir)] if output_dir in above else above
+        link = next((each for each in reversed(above) if each.is_symlink()), folder)
+        raise ValueError(
+            f"{link}: a link that leads out of the output folder, to {os.path.realpath(link)}; "
+            "expected a folder (link the output folder as a whole, or remove the link)"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; leave a file that holds the text already."""
     data = text.encode("utf-8")
-    if path.is_file() and path.read_bytes() == data:
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
         return
     staged = presence.hidden(path)
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from n4ax_bids.app import record as record_of
 from n4ax_bids.app import tissues
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import encode, sidecar_path
@@ -22,7 +23,7 @@ from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
-from n4ax_bids.io.text import parse_json, read_bytes
+from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import region
 
@@ -91,6 +92,7 @@ def write(
     text = read_bytes(sidecar, what="JSON")
     n4 = parse_json(sidecar, text)["N4"]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
+    _require_same(job, output_dir, image)
     if image.data.shape != corrected.data.shape:
         raise ValueError(
             f"{corrected.path}: shape {corrected.data.shape}; expected that of {image.path}, "
@@ -128,6 +130,16 @@ def write(
     counts = draw.histogram(before, after, window)
     draw.curves(names["curves"], counts, *_levels(n4))
     return remarks
+
+
+def _require_same(job: Job, output_dir: Path, image: Volume) -> None:
+    """Refuse an image that has been replaced since it was corrected: figures would be of two."""
+    try:
+        known = read_object(record_of.path_of(job, output_dir))["inputs"]["input_image"]["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):  # no record says which it was
+        return
+    if image.sha256 != known:
+        raise ValueError(f"{image.path}: was replaced since it was corrected; correct it again")
 
 
 def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:

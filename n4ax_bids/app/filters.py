@@ -227,9 +227,14 @@ def require_known_labels(request: Request, images: Sequence[Mapping[str, Any]]) 
 
 
 def require_known(kind: str, labels: Sequence[str], known: Iterable[Any]) -> None:
-    """Refuse labels that are not in the dataset; name those that are."""
+    """Refuse labels that are not in the dataset; name those that are.
+
+    A label of the command line is no pattern: "*" is for filter files.
+    """
     known = set(known) - {None}
-    unknown = [v for v in labels if not any(matches(kind, there, v) for there in known)]
+    unknown = [
+        v for v in labels if v == "*" or not any(matches(kind, there, v) for there in known)
+    ]
     joined = [part for label in unknown for part in label.split(",")]
     if joined != unknown and set(filter(None, joined)) <= set(map(str, known)):
         raise Refusal(

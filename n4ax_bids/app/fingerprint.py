@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from n4ax_bids.io.text import opened
+
 BLOCK = 4096
 N_BLOCKS = 16
 """A file of up to 64 kB is read whole; of a larger one, blocks from its first to its last byte."""
@@ -21,18 +23,14 @@ def fingerprint(path: Path) -> str:
 
     Raises
     ------
-    OSError
-        If the file cannot be read.
+    OSError, ValueError
+        If it is no regular file or cannot be read; one line that names it.
     """
     digest = hashlib.sha256()
-    # O_NONBLOCK: a named pipe in the place of a file must not stop the run.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        size = os.fstat(descriptor).st_size
+    with opened(path, what="an input") as file:
+        size = os.fstat(file.fileno()).st_size
         for start in _starts(size):
-            digest.update(os.pread(descriptor, BLOCK, start))
-    finally:
-        os.close(descriptor)
+            digest.update(os.pread(file.fileno(), BLOCK, start))
     return digest.hexdigest()
 
 

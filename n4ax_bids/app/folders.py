@@ -123,4 +123,20 @@ def misplaced(image: Any) -> str | None:
         place = next((each for each in above if each.startswith(f"{kind}-")), None)
         if own and place and place != f"{kind}-{own[1]}":
             return f"its name says {kind}-{own[1]}, but it lies in the folder {place}"
+    if any(each.startswith("ses-") for each in above) and not re.search(r"_ses-", name):
+        return _doubled(Path(image.path), len(above))
+    return None
+
+
+def _doubled(image: Path, n_above: int) -> str | None:
+    """Return why an image without a session in its name is one that lies elsewhere as well.
+
+    A link to a folder of the same dataset gives its images a second name, and a link to a folder
+    above it any number of them.
+    """
+    root = os.path.realpath(image.parents[n_above])
+    for folder in image.parents[: n_above - 1]:
+        real = os.path.realpath(folder) if folder.is_symlink() else ""
+        if real.startswith(os.path.join(root, "sub-")):
+            return f"the folder {folder.name} is a link to {os.path.relpath(real, root)}"
     return None

@@ -23,6 +23,7 @@ from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.presence import Presence
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Memory, Share
+from n4ax_bids.report.page import KEPT
 
 log = logging.getLogger("n4ax_bids")
 
@@ -207,6 +208,8 @@ def publish(
     written = folder / "record.json"
     written.write_text(text, encoding="utf-8")
     files.append((written, record.path_of(job, request.output_dir)))
+    record.require_unchanged(job, inputs, correction.get("sha256", {}))
+    derivatives.require_inside(request.output_dir, [target for _, target in files])
     if not claim.holds():
         raise Taken
     record.forget(job, request.output_dir)
@@ -237,7 +240,8 @@ def failed(
     path: Path | None = crash_file(job, request)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        derivatives.write_text(path, f"n4ax_bids {__version__}\n{job.source}\n\n{text}")
+        kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
+        derivatives.write_text(path, f"n4ax_bids {__version__}\n{job.source}\n{kept}\n{text}")
     except OSError as problem:
         log.warning("%s: cannot write the crash file: %s", path, problem)
         path = None

@@ -18,6 +18,7 @@ from typing import Any
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives, record
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.text import read_json
 from n4ax_bids.options import PRESETS, N4Options
 
 LOOKS = 16
@@ -70,9 +71,9 @@ def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return content if isinstance(content["source"], str) else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

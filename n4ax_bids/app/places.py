@@ -13,6 +13,9 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.text import read_json, read_text
 
+OF_LOGS = ("images", "claims", "skipped")
+"""folders in `logs` that a run writes to"""
+
 
 def check_places(request: Request) -> None:
     """Refuse an output or work folder that would spoil a dataset.
@@ -38,6 +41,11 @@ def check_places(request: Request) -> None:
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
     for folder in (request.output_dir, request.work_dir):
         _check_folder(folder)
+    try:
+        inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
+        derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
     _check_description(out / "dataset_description.json")
     _check_labels(out / "descriptions.tsv", request.desc)
 

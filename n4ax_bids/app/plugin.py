@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import reprlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -58,7 +59,7 @@ def read(path: Path) -> Engine:
         raise Refusal(Status.USAGE, str(error)) from error
     try:
         content = yaml.safe_load(text)  # JSON is YAML
-    except (RecursionError, yaml.YAMLError) as error:
+    except (RecursionError, ValueError, yaml.YAMLError) as error:  # ValueError: 2001-02-30
         why = " ".join(str(error).split())
         raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
     known = sorted(name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin"))
@@ -69,8 +70,8 @@ def read(path: Path) -> Engine:
     if name not in known or not isinstance(arguments, dict):
         raise Refusal(
             Status.USAGE,
-            f"{path}: plugin is {name!r} with arguments {arguments!r}; expected plugin, one of "
-            f"{', '.join(known)}, and plugin_args, a mapping",
+            f"{path}: plugin is {reprlib.repr(name)} with arguments {reprlib.repr(arguments)}; "
+            f"expected plugin, one of {', '.join(known)}, and plugin_args, a mapping",
         )
     return Engine(name, arguments)
 
@@ -296,7 +297,7 @@ def _crash_text(crashes: Path, name: str) -> str:
     """Return what nipype has written of the failure of a node, if anything."""
     for named in (name, name + DONE):
         for path in crashes.glob(f"crash-*-{named}-*.txt"):
-            return path.read_text(encoding="utf-8", errors="replace")
+            return read_text(path, replace=True)
     return ""
 
 

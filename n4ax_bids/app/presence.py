@@ -24,6 +24,7 @@ from typing import Any
 from n4ax_bids.app import liveness
 from n4ax_bids.app.liveness import STALE, TOKEN
 from n4ax_bids.io.atomic import hidden_name
+from n4ax_bids.io.text import read_object
 
 PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; a run's token follows"""
@@ -31,8 +32,6 @@ HEARTBEAT = 30.0
 """seconds between signs of life"""
 MARKER = "run.json"
 """in a run's hidden folder: says that it is one, and what the run does"""
-MOST_BYTES = 1 << 20
-"""of a marker"""
 
 _HIDDEN = re.compile(r"\..+\." + TOKEN.pattern)
 
@@ -136,11 +135,11 @@ def marker(folder: Path) -> dict[str, Any] | None:
     if not TOKEN.fullmatch(token):
         return None
     try:
-        descriptor = os.open(folder / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            told = json.loads(file.read(MOST_BYTES))
+        if (folder / MARKER).is_symlink():
+            return None
+        told = read_object(folder / MARKER)
         return told if told["token"] == token else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError):
         return None
 
 

@@ -135,9 +135,12 @@ class Progress:
         if self._table is None:
             return
         reason = in_one_line(outcome.error) if outcome.error else ""
+        state = str(outcome.state)
+        if outcome.error and outcome.job.outputs.corrected.is_file():
+            state += ", earlier outputs kept"
         row = (
             outcome.job.relative,
-            str(outcome.state),
+            state,
             f"{outcome.seconds:.2f}",
             (outcome.correction or {}).get("device", "n/a"),
             reason.replace("\t", " ") or "n/a",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
 from n4ax_bids.app.fingerprint import fingerprint
-from n4ax_bids.io.text import read_json
+from n4ax_bids.io.text import opened, read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -111,6 +111,32 @@ class Inputs:
         }
 
 
+def require_unchanged(job: Job, inputs: Inputs, digests: Mapping[str, str]) -> None:
+    """Refuse to publish what was made of files that have been replaced since.
+
+    Parameters
+    ----------
+    job : the image
+    inputs : its files as they were before they were read
+    digests : of the images as they were read, by the names of `correct`'s inputs
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is gone or is another one; one line that names it.
+    """
+    for role, path in (_images(job) | _texts(job)).items():
+        known, now = inputs.files[role], _look(path)
+        if all(now[key] == known[key] for key in ("size", "mtime_ns", "fingerprint")):
+            continue
+        read = digests.get(role) or known.get("sha256")
+        if read is None or _digest(path)["sha256"] != read:
+            raise ValueError(
+                f"{path}: was replaced while it was corrected; expected a file that stays "
+                "(run again when the dataset is complete)"
+            )
+
+
 def text(
     job: Job,
     request: Request,
@@ -174,7 +200,7 @@ def why_not_finished(job: Job, request: Request) -> str | None:
         reason = _compare(content, job, request)
         if reason is None:
             reason, now = _compare_inputs(content["inputs"], job, verify=request.verify_inputs)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return str(error)
     except (LookupError, TypeError, AttributeError) as error:
         return f"its record is damaged ({type(error).__name__}: {error})"
@@ -268,7 +294,7 @@ def _look(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with opened(path, what="an input") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tempfile
 import traceback
@@ -17,14 +18,17 @@ from typing import NamedTuple
 from n4ax_bids.app import contents, resources
 from n4ax_bids.app.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.dataset import Job, Selection
-from n4ax_bids.app.derivatives import LATTICE, publish, write_text
+from n4ax_bids.app.derivatives import LATTICE, publish, require_inside, write_text
 from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.words import counted
+from n4ax_bids.io.text import opened
 
 log = logging.getLogger("n4ax_bids")
 
+GONE = "corrected, input is gone"
+"""status of an image whose input is not in the dataset any more"""
 GROUP, TABLE = "group.html", "group_n4.tsv"
 LOOKS = 16
 """small files looked at at a time; a shared file system takes milliseconds for each"""
@@ -130,6 +134,7 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
             made = contents.names(job.name, Path(folder))
             final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
             remarks = figures.write(job, request.output_dir, made, request.derivatives)
+            require_inside(request.output_dir, final.values())
             publish((made[label], path) for label, path in final.items())
     except Exception as error:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
@@ -196,11 +201,14 @@ def group(request: Request) -> Status:
     from n4ax_bids.report import group as pages
     from n4ax_bids.report.page import Failure
 
-    output_dir = request.output_dir
-    rows = []
+    output_dir, rows = request.output_dir, []
+    whole = (request.bids_dir / "dataset_description.json").is_file()
     for record, _ in contents.records(output_dir):
         subject = Path(record["source"]).parts[0]
-        rows.append(record | {"page": f"{subject}.html#{record['image']}"})
+        row = record | {"page": f"{subject}.html#{record['image']}"}
+        if whole and not os.path.lexists(request.bids_dir / record["source"]):
+            row["status"] = GONE
+        rows.append(row)
     failed = [Failure(*each) for each in contents.failures(request)]
     if not rows and not failed:
         raise Refusal(
@@ -220,6 +228,16 @@ def group(request: Request) -> Status:
     if n_lattices > len(rows):
         lacking = counted(n_lattices - len(rows), "image")
         log.warning("no report of %s: --reports-only makes it", lacking)
+    gone = [row["source"] for row in rows if row.get("status") == GONE]
+    if gone:
+        log.warning(
+            "%s: has no longer the input of %s, %s among them; their outputs stay, and their "
+            "status in %s says so",
+            request.bids_dir,
+            counted(len(gone), "image"),
+            gone[0],
+            TABLE,
+        )
     log.info("%s: %s", gathered, output_dir / GROUP)
     return Status.OK
 
@@ -254,7 +272,7 @@ def _page_or_word(subject: str, request: Request, work: Path) -> bool:
 def _holds(path: Path, digest: str) -> bool:
     """Tell whether a page has been made of contents with a digest."""
     try:
-        with path.open("rb") as stream:
+        with opened(path, what="a page") as stream:
             return digest.encode() in stream.read(2048)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # not there, or something that is no page
         return False

@@ -5,6 +5,7 @@ Mask, weight and report ask here, so that they mean the same file.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -123,7 +124,7 @@ class Segmentations:
                 continue
             if {key: own.pop(key, None) for key in of_transform} != of_transform:
                 continue
-            if len(own) == len(wanted.entities) and _within(own, wanted.entities):
+            if len(own) == len(wanted.entities) and within(own, wanted.entities):
                 return Segmentation(path, transform)
         return Segmentation(path, None)
 
@@ -144,10 +145,11 @@ def _fits(name: Name, image: str) -> bool:
         return False
     skipped = (*OF_THE_FILE, "space")
     own = {key: value for key, value in name.entities.items() if key not in skipped}
-    return "sub" in own and _within(own, wanted.entities)
+    return "sub" in own and within(own, wanted.entities)
 
 
-def _within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
+def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
+    """Tell whether an image has all these entities, with the same labels."""
     return all(key in entities and _same(key, value, entities[key]) for key, value in own.items())
 
 
@@ -171,9 +173,11 @@ def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
     if "ses" in entities:
         session = subject / f"ses-{entities['ses']}"
         folders += [session / "anat", session]
-    found = []
+    found, seen = [], set()
     for folder in folders:
-        if folder.is_dir():
+        real = os.path.realpath(folder)  # a link may give a folder a second name
+        if folder.is_dir() and real not in seen:
+            seen.add(real)
             found += _listed(folder, folder.stat().st_mtime_ns)
     return found
 

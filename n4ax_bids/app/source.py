@@ -8,7 +8,6 @@ decide where there are any to compare, and the description where there are none.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from n4ax_bids.app import derivatives, record
 from n4ax_bids.app.fingerprint import fingerprint
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import opened, read_bytes, read_json
 
 log = logging.getLogger("n4ax_bids")
 
@@ -46,7 +46,8 @@ class Identity:
     @classmethod
     def of(cls, bids_dir: Path, raw: Mapping[str, Any]) -> Identity:
         """Return the identity of a raw dataset, from its folder and its description."""
-        digest = hashlib.sha256((bids_dir / "dataset_description.json").read_bytes()).hexdigest()
+        text = read_bytes(bids_dir / "dataset_description.json", what="JSON")
+        digest = hashlib.sha256(text).hexdigest()
         return cls(
             name_of(bids_dir, raw),
             VERSION.format(digest),
@@ -59,8 +60,7 @@ class Identity:
     def in_outputs(cls, output_dir: Path) -> Identity | None:
         """Return the identity of the dataset that outputs were made from, if they say it."""
         try:
-            path = output_dir / "dataset_description.json"
-            made = json.loads(path.read_text(encoding="utf-8"))
+            made = read_json(output_dir / "dataset_description.json")
             (source,) = made["SourceDatasets"]
             name = str(made["Name"]).removeprefix(TITLE)
             return cls(
@@ -136,7 +136,7 @@ def _compare_images(request: Request) -> tuple[int, list[str]]:
     n_same, others = 0, []
     for path in _records(request):
         try:
-            made = json.loads(path.read_text(encoding="utf-8"))
+            made = read_json(path)
             name, known = made["source"], made["inputs"]["input_image"]
             image = request.bids_dir / name
             if image.stat().st_size == known["size"] and _same_content(image, known):
@@ -151,7 +151,7 @@ def _compare_images(request: Request) -> tuple[int, list[str]]:
 def _same_content(image: Path, known: Mapping[str, Any]) -> bool:
     if "fingerprint" in known:
         return fingerprint(image) == known["fingerprint"]
-    with open(image, "rb") as file:
+    with opened(image, what="an image") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from n4ax_bids.io.text import opened
+
 DESCRIPTION = "dataset_description.json"
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima", ".dicom")
 LOOKED_AT = 200
@@ -58,7 +60,7 @@ def _is_dicom(path: Path) -> bool:
     try:
         if not path.is_file():
             return False
-        with path.open("rb") as file:
+        with opened(path, what="DICOM") as file:
             return file.read(MAGIC + 4)[MAGIC:] == b"DICM"
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -148,5 +148,8 @@ def _files(anat: Path) -> list[Path]:
 
 
 def _make_link(link: Path, target: Path) -> None:
+    """Link to a file or to nothing; the validator would wait for a pipe, or read a device."""
+    if target.exists() and not target.is_file():
+        return
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)

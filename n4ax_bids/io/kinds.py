@@ -7,6 +7,8 @@ import re
 from itertools import islice
 from pathlib import Path
 
+from n4ax_bids.io.text import opened
+
 MOST = 10_000
 """entries of a folder that are looked at"""
 DICOM_AT = 128
@@ -97,7 +99,7 @@ def _folder(path: Path) -> str:
 
 def _is_dicom(file: Path) -> bool:
     try:
-        with file.open("rb") as stream:
+        with opened(file, what="DICOM") as stream:
             return stream.read(DICOM_AT + 4)[DICOM_AT:] == b"DICM"
-    except OSError:
+    except (OSError, ValueError):
         return False

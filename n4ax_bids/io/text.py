@@ -6,11 +6,15 @@ import codecs
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LIMIT = 16 * 2**20
 """bytes of the largest text that is read; a sidecar has a few thousand"""
+DEEPEST = 64
+"""levels of lists and objects in a JSON file; what writes and compares them has its own limit"""
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),  # begins with the mark of UTF-16, so it comes first
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -27,6 +31,31 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 GET_IT = "in a DataLad, git-annex or git-lfs dataset, get the file's content first"
+
+
+@contextmanager
+def opened(path: Path, *, what: str = "text") -> Iterator[IO[bytes]]:
+    """Open a regular file for reading within the block; the errors are those of `read_bytes`.
+
+    Parameters
+    ----------
+    path : the file; links are followed
+    what : kind of content that is expected, for messages
+    """
+    try:
+        _require_regular(path, os.stat(path), what)
+        # What has this name may have changed meanwhile; opening a pipe must not wait.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with open(number, "rb") as file:
+            _require_regular(path, os.fstat(number), what)
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):
+            why = f"a link to {os.readlink(path)}, which is not there ({GET_IT})"
+            raise _unreadable(path, what, why) from error
+        raise FileNotFoundError(f"{path}: not readable as {what}: no such file") from error
+    except OSError as error:
+        raise _unreadable(path, what, error.strerror or str(error)) from error
 
 
 def read_bytes(path: Path, *, what: str = "text", limit: int = LIMIT) -> bytes:
@@ -47,20 +76,8 @@ def read_bytes(path: Path, *, what: str = "text", limit: int = LIMIT) -> bytes:
     ValueError
         If it cannot be read, is no regular file, or is too large; one line that names the file.
     """
-    try:
-        _require_regular(path, os.stat(path), what)
-        # What has this name may have changed meanwhile; opening a pipe must not wait.
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-        with open(number, "rb") as file:
-            _require_regular(path, os.fstat(number), what)
-            content = file.read(limit + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if os.path.islink(path):
-            why = f"a link to {os.readlink(path)}, which is not there ({GET_IT})"
-            raise _unreadable(path, what, why) from error
-        raise FileNotFoundError(f"{path}: not readable as {what}: no such file") from error
-    except OSError as error:
-        raise _unreadable(path, what, error.strerror or str(error)) from error
+    with opened(path, what=what) as file:
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise _unreadable(path, what, f"more than {limit:,} bytes; expected a small file")
     return content
@@ -127,10 +144,13 @@ def parse_json(path: Path, content: bytes) -> Any:
         raise _unreadable(path, "JSON", f"it is empty ({len(content)} bytes)")
     try:
         found = json.loads(text)
+        if text.count("[") + text.count("{") > DEEPEST and _is_deeper(found, DEEPEST):
+            raise RecursionError
         if "\\ud" in text.lower():  # half a pair has no UTF-8 and would fail where it is written
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise _unreadable(path, "JSON", "it is nested too deeply") from error
+        why = f"it is nested too deeply; expected at most {DEEPEST} levels"
+        raise _unreadable(path, "JSON", why) from error
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
         why = f"{half} is half of a surrogate pair; expected both halves or the character itself"
@@ -138,6 +158,17 @@ def parse_json(path: Path, content: bytes) -> Any:
     except ValueError as error:
         raise _unreadable(path, "JSON", str(error)) from error
     return found
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Tell whether lists and objects are nested in more levels than `most`."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(most):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for part in inner for each in part if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _require_regular(path: Path, facts: os.stat_result, what: str) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 from n4ax_bids.report import measures, templates
 from n4ax_bids.report.distribution import Point, strips
 from n4ax_bids.report.measures import MEASURES, Box
-from n4ax_bids.report.page import Failure
+from n4ax_bids.report.page import KEPT, Failure
+
+CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Row:
     page: str
     """address of its place on its participant's page"""
     values: Mapping[str, float | None]
+    status: str
     n_warnings: int
     outliers: tuple[str, ...]
     """measures that stand out among the images of the same suffix"""
@@ -42,7 +45,8 @@ def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> T
 
     Parameters
     ----------
-    records : of each image: image, suffix, page, measures, warnings
+    records : of each image: image, suffix, page, measures, warnings, and status where there is
+        more to say than that it is corrected
     failed : images that could not be corrected
     """
     records = list(records)
@@ -62,6 +66,7 @@ def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> T
             record["suffix"],
             record["page"],
             own,
+            record.get("status", CORRECTED),
             len(record["warnings"]),
             tuple(_outliers(own, record["suffix"], boxes)),
         )
@@ -88,12 +93,13 @@ def tsv(table: Table) -> str:
     for row in table.rows:
         numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
         outliers = ",".join(row.outliers) or "n/a"
-        lines.append([row.name, row.suffix, "corrected", *numbers, str(row.n_warnings), outliers])
+        lines.append([row.name, row.suffix, row.status, *numbers, str(row.n_warnings), outliers])
     known = {row.name for row in table.rows}
     for failure in table.failed:
         if failure.name not in known:
             suffix = failure.name.rpartition("_")[2]
-            lines.append([failure.name, suffix, "failed", *["n/a"] * (len(names) + 2)])
+            kept = ", earlier outputs kept" if failure.message.startswith(KEPT) else ""
+            lines.append([failure.name, suffix, f"failed{kept}", *["n/a"] * (len(names) + 2)])
     return "".join("\t".join(map(_cell, line)) + "\n" for line in lines)
 
 

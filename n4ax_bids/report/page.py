@@ -16,6 +16,10 @@ _NOT_OF_THE_SOURCE = ("N4", "Sources", "Description", "SkullStripped")
 """keys of a corrected image's sidecar that do not come from the source's"""
 
 
+KEPT = "outputs of an earlier run are kept"
+"""how the message of an image begins that has been corrected before"""
+
+
 class Failure(NamedTuple):
     """An image that could not be corrected."""
 

@@ -73,4 +73,5 @@ def test_a_change_of_one_voxel_is_seen_in_a_compressed_file(tmp_path, rng):
 
 def test_a_named_pipe_does_not_stop_the_run(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    fingerprint.fingerprint(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"pipe: not readable as an input: it is a named pipe"):
+        fingerprint.fingerprint(tmp_path / "pipe")

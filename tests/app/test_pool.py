@@ -126,6 +126,7 @@ def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch, number, ra
             os.kill(os.getpid(), number)
             time.sleep(60)
     finally:
+        cli._end_of_run()
         for each, handler in before.items():
             signal.signal(each, handler)
 

@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +23,8 @@ class Terminal(io.StringIO):
 
 def outcome(number, **changes):
     name = f"sub-{number}_T1w"
-    job = SimpleNamespace(name=name, relative=f"sub-{number}/anat/{name}.nii.gz")
+    outputs = SimpleNamespace(corrected=Path("nowhere"))
+    job = SimpleNamespace(name=name, relative=f"sub-{number}/anat/{name}.nii.gz", outputs=outputs)
     if "error" in changes:
         changes["state"] = State.FAILED
     return Outcome(job, **{"seconds": 1.5, "correction": {"notes": ()}} | changes)

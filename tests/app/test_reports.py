@@ -219,7 +219,8 @@ def test_what_failed_at_last_has_failed(fake_node, run, out, tmp_path):
     assert run(level="group") == 0
     with (out / "group_n4.tsv").open(newline="") as stream:
         rows = {row["bids_name"]: row for row in csv.DictReader(stream, delimiter="\t")}
-    assert rows["sub-01_T1w"]["status"] == "failed" and rows["sub-01_T1w"]["cv_after"] == "n/a"
+    assert rows["sub-01_T1w"]["status"] == "failed, earlier outputs kept"
+    assert rows["sub-01_T1w"]["cv_after"] == "n/a"
     assert rows["sub-02_ses-1_T1w"]["status"] == "corrected"
     assert len(rows) == 3
 
