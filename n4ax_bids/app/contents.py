@@ -18,6 +18,7 @@ from n4ax_bids.app import boilerplate, methods
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import NAME
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
 
 log = logging.getLogger("n4ax_bids")
@@ -124,7 +125,7 @@ def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, 
         for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
             text = _text(path)
             if text.strip():
-                last = text.strip().splitlines()[-1].replace(f"{request.bids_dir}/", "")
+                last = text.strip().splitlines()[-1].replace(f"{printable(request.bids_dir)}/", "")
                 found.append((path.stem.removeprefix(start), what + last, text))
     return tuple(found)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.names import why_unfit
 
 LABEL = "[0-9a-zA-Z+]+"
 """what BIDS takes as the label of a participant or a session"""
@@ -62,6 +63,8 @@ def unindexed(request: Request, subjects: Iterable[Path]) -> Iterator[tuple[str,
         for anat in (place / "anat" for place in (subject, *chosen)):
             for image in _images_below(anat):
                 yield image.relative_to(root).as_posix(), BELOW
+            for file, why in _unfit(anat):
+                yield file.relative_to(root).as_posix(), why
     for folder in wrong:
         yield folder.relative_to(root).as_posix(), NO_LABEL
 
@@ -77,6 +80,18 @@ def _images_below(anat: Path) -> Iterator[Path]:
             for name in sorted(names):
                 if name.endswith((".nii", ".nii.gz")) and not name.startswith("."):
                     yield Path(folder, name)
+
+
+def _unfit(anat: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the images and sidecars whose names are not indexed, and why."""
+    try:
+        names = sorted(os.listdir(anat))
+    except OSError:  # there is no such folder, or it cannot be read, which the index will say
+        return
+    for name in names:
+        why = why_unfit(name)
+        if why and name.endswith((".nii", ".nii.gz", ".json")) and not name.startswith("."):
+            yield anat / name, why
 
 
 def misplaced(image: Any) -> str | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
+from n4ax_bids.io.names import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -136,11 +137,11 @@ class Progress:
             return
         reason = in_one_line(outcome.error) if outcome.error else ""
         row = (
-            outcome.job.relative,
+            printable(outcome.job.relative),
             str(outcome.state),
             f"{outcome.seconds:.2f}",
             (outcome.correction or {}).get("device", "n/a"),
-            reason.replace("\t", " ") or "n/a",
+            printable(reason) or "n/a",
         )
         try:
             with open(self._table, "a", encoding="utf-8") as file:

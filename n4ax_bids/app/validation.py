@@ -17,6 +17,7 @@ from pathlib import Path
 from n4ax_bids.app.folders import folders
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import why_unfit
 
 log = logging.getLogger("n4ax_bids")
 
@@ -148,5 +149,7 @@ def _files(anat: Path) -> list[Path]:
 
 
 def _make_link(link: Path, target: Path) -> None:
+    if why_unfit(target.name):  # the run does not read it, and tells so
+        return
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)
