@@ -130,13 +130,18 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
     """
     from n4ax_bids.correct import memory_needed
 
-    needed = memory_needed(job.source, request.options)
-    if share.most is not None and needed > share.most:
-        raise ValueError(
-            f"{job.source}: its voxels take about {needed / 1e9:.1f} GB of memory, and there are "
-            f"{share.most / 1e9:.1f} GB for this job; expected a smaller image or more memory"
-        )
-    return needed
+    needed = {
+        path: memory_needed(path, request.options)
+        for path in (job.source, job.mask, job.weight)
+        if path
+    }
+    for path, n_bytes in needed.items():
+        if share.most is not None and n_bytes > share.most:
+            raise ValueError(
+                f"{path}: its voxels take about {n_bytes / 1e9:.1f} GB of memory, and there are "
+                f"{share.most / 1e9:.1f} GB for this job; expected a smaller image or more memory"
+            )
+    return needed[job.source]
 
 
 def correct(

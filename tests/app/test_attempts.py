@@ -157,6 +157,23 @@ def test_an_image_larger_than_the_job_fails_alone(
     assert len(fake_node) == 2 and marks(out) == {}
 
 
+def test_a_mask_larger_than_the_job_fails_its_image(
+    make_dataset, tmp_path, capsys, monkeypatch, fake_node
+):
+    root, out = make_dataset(FOUR[0], FOUR[1]), tmp_path / "out"
+    other = tmp_path / "other"
+    for name in FOUR[:2]:
+        mask = other / name.replace("_T1w.nii.gz", "_desc-brain_mask.nii")
+        mask.parent.mkdir(parents=True)
+        sparse(mask, 1500 if name == FOUR[1] else 9)
+    monkeypatch.setattr(resources, "job_memory", lambda: 3_000_000_000)
+    flags = ["--skip-bids-validation", "--no-reports", "--mask", "derivatives", "-d", str(other)]
+    assert cli.main([str(root), str(out), "participant", *flags]) == 1
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if " ERROR " in line)
+    assert "sub-02_desc-brain_mask.nii: its voxels take about 81.0 GB" in error
+    assert len(fake_node) == 1
+
+
 def test_what_a_job_may_have_at_most(tmp_path, monkeypatch):
     group = tmp_path / "sys" / "fs" / "cgroup"
     group.mkdir(parents=True)
