@@ -14,6 +14,7 @@ from typing import Any
 
 from n4ax_bids import __version__, ants, compilation
 from n4ax_bids.io.atomic import remove_unfinished
+from n4ax_bids.io.names import printable
 from n4ax_bids.options import N4Options
 
 DESCRIPTION = """\
@@ -162,7 +163,7 @@ def _name() -> str:
 
 
 def _say(message: Any) -> None:
-    print(f"{_name()}: {message}", file=sys.stderr, flush=True)
+    print(printable(f"{_name()}: {message}"), file=sys.stderr, flush=True)
 
 
 def _correct(settings: dict[str, Any]) -> None:

@@ -22,6 +22,8 @@ from n4ax_bids.app.liveness import TOKEN
 from n4ax_bids.app.presence import Presence
 from n4ax_bids.io.atomic import shortened
 
+FOLDER = Path("logs", "claims")
+"""in the output folder"""
 MOST_BYTES = 1024
 """of a claim that is a file"""
 ROUNDS = 1000
@@ -66,7 +68,7 @@ def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
     OSError
         If no claim can be written.
     """
-    claim = _take(folder / _key(name), presence)
+    claim = _take(folder / key(name), presence)
     try:
         yield claim
     finally:
@@ -82,7 +84,7 @@ def holder(folder: Path, name: str, presence: Presence) -> str | None:
     It is "" while a run has made its claim and not yet written its token to it, as happens on file
     systems without symbolic links.
     """
-    path = folder / _key(name)
+    path = folder / key(name)
     for number in _numbers(path)[-1:]:
         token = _read(path, number)
         if token is not None and _lives(path, number, token, presence):
@@ -181,7 +183,7 @@ def _at(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}")
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
     """Return a file name that is like an image's and no other's."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{shortened(name.rpartition('/')[2].partition('.')[0], 200)}-{digest}"

@@ -22,6 +22,7 @@ from n4ax_bids.app import writable
 from n4ax_bids.app.config import read_config, snapshot
 from n4ax_bids.app.parser import LEVELS, build_parser
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.options import PRESETS, N4Options, sloppy
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     from n4ax_bids.app.filters import read_filters
     from n4ax_bids.app.request import Request
 
+    _require_utf_8(arguments)
     filter_file = _absolute(arguments.bids_filter_file)
     request = Request(
         bids_dir=_absolute(arguments.bids_dir),
@@ -163,6 +165,26 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     _require_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
+
+
+def _require_utf_8(arguments: argparse.Namespace) -> None:
+    """Refuse words that no JSON, table or page can hold, which are written as UTF-8."""
+    for given in vars(arguments).values():
+        for word in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(word, str | Path) and not _is_utf_8(os.path.abspath(word)):
+                raise Refusal(
+                    Status.USAGE,
+                    f"{word}: not UTF-8; expected a name in UTF-8 (rename the file or folder, or "
+                    "mount it under another name)",
+                )
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _require_folders(request: Request) -> None:
@@ -275,11 +297,19 @@ def _absolute(path: Path | None) -> Path | None:
     return path and Path(os.path.abspath(path.expanduser()))
 
 
+class _Printable(logging.Formatter):
+    """Shows each message as one line, so that no name of a file can forge a line of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return (printable_lines if record.levelno == logging.DEBUG else printable)(text)
+
+
 def _set_up_log(*, verbose: bool) -> None:
     log = logging.getLogger("n4ax_bids")
     log.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False

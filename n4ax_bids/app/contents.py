@@ -18,6 +18,7 @@ from n4ax_bids.app import boilerplate, methods
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import NAME
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
 from n4ax_bids.report.page import KEPT
 
@@ -125,7 +126,7 @@ def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, 
         for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
             text = _text(path)
             if text.strip():
-                last = text.strip().splitlines()[-1].replace(f"{request.bids_dir}/", "")
+                last = text.strip().splitlines()[-1].replace(f"{printable(request.bids_dir)}/", "")
                 kept = f"{KEPT}; " if KEPT in text.splitlines()[:3] else ""
                 found.append((path.stem.removeprefix(start), kept + what + last, text))
     return tuple(found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +19,17 @@ from n4ax_bids.app.folders import NO_LABEL, REASONS, folders, misplaced, unindex
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.segmentations import parse
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
 FEW = 3
 """files that a line of the log names for one reason"""
+NOT, BY_NUMBER, EXACT = range(3)
+"""how the labels of a sidecar are those of an image"""
 
 log = logging.getLogger("n4ax_bids")
 
@@ -58,8 +64,18 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The source's name without extension."""
-        return self.outputs.stem
+        """The source's name without extension, and the participant's for this image alone.
+
+        BIDS repeats the folders' labels in a file's name. Where that has been forgotten, two
+        sessions may hold files of the same name: then the session and a digest are added.
+        """
+        stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
+        session = next((part for part in above if part.startswith("ses-")), None)
+        rest = stem.removeprefix(f"{subject}_")
+        if rest != stem and (session is None or f"_{session}_" in stem):
+            return stem
+        digest = hashlib.sha256(os.fsencode(self.relative)).hexdigest()[:8]
+        return f"{subject}_{(session or 'file')[:20]}-{digest}_{rest}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,7 @@ def select(request: Request) -> Selection:
             jobs.append(job)
         else:
             skipped.append((Path(image.relpath).as_posix(), reason))
-    skipped.sort()
+    skipped = sorted((printable(name), reason) for name, reason in skipped)
     if not jobs:
         _refuse_empty(request, entities, skipped)
     jobs.sort(key=lambda job: job.relative)
@@ -244,15 +260,35 @@ def _inherited(
 ) -> tuple[Path, ...]:
     """Return the sidecars in folders above the image whose entities the image has too."""
     found = [
-        (len(folder.parts), len(own), path)
+        (len(folder.parts), len(own), likeness, path)
         for folder in relative.parents
         for path, own in sidecars.get(folder, ())
-        if own <= entities.items() and inheritance.is_of(path.name, relative.name)
+        if own <= entities.items()
+        and inheritance.is_of(path.name, relative.name)
+        and (likeness := _likeness(path, relative, bids_dir))
     ]
+    exact = {each[:2] for each in found if each[2] == EXACT}
+    found = [each for each in found if each[2] == EXACT or each[:2] not in exact]
     # A folder with a sidecar's name is in no index; reading it will say what it is.
     names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
     folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
     return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
+    """Return how well a sidecar's labels are an image's, for pybids compares numbers.
+
+    A sidecar of run-01 is taken for run-1, unless there is the image run-01, to which it belongs.
+    """
+    wanted, name = parse(sidecar.name).entities, image.name
+    for key, label in parse(image.name).entities.items():
+        if wanted.get(key, label) != label:
+            name = re.sub(rf"(?<![^_]){key}-[^_.]+", f"{key}-{wanted[key]}", name)
+    if name == image.name:
+        return EXACT
+    stem = _stem(image.with_name(name))
+    others = (bids_dir / image.with_name(stem + ending) for ending in (".nii", ".nii.gz"))
+    return NOT if any(map(os.path.lexists, others)) else BY_NUMBER
 
 
 def _stem(path: Path) -> str:
@@ -310,7 +346,7 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
                 f"{job.outputs.corrected.name}; remove one of them",
             )
         relative = PurePath(job.relative)
-        for path in (relative.parent / job.name, *relative.parents):
+        for path in (relative.parent / job.outputs.stem, *relative.parents):
             name = path.as_posix()
             spelling, other = spellings.setdefault(_folded(name), (name, job))
             if spelling != name:

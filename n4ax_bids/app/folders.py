@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.names import why_unfit
 
 LABEL = "[0-9a-zA-Z+]+"
 """what BIDS takes as the label of a participant or a session"""
@@ -65,7 +66,7 @@ def unindexed(
         for place in (subject, *chosen):
             if place != subject:
                 found += _inside(place, datatypes)
-            found += _below(place / "anat")
+            found += [*_below(place / "anat"), *_unfit(place / "anat")]
     for path, reason in found:
         yield path.relative_to(request.bids_dir).as_posix(), reason
 
@@ -113,6 +114,18 @@ def _entries(folder: Path) -> list[os.DirEntry]:
             return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError:  # there is no such folder, or the index will say that it cannot be read
         return []
+
+
+def _unfit(anat: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the images and sidecars whose names are not indexed, and why."""
+    try:
+        names = sorted(os.listdir(anat))
+    except OSError:  # there is no such folder, or it cannot be read, which the index will say
+        return
+    for name in names:
+        why = why_unfit(name)
+        if why and name.endswith((".nii", ".nii.gz", ".json")) and not name.startswith("."):
+            yield anat / name, why
 
 
 def misplaced(image: Any) -> str | None:

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app import claims, dataset, derivatives, node, record, reports, sidecars
+from n4ax_bids.app import attempts, claims, dataset, derivatives, node, record, reports, sidecars
 from n4ax_bids.app.claims import Claim, Taken
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.presence import Presence
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.resources import Memory, Share
+from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.report.page import KEPT
 
 log = logging.getLogger("n4ax_bids")
 
-CLAIMS = Path("logs", "claims")
+CLAIMS = claims.FOLDER
 MADE = {"output_image": "corrected", "bias_image": "field", "lattice_image": "lattice"}
 """Outputs of the node, and what `Outputs` calls them."""
 
@@ -67,6 +68,7 @@ def attempt(
     work: Path,
     share: Share,
     memory: Memory,
+    alone: bool = False,
 ) -> Outcome:
     """Run one job unless it is finished or another run's; an error becomes part of the outcome.
 
@@ -78,29 +80,30 @@ def attempt(
     work : the folder that all jobs share; nipype changes directory for the whole process
     share : device and threads
     memory : what is left for images in flight
+    alone : the run has no other image in flight
     """
     begun = time.perf_counter()
     try:
         with claims.claimed(request.output_dir / CLAIMS, job.relative, here) as claim:
             if not request.overwrite and record.why_not_finished(job, request) is None:
                 return Outcome(job, state=State.FINISHED)
-            return _attempt(job, request, claim, work, share, memory)
+            with attempts.marked(job, request, alone=alone):
+                return _attempt(job, request, claim, work, share, memory)
     except Taken:
         return Outcome(job, state=State.LEFT)
-    except OSError as error:  # there can be no claim
+    except (OSError, attempts.SetAside) as error:  # there can be no claim, or no further attempt
         return failed(job, request, error, traceback.format_exc(), time.perf_counter() - begun)
 
 
 def _attempt(
     job: Job, request: Request, claim: Claim, work: Path, share: Share, memory: Memory
 ) -> Outcome:
-    from n4ax_bids.correct import memory_needed
     from n4ax_bids.device import DeviceError
 
     begun = time.perf_counter()
     try:
         with (
-            memory.reserved(memory_needed(job.source, request.options)),
+            memory.reserved(_memory_needed(job, request, share)),
             _private(work, job.name) as private,
         ):
             begun = time.perf_counter()
@@ -119,6 +122,27 @@ def _attempt(
     crash_file(job, request).unlink(missing_ok=True)  # an earlier run's
     notes = [*correction.get("notes", ()), *drawn.remarks]
     return Outcome(job, time.perf_counter() - begun, {**correction, "notes": notes})
+
+
+def _memory_needed(job: Job, request: Request, share: Share) -> int:
+    """Return how many bytes an image will take; refuse one that takes more than the job has.
+
+    The system would end the whole run for it, and not even name the image.
+    """
+    from n4ax_bids.correct import memory_needed
+
+    needed = {
+        path: memory_needed(path, request.options)
+        for path in (job.source, job.mask, job.weight)
+        if path
+    }
+    for path, n_bytes in needed.items():
+        if share.most is not None and n_bytes > share.most:
+            raise ValueError(
+                f"{path}: its voxels take about {n_bytes / 1e9:.1f} GB of memory, and there are "
+                f"{share.most / 1e9:.1f} GB for this job; expected a smaller image or more memory"
+            )
+    return needed[job.source]
 
 
 def correct(
@@ -241,7 +265,10 @@ def failed(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
-        derivatives.write_text(path, f"n4ax_bids {__version__}\n{job.source}\n{kept}\n{text}")
+        head = f"n4ax_bids {__version__}\n{printable(job.source)}\n{kept}\n"
+        derivatives.write_text(
+            path, head + printable_lines(text, request.bids_dir, request.output_dir)
+        )
     except OSError as problem:
         log.warning("%s: cannot write the crash file: %s", path, problem)
         path = None

@@ -14,19 +14,22 @@ from typing import Any
 
 from n4ax_bids.app.folders import LABEL, folders
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import UNFIT
 
 log = logging.getLogger("n4ax_bids")
 
+_NAME = rf"[^/.{UNFIT}][^/{UNFIT}]*"
 _ANATOMY = "|".join(
     [
         rf"sub-{LABEL}",
         rf"sub-{LABEL}/(ses-{LABEL}|anat)",
         rf"sub-{LABEL}/ses-{LABEL}/anat",
-        rf"(sub-{LABEL}/(ses-{LABEL}/)?)?[^/.][^/]*\.json",  # inherited sidecars
-        rf"sub-{LABEL}/(ses-{LABEL}/)?anat/[^/.][^/]*",
+        rf"(sub-{LABEL}/(ses-{LABEL}/)?)?(?=[^/]*\.json\Z){_NAME}",  # inherited sidecars
+        rf"sub-{LABEL}/(ses-{LABEL}/)?anat/{_NAME}",
     ]
 )
-"""The folders and files that are indexed; hidden files, which macOS leaves on disks, are not."""
+"""The folders and files that are indexed; hidden files, which macOS leaves on disks, are
+not, and neither are names that nothing can hold or show."""
 
 
 def index(

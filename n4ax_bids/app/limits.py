@@ -76,6 +76,23 @@ def all_memory(root: Path = Path("/")) -> int:
     return min(bounds)
 
 
+def job_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes this process could have at most if all others gave theirs back.
+
+    What needs more than that cannot be done here, however long one waits.
+
+    Parameters
+    ----------
+    root : where proc and sys are
+    """
+    bounds = [
+        all_memory(root) - _statm(root, 1),
+        *_of_slurm(root, os.environ),
+        *_of_rlimits(root, resource.getrlimit),
+    ]
+    return max(0, min(bounds))
+
+
 def _of_machine(root: Path) -> Iterator[int]:
     with suppress(OSError):
         text = (root / "proc/meminfo").read_text()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
+from n4ax_bids.io.names import printable
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -139,11 +140,11 @@ class Progress:
         if outcome.error and outcome.job.outputs.corrected.is_file():
             state += ", earlier outputs kept"
         row = (
-            outcome.job.relative,
+            printable(outcome.job.relative),
             state,
             f"{outcome.seconds:.2f}",
             (outcome.correction or {}).get("device", "n/a"),
-            reason.replace("\t", " ") or "n/a",
+            printable(reason) or "n/a",
         )
         try:
             with open(self._table, "a", encoding="utf-8") as file:

@@ -212,7 +212,7 @@ def why_not_finished(job: Job, request: Request) -> str | None:
 
 def path_of(job: Job, output_dir: Path) -> Path:
     """Return where an image's record is."""
-    return (output_dir / FOLDER / job.relative).with_name(f"{job.name}.json")
+    return (output_dir / FOLDER / job.relative).with_name(f"{job.outputs.stem}.json")
 
 
 def outputs(job: Job) -> list[Path]:

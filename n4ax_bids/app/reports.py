@@ -23,6 +23,7 @@ from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.words import counted
+from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.io.text import opened
 
 log = logging.getLogger("n4ax_bids")
@@ -140,7 +141,8 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
         with suppress(OSError):  # the log has said it
             told.parent.mkdir(parents=True, exist_ok=True)
-            write_text(told, f"{GENERATOR}\n{job.source}\n\n{traceback.format_exc()}")
+            text = printable_lines(traceback.format_exc(), request.bids_dir, request.output_dir)
+            write_text(told, f"{GENERATOR}\n{printable(job.source)}\n\n{text}")
         return Drawn(False)
     told.unlink(missing_ok=True)  # an earlier run's
     return Drawn(True, remarks)
@@ -219,7 +221,7 @@ def group(request: Request) -> Status:
     gathered = f"{counted(len(rows), 'image')} and {counted(len(failed), 'failure')}"
     if request.dry_run:
         print(f"{gathered} to gather; nothing was written")
-        print(*(f"-> {output_dir / name}" for name in (TABLE, GROUP)), sep="\n")
+        print(*(printable(f"-> {output_dir / name}") for name in (TABLE, GROUP)), sep="\n")
         return Status.OK
     table = pages.gather(rows, failed)
     write_text(output_dir / TABLE, pages.tsv(table))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 
-from n4ax_bids.app.limits import free_memory
+from n4ax_bids.app.limits import free_memory, job_memory
 
 SIMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)\s*")
 """JAX's own way to make several devices of one CPU"""
@@ -28,6 +28,7 @@ class Share:
     device : as `n4ax_bids.device.resolve` takes it
     environment : variables to set before JAX is imported, so that it sees one device alone
     label : what the log calls the device; "" where there is but one
+    most : bytes that the job has at all; no image can take more
     """
 
     n_images: int
@@ -36,6 +37,7 @@ class Share:
     device: str = "auto"
     environment: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
+    most: int | None = None
 
 
 def shares(
@@ -59,10 +61,11 @@ def shares(
     """
     cores = n_cores()
     n_images, n_threads = n_images or n_threads or cores, n_threads or n_images or cores
-    memory = memory or free_memory()
+    memory, most = memory or free_memory(), job_memory()
     places = _places(device)[: max(1, n_jobs)]
     if len(places) < 2:
-        return (Share(min(n_images, max(1, n_jobs)), min(n_threads, cores), memory, device),)
+        n_images, n_threads = min(n_images, max(1, n_jobs)), min(n_threads, cores)
+        return (Share(n_images, n_threads, memory, device, most=most),)
     n = len(places)
     return tuple(
         Share(
@@ -72,6 +75,7 @@ def shares(
             kind,
             environment,
             label,
+            most,
         )
         for kind, environment, label in places
     )

@@ -15,6 +15,7 @@ from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encod
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.source import TITLE, Identity
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.atomic import shortened
 from n4ax_bids.io.text import read_text
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def write_skipped(request: Request, selection: Selection) -> None:
     """
     rows = defaultdict(list)
     for name, reason in selection.skipped:
-        rows[PurePath(name).parts[0]].append(f"{name}\t{_plain(reason)}")
+        rows[shortened(PurePath(name).parts[0], 200)].append(f"{name}\t{_plain(reason)}")
     folder = request.output_dir / "logs" / "skipped"
     for subject in {PurePath(job.relative).parts[0] for job in selection.jobs} - set(rows):
         (folder / f"{subject}.tsv").unlink(missing_ok=True)  # an earlier run's
@@ -116,7 +117,7 @@ def dataset_description(request: Request, raw: Mapping[str, Any]) -> dict[str, A
         "GeneratedBy": [maker],
         "SourceDatasets": [source],
         "DatasetLinks": {
-            name: quote(Path(os.path.relpath(path.resolve(), output_dir.resolve())).as_posix())
+            name: quote(os.fsencode(os.path.relpath(path.resolve(), output_dir.resolve())))
             for name, path in links.items()
         },
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from n4ax_bids.app import (
     agreement,
+    attempts,
     boilerplate,
     claims,
     dataset,
@@ -36,6 +37,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.validation import validating
 from n4ax_bids.app.words import counted
+from n4ax_bids.io.names import printable
 
 log = logging.getLogger("n4ax_bids")
 
@@ -72,7 +74,7 @@ def run(request: Request) -> Status:
         jobs = unfinished(selection.jobs, request)
         _warn_of_preset(jobs, request)
         if request.dry_run:
-            print(*plan.lines(selection, request, jobs), sep="\n")
+            print(*map(printable, plan.lines(selection, request, jobs)), sep="\n")
             validation.require_valid()
             return Status.OK
         if request.reports_only:
@@ -185,7 +187,13 @@ def _in_rounds(
             else:
                 tell(outcome)
 
-        work_on(todo, request, sort)
+        suspects = attempts.suspects(todo, request.output_dir, here)
+        names = {job.relative for job in suspects}
+        calm = [job for job in todo if job.relative not in names]
+        # Who was in flight when a run died comes last and alone, so that it can end no other.
+        for part in (calm, *([job] for job in suspects)):
+            if part:
+                work_on(part, request, sort)
         request = replace(request, overwrite=False)  # whoever had the others has done so
         waiting += left
         todo = [job for job in waiting if claims.holder(folder, job.relative, here) is None]
@@ -236,9 +244,11 @@ def _in_pool(
     work: Path,
 ) -> None:
     """Work on jobs through threads or processes of our own; tell in the order of the jobs."""
-    task = partial(image.attempt, request=request, here=here, work=work)
+    alone = len(jobs) == 1
+    task = partial(image.attempt, request=request, here=here, work=work, alone=alone)
     with closing(devices.run(task, jobs, work)) as results:
         for job, (share, result) in zip(jobs, results, strict=True):
             if isinstance(result, Exception):  # its process has ended
+                attempts.forget(job, request.output_dir)
                 result = image.failed(job, request, result, f"{result}\n")
             tell(replace(result, label=share.label))

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from n4ax_bids.io.names import why_unfit
+
 OF_THE_FILE = ("desc", "label")
 """entities that say what a segmentation is, not whose"""
 NUMBERED = ("run", "echo", "inv", "flip", "split")
@@ -80,7 +82,7 @@ class Segmentations:
             if name.suffix == "dseg" and "label" not in name.entities and _fits(name, image):
                 by_desc.setdefault(name.entities.get("desc", ""), []).append((name, path))
         for desc in sorted(by_desc):
-            best = _nearest(by_desc[desc])
+            best = _nearest(by_desc[desc], image)
             if len(best) == 1:
                 yield self._with_transform(root, image, *best[0])
 
@@ -102,7 +104,7 @@ class Segmentations:
         ]
         if not fitting:
             return None
-        best = _nearest(fitting)
+        best = _nearest(fitting, image)
         if len(best) > 1:
             paths = sorted(path for _, path in best)
             raise ValueError(f"{paths[0]} and {paths[1]} are both of it; expected one")
@@ -159,10 +161,14 @@ def _same(key: str, one: str, other: str) -> bool:
     return one == other
 
 
-def _nearest(files: list[tuple[Name, Path]]) -> list[tuple[Name, Path]]:
-    """Return those that share most entities with the image."""
-    sizes = [len(set(name.entities) - {*OF_THE_FILE}) for name, _ in files]
-    return [file for file, size in zip(files, sizes, strict=True) if size == max(sizes)]
+def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Path]]:
+    """Return those that share most entities with the image, run-01 before run-1 for run-01."""
+    wanted = parse(image).entities.items()
+    ranks = [
+        (len(set(name.entities) - {*OF_THE_FILE}), len(name.entities.items() & wanted))
+        for name, _ in files
+    ]
+    return [file for file, rank in zip(files, ranks, strict=True) if rank == max(ranks)]
 
 
 def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
@@ -190,4 +196,5 @@ def _listed(folder: Path, _: int) -> list[tuple[Name, Path]]:
         for path in sorted(folder.iterdir())
         if (name := parse(path.name)).suffix in ("mask", "probseg", "dseg", "xfm")
         and not path.name.startswith(".")
+        and not why_unfit(path.name)
     ]

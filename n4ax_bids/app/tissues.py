@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from n4ax_bids.app.limits import job_memory
 from n4ax_bids.app.segmentations import Segmentation, Segmentations
 from n4ax_bids.io import volume
 from n4ax_bids.io.grids import on_grid
@@ -16,6 +18,8 @@ from n4ax_bids.io.resample import through
 from n4ax_bids.io.text import read_text
 from n4ax_bids.io.volume import Volume
 
+BYTES = 12
+"""of memory at least for a voxel of a segmentation: as stored, as float32, on the image's grid"""
 SURE = 0.9
 """probability above which a voxel is of a tissue"""
 TISSUES = ("WM", "GM")
@@ -88,6 +92,7 @@ def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray,
     for tissue in TISSUES:
         path, transform = files[tissue]
         if not masks or not labels:
+            _require_memory(path)
             other = volume.load(path)
             placed = (
                 through(other, image, transform, labels=labels)
@@ -99,6 +104,16 @@ def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray,
             raise ValueError(f"no voxel is surely {tissue}")
         masks.append(mask)
     return masks[0], masks[1]
+
+
+def _require_memory(path: Path) -> None:
+    """Refuse a segmentation that would end the whole run, as its header says."""
+    needed, most = math.prod(volume.load_header(path).get_data_shape()) * BYTES, job_memory()
+    if needed > most:
+        raise ValueError(
+            f"its voxels take about {needed / 1e9:.1f} GB of memory, and there are "
+            f"{most / 1e9:.1f} GB for this job"
+        )
 
 
 def _label(path: Path, tissue: str) -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from n4ax_bids.app.folders import folders
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import why_unfit
 
 log = logging.getLogger("n4ax_bids")
 
@@ -148,8 +149,11 @@ def _files(anat: Path) -> list[Path]:
 
 
 def _make_link(link: Path, target: Path) -> None:
-    """Link to a file or to nothing; the validator would wait for a pipe, or read a device."""
-    if target.exists() and not target.is_file():
+    """Link to a file or to nothing; the validator would wait for a pipe, or read a device.
+
+    A file whose name the run does not take, which it tells, is left out as well.
+    """
+    if why_unfit(target.name) or (target.exists() and not target.is_file()):
         return
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)

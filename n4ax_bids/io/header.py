@@ -19,6 +19,8 @@ from n4ax_bids.io.kinds import require_file, what_it_is
 _SILENT = logging.Logger("nibabel's checks of a header")
 """takes what nibabel says of fields that it mends; its own logger prints it without the file"""
 _SILENT.addHandler(logging.NullHandler())
+MOST_BEFORE_VOXELS = 64 * 2**20
+"""bytes of header and extensions together; those of images have some kB"""
 
 
 def load_header(path: str | Path) -> nb.Nifti1Header:
@@ -92,6 +94,7 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     if not math.isfinite(header["scl_inter"]):
         header["scl_inter"] = 0  # likewise
     header.check_fix(logger=_SILENT)
+    _require_near_voxels(path, header)
     if _read_extensions(stream, header):
         return header, ()
     note = (
@@ -99,6 +102,16 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
         "of the NIfTI standard; it was passed over and is not copied to the outputs"
     )
     return header, (note,)
+
+
+def _require_near_voxels(path: Path, header: nb.Nifti1Header) -> None:
+    """Refuse a header with more in front of the voxels than is read or kept for any image."""
+    offset = float(header["vox_offset"])
+    if MOST_BEFORE_VOXELS < offset < math.inf:
+        raise ValueError(
+            f"{path}: the header says that voxels begin at byte {offset:.0f}, behind its "
+            f"extensions; expected at most {MOST_BEFORE_VOXELS} bytes of header and extensions"
+        )
 
 
 def _read_extensions(stream: IO[bytes], header: nb.Nifti1Header) -> bool:

@@ -32,6 +32,8 @@ OF_VALUES = {
 """fields of a header that hold for the values of one image, not for another on its grid"""
 MOST_COMPRESSED = 1100
 """bytes per compressed byte: more than deflate can reach (1032)"""
+MOST_BEHIND = 2**26
+"""bytes behind the voxels that are read on the way to the end, where gzip keeps its checksum"""
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,13 @@ def _read_voxels(
 ) -> np.ndarray:
     """Read the voxels as stored, in Fortran order, straight into the array."""
     n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if n_bytes > path.stat().st_size * MOST_COMPRESSED:
-        raise ValueError(f"{path}: truncated, {shape} voxels cannot be in so small a file")
     offset = float(header["vox_offset"])
     if not 0 <= offset < np.iinfo(np.int64).max:
         raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
     # As the NIfTI library: an offset into the header itself means right behind it.
-    stream.seek(max(int(offset), header.sizeof_hdr))
+    start = max(int(offset), header.sizeof_hdr)
+    _require_room(path, stream, start, shape, n_bytes)  # before memory is taken for them
+    stream.seek(start)
     stored = np.empty(shape, dtype, order="F")
     target = memoryview(stored.reshape(-1, order="F").view(np.uint8))
     done = 0
@@ -167,9 +169,39 @@ def _read_voxels(
         if not n:
             raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
         done += n
-    while stream.read(1 << 20):  # to the end, where gzip keeps its checksum
-        pass
+    _read_to_the_end(path, stream)
     return stored
+
+
+def _require_room(
+    path: Path, stream: IO[bytes], start: int, shape: tuple[int, ...], n_bytes: int
+) -> None:
+    """Refuse a file that is too small, or far too large, for the voxels that its header claims."""
+    size = path.stat().st_size
+    if isinstance(stream, igzip.IGzipFile):
+        if n_bytes > size * MOST_COMPRESSED:
+            raise ValueError(f"{path}: truncated, {shape} voxels cannot be in so small a file")
+        return
+    there = max(0, size - start)
+    if there < n_bytes:
+        raise ValueError(f"{path}: truncated, {there} of {n_bytes} bytes of voxels are there")
+    _require_end(path, there - n_bytes)
+
+
+def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
+    """Read what stands behind the voxels: gzip keeps its checksum at the end."""
+    n_bytes = 0
+    while piece := stream.read(1 << 20):
+        n_bytes += len(piece)
+        _require_end(path, n_bytes)
+
+
+def _require_end(path: Path, n_behind: int) -> None:
+    if n_behind > MOST_BEHIND:
+        raise ValueError(
+            f"{path}: more than {MOST_BEHIND} bytes stand behind the voxels that the header "
+            "tells of; expected the end of the file"
+        )
 
 
 def _scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:

@@ -127,7 +127,7 @@ def test_many_at_once(runs, tmp_path):
 def test_a_file_whose_maker_was_killed_before_it_wrote(runs):
     one, _, folder = runs
     folder.mkdir(parents=True)
-    empty = folder / f"{claims._key(NAME)}.0"
+    empty = folder / f"{claims.key(NAME)}.0"
     empty.touch()
     with pytest.raises(Taken), claimed(folder, NAME, one):
         pass
@@ -146,8 +146,8 @@ def test_a_place_that_cannot_be_written_is_an_error(runs):
 
 
 def test_names_are_kept_short_and_apart():
-    assert claims._key(NAME).startswith("sub-01_T1w-")
-    assert claims._key(NAME) != claims._key(NAME.replace("anat", "x"))
+    assert claims.key(NAME).startswith("sub-01_T1w-")
+    assert claims.key(NAME) != claims.key(NAME.replace("anat", "x"))
 
 
 def spoil_nothing(path):
@@ -181,7 +181,7 @@ SPOILT = [spoil_nothing, spoil_text, spoil_link, spoil_token, spoil_folder, spoi
 def test_what_is_no_claim_holds_an_image_for_the_time_of_silence_alone(runs, spoil):
     one, two, folder = runs
     folder.mkdir(parents=True)
-    place = folder / f"{claims._key(NAME)}.0"
+    place = folder / f"{claims.key(NAME)}.0"
     spoil(place)
     assert holder(folder, NAME, one) is not None
     with pytest.raises(Taken), claimed(folder, NAME, one):
@@ -200,7 +200,7 @@ def test_what_is_no_claim_holds_an_image_for_the_time_of_silence_alone(runs, spo
 def test_what_is_no_claim_and_comes_from_the_future(runs, spoil):
     one, _, folder = runs
     folder.mkdir(parents=True)
-    place = folder / f"{claims._key(NAME)}.0"
+    place = folder / f"{claims.key(NAME)}.0"
     spoil(place)
     os.utime(place, (2**33, 2**33), follow_symlinks=False)
     assert holder(folder, NAME, one) is not None  # and from now on its age counts
@@ -225,7 +225,7 @@ def test_a_run_does_not_spin_while_an_empty_claim_stands(
     root, out = make_dataset(NAME), tmp_path / "out"
     folder, looks = out / image.CLAIMS, []
     folder.mkdir(parents=True)
-    (folder / f"{claims._key(NAME)}.0").touch()
+    (folder / f"{claims.key(NAME)}.0").touch()
     attempt = image.attempt
     monkeypatch.setattr(image, "attempt", lambda *a, **k: looks.append(1) or attempt(*a, **k))
     words = [str(root), str(out), "participant", "--no-reports", "--nprocs", "1"]

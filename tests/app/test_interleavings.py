@@ -196,7 +196,7 @@ def test_an_image_is_put_in_place_by_one_run_at_a_time(links, moves, dead_before
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setattr(os, "symlink", no_links)
         for number in range(dead_before):
-            claims._make(claims._at(folder / claims._key(NAME), number), TOKENS[3])
+            claims._make(claims._at(folder / claims.key(NAME), number), TOKENS[3])
         stack.enter_context(in_steps(claims, "_make", "_read", "_numbers", "_remove"))
         world = World(folder, 3)
         world.dead.add(TOKENS[3])
@@ -226,7 +226,7 @@ def test_every_pair_of_interruptions(dead_before):
             for second in range(1, 34):
                 with tempfile.TemporaryDirectory() as place:
                     for number in range(dead_before):
-                        claims._make(Path(place, f"{claims._key(NAME)}.{number}"), TOKENS[3])
+                        claims._make(Path(place, f"{claims.key(NAME)}.{number}"), TOKENS[3])
                     world = World(Path(place), 2)
                     world.dead.add(TOKENS[3])
                     for run, times in ((0, first), (1, second), (0, 60), (1, 60)):

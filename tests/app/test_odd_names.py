@@ -112,7 +112,7 @@ def test_claims_on_long_names_are_apart(tmp_path):
         with claims.claimed(tmp_path / "claims", one, here) as first:
             with claims.claimed(tmp_path / "claims", other, here) as second:
                 assert first.holds() and second.holds() and first.path != second.path
-        assert claims._key("sub-01/anat/sub-01_T1w.nii.gz").startswith("sub-01_T1w-")
+        assert claims.key("sub-01/anat/sub-01_T1w.nii.gz").startswith("sub-01_T1w-")
 
 
 @pytest.mark.parametrize("name", ["100%s", "%(prog)s %d {0} {x} ${HOME}", "[a]*?^|+(", "%%"])

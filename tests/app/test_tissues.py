@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -137,3 +139,17 @@ def test_other_axes_and_either_form(image, root):
     assert notes == ()
     np.testing.assert_array_equal(found.white, data == 2)
     np.testing.assert_array_equal(found.grey, data == 1)
+
+
+def test_a_segmentation_larger_than_the_job_is_not_read(image, root, monkeypatch):
+    path = root / "sub-01" / "anat" / "sub-01_ses-1_run-1_dseg.nii"
+    save(path, labels())
+    header = nb.load(path).header.copy()
+    header.set_data_shape((1500, 1500, 1500))
+    path.write_bytes(header.binaryblock + bytes(4))
+    os.truncate(path, 352 + 1500**3)  # a sparse file
+    monkeypatch.setattr(tissues, "job_memory", lambda: 3_000_000_000)
+    monkeypatch.setattr(tissues.volume, "load", None)
+    found, (note,) = find(image, root)
+    assert found is None
+    assert "take about 40.5 GB of memory, and there are 3.0 GB for this job" in note
