@@ -19,8 +19,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from n4ax_bids import compilation
+from n4ax_bids import arguments, compilation
 from n4ax_bids import device as devices
+from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
 from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
@@ -95,6 +96,7 @@ class _Outputs(NamedTuple):
     lattice_image: Path | None
 
 
+@suggesting("correct")
 def correct(
     input_image: str | Path,
     output_image: str | Path | None,
@@ -165,8 +167,22 @@ def correct(
         mask_image=mask_image,
         weight_image=weight_image,
     )
-    if output_dtype not in ("float32", "source"):
-        raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
+    _require_paths(
+        "an ITK transform", mask_transform=mask_transform, weight_transform=weight_transform
+    )
+    require_bools(
+        rescale_intensities=rescale_intensities,
+        copy_header=copy_header,
+        shift_negative=shift_negative,
+        correct_outside=correct_outside,
+    )
+    _require_words(output_dtype, auto_mask, report)
+    for name, transform, file in (
+        ("mask", mask_transform, mask_image),
+        ("weight", weight_transform, weight_image),
+    ):
+        if transform is not None and file is None:
+            raise ValueError(f"{transform}: {name}_transform without {name}_image; expected both")
     outputs = _outputs(
         output_image,
         bias_image,
@@ -247,15 +263,25 @@ def correct(
     )
 
 
-def _require_paths(**files: str | Path | None) -> None:
+def _require_words(output_dtype: object, auto_mask: object, report: object) -> None:
+    if not is_among(output_dtype, ("float32", "source")):
+        raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
+    if not (auto_mask is None or is_among(auto_mask, ("otsu",))):
+        raise ValueError(f"auto_mask is {shown(auto_mask)}; expected otsu or None")
+    if not (report is None or callable(report)):
+        raise TypeError(f"report is {shown(report)}; expected a function or None")
+
+
+def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) -> None:
     """Refuse arrays and images where a path belongs; all but the input may be None."""
     for name, value in files.items():
         if not (isinstance(value, str | os.PathLike) or (value is None and name != "input_image")):
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise TypeError(
-                f"{name} is a {kind.removeprefix('builtins.')}; expected the path of a NIfTI file "
+                f"{name} is {arguments.kind(value)}; expected the path of {what} "
                 "(for arrays call n4ax_bids.n4)"
             )
+        if isinstance(value, str) and not value:
+            raise ValueError(f"{name} is ''; expected the path of a file")
 
 
 def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
@@ -331,9 +357,9 @@ def _outputs(*paths: str | Path | None, inputs: Mapping[str, str | Path | None])
 def _load_image(path: str | Path, dimension: int | None) -> Volume:
     image = volume.load(path)
     n_axes, shape = image.data.ndim, image.data.shape
-    if dimension not in (None, 2, 3):
-        raise ValueError(f"{path}: dimension is {dimension}; expected 2 or 3")
-    if dimension not in (None, n_axes):
+    if not (dimension is None or is_among(dimension, (2, 3))):
+        raise ValueError(f"{path}: dimension is {shown(dimension)}; expected 2 or 3")
+    if dimension is not None and dimension != n_axes:
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
     low, high = extremes(image.data)
     if math.isnan(low):

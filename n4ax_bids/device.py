@@ -15,6 +15,8 @@ from importlib.metadata import entry_points
 import jax
 from threadpoolctl import ThreadpoolController
 
+from n4ax_bids.arguments import shown
+
 _log = logging.getLogger(__name__)
 
 
@@ -129,9 +131,9 @@ def resolve(name: str = "auto") -> jax.Device:
     ValueError
         If the name is none of these, or there is no such device.
     """
-    match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name)
+    match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name) if isinstance(name, str) else None
     if match is None:
-        raise ValueError(f"device is {name!r}; expected auto, cpu, gpu or gpu:N")
+        raise ValueError(f"device is {shown(name)}; expected auto, cpu, gpu or gpu:N")
     start()
     if name == "cpu":
         return jax.local_devices(backend="cpu")[0]

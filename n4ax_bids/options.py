@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from n4ax_bids.arguments import is_among, is_bool, shown, suggesting
+
 
 def option(default: Any, help: str, *, unit: str | None = None, choices: tuple = ()) -> Any:
     """Declare a dataclass field together with its help text, its unit and its choices."""
@@ -79,13 +81,10 @@ class N4Options:
         for name in ("n_iterations", "n_control_points", "shrink_start"):
             value = getattr(self, name)
             if value is not None or name == "n_iterations":
-                many = (
-                    value if isinstance(value, Sequence) or hasattr(value, "tolist") else (value,)
-                )
-                object.__setattr__(self, name, tuple(_whole(name, v) for v in many))
+                object.__setattr__(self, name, _whole_numbers(name, value))
         _require(
             isinstance(self.histogram_sharpening, Sequence)
-            and not isinstance(self.histogram_sharpening, str)
+            and not isinstance(self.histogram_sharpening, str | bytes | bytearray)
             and len(self.histogram_sharpening) == 3,
             "histogram_sharpening",
             self.histogram_sharpening,
@@ -104,7 +103,8 @@ class N4Options:
             "bspline_fitting_distance",
             "shrink_mm",
         ):
-            if getattr(self, name) is not None:
+            may_be_none = name in ("bspline_fitting_distance", "shrink_mm")
+            if getattr(self, name) is not None or not may_be_none:
                 object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("n_control_points", "shrink_start"):
             _require(getattr(self, name) != (), name, (), "one number for each axis")
@@ -169,32 +169,50 @@ class N4Options:
             choices = item.metadata["choices"]
             if choices:
                 value = getattr(self, item.name)
-                _require(value in choices, item.name, value, " or ".join(choices))
+                _require(is_among(value, choices), item.name, value, " or ".join(choices))
+
+
+def _whole_numbers(name: str, value: Any) -> tuple[int, ...]:
+    """Return whole numbers as a tuple; a single one stands for itself."""
+    if isinstance(value, str | bytes | bytearray):
+        raise ValueError(f"{name} is {shown(value)}; expected whole numbers such as (50, 50)")
+    if isinstance(value, Sequence) or getattr(value, "ndim", 0):
+        return tuple(_whole(name, v) for v in value)
+    return (_whole(name, value),)
 
 
 def _whole(name: str, value: Any) -> int:
     try:
+        if is_bool(value) or getattr(value, "ndim", 0):
+            raise ValueError
         whole = int(value)
-        if isinstance(value, bool) or whole != value:
+        if whole != value:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} is {value!r}; expected a whole number") from None
+        raise ValueError(f"{name} is {shown(value)}; expected a whole number") from None
     return whole
 
 
 def _number(name: str, value: Any) -> float:
     try:
-        if isinstance(value, bool | str):
+        if (
+            is_bool(value)
+            or isinstance(value, str | bytes | bytearray)
+            or getattr(value, "ndim", 0)
+        ):
             raise ValueError
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} is {value!r}; expected a number") from None
+        raise ValueError(f"{name} is {shown(value)}; expected a number") from None
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+        raise ValueError(f"{name} is {shown(value)}; expected {expected}")
 
+
+# A misspelled option gets a suggestion; the signature stays that of the dataclass.
+N4Options.__init__ = suggesting("N4Options")(N4Options.__init__)
 
 PRESETS: dict[str, N4Options] = {
     "ants": N4Options(),
@@ -257,7 +275,7 @@ def require_options(options: Any) -> N4Options:
         remedy = "N4Options(**options)"
     else:
         remedy = "N4Options(...) or preset('fast')"
-    raise TypeError(f"options is {options!r}; expected N4Options: pass {remedy}")
+    raise TypeError(f"options is {shown(options)}; expected N4Options: pass {remedy}")
 
 
 def preset(name: str, **changes: Any) -> N4Options:
@@ -269,5 +287,5 @@ def preset(name: str, **changes: Any) -> N4Options:
         If there is no such preset; the message lists those there are.
     """
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+        raise ValueError(f"preset is {shown(name)}; expected one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from n4ax_bids.arguments import kind
+
 _FILES = "for a file call n4ax_bids.correct(input_image, output_image)"
 _INSTEAD = {
     "nibabel": "pass np.asanyarray({name}.dataobj), or call n4ax_bids.correct on the file",
@@ -53,14 +55,55 @@ def as_array(value: Any, name: str) -> jax.Array | np.ndarray | None:
         except ValueError as error:  # lists of different lengths
             raise ValueError(f"{name} is no array: {error}") from error
     if array.dtype.kind == "O":
-        raise TypeError(f"{name} is a {_kind(value)}; expected an array of real numbers")
+        if isinstance(value, np.ndarray):
+            raise TypeError(
+                f"{name} has the type object; expected real numbers: pass {name}.astype(float)"
+            )
+        raise TypeError(f"{name} is {kind(value)}; expected an array of real numbers")
     if array.dtype.kind not in "biufV" or array.dtype.names:
         raise ValueError(f"{name} has the type {array.dtype}; expected real numbers")
     return array
 
 
-def _kind(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+def as_list(images: Any) -> list:
+    """Return several images as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is a single image or an array, whose slices would be taken for images.
+    """
+    if hasattr(images, "ndim") or hasattr(images, "__array__"):
+        of_objects = isinstance(images, np.ndarray) and images.dtype.kind == "O"
+        is_stack = of_objects or getattr(images, "ndim", 0) >= 4
+        remedy = "list(images)" if is_stack and not hasattr(images, "dataobj") else "[image]"
+        found = f"images is one array ({kind(images)})"
+        raise TypeError(f"{found}; expected a list of arrays: pass {remedy}")
+    _require_no_foreign_image(images, "images")
+    if isinstance(images, str | bytes | dict | os.PathLike) or not hasattr(images, "__iter__"):
+        raise TypeError(f"images is {kind(images)}; expected a list of arrays")
+    return list(images)
+
+
+def one_for_each(name: str, given: Any, n_images: int) -> list:
+    """Return what belongs to each image; None or a word counts for all.
+
+    Raises
+    ------
+    TypeError
+        If it is a single array or image, or no list.
+    ValueError
+        If it has another length.
+    """
+    if given is None or isinstance(given, str):
+        return [given] * n_images
+    is_array = name != "zooms" and (hasattr(given, "ndim") or hasattr(given, "__array__"))
+    if is_array or isinstance(given, bytes | dict) or not hasattr(given, "__len__"):
+        raise TypeError(f"{name} is {kind(given)}; expected a list with one for each image")
+    _require_no_foreign_image(given, name)
+    if len(given) != n_images:
+        raise ValueError(f"{len(given)} {name} for {n_images} images; expected as many")
+    return list(given)
 
 
 def _require_no_foreign_image(value: Any, name: str) -> None:
@@ -71,7 +114,7 @@ def _require_no_foreign_image(value: Any, name: str) -> None:
     for package, instead in _INSTEAD.items():
         if package in packages and not isinstance(value, np.ndarray):
             remedy = instead.format(name=name)
-            raise TypeError(f"{name} is a {_kind(value)}; expected an array: {remedy}")
+            raise TypeError(f"{name} is {kind(value)}; expected an array: {remedy}")
 
 
 def without_mask(array: Any) -> tuple[Any, np.ndarray | None]:

@@ -68,8 +68,9 @@ def check_automatic_mask(
             "bright voxels may have decided it; expected another mask or a smaller shrink factor"
         )
     if n and size >= FEW * points and not values[inside].min() < values[inside].max():
+        remedy = "another mask" if values.max() > 0 else "values above 0, and the image has none"
         raise ValueError(
-            f"{found}, all of one intensity ({values[inside].flat[0]:g}); expected another mask"
+            f"{found}, all of one intensity ({values[inside].flat[0]:g}); expected {remedy}"
         )
     if n < points:
         return few_samples(n, plan)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.arguments import shown
 from n4ax_bids.core import remarks
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, odd_inside, plain
 from n4ax_bids.core.automatic import check_automatic_mask
@@ -47,7 +48,7 @@ def prepare(
             f"mask is {mask!r}; expected an array, 'otsu' or None (n4ax_bids.correct takes files)"
         )
     image, mask, weight, hidden = plain(image, None if word else as_array(mask, "mask"), weight)
-    solved, doubt = plan(options, np.shape(image), zooms), None
+    solved, doubt = plan(options, np.shape(image), _voxel_sizes(zooms)), None
     if word:
         shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
         mask = otsu_mask(shown, threads=n_cores())
@@ -55,6 +56,22 @@ def prepare(
             raise ValueError(_constant(image, hidden))
         doubt = check_automatic_mask(image, mask, solved)
     return Call(image, mask, weight, hidden, solved, doubt)
+
+
+def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
+    """Return voxel sizes as floats; how many there have to be is checked with the shape."""
+    if zooms is None:
+        return None
+    try:
+        if isinstance(zooms, str | bytes | dict):
+            raise ValueError
+        sizes = np.asarray(zooms)
+        if sizes.ndim != 1 or sizes.dtype.kind not in "iuf":
+            raise ValueError
+    except (TypeError, ValueError):
+        expected = "one voxel size in mm for each axis, such as (1.0, 1.0, 1.0)"
+        raise ValueError(f"zooms is {shown(zooms)}; expected {expected}") from None
+    return tuple(float(size) for size in sizes)
 
 
 def _constant(image: jax.Array | np.ndarray, hidden: np.ndarray | None) -> str:

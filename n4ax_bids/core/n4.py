@@ -16,6 +16,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from n4ax_bids.arguments import is_bool, shown
+from n4ax_bids.core.arrays import as_list, one_for_each
 from n4ax_bids.core.call import Call, divided, n_cores, prepare, without_logarithm
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.plan import Plan
@@ -147,16 +149,12 @@ def n4_batch(
     N4Warning
         As `n4`, with the number of the image.
     """
-    if isinstance(images, str) or not hasattr(images, "__iter__") or hasattr(images, "dataobj"):
-        raise TypeError(f"images is a {type(images).__qualname__}; expected a list of arrays")
-    images = list(images)
+    images = as_list(images)
+    if not (together is None or is_bool(together)):
+        raise TypeError(f"together is {shown(together)}; expected True, False or None")
     options = require_options(options)
     each = {"masks": masks, "weights": weights, "zooms": zooms}
-    for name, given in each.items():
-        if given is None or isinstance(given, str):
-            each[name] = [given] * len(images)
-        elif len(given) != len(images):
-            raise ValueError(f"{len(given)} {name} for {len(images)} images; expected as many")
+    each = {name: one_for_each(name, given, len(images)) for name, given in each.items()}
     calls = []
     for number, arrays in enumerate(zip(images, *each.values(), strict=True)):
         with _numbered(number):

@@ -107,7 +107,9 @@ class _Passed(NamedTuple):
                     raise odd_inside(name, np.asarray(array), odd)
             raise ValueError("image or weight has values inside the mask that are not finite")
         if low == high:
-            raise ValueError(f"image is constant ({low}) inside the mask; expected contrast")
+            negative = low < 0 and not (np.asarray(self.image) > 0).any()
+            also = " and values above 0, of which the image has none" if negative else ""
+            raise ValueError(f"image is constant ({low}) inside the mask; expected contrast{also}")
 
 
 def _in_three(array, xp, dtype=np.float32):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.arguments import require_count
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, without_mask
 
 MARGIN = 100
@@ -48,6 +49,10 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     ValueError
         If the image is empty or holds values that are not finite.
     """
+    if image is None:
+        raise TypeError("image is None; expected an array")
+    require_count("n_bins", n_bins)
+    require_count("threads", threads)
     image, hidden = without_mask(as_array(image, "image"))
     whole, image = image, image if hidden is None else image[~hidden]
     on_gpu = isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu"

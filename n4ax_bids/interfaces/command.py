@@ -57,6 +57,16 @@ class _Words(AntsN4):
         return output_name(self.inputs)  # the only trait that has a name_source
 
 
+class _DefaultOf:
+    """An attribute that follows a class of nipype, whose defaults can be set at any time."""
+
+    def __init__(self, owner: type, name: str):
+        self._owner, self._name = owner, name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return getattr(self._owner, self._name)
+
+
 class AntsCommand(SimpleInterface):
     """What nipype's `CommandLine` and `ANTSCommand` offer, for a node that starts no program.
 
@@ -64,8 +74,8 @@ class AntsCommand(SimpleInterface):
     """
 
     _program = "N4BiasFieldCorrection"
-    _num_threads = ANTSCommand._num_threads
-    _terminal_output = CommandLine._terminal_output
+    _num_threads = _DefaultOf(ANTSCommand, "_num_threads")
+    _terminal_output = _DefaultOf(CommandLine, "_terminal_output")
     _write_cmdline = CommandLine._write_cmdline
 
     terminal_output = CommandLine.terminal_output

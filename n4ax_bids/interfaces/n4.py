@@ -237,6 +237,7 @@ class N4BiasFieldCorrection(AntsCommand):
         """Name the outputs as nipype does for the ANTs program."""
         inputs = self.inputs
         source = os.path.basename(inputs.input_image)
+        _require_names(inputs)
         lattice = f"{split_filename(source)[1]}_lattice.nii.gz"
         while len(os.fsencode(lattice)) > LONGEST_NAME:
             lattice = lattice[1:]  # nipype has no such file; its name must not fail the node
@@ -250,6 +251,19 @@ class N4BiasFieldCorrection(AntsCommand):
             "bias_image": bias,
             "lattice_image": _path(cwd, inputs.lattice_image) or cwd / lattice,
         }
+
+
+def _require_names(inputs: Any) -> None:
+    """Refuse an empty output_image, and an input whose name serves for no output."""
+    image, given = inputs.input_image, inputs.output_image
+    if isdefined(given) and not given:
+        raise ValueError(f"{image}: output_image is ''; expected a name, such as %s_corrected")
+    if not output_name(inputs).endswith((".nii", ".nii.gz")) and not image.endswith(
+        (".nii", ".nii.gz")
+    ):
+        raise ValueError(
+            f"{image}: its name ends in neither .nii nor .nii.gz; expected a NIfTI file"
+        )
 
 
 @functools.cache

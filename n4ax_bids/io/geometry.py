@@ -34,10 +34,16 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
 
     Where the file has more axes (one slice with a third axis of length 1), ITK takes no direction
     from it. ITK refuses some headers (an s-form with shear and no q-form): there the geometry is
-    derived from nibabel's affine.
+    derived from nibabel's affine. Where the s-form is NaN or infinite ITK is not asked: it prints
+    a matrix on stderr for NaN and never returns for infinity.
     """
+    header = load_header(path)
+    if header["sform_code"] > 0 and not np.isfinite(header.get_sform()).all():
+        return _from_header(path, n_axes)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    # ITK's warnings go to stderr without the file's name.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         reader.ReadImageInformation()
         # Negative voxel sizes are put right only with the voxels.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import nibabel as nb
+import numpy as np
 from isal import igzip, isal_zlib
 
 from n4ax_bids.io.kinds import require_file, what_it_is
@@ -95,13 +96,21 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
         header["scl_inter"] = 0  # likewise
     header.check_fix(logger=_SILENT)
     _require_near_voxels(path, header)
+    notes = _form_notes(path, header)
     if _read_extensions(stream, header):
-        return header, ()
+        return header, notes
     note = (
         f"{path.name}: what stands between its header and its voxels is not a header extension "
         "of the NIfTI standard; it was passed over and is not copied to the outputs"
     )
-    return header, (note,)
+    return header, (*notes, note)
+
+
+def _form_notes(path: Path, header: nb.Nifti1Header) -> tuple[str, ...]:
+    """Say which affine is passed over because its numbers are not finite."""
+    if header["sform_code"] <= 0 or np.isfinite(header.get_sform()).all():
+        return ()
+    return (f"{path.name}: its s-form has values that are NaN or infinite, and is not used",)
 
 
 def _require_near_voxels(path: Path, header: nb.Nifti1Header) -> None:

@@ -59,7 +59,7 @@ def test_names_of_files_are_no_arrays(head):
     with pytest.raises(ValueError, match="mask is 'm.nii'; expected an array, 'otsu' or None"):
         n4(head.image, "m.nii")
     for images in ("a.nii", nb.Nifti1Image(head.image, np.eye(4)), None):
-        with pytest.raises(TypeError, match="images is a .*; expected a list of arrays"):
+        with pytest.raises(TypeError, match="images is .*; expected a list of arrays"):
             n4_batch(images)
     for options in ("fast", {"shrink_factor": 2}):
         with pytest.raises(TypeError, match="expected N4Options"):

@@ -278,3 +278,30 @@ def test_long_names(image, tmp_path, n_bytes, character):
         with pytest.raises(OSError, match=reason) as raised:
             short(source).run(cwd=str(work))
         assert "\n" not in raised.value.args[0]
+
+
+def test_defaults_set_on_the_classes_of_nipype_count_here_too(monkeypatch):
+    from nipype.interfaces.ants.base import ANTSCommand
+    from nipype.interfaces.base import CommandLine
+
+    monkeypatch.setattr(CommandLine, "_terminal_output", "stream")
+    monkeypatch.setattr(ANTSCommand, "_num_threads", 1)
+    CommandLine.set_default_terminal_output("file")
+    ANTSCommand.set_default_num_threads(3)
+    node = N4BiasFieldCorrection()
+    assert (node.terminal_output, node.inputs.num_threads) == ("file", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "words"),
+    [
+        ("scan.txt", {}, "scan.txt: its name ends in neither .nii nor .nii.gz; expected a NIfTI"),
+        ("scan.nii", {"output_image": ""}, "scan.nii: output_image is ''; expected a name"),
+    ],
+)
+def test_names_that_serve_for_no_output(name, inputs, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=words):
+        N4BiasFieldCorrection(input_image=str(path), **inputs).run()

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from n4ax_bids.core.plan import predict_shrink_start
-from n4ax_bids.io import geometry
+from n4ax_bids.io import geometry, volume
 
 
 def write_header(path, shape, rng, oblique):
@@ -100,3 +100,33 @@ def test_a_header_that_itk_refuses(tmp_path):
     assert place.spacing == pytest.approx((1, np.hypot(0.4, 2), 3), abs=1e-6)  # float32 pixdim
     assert place.origin == pytest.approx((5, -6, 7))
     assert geometry.itk_shrink_start(path, (4, 5, 6), (2, 2, 2), (0, 0, 0)) is not None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_itk_is_not_asked_about_an_s_form_that_is_not_finite(value, tmp_path, monkeypatch):
+    """ITK prints its matrix for NaN, and does not return for infinity."""
+    path = tmp_path / "image.nii"
+    image = nb.Nifti1Image(np.ones((4, 5, 6), np.float32), np.diag([2.0, 2.0, 3.0, 1.0]))
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    image.header["srow_x"][0] = value
+    path.write_bytes(image.header.binaryblock + bytes(4) + np.ones(120, np.float32).tobytes())
+
+    def never(self):
+        raise AssertionError("ITK was asked")
+
+    monkeypatch.setattr(sitk.ImageFileReader, "ReadImageInformation", never)
+    assert geometry.read_geometry(path, 3).spacing == (2.0, 2.0, 3.0)
+    (note,) = volume.load(path).notes
+    assert note == "image.nii: its s-form has values that are NaN or infinite, and is not used"
+
+
+def test_a_warning_of_itk_does_not_reach_the_screen(tmp_path, capfd):
+    path = tmp_path / "image.nii"
+    affine = np.array([[2.0, 1.5, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+    image = nb.Nifti1Image(np.ones((4, 5, 6), np.float32), None)
+    image.set_sform(affine, 1)
+    image.to_filename(path)
+    sitk.ProcessObject.SetGlobalWarningDisplay(True)
+    geometry.read_geometry(path, 3)
+    assert capfd.readouterr() == ("", "")

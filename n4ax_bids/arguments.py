@@ -1,0 +1,86 @@
+"""Arguments of public functions: checks of their types, and values shown on one line."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+LONGEST = 80
+"""characters of a value in a message"""
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message: its repr on one line, shortened."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+def kind(value: Any) -> str:
+    """Return the type of a value with its article: "an int", "a numpy.ndarray"."""
+    name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def is_bool(value: Any) -> bool:
+    """Return whether a value is True or False, of Python or of numpy."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+
+
+def require_bools(**values: Any) -> None:
+    """Refuse whatever is neither a bool nor 0 nor 1, such as the words "no" and "False".
+
+    Raises
+    ------
+    TypeError
+        With the name of the argument and its value.
+    """
+    for name, value in values.items():
+        if not (is_bool(value) or (isinstance(value, int) and value in (0, 1))):
+            raise TypeError(f"{name} is {shown(value)}; expected True or False")
+
+
+def is_among(value: Any, choices: Iterable[Any]) -> bool:
+    """Return whether a value is one of the choices; an array is none of them."""
+    return getattr(value, "ndim", 0) == 0 and any(bool(value == choice) for choice in choices)
+
+
+def require_count(name: str, value: Any) -> None:
+    """Refuse whatever is not a whole number of at least 1."""
+    try:
+        fits = not is_bool(value) and value.__index__() >= 1
+    except (AttributeError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {shown(value)}; expected a whole number of at least 1")
+
+
+def suggesting(what: str) -> Callable[[Callable], Callable]:
+    """Return a decorator that refuses unknown keywords and names those that are similar.
+
+    Parameters
+    ----------
+    what : what the message calls the function
+    """
+
+    def decorate(function: Callable) -> Callable:
+        known = tuple(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def checked(*args: Any, **keywords: Any) -> Any:
+            for name in keywords:
+                if name not in known:
+                    raise TypeError(f"{what} takes no {name!r}{_suggestion(name, known)}")
+            return function(*args, **keywords)
+
+        return checked
+
+    return decorate
+
+
+def _suggestion(name: str, known: tuple[str, ...]) -> str:
+    similar = [other for other in known if other.startswith(name)]
+    similar = similar or difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {' or '.join(similar)}?)" if similar else ""
