@@ -30,8 +30,12 @@ VOLUME = (500.0, 700.0, 2400.0, 3000.0)
 """ml: nobody's, a small one, a large one with its membranes, nobody's"""
 SURE = 0.5
 """confidence from which a mask is taken for a brain"""
+MOST_PIECES = 3
+"""of an erosion, that are tried as seeds"""
 CERTAIN = 0.8
 """confidence from which no other seed is tried"""
+SMALLEST_PIECE = 0.05
+"""of the largest, for a seed"""
 ROUNDS = 4
 """surfaces fitted from one seed"""
 
@@ -48,7 +52,9 @@ class Brain(NamedTuple):
     volume: float
     """ml"""
     confidence: float
-    """0 to 1, the least of `checks`"""
+    """0 to 1, the product of `checks`"""
+    rim: float
+    """mm below the edge, where intensities are no tissue's; see `RIM`"""
     checks: dict[str, float]
     """what speaks for a brain, each 0 to 1"""
 
@@ -137,7 +143,7 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    return Brain(edge, box, fitted.median, volume, min(checks.values()), checks)
+    return Brain(edge, box, fitted.median, volume, math.prod(checks.values()), RIM * place.unit, checks)
 
 
 def _unit(extents: Sequence[float]) -> float | None:
@@ -151,7 +157,7 @@ def _unit(extents: Sequence[float]) -> float | None:
 def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
     """Pieces that may lie in the brain, each with the median of its tissue.
 
-    First what erosion leaves when it is no larger than a brain, then the middle of the largest
+    First the largest that erosion leaves, then the middle of the largest
     ball in the head: where neck and face are in the image, they can leave the larger piece.
     """
     values, zooms, unit = place.rough, place.rough_zooms, place.unit
@@ -161,29 +167,27 @@ def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
     if not deep.any():
         return
     median = float(np.median(values[deep]))
-    piece = _eroded_piece(values, zooms, unit, median)
-    if piece is not None:
-        piece = _eroded_piece(values, zooms, unit, float(np.median(values[piece])))
-    if piece is not None:
+    for piece in _eroded_pieces(values, zooms, unit, median):
         yield piece, float(np.median(values[piece]))
     ball = deep & (below > below.max() - 8 * unit)
     ball = morphology.dilated(morphology.largest(ball), zooms, 15 * unit) & place.rough_mask
     yield ball, float(np.median(values[ball]))
 
 
-def _eroded_piece(values, zooms, unit, median) -> np.ndarray | None:
+def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:
+    """The largest pieces of the first erosion whose largest is no larger than a brain."""
     tissue = (values > 0.45 * median) & (values < 1.6 * median)
     within = morphology.distance(tissue, zooms, 22 * unit)
-    piece = None
+    pieces: list[np.ndarray] = []
     for radius in (3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20):
         eroded = within > radius * unit
         if not eroded.any():
             break
-        piece = morphology.largest(eroded)
-        grown = morphology.dilated(piece, zooms, (radius + 1) * unit)
+        pieces = morphology.largest_pieces(eroded, MOST_PIECES, SMALLEST_PIECE)
+        grown = morphology.dilated(pieces[0], zooms, (radius + 1) * unit)
         if np.count_nonzero(grown) * math.prod(zooms) <= 1.9e6 * unit**3:
             break
-    return piece
+    return pieces
 
 
 class _Fitted(NamedTuple):

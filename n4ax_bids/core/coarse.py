@@ -112,18 +112,27 @@ def enlarged(
     -------
     bool array (`shape`)
     """
-    mask = np.zeros(shape[::-1], bool).T
-    voxels, grown = [], np.asarray(values, np.float32)
-    for axis, (first, factor, n) in enumerate(zip(start, factors, shape, strict=True)):
-        count = values.shape[axis]
-        inside = np.arange(first * factor, min(n, (first + count) * factor))
-        if first + count >= n // factor:  # the last block reaches to the end
-            inside = np.arange(first * factor, n)
-        place = np.clip((inside + 0.5) / factor - 0.5 - first, 0, count - 1).astype(np.float32)
+    mask = np.zeros(shape[::-1], bool)
+    parts, lows, weights = [], [], []
+    for first, factor, n, count in zip(start, factors, shape, values.shape, strict=True):
+        last = n if first + count >= n // factor else (first + count) * factor
+        inside = np.arange(first * factor, last)  # the image's last block reaches to its end
+        place = np.clip((inside + 0.5) / factor - 0.5 - first, 0, count - 1)
         low = np.minimum(place.astype(int), max(0, count - 2))
-        weight = (place - low).reshape((-1,) + (1,) * (values.ndim - axis - 1))
-        high = np.minimum(low + 1, count - 1)
-        grown = np.take(grown, low, axis) * (1 - weight) + np.take(grown, high, axis) * weight
-        voxels.append(slice(inside[0], inside[-1] + 1))
-    mask[tuple(voxels)] = grown > 0
-    return mask
+        parts.append(slice(inside[0], inside[-1] + 1))
+        lows.append(low)
+        weights.append((place - low).astype(np.float32))
+    blocks = np.ascontiguousarray(values.T, np.float32)
+    highs = [np.minimum(low + 1, n - 1) for low, n in zip(lows, values.shape, strict=True)]
+    within = mask[tuple(parts[::-1])]
+    for i, (low, high, weight) in enumerate(zip(lows[-1], highs[-1], weights[-1], strict=True)):
+        plane = blocks[low] * (1 - weight) + blocks[high] * weight
+        if plane.max() > 0:
+            for axis in range(plane.ndim):
+                here = -2 - axis
+                share = weights[here].reshape((-1,) + (1,) * (plane.ndim - axis - 1))
+                plane = np.take(plane, lows[here], axis) * (1 - share) + (
+                    np.take(plane, highs[here], axis) * share
+                )
+            np.greater(plane, 0, out=within[i])
+    return mask.T

@@ -69,12 +69,26 @@ def filled(mask: np.ndarray) -> np.ndarray:
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
-    """Return the largest piece of a mask; of equal ones the first."""
+    """Return the largest piece of a mask with at least one voxel; of equal ones the first."""
+    return largest_pieces(mask, 1)[0]
+
+
+def largest_pieces(mask: np.ndarray, most: int, smallest: float = 0.0) -> list[np.ndarray]:
+    """Return the largest pieces of a mask, the largest first.
+
+    Parameters
+    ----------
+    mask : bool array
+    most : largest number of pieces
+    smallest : pieces below this share of the largest are left out
+    """
     pieces, n = ndimage.label(mask)
     if n < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    return pieces == 1 + np.argmax(sizes[1:])
+        return [mask] * n
+    sizes = np.bincount(pieces.ravel())[1:]
+    order = np.argsort(-sizes, kind="stable")[:most]
+    kept = [number for number in order if sizes[number] >= smallest * sizes[order[0]]]
+    return [pieces == 1 + number for number in kept]
 
 
 def box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
