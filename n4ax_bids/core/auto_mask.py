@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from n4ax_bids.core import brain_mask, head_mask
@@ -20,6 +21,9 @@ AGREE = 0.85
 SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
 COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
+
+WORDS = ("auto", "head", "brain")
+"""masks that `found_mask` finds"""
 
 Kind = Literal["brain", "head", "otsu"]
 
@@ -78,6 +82,26 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     if found is not None:
         return _otsu(image, head, confidence, why, found)
     return _result(head_mask.on_image(image, head), "head", image, head, confidence, (why,))
+
+
+def found_mask(word: str, image, zooms: Sequence[float] | None = None):
+    """Return the mask that a word of `WORDS` names, on the device of the image.
+
+    Raises
+    ------
+    ValueError
+        As `head_mask`, and for "brain" where no plausible brain is found.
+    """
+    values = np.asarray(image)
+    if word == "auto":
+        mask = auto_mask(values, zooms).mask
+    elif word == "head":
+        mask = head_mask.head_mask(values, zooms)
+    else:
+        mask = brain_mask.brain_mask(values, zooms)
+        if not mask.any():
+            raise ValueError("no plausible brain was found; expected mask 'auto' or 'head' then")
+    return jax.numpy.asarray(mask) if isinstance(image, jax.Array) else mask
 
 
 def _usable(head: Head) -> str | None:

@@ -21,9 +21,9 @@ from n4ax_bids.core.star_surface import Surface, depth, fit_surface
 
 TISSUE = (0.5, 2.6)
 """of the brain's median: what may belong to it, at most the fluid of a T2w image"""
-RIM = 2.5
-"""mm below the edge of the brain mask: meninges, fluid and partial volume, whose intensity is no
-tissue's"""
+RIM = 1.25
+"""voxels below the edge of the brain mask: meninges, fluid and partial volume, whose intensity is
+no tissue's"""
 WIDER = 1.4
 """mm beyond what hangs together, so that cortex is inside of the mask"""
 VOLUME = (500.0, 700.0, 2400.0, 3000.0)
@@ -119,6 +119,8 @@ class _Place:
 
     def __init__(self, head: Head, unit: float) -> None:
         self.unit, self.zooms = unit, head.copy.zooms
+        blocks = math.prod(head.copy.zooms) / math.prod(head.copy.factors)
+        self.rim = RIM * blocks ** (1 / 3)
         self.box = morphology.box(head.mask)
         self.values, self.mask = head.corrected[self.box], head.mask[self.box]
         steps = [max(1, round(2 * BLOCK * unit / zoom)) for zoom in self.zooms]
@@ -143,7 +145,7 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    return Brain(edge, box, fitted.median, volume, math.prod(checks.values()), RIM * place.unit, checks)
+    return Brain(edge, box, fitted.median, volume, math.prod(checks.values()), place.rim, checks)
 
 
 def _unit(extents: Sequence[float]) -> float | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from n4ax_bids.core.auto_mask import WORDS, found_mask
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.plan import Plan, plan
 from n4ax_bids.core.rows import FIRST
@@ -62,10 +63,13 @@ def n4(
     Parameters
     ----------
     image : array (I, J) or (I, J, K), intensities; axes in NIfTI order
-    mask : array like `image` (non-zero = inside), "otsu" for the voxels above Otsu's threshold,
-        or None for all voxels (as the ANTs program without a mask)
+    mask : array like `image` (non-zero = inside), None for all voxels (as the ANTs program without
+        a mask), or a word: "otsu" for the voxels above Otsu's threshold, "head" or "brain" for
+        `head_mask` and `brain_mask`, "auto" for the brain where one is found, else the head (see
+        `auto_mask`). All words but "otsu" need `zooms`.
     weight : array like `image`, confidence of each voxel; voxels with weight <= 0 take no part
-    zooms : voxel size of each axis in mm, 1 where not given; matters with a spline distance only
+    zooms : voxel size of each axis in mm, 1 where not given; matters with a spline distance and for
+        masks that are found by size
     options : N4Options, the ANTs program's defaults where not given
     return_bias : also return the field
 
@@ -87,7 +91,7 @@ def n4(
     """
     image = _as_array(image)
     solved = plan(options or N4Options(), np.shape(image), zooms)
-    result = estimate(image, _mask(mask, image), _as_array(weight), plan=solved)
+    result = estimate(image, _mask(mask, image, zooms), _as_array(weight), plan=solved)
     corrected, log_bias = divide(image, result.log_field)
     return (corrected, log_bias) if return_bias else corrected
 
@@ -132,7 +136,10 @@ def n4_batch(
     options = options or N4Options()
     results = estimate_batch(
         images,
-        [_mask(mask, image) for mask, image in zip(each["masks"], images, strict=True)],
+        [
+            _mask(mask, image, zoom)
+            for mask, image, zoom in zip(each["masks"], images, each["zooms"], strict=True)
+        ],
         [_as_array(weight) for weight in each["weights"]],
         plans=[
             plan(options, np.shape(image), zoom)
@@ -155,13 +162,16 @@ def _as_array(value):
     return given
 
 
-def _mask(mask, image):
+def _mask(mask, image, zooms):
     mask = _as_array(mask)
-    if isinstance(mask, str):
-        if mask != "otsu":
-            raise ValueError(f"mask is {mask!r}; expected an array, 'otsu' or None")
+    if not isinstance(mask, str):
+        return mask
+    if mask == "otsu":
         return otsu_mask(image, threads=_n_cores())
-    return mask
+    if mask in WORDS:
+        return found_mask(mask, image, zooms)
+    words = ", ".join(repr(word) for word in ("otsu", *WORDS))
+    raise ValueError(f"mask is {mask!r}; expected an array, {words} or None")
 
 
 def estimate(
