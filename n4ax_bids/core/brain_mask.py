@@ -141,6 +141,7 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     if edge is None:
         return None
     checks = _checks(edge, place.zooms, fitted.surface, place.unit, fitted.moved)
+    checks["tissue"] = _like_brain(place.values[part] / fitted.median, edge, place.unit)
     volume = np.count_nonzero(edge > 0) * math.prod(place.zooms) / 1000
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
@@ -268,3 +269,15 @@ def _checks(edge, zooms, surface: Surface, unit, moved) -> dict[str, float]:
         "whole": float(np.interp(surface.cut.mean(), (0.1, 0.35), (1, 0))),
         "stable": float(np.interp(moved, (0.05, 0.3), (1, 0))),
     }
+
+
+def _like_brain(values: np.ndarray, edge: np.ndarray, unit: float) -> float:
+    """Say whether intensities inside, in medians, may be a brain's.
+
+    Fluid is bright (T2w) or dark (T1w, FLAIR), and nothing else in a brain is far from the median.
+    Necks and faces hold much of both: fat, and bone or air.
+    """
+    bright = np.mean(values[edge > 2 * unit] > 1.5)
+    deep = values[edge > 8 * unit]
+    dark = np.mean(deep < TISSUE[0]) if deep.size else 0.0
+    return float(np.interp(min(bright / 0.1, dark / 0.02), (0.3, 1), (1, 0)))
