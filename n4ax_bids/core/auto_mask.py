@@ -122,7 +122,8 @@ def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
     otsu = copy.values > otsu_threshold(copy.values)
     inside = np.zeros(copy.values.shape, bool)
     inside[brain.box] = brain.edge > brain.rim
-    if np.count_nonzero(otsu & inside) < COVERED * np.count_nonzero(inside):
+    both = otsu & inside
+    if not both.any() or np.count_nonzero(both) < COVERED * np.count_nonzero(inside):
         return False
     fields = [field_within(copy, mask, block, COMPARED)[inside] for mask in (inside, otsu)]
     if min(field.std() for field in fields) == 0:

@@ -104,18 +104,19 @@ def find_head(image: np.ndarray, zooms: Sequence[float]) -> Head:
     copy = coarse(image, zooms, block)
     steps = sample_steps(copy, block)
     sampled = copy.values[_every(steps)]
-    if image.ndim < 3 or min(sampled.shape) < FEWEST_SAMPLES or not sampled.max() > 0:
+    thin = image.ndim < 3 or min(sampled.shape) < FEWEST_SAMPLES
+    mask = np.zeros(sampled.shape, bool) if thin else _first_mask(sampled)
+    if not (mask.any() and np.ptp(sampled[mask]) > 0):
         level = otsu_threshold(copy.values)
         none = np.zeros(copy.values.shape, np.float32)
         return Head(copy, copy.values, none, copy.values > level, level, 0, True)
-    mask = _first_mask(sampled)
     for number in range(1, MOST_ROUNDS + 1):
         field, limits = _estimate(sampled, mask, ROUNDS)
         corrected = sampled / np.exp(_values(field, sampled.shape, limits))
         level = otsu_threshold(np.minimum(corrected, np.quantile(corrected[mask], 0.98)))
-        before, mask = mask, corrected > level
+        before, mask = mask, corrected > max(level, 0)
         settled = np.count_nonzero(mask != before) <= SETTLED * np.count_nonzero(mask | before)
-        if settled or not mask.any():
+        if settled or not (mask.any() and np.ptp(sampled[mask]) > 0):
             break
     log_field = _values(field, copy.values.shape, limits, steps)
     corrected = copy.values / np.exp(log_field)
@@ -152,8 +153,11 @@ def _first_mask(values: np.ndarray) -> np.ndarray:
 
     Values below a thousandth of the bright ones count as that: zeros are no class of their own.
     """
-    floor = np.quantile(values, 0.98) / 1000
-    logs = np.log(np.maximum(values, floor if floor > 0 else values.max() / 1000))
+    bright = np.quantile(values, 0.98)
+    bright = bright if bright > 0 else values.max()
+    if not bright > 0:
+        return np.zeros(values.shape, bool)
+    logs = np.log(np.maximum(values, bright / 1000))
     return logs > otsu_threshold(logs)
 
 
