@@ -137,7 +137,7 @@ def draw(case: Case, folder: Path) -> str:
 
     axis = 1 if case.name.startswith("aomic") else 2  # of the feet-to-head direction
     inside = np.flatnonzero(case.brain.any(axis=tuple({0, 1, 2} - {axis})))
-    cuts = np.quantile(inside, (0.45, 0.6, 0.75)).astype(int)
+    cuts = np.quantile(inside, (0.6, 0.7, 0.8)).astype(int)
     shown = {"auto": auto_mask(case.image, case.zooms).mask, "otsu": otsu_mask(case.image)}
     drawing, panels = plt.subplots(1, 3, figsize=(7.5, 2.8))
     for panel, cut in zip(panels, cuts, strict=True):

@@ -110,17 +110,17 @@ def find_head(image: np.ndarray, zooms: Sequence[float]) -> Head:
         level = otsu_threshold(copy.values)
         none = np.zeros(copy.values.shape, np.float32)
         return Head(copy, copy.values, none, copy.values > level, level, 0, True)
-    for number in range(1, MOST_ROUNDS + 1):
+    rounds, settled = 0, False
+    while rounds < MOST_ROUNDS and not settled and mask.any() and np.ptp(sampled[mask]) > 0:
+        rounds += 1
         field, limits = _estimate(sampled, mask, ROUNDS)
         corrected = sampled / np.exp(_values(field, sampled.shape, limits))
         level = otsu_threshold(np.minimum(corrected, np.quantile(corrected[mask], 0.98)))
         before, mask = mask, corrected > max(level, 0)
         settled = np.count_nonzero(mask != before) <= SETTLED * np.count_nonzero(mask | before)
-        if settled or not (mask.any() and np.ptp(sampled[mask]) > 0):
-            break
     log_field = _values(field, copy.values.shape, limits, steps)
     corrected = copy.values / np.exp(log_field)
-    return Head(copy, corrected, log_field, corrected > level, level, number, bool(settled))
+    return Head(copy, corrected, log_field, corrected > level, level, rounds, bool(settled))
 
 
 def on_image(image: np.ndarray, head: Head) -> np.ndarray:
