@@ -177,7 +177,9 @@ def lines(given: argparse.Namespace, folder: Path | None) -> Iterator[str]:
         yield f"{name}: the mask `auto` (red) and Otsu's (cyan)."
     if not given.quick:
         yield ""
-        yield from ATTEMPTS.strip().splitlines()
+        for part in ATTEMPTS.strip().split("\n\n"):
+            yield from part.splitlines() if part.startswith("|") else [" ".join(part.splitlines())]
+            yield ""
 
 
 ATTEMPTS = (Path(__file__).with_name("masks_attempts.md")).read_text(encoding="utf-8")
