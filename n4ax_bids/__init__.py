@@ -1,7 +1,8 @@
 """Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
 
 The names below are loaded when they are first asked for: importing this package imports neither
-jax nor nipype. `correct` is the module whose function `correct` handles one image file.
+jax nor nipype. `correct` corrects one image file: it is the module `n4ax_bids.correct`, which can
+be called as its function of the same name.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n4ax_bids import correct
     from n4ax_bids.core.auto_mask import auto_mask
     from n4ax_bids.core.brain_mask import brain_mask
     from n4ax_bids.core.head_mask import head_mask
     from n4ax_bids.core.n4 import n4, n4_batch
+    from n4ax_bids.core.remarks import N4Warning
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.correct import correct
     from n4ax_bids.options import N4Options, preset
 
 __all__ = [
     "N4Options",
+    "N4Warning",
     "auto_mask",
     "brain_mask",
     "correct",
@@ -33,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "N4Options": "n4ax_bids.options",
+    "N4Warning": "n4ax_bids.core.remarks",
     "auto_mask": "n4ax_bids.core.auto_mask",
     "brain_mask": "n4ax_bids.core.brain_mask",
     "head_mask": "n4ax_bids.core.head_mask",

@@ -2,14 +2,17 @@
 
 The grammar is that of ANTs' programs: `-f value` or `--flag value`, with several values in
 brackets, `[a,b]`, around which and in which blanks may stand; numbers per axis or level are
-joined by `x`. Where a flag is given twice, or has two values, the last one counts. What the
-program passes over in silence is passed over here too, and noted.
+joined by `x`. Where a flag is given twice, or has two values, the last one counts. Two values of
+a flag that names a file are an error, though, and so is a word that begins with a dash which only
+looks like a hyphen: in the program such a word takes a file's place. What the program passes over
+in silence is passed over here too, and noted.
 """
 
 from __future__ import annotations
 
 import math
 import shlex
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +28,8 @@ class Flag(NamedTuple):
     """the value that a flag without one has; None: there must be one"""
     unbracketed: str | None = None
     """where a value belongs in brackets: what counts instead of one without, or the default"""
+    names_files: bool = False
+    """whether the value is a file's name; then there may be only one"""
 
 
 class Words(NamedTuple):
@@ -57,6 +62,8 @@ def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) ->
     flags = {name: flag for name, flag in FLAGS.items() if only is None or name in only}
     names = {spelling: name for name in flags for spelling in _spellings(name)}
     words = _grouped(shlex.split(words) if isinstance(words, str) else words)
+    for word in words:
+        _require_hyphen(word, names)
     settings: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     while words:
@@ -72,9 +79,15 @@ def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) ->
         values = []
         while words and not _is_flag(words[0]):
             values.append(words.pop(0))
+        name = names[spelling]
+        if len(values) > 1 and FLAGS[name].names_files:
+            raise ValueError(
+                f"{spelling} has the values {' '.join(values)}; expected one "
+                f"{'name, or [corrected,field]' if name == 'output' else 'name'} (put quotes "
+                "around a name with blanks)"
+            )
         if len(values) > 1:
             notes.append(f"{spelling} has the values {' '.join(values)}; the last one counts")
-        name = names[spelling]
         settings[name] = _read(spelling, FLAGS[name], values[-1:], notes)
     return Words(settings, tuple(notes))
 
@@ -107,6 +120,30 @@ def _is_flag(word: str) -> bool:
         return float(word) == 0
     except ValueError:
         return True
+
+
+def _require_hyphen(word: str, names: Collection[str]) -> None:
+    """Refuse a word that looks like a flag, but begins with another dash or an unseen character.
+
+    Word processors and web pages put an en dash or a no-break space in the place of what was
+    typed. As a value, such a word would take the place of the one before it.
+    """
+    first, rest = word[:1], word
+    while rest and (rest[0].isspace() or unicodedata.category(rest[0]) in ("Cf", "Zs")):
+        rest = rest[1:]
+    bare = rest
+    while bare and (unicodedata.category(bare[0]) == "Pd" or bare[0] in LIKE_HYPHENS):
+        bare = bare[1:]
+    if bare == rest or first == "-":
+        return
+    likely = [name for name in names if name.lstrip("-") == bare]
+    remedy = f"did you mean {likely[0]}?" if likely else "a file of this name needs ./ before it"
+    sign = f"{unicodedata.name(first, 'a character')} (U+{ord(first):04X})"
+    raise ValueError(f"{word!r} begins with {sign}, not with a hyphen; {remedy}")
+
+
+LIKE_HYPHENS = "\N{MINUS SIGN}\N{MODIFIER LETTER MINUS SIGN}\N{HEAVY MINUS SIGN}\N{HYPHEN BULLET}"
+"""signs that look like a dash, besides Unicode's dashes"""
 
 
 def _grouped(words: Sequence[str]) -> list[str]:
@@ -219,17 +256,17 @@ def _output(value: str) -> dict[str, Any]:
 
 FLAGS: dict[str, Flag] = {
     "image-dimensionality": Flag("d", _dimension, alone=None),
-    "input-image": Flag("i", _file("input_image"), alone=None),
-    "mask-image": Flag("x", _file("mask_image"), alone=None),
+    "input-image": Flag("i", _file("input_image"), alone=None, names_files=True),
+    "mask-image": Flag("x", _file("mask_image"), alone=None, names_files=True),
     "rescale-intensities": Flag("r", _switch("rescale_intensities")),
-    "weight-image": Flag("w", _file("weight_image"), alone=None),
+    "weight-image": Flag("w", _file("weight_image"), alone=None, names_files=True),
     "shrink-factor": Flag("s", _shrink),
     "convergence": Flag(
         "c", _convergence, unbracketed="[50,0.001]"
     ),  # no default of the program's then, but ITK's
     "bspline-fitting": Flag("b", _bspline, unbracketed=""),
     "histogram-sharpening": Flag("t", _histogram, unbracketed=""),
-    "output": Flag("o", _output, alone=None),
+    "output": Flag("o", _output, alone=None, names_files=True),
     "device": Flag("", lambda value: {"device": value}, alone=None),
     "version": Flag("", _switch("version")),
     "verbose": Flag("v", _switch("verbose")),

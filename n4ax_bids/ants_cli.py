@@ -92,6 +92,7 @@ def program() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+    compilation.keep_place()
     return main()
 
 

@@ -6,7 +6,11 @@ gives JAX a private folder, filled with links to what others have finished, and 
 new by renaming whole files into the shared one.
 
 The shared folder is `N4AX_CACHE_DIR`, else `n4ax_bids` in the user's cache folder; "off" keeps
-nothing. Where the user has set JAX's own cache folder, that one is left alone.
+nothing. Where the user has set JAX's own cache folder, that one is used.
+
+A program is machine code that runs with the user's rights. Folders and files that other users own
+or may write are not used (`trust`), and JAX is not given its own folder either if that is so. A
+file in the shared folder has the digest of its content in its name: what is damaged is removed.
 """
 
 from __future__ import annotations
@@ -18,12 +22,15 @@ import logging
 import multiprocessing.util
 import os
 import platform
+import re
 import shutil
 import tempfile
 import threading
-import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+
+from n4ax_bids import trust
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +38,9 @@ MOST_PROGRAMS = 1000
 """kept in the shared folder; beyond that the oldest go"""
 STALE = 2 * 24 * 3600
 """seconds after which a private folder was left behind by a process that was killed"""
+OFF = ("", "off", "none", "0")
+"""values of N4AX_CACHE_DIR with which nothing is kept"""
+_PROGRAM = re.compile(r"[0-9a-f]{16}\..+-cache")
 _finding = threading.Lock()
 
 
@@ -70,10 +80,35 @@ class _Store:
             None, shutil.rmtree, (self.private,), {"ignore_errors": True}, exitpriority=0
         )
         self.known: set[str] = set()
+        strangers = []
         for program in _newest(shared):
             with contextlib.suppress(OSError):
-                _link(program, self.private / program.name)
-                self.known.add(program.name)
+                try:
+                    self._take(program)
+                except _Stranger:
+                    strangers.append(program)
+        if strangers:
+            _log.warning(
+                "%d compiled programs are not used: other users own or may write them, the first "
+                "being %s; remove them",
+                len(strangers),
+                strangers[0],
+            )
+
+    def _take(self, program: Path) -> None:
+        """Let JAX find a program, if it is whole and no other user's."""
+        name = program.name.partition(".")[2]
+        mine = self.private / name
+        _link(program, mine)
+        if not trust.is_trusted_file(mine):  # looked at here, where nobody can exchange it
+            mine.unlink()
+            raise _Stranger
+        if _digest(mine.read_bytes()) != program.name.partition(".")[0]:
+            mine.unlink()
+            program.unlink()  # it is compiled once more, and then kept
+            _log.debug("%s: damaged, removed", program)
+            return
+        self.known.add(name)
 
     def hand_on(self) -> None:
         """Give other processes the programs that were compiled since the last time."""
@@ -81,18 +116,48 @@ class _Store:
             if program.name not in self.known:
                 self.known.add(program.name)
                 try:
-                    _link(program, self.shared / program.name)
+                    content = program.read_bytes()
+                    if _is_whole(content):
+                        program.chmod(0o600)
+                        _link(program, self.shared / f"{_digest(content)}.{program.name}")
                 except OSError as error:
                     _log.debug("%s: not kept: %s", program.name, error)
+
+
+class _Stranger(Exception):
+    """A program that another user owns or may write."""
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _is_whole(content: bytes) -> bool:
+    """Return whether JAX can read what it has written: a full disk leaves a part of it."""
+    try:
+        zlib.decompress(content)
+        return True
+    except zlib.error:
+        pass
+    try:
+        from jax._src import compilation_cache
+
+        compilation_cache.decompress_executable(content)
+        return True
+    except (ImportError, AttributeError):
+        return bool(content)
+    except Exception:  # whatever the library raises that JAX compresses with
+        return False
 
 
 def _private(shared: Path) -> Path:
     """Make a folder for one process, beside the shared one so that links do."""
     running = shared / "running"
     try:
-        running.mkdir(parents=True, exist_ok=True)
-        _remove_stale(running)
-        return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=running))
+        trust.make_private(running)
+        own = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=running))
+        _remove_stale(running, now=own.stat().st_mtime)
+        return own
     except OSError:
         if not shared.is_dir():
             raise
@@ -104,13 +169,29 @@ def _private(shared: Path) -> Path:
 def _store() -> _Store | None:
     import jax
 
+    own = jax.config.jax_compilation_cache_dir
+    if own:
+        why = None if "://" in own else trust.why_not(Path(own).absolute())
+        if why:
+            _log.warning("JAX's folder of compiled programs is not used: %s", why)
+            jax.config.update("jax_compilation_cache_dir", None)
+        return None
     shared = shared_folder()
-    if shared is None or jax.config.jax_compilation_cache_dir:
+    if shared is None:
+        return None
+    why = trust.why_not(shared)
+    if why:
+        _log.warning("compiled programs are not kept: %s", why)
         return None
     try:
         store = _Store(shared)
+        why = trust.why_not(store.private)
     except OSError as error:
         _log.info("compiled programs are not kept: %s", error)
+        return None
+    if why:  # the folder for temporary files
+        store.end()
+        _log.warning("compiled programs are not used: %s", why)
         return None
     jax.config.update("jax_compilation_cache_dir", str(store.private))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -123,15 +204,34 @@ def _store() -> _Store | None:
 def shared_folder() -> Path | None:
     """Return where programs for this kind of machine are kept; None if they are not."""
     chosen = os.environ.get("N4AX_CACHE_DIR")
-    if chosen is not None and chosen.lower() in ("", "off", "none", "0"):
+    if chosen is not None and chosen.lower() in OFF:
+        return None
+    if chosen is not None and not os.path.isabs(chosen):
+        # The current folder may be one that goes when the work is done.
+        _log.warning(
+            "compiled programs are not kept: N4AX_CACHE_DIR is %s; expected an absolute path",
+            chosen,
+        )
         return None
     if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME")
+        home = os.environ.get("XDG_CACHE_HOME", "")
         try:
-            chosen = Path(home) / "n4ax_bids" if home else Path.home() / ".cache" / "n4ax_bids"
+            # The specification of XDG_CACHE_HOME has programs pass over a relative path.
+            home = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
         except RuntimeError:  # no home
             return None
-    return Path(chosen).absolute() / _kind_of_machine()
+        chosen = home / "n4ax_bids"
+    return Path(chosen) / _kind_of_machine()
+
+
+def keep_place() -> None:
+    """Make N4AX_CACHE_DIR absolute, seen from the current folder.
+
+    A program does so when it begins, before it goes to another folder or starts processes.
+    """
+    chosen = os.environ.get("N4AX_CACHE_DIR", "")
+    if chosen.lower() not in OFF and not os.path.isabs(chosen):
+        os.environ["N4AX_CACHE_DIR"] = os.path.abspath(chosen)
 
 
 def _kind_of_machine() -> str:
@@ -158,13 +258,30 @@ def _kind_of_machine() -> str:
 def _link(source: Path, target: Path) -> None:
     """Make a whole file appear under another name; one that is there already is left."""
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         return
-    except OSError:  # a file system without links
+    except OSError:  # a file system without links, or another user's file
         part = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.copyfile(source, part)
+        _copy(source, part)
         os.replace(part, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file for this user alone, unless another user may have written it.
+
+    Raises
+    ------
+    _Stranger
+        In that case; the copy would be our own, and nobody could tell any more.
+    """
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not trust.is_trusted(os.fstat(descriptor)):
+            raise _Stranger
+        new = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(new, "wb") as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def _newest(shared: Path) -> list[Path]:
@@ -172,12 +289,10 @@ def _newest(shared: Path) -> list[Path]:
     found = []
     for path in shared.iterdir():
         with contextlib.suppress(OSError):
-            if path.name.startswith(".") or not path.is_file():
-                continue
-            if path.stat().st_size == 0:  # the machine has failed before it was on the disk
+            if _PROGRAM.fullmatch(path.name) and path.is_file():
+                found.append((path.stat().st_mtime, path))
+            elif path.name.endswith("-cache"):  # of a version that did not keep digests
                 path.unlink()
-                continue
-            found.append((path.stat().st_mtime, path))
     found.sort(reverse=True)
     with contextlib.suppress(OSError):  # not ours to remove
         for _, path in found[MOST_PROGRAMS:]:
@@ -185,8 +300,9 @@ def _newest(shared: Path) -> list[Path]:
     return [path for _, path in found[:MOST_PROGRAMS]]
 
 
-def _remove_stale(running: Path) -> None:
+def _remove_stale(running: Path, *, now: float) -> None:
+    """Remove what killed processes have left; the clock is the file system's."""
     for folder in running.iterdir():
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > STALE:
+            if abs(now - folder.stat().st_mtime) > STALE:
                 shutil.rmtree(folder, ignore_errors=True)

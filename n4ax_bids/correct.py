@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
+import logging
 import math
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +21,24 @@ import numpy as np
 
 from n4ax_bids import compilation
 from n4ax_bids import device as devices
+from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
-from n4ax_bids.io import geometry, lattice, volume
-from n4ax_bids.io.atomic import replacing, require_writable
+from n4ax_bids.core.remarks import remarks
+from n4ax_bids.core.take import NothingSampled
+from n4ax_bids.io import geometry, lattice, placement, volume
+from n4ax_bids.io.atomic import replacing, require_writable, same_place
+from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import N4Options
-from n4ax_bids.region import Region
+from n4ax_bids.options import N4Options, require_options
+from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
+
+_log = logging.getLogger(__name__)
+
+NOT_RESCALED = "the mask has no voxel of value 1; as in ANTs, only such voxels are rescaled"
+"""Note behind the name of a mask."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,7 @@ class Correction:
     lattice: dict[str, int | tuple[float, ...]]
     """order, first, step and clamp of the log field, and the shape of the image"""
     rescaled: bool
+    """whether any voxel was: those where the mask is 1, if rescaling is asked for"""
     rescale_slope: float
     rescale_intercept: float
     """u = slope·v/b + intercept where the mask is 1; 1 and 0 without rescaling"""
@@ -91,11 +107,14 @@ def correct(
     options: N4Options | None = None,
     rescale_intensities: bool = True,
     output_dtype: Literal["float32", "source"] = "float32",
+    copy_header: bool = False,
     device: str = "auto",
     dimension: int | None = None,
     report: Callable[[int, int, float], None] | None = None,
     shift_negative: bool = False,
     correct_outside: bool = False,
+    mask_transform: str | Path | None = None,
+    weight_transform: str | Path | None = None,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -105,9 +124,13 @@ def correct(
     everywhere; `correct_outside` does the same for a mask file. The outputs appear together,
     once everything else has gone well.
 
+    Voxels that are NaN or infinite are refused where they are used, and stay as they are
+    elsewhere: outside a mask file, or where the weight is 0.
+
     Parameters
     ----------
-    input_image, mask_image, weight_image : NIfTI files on the same grid
+    input_image : NIfTI file
+    mask_image, weight_image : NIfTI files on the image's voxels, in any order of the axes
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold
@@ -115,52 +138,84 @@ def correct(
     options : N4Options, the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own
+    copy_header : keep the input's intent and display range in the headers of the outputs too, as
+        nipype's input of that name does; ANTs leaves them out, for they are of the input's values
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
     report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
     shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
     correct_outside : with a mask file, correct the voxels outside it as well
+    mask_transform, weight_transform : ITK transform files that take images from the image's
+        space to that of the mask or weight, which is then resampled onto the image's grid
 
     Raises
     ------
+    TypeError
+        If a file is no path but, say, an image of nibabel, or `options` are no N4Options.
     OSError, ValueError
         If an input, an option or the device does not fit; one line that names the file. No file
         has been written then.
     """
-    options = options or N4Options()
+    options = require_options(options)
+    _require_paths(
+        input_image=input_image,
+        output_image=output_image,
+        bias_image=bias_image,
+        lattice_image=lattice_image,
+        mask_image=mask_image,
+        weight_image=weight_image,
+    )
     if output_dtype not in ("float32", "source"):
         raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
-    outputs = _outputs(output_image, bias_image, lattice_image, keep=(mask_image, weight_image))
+    outputs = _outputs(
+        output_image,
+        bias_image,
+        lattice_image,
+        inputs={"input image": input_image, "mask": mask_image, "weight": weight_image},
+    )
     where = devices.resolve(device)
     seconds: dict[str, float] = {}
     with _timed(seconds, "decode"):
         image = _load_image(input_image, dimension)
+        for note in image.notes:
+            _log.info(note)
         shift = 0.0
         if shift_negative:
             image, shift = volume.lifted(image)
     with _timed(seconds, "mask"):
         region = find_region(
-            image, mask_image=mask_image, auto_mask=auto_mask, weight_image=weight_image
+            image,
+            mask_image=mask_image,
+            auto_mask=auto_mask,
+            weight_image=weight_image,
+            mask_transform=mask_transform,
+            weight_transform=weight_transform,
         )
-    with _naming(image.path):
+        if region.mask_values is not None and rescale_intensities:  # the range counts all of it
+            require_finite(image.path, image.data, region.mask, LEAVE_OUT)
+    with _naming(image.path, region.name):
         solve = _plan(image, region, options)
+        with _timed(seconds, "mask"):
+            doubt = _doubt(image, region, solve)
         # Only what computes on the device holds it; other threads read and write meanwhile.
         with devices.use(where), compilation.kept(), _timed(seconds, "solve"):
             result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
         with _timed(seconds, "divide"), devices.few_threads():
             corrected, log_bias = divide(image.data, result.log_field)
-            bias = _field(corrected, log_bias)
+            bias = _field(image.data, corrected, log_bias)
 
     with _timed(seconds, "divide"):
-        slope, intercept = 1.0, 0.0
+        scale, notes = None, region.notes
         if region.mask_values is not None:
             if not correct_outside:
                 corrected = _restored(corrected, image.data, region.mask_values)
             if rescale_intensities:
-                corrected, slope, intercept = _rescaled(corrected, image.data, region.mask_values)
+                corrected, scale = _rescaled(corrected, image.data, region.mask_values)
+                notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
-        _save(outputs, image, corrected, bias, result.log_field, output_dtype)
+        _save(outputs, image, corrected, bias, result.log_field, output_dtype, whole=copy_header)
+    slope, intercept = scale or (1.0, 0.0)
     stored_slope, stored_intercept = _stored(outputs.output_image)
     return Correction(
         *outputs,
@@ -175,16 +230,39 @@ def correct(
         shrink_start=solve.image_start,
         n_control_points=solve.n_control_points,
         lattice=_parametrisation(result.log_field, image.data.shape),
-        rescaled=region.mask_values is not None and rescale_intensities,
+        rescaled=scale is not None,
         rescale_slope=slope,
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=region.notes,
+        notes=(
+            *image.notes,
+            *notes,
+            *remarks(result, solve, doubt),
+            *_intensity_remarks(region, statistics),
+        ),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
         **statistics,
     )
+
+
+def _require_paths(**files: str | Path | None) -> None:
+    """Refuse arrays and images where a path belongs; all but the input may be None."""
+    for name, value in files.items():
+        if not (isinstance(value, str | os.PathLike) or (value is None and name != "input_image")):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise TypeError(
+                f"{name} is a {kind.removeprefix('builtins.')}; expected the path of a NIfTI file "
+                "(for arrays call n4ax_bids.n4)"
+            )
+
+
+def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
+    """Check an automatic mask; return what is odd about it."""
+    if region.mask is None or region.name != "otsu":
+        return None
+    return check_automatic_mask(image.data, region.mask, solve)
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:
@@ -200,7 +278,8 @@ def memory_needed(input_image: str | Path, options: N4Options) -> int:
     header = volume.load_header(input_image)
     factors = (options.shrink_factor,) * 3
     if options.shrink_mm is not None:
-        factors = shrink_factors(options, header.get_data_shape()[:3], header.get_zooms()[:3])
+        shape = header.get_data_shape()[:3]
+        factors = shrink_factors(options, shape, placement.zooms(header, len(shape)))
     return math.prod(header.get_data_shape()) * (24 + 40 // math.prod(factors))
 
 
@@ -226,18 +305,26 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _outputs(*paths: str | Path | None, keep: tuple[str | Path | None, ...]) -> _Outputs:
-    """Check names and folders before any work is done; `keep` are inputs not to be replaced."""
+def _outputs(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) -> _Outputs:
+    """Check names and folders before any work is done; no output may take an input's place.
+
+    Parameters
+    ----------
+    paths : of the outputs
+    inputs : what each input is, and its path
+    """
     given = [Path(path).absolute() for path in paths if path is not None]
-    places = [path.parent.resolve() / path.name for path in given]
-    for path, place in zip(given, places, strict=True):
-        if places.count(place) > 1:
-            raise ValueError(f"{path}: two outputs have this name; expected different ones")
-        if any(other is not None and Path(other).resolve() == place for other in keep):
-            raise ValueError(f"{path}: output has the name of mask or weight; expected another")
-    for path in given:
+    for i, path in enumerate(given):
         volume.require_name(path)
         require_writable(path)
+        if any(same_place(path, other) for other in given[:i]):
+            raise ValueError(f"{path}: two outputs have this name; expected different ones")
+        for kind, other in inputs.items():
+            if other is not None and same_place(path, other):
+                raise ValueError(
+                    f"{path}: is the {kind} itself, which would be overwritten; expected another "
+                    "name for the output"
+                )
     return _Outputs(*(None if path is None else Path(path).absolute() for path in paths))
 
 
@@ -248,18 +335,21 @@ def _load_image(path: str | Path, dimension: int | None) -> Volume:
         raise ValueError(f"{path}: dimension is {dimension}; expected 2 or 3")
     if dimension not in (None, n_axes):
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
-    if image.data.min() == image.data.max():
-        raise ValueError(
-            f"{path}: constant image, every voxel is {image.data.flat[0]:g}; expected contrast"
-        )
+    low, high = extremes(image.data)
+    if math.isnan(low):
+        raise ValueError(f"{path}: every voxel is NaN or infinite; expected numbers")
+    if low == high:
+        raise ValueError(f"{path}: constant image, every voxel is {low:g}; expected contrast")
     return image
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Path, mask: str) -> Iterator[None]:
     """Put the image's name before what the array functions, which know none, object to."""
     try:
         yield
+    except NothingSampled as error:
+        raise ValueError(f"{path}: {error.found} (mask: {mask}); try --shrink-factor 1") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -289,17 +379,24 @@ def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
     )
 
 
-def _field(corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
+def _field(image: np.ndarray, corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
     """Return the field, in place of its logarithm; refuse one that is not finite or not > 0."""
     low, high = log_bias.min(), log_bias.max()
     with np.errstate(over="ignore", under="ignore"):
         usable = 0 < np.exp(low) and np.exp(high) < np.inf
-    if not (usable and np.isfinite(corrected.min()) and np.isfinite(corrected.max())):
+    if not (usable and _finite_where_image_is(corrected, image)):
         raise ValueError(
             f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
             "inside the mask enter the estimate as they are; use a mask or shift the image)"
         )
     return np.exp(log_bias, out=log_bias)
+
+
+def _finite_where_image_is(corrected: np.ndarray, image: np.ndarray) -> bool:
+    """Return whether division has made no voxel NaN or infinite that was a number before."""
+    if np.isfinite(corrected.min()) and np.isfinite(corrected.max()):
+        return True
+    return bool((np.isfinite(corrected) | ~np.isfinite(image)).all())
 
 
 def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -310,25 +407,25 @@ def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.
 
 def _rescaled(
     corrected: np.ndarray, image: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, float, float]:
+) -> tuple[np.ndarray, tuple[float, float] | None]:
     """Map the range inside the mask (not 0) onto the image's there, where the mask is 1.
 
     u' = max v - s·(max u - u),  s = (max v - min v) / (max u - min u), in float32 as ANTs; values
     within 4 units in the last place of 1 count as 1 (itk::Math::FloatAlmostEqual). Returns u',
-    s and the intercept.
+    and s with the intercept; the image as it is, and None, where no voxel counts as 1.
     """
+    one = int(np.float32(1).view(np.int32))
+    bits = np.asarray(mask, np.float32).view(np.int32)
+    ones = (bits >= one - 4) & (bits <= one + 4)
+    if not ones.any():
+        return corrected, None
     inside = mask != 0
     before, after = image[inside], corrected[inside]
     v_max, u_max = before.max(), after.max()
     slope = (v_max - before.min()) / (u_max - after.min())
-    one = int(np.float32(1).view(np.int32))
-    bits = np.asarray(mask, np.float32).view(np.int32)
     remapped = v_max - slope * (u_max - corrected)
-    return (
-        np.where((bits >= one - 4) & (bits <= one + 4), remapped, corrected),
-        float(slope),
-        float(v_max) - float(slope) * float(u_max),
-    )
+    intercept = float(v_max) - float(slope) * float(u_max)
+    return np.where(ones, remapped, corrected), (float(slope), intercept)
 
 
 def _stored(path: Path | None) -> tuple[float, float]:
@@ -348,7 +445,9 @@ def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
 def _statistics(
     image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
 ) -> dict[str, int | float]:
-    non_positive, field = image <= 0, bias.T
+    with np.errstate(invalid="ignore"):  # NaN outside the mask
+        non_positive = image <= 0
+    field = bias.T
     if inside is not None:
         non_positive &= inside
         field = field[inside.T]  # Fortran order: one sweep over memory
@@ -361,6 +460,25 @@ def _statistics(
     }
 
 
+def _intensity_remarks(region: Region, statistics: Mapping[str, int | float]) -> tuple[str, ...]:
+    """Return what a person should know of the intensities inside the mask.
+
+    Without a mask the air of many images is 0: the count alone says so.
+    """
+    n, n_voxels = statistics["non_positive"], statistics["n_voxels_mask"]
+    if n == n_voxels:
+        return (
+            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
+            "means nothing (use another mask, or shift the image to positive values)",
+        )
+    if n and region.inside is not None:
+        return (
+            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
+            "without a logarithm, as in ITK",
+        )
+    return ()
+
+
 def _save(
     outputs: _Outputs,
     image: Volume,
@@ -368,14 +486,19 @@ def _save(
     bias: np.ndarray,
     log_field: LogField,
     dtype: str,
+    *,
+    whole: bool,
 ) -> None:
-    """Write all outputs under hidden names, then rename them, the corrected image last."""
+    """Write all outputs under hidden names, then rename them, the corrected image last.
+
+    `whole` headers keep what they say of the input's values.
+    """
     with ExitStack() as stack:
         parts = _Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
         if parts.output_image:
-            volume.write(parts.output_image, corrected, image, dtype=dtype)
+            volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
         if parts.bias_image:
-            volume.write(parts.bias_image, bias, image)
+            volume.write(parts.bias_image, bias, image, whole=whole)
         if parts.lattice_image:
             lattice.write_lattice(
                 parts.lattice_image,
@@ -383,3 +506,22 @@ def _save(
                 affine=image.affine,
                 **_parametrisation(log_field, image.data.shape),
             )
+
+
+class _CallableModule(types.ModuleType):
+    """This module, which can be called as its function `correct`.
+
+    `from n4ax_bids import correct` and `import n4ax_bids.correct` both yield the module, because
+    Python sets a package's attribute to the submodule on import, whatever stood there before. So
+    the name means the same in every order of imports, and it works as a function.
+    """
+
+    def __call__(self, *args, **kwargs) -> Correction:
+        return self.correct(*args, **kwargs)
+
+    def __reduce__(self):
+        return importlib.import_module, (self.__name__,)  # functions can be sent to processes
+
+
+__signature__ = inspect.signature(correct)
+sys.modules[__name__].__class__ = _CallableModule

@@ -168,6 +168,11 @@ def why_no_gpu() -> str:
     return "; ".join(_complaints) or "the driver offers none"
 
 
+def has_nvidia() -> bool:
+    """Return whether there is NVIDIA hardware that a driver shows, on Linux or under WSL."""
+    return any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")))
+
+
 def describe(device: jax.Device) -> str:
     """Return a device's name for a record: "cpu", or "gpu:0 (NVIDIA H200)"."""
     if device.platform == "cpu":

@@ -237,6 +237,29 @@ def sloppy(options: N4Options) -> N4Options:
     )
 
 
+def require_options(options: Any) -> N4Options:
+    """Return options, the ANTs program's defaults for None.
+
+    Raises
+    ------
+    TypeError
+        If they are something else, such as the name of a preset or a dictionary.
+    """
+    if options is None:
+        return N4Options()
+    if isinstance(options, N4Options):
+        return options
+    if isinstance(options, type) and issubclass(options, N4Options):
+        remedy = "N4Options()"
+    elif isinstance(options, str) and options in PRESETS:
+        remedy = f"preset({options!r})"
+    elif isinstance(options, dict):
+        remedy = "N4Options(**options)"
+    else:
+        remedy = "N4Options(...) or preset('fast')"
+    raise TypeError(f"options is {options!r}; expected N4Options: pass {remedy}")
+
+
 def preset(name: str, **changes: Any) -> N4Options:
     """Return the named set of options with some of them changed.
 
@@ -245,6 +268,6 @@ def preset(name: str, **changes: Any) -> N4Options:
     ValueError
         If there is no such preset; the message lists those there are.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

@@ -169,3 +169,47 @@ def test_anything_else_raises_and_is_named(words, message):
     with pytest.raises(ValueError, match=message) as raised:
         ants.parse(words)
     assert "\n" not in str(raised.value)
+
+
+DASHES = {
+    "\u2013": "EN DASH",
+    "\u2014": "EM DASH",
+    "\u2212": "MINUS SIGN",
+    "\u2011": "NON-BREAKING HYPHEN",
+    "\uff0d": "FULLWIDTH HYPHEN-MINUS",
+    "\u2010": "HYPHEN",
+    "\ufe63": "SMALL HYPHEN-MINUS",
+    "\u00a0-": "NO-BREAK SPACE",
+    "\u200b-": "ZERO WIDTH SPACE",
+    "\ufeff\u2013": "ZERO WIDTH NO-BREAK SPACE",
+    "\u2014-": "EM DASH",
+}
+
+
+@pytest.mark.parametrize("dash", DASHES)
+@pytest.mark.parametrize("before", [[], ["-i", "a.nii"], ["-s", "2"], ["-r"], ["-o", "[a.nii]"]])
+def test_a_dash_that_only_looks_like_a_hyphen_is_an_error(dash, before):
+    """Passed on as a value, the mask's name would take the place of the image's."""
+    for bare, flag in (("x", "-x"), ("mask-image", "--mask-image")):
+        with pytest.raises(ValueError) as raised:
+            ants.parse([*before, dash + bare, "mask.nii.gz"])
+        message = str(raised.value)
+        assert DASHES[dash] in message and f"did you mean {flag}?" in message
+        assert "\n" not in message and message.isprintable()
+
+
+def test_a_file_may_be_named_with_any_dash():
+    with pytest.raises(ValueError, match=r"EN DASH .*needs \./ before it"):
+        ants.parse(["-i", "\u2013old.nii"])
+    assert ants.parse(["-i", "./\u2013old.nii", "-o", "a\u2013b.nii"]).settings == {
+        "input-image": {"input_image": "./\u2013old.nii"},
+        "output": {"output_image": "a\u2013b.nii", "bias_image": None},
+    }
+
+
+@pytest.mark.parametrize("flag", ["-i", "--input-image", "-x", "-w", "-o"])
+def test_no_word_takes_the_place_of_a_file(flag):
+    """A blank in a name, or a shell's `*`: the program takes the last word."""
+    with pytest.raises(ValueError, match=f"{flag} has the values my image.nii; expected one name"):
+        ants.parse([flag, "my", "image.nii"])
+    assert ants.parse([flag, "my image.nii", flag, "b.nii"]).notes == ()  # the last flag counts

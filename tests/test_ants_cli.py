@@ -233,6 +233,10 @@ def test_what_fails_there_fails_here_in_one_line(here, capfd):
         ("-i image.nii.gz --device gpu:x", "device is 'gpu:x'"),
         ("-i image.nii.gz -c [50,-1]", "convergence_threshold is -1.0"),
         ("-o out.nii.gz", "no input image; name one with -i"),
+        ("-i image.nii.gz \u2013x mask.nii.gz -o out.nii.gz", "EN DASH"),
+        ("-i image.nii.gz -o out.nii.gz \u2014mask-image mask.nii.gz", "EM DASH"),
+        ("-i image.nii.gz mask.nii.gz -o out.nii.gz", "-i has the values"),
+        ("-i image.nii.gz -o out.nii.gz bias.nii.gz", "-o has the values"),
     ],
 )
 def test_what_ends_the_program_or_passes_unseen_is_one_line_here(here, capsys, words, message):
@@ -319,13 +323,15 @@ def test_what_is_written(folder, tmp_path, monkeypatch, capfd, output, written):
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_image_in_place(folder, tmp_path):
+def test_an_image_in_place_is_refused(folder, tmp_path, capsys):
+    """ANTs overwrites it; the raw image would be gone."""
     path = tmp_path / "image.nii.gz"
     path.write_bytes((folder / "image.nii.gz").read_bytes())
-    words = ["-s", 2, "-c", "[2x2,0]", "-x", folder / "mask.nii.gz"]
-    assert ours("-i", path, *words, "-o", tmp_path / "other.nii.gz") == 0
-    assert ours("-i", path, *words, "-o", path) == 0
-    assert path.read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
+    assert ours("-i", path, "-s", 2, "-c", "[2x2,0]", "-o", path) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and f"{path}: is the input image itself" in printed
+    assert path.read_bytes() == (folder / "image.nii.gz").read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 LINE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import nibabel as nb
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import n4ax_bids.correct
 from n4ax_bids import device as devices
@@ -265,6 +267,188 @@ def test_an_affine_that_differs_by_rounding_is_noted(ball):
     np.testing.assert_array_equal(corrected, expected)
 
 
+NOT_NUMBERS = [np.nan, np.inf, -np.inf]
+
+
+@pytest.fixture
+def holed(ball):
+    """The ball with voxels that are no numbers, all of them outside the mask files."""
+    data = volume.load(ball / "image.nii.gz").data.copy()
+    outside = np.argwhere(volume.load(ball / "binary.nii.gz").data == 0)
+    for number, place in enumerate(outside[:: len(outside) // 9]):
+        data[tuple(place)] = NOT_NUMBERS[number % 3]
+    data[0] = np.nan
+    data[1, 1, 1] = -50
+    write(ball / "holed.nii.gz", data)
+    write(ball / "filled.nii.gz", np.where(np.isfinite(data), data, 0))
+    return ball
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"mask": "binary"},
+        {"mask": "binary", "correct_outside": True},
+        {"mask": "binary", "rescale_intensities": False, "weight": "weight"},
+        {"mask": "binary", "shift_negative": True},
+        {"weight": "weight"},
+        {"mask": "binary", "output_dtype": "source"},
+    ],
+    ids=str,
+)
+def test_nan_outside_the_mask_is_as_0_there_and_stays(holed, where):
+    files = {f"{k}_image": holed / f"{where[k]}.nii.gz" for k in ("mask", "weight") if k in where}
+    more = {k: v for k, v in where.items() if k not in ("mask", "weight")}
+    _, expected, field = run(holed, "filled.nii.gz", **files, **more)
+    record, corrected, bias = run(holed, "holed.nii.gz", **files, **more)
+    image = volume.load(holed / "holed.nii.gz").data
+    finite = np.isfinite(image)
+    np.testing.assert_array_equal(bias, field)
+    np.testing.assert_array_equal(corrected[finite], expected[finite])
+    np.testing.assert_array_equal(corrected[~finite], image[~finite])
+    assert np.isfinite(record.field_cv)
+
+
+@pytest.mark.parametrize("bad", NOT_NUMBERS)
+@pytest.mark.parametrize(
+    ("kwargs", "remedy"),
+    [
+        ({}, "set such voxels to 0, or give a mask file that leaves them out"),
+        ({"auto_mask": "otsu"}, "or give a mask file that leaves them out"),
+        ({"mask": "binary"}, "or give a mask file that leaves them out"),
+        ({"weight": "weight"}, "or give a mask file that leaves them out"),
+    ],
+    ids=str,
+)
+def test_nan_that_is_used_is_an_error_with_a_remedy(ball, bad, kwargs, remedy):
+    data = volume.load(ball / "image.nii.gz").data.copy()
+    data[12, 11, 10] = data[14, 11, 10] = bad
+    write(ball / "bad.nii.gz", data)
+    weight = np.asarray(volume.load(ball / "binary.nii.gz").data)
+    write(ball / "weight.nii.gz", weight)
+    files = {f"{k}_image": ball / f"{v}.nii.gz" for k, v in kwargs.items() if k != "auto_mask"}
+    more = {k: v for k, v in kwargs.items() if k == "auto_mask"}
+    with pytest.raises(ValueError, match=r"bad\.nii\.gz: 2 voxels that are used are") as raised:
+        run(ball, "bad.nii.gz", **files, **more)
+    assert "the first at (12, 11, 10)" in str(raised.value) and remedy in str(raised.value)
+
+
+def test_rescaling_uses_the_whole_mask_also_where_the_weight_is_0(ball):
+    data = volume.load(ball / "image.nii.gz").data.copy()
+    weight = np.array(volume.load(ball / "binary.nii.gz").data)
+    data[12, 11, 10], weight[12, 11, 10] = np.nan, 0
+    write(ball / "bad.nii.gz", data)
+    files = {
+        "mask_image": ball / "binary.nii.gz",
+        "weight_image": write(ball / "w.nii.gz", weight),
+    }
+    _, corrected, _ = run(ball, "bad.nii.gz", **files, rescale_intensities=False)
+    assert np.isnan(corrected[12, 11, 10]) and np.isnan(corrected).sum() == 1
+    with pytest.raises(ValueError, match=r"1 voxel that is used .*\(12, 11, 10\)"):
+        run(ball, "bad.nii.gz", **files)
+
+
+def test_nan_in_mask_and_weight_is_judged_where_it_matters(ball):
+    mask, weight = (np.array(volume.load(ball / f"{n}.nii.gz").data) for n in ("binary", "weight"))
+    outside = weight.copy()
+    outside[mask == 0] = np.nan
+    write(ball / "outside.nii.gz", outside)
+    files = {"mask_image": ball / "binary.nii.gz"}
+    _, _, expected = run(ball, **files, weight_image=ball / "weight.nii.gz")
+    _, _, bias = run(ball, **files, weight_image=ball / "outside.nii.gz")
+    np.testing.assert_array_equal(bias, expected)
+    with pytest.raises(
+        ValueError, match=r"outside\.nii\.gz: .* used are NaN.*set such voxels to 0"
+    ):
+        run(ball, weight_image=ball / "outside.nii.gz")
+    mask[0, 0, 0] = np.nan
+    write(ball / "mask.nii.gz", mask)
+    with pytest.raises(ValueError, match=r"mask\.nii\.gz: 1 voxel .*\(0, 0, 0\); set such"):
+        run(ball, mask_image=ball / "mask.nii.gz")
+
+
+def test_an_image_without_a_number(ball):
+    write(ball / "none.nii", np.full(SHAPE, np.nan))
+    with pytest.raises(ValueError, match=r"none\.nii: every voxel is NaN or infinite"):
+        run(ball, "none.nii")
+    data = np.full(SHAPE, 7.0)
+    data[0] = np.inf
+    write(ball / "constant.nii", data)
+    with pytest.raises(ValueError, match=r"constant\.nii: constant image, every voxel is 7"):
+        run(ball, "constant.nii")
+
+
+def in_unit(path, name, unit, mm):
+    """Write the same image with its header in another unit."""
+    image = nb.load(path)
+    affine = image.affine.copy()
+    affine[:3] /= mm
+    image = nb.Nifti1Image(image.dataobj, affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    image.header.set_xyzt_units(unit)
+    image.to_filename(path.with_name(name))
+    return path.with_name(name)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 1e-3), ("meter", 1e3)])
+def test_the_unit_of_a_header_makes_no_difference(ball, unit, mm):
+    options = N4Options(n_iterations=(2, 2), bspline_fitting_distance=23, shrink_mm=4.0)
+    expected, corrected, bias = run(ball, options=options, mask_image=ball / "binary.nii.gz")
+    before = load_lattice(expected.lattice_image)["affine"]
+    zooms = nb.load(expected.lattice_image).header.get_zooms()
+    path = in_unit(ball / "image.nii.gz", "other.nii.gz", unit, mm)
+    record, same, field = run(ball, path.name, options=options, mask_image=ball / "binary.nii.gz")
+    assert record.shrink_factors == expected.shrink_factors == (3, 3, 2)
+    assert record.n_control_points == expected.n_control_points
+    # Extents of 23 mm spans in other units are rounded to float32 before they are compared.
+    np.testing.assert_allclose(field, bias, rtol=1e-5)
+    np.testing.assert_allclose(same, corrected, rtol=1e-4)
+    lattice = nb.load(record.lattice_image)
+    assert lattice.header.get_xyzt_units()[0] == "mm"
+    assert lattice.header.get_zooms() == pytest.approx(zooms, rel=1e-5)
+    np.testing.assert_allclose(load_lattice(record.lattice_image)["affine"], before, atol=1e-4)
+    for written in (record.output_image, record.bias_image):
+        header, source = nb.load(written).header, nb.load(path).header
+        for key in ("xyzt_units", "pixdim", "srow_x", "quatern_b", "qoffset_x"):
+            np.testing.assert_array_equal(header[key], source[key])
+    needed = [memory_needed(p, options) for p in (ball / "image.nii.gz", path)]
+    assert needed[0] == needed[1]
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PSR", "AIL"])
+@pytest.mark.parametrize("what", ["mask_image", "weight_image"])
+def test_a_mask_along_other_axes_gives_the_same(ball, axes, what):
+    """As fMRIPrep has it: everything stored RAS, whatever the source was."""
+    name = {"mask_image": "binary.nii.gz", "weight_image": "weight.nii.gz"}[what]
+    image = nb.load(ball / name)
+    turned = image.as_reoriented(
+        nb.orientations.ornt_transform(
+            nb.io_orientation(image.affine), nb.orientations.axcodes2ornt(axes)
+        )
+    )
+    turned.to_filename(ball / "turned.nii.gz")
+    assert turned.shape != image.shape or axes == "RAS"
+    _, expected, _ = run(ball, **{what: ball / name})
+    record, corrected, _ = run(ball, **{what: ball / "turned.nii.gz"})
+    np.testing.assert_array_equal(corrected, expected)
+    assert record.notes == ()
+
+
+def test_junk_behind_the_header_is_noted_and_not_copied(ball, caplog):
+    caplog.set_level("INFO")
+    path = ball / "junk.nii"
+    nb.load(ball / "image.nii.gz").to_filename(path)
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.float32(368).tobytes()
+    path.write_bytes(bytes(content[:348]) + b"\1\0\0\0" + b"junk" * 4 + bytes(content[352:]))
+    record, corrected, _ = run(ball, "junk.nii")
+    (note,) = record.notes
+    assert note.startswith("junk.nii: ") and note in caplog.text
+    np.testing.assert_array_equal(corrected, run(ball)[1])
+    assert b"junk" not in gzip.decompress(record.output_image.read_bytes())[:400]
+
+
 def shifted(folder):
     affine = OBLIQUE.copy()
     affine[2, 3] += 1
@@ -314,6 +498,38 @@ def no_weight(folder):
     return {"weight_image": write(folder / "m.nii", -np.ones(SHAPE))}
 
 
+def test_doubtful_results_are_noted(ball, caplog):
+    """An automatic mask that bright voxels decided, few samples, and nothing where all is well."""
+    assert run(ball, auto_mask="otsu")[0].notes == ()
+    assert run(ball, mask_image=ball / "labels.nii.gz")[0].notes == ()
+    data = np.pad(volume.load(ball / "image.nii.gz").data, 10)
+    data[20:32, 18:30, 16:28] *= 30
+    write(ball / "hot.nii", data)
+    (note,) = run(ball, "hot.nii", auto_mask="otsu", options=SHORT)[0].notes
+    assert "Otsu's mask holds" in note and "leaves out an object" in note
+    mask = np.zeros(SHAPE)
+    mask[10:16, 10:16, 10:16] = 1
+    write(ball / "few.nii", mask)
+    for given in ({"mask_image": ball / "few.nii"}, {"weight_image": ball / "few.nii"}):
+        (note,) = run(ball, **given)[0].notes
+        assert "27 of 1716 samples take part, fewer than the 64 control points" in note
+    every = N4Options(shrink_factor=1, n_iterations=(2,))
+    assert run(ball, mask_image=ball / "few.nii", options=every)[0].notes == ()
+
+
+def test_arrays_and_images_are_no_files(ball):
+    image = nb.load(ball / "image.nii.gz")
+    for value in (image, image.get_fdata()):
+        with pytest.raises(TypeError, match="input_image is a .*; expected the path of a NIfTI"):
+            correct(value, None)
+        with pytest.raises(TypeError, match="mask_image is a .*for arrays call n4ax_bids.n4"):
+            correct(ball / "image.nii.gz", None, mask_image=value)
+    with pytest.raises(TypeError, match="input_image is a NoneType"):
+        correct(None, None)
+    with pytest.raises(TypeError, match=r"options is 'fast'.*pass preset\('fast'\)"):
+        correct(ball / "image.nii.gz", None, options="fast")
+
+
 BAD_CALLS = {
     r"m\.nii: shape \(5, 6, 7\); expected \(26, 24, 22\) as in .*image\.nii\.gz": other_shape,
     r"m\.nii: every voxel of the mask is 0": zeros,
@@ -322,7 +538,8 @@ BAD_CALLS = {
     r"c\.nii: constant image, every voxel is 7": constant,
     r"half\.nii: image is constant": no_contrast_in_mask,
     r"weight\.nii\.gz: no weight above 0 inside the mask \(.*m\.nii\)": disjoint,
-    r"image\.nii\.gz: no voxel .* takes part": between_samples,
+    r"image\.nii\.gz: no voxel of the mask is sampled at shrink 4 x 4 x 4 \(it has 2\) "
+    r"\(mask: .*m\.nii\); try --shrink-factor 1$": between_samples,
     r"none\.nii: no such file": lambda folder: {"name": "none.nii"},
     r"absent\.nii: no such file": lambda folder: {"weight_image": folder / "absent.nii"},
     r"binary\.nii\.gz: a mask file and auto_mask": lambda folder: {
@@ -425,6 +642,51 @@ def test_masks_weights_padding_and_phase_are_those_of_ants(ball, rng):
         assert np.abs(bias / field - 1).max() <= 2e-6, name
         scale = np.abs(theirs).max() if name in ("labels", "both") else np.abs(theirs)
         assert (np.abs(corrected - theirs) / scale).max() <= 2e-6, name
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ants"), reason="antspyx is not installed")
+def test_units_and_nan_outside_the_mask_are_as_for_ants(holed):
+    """Few iterations: only rounding may differ, as above; ANTs is given 0 in the place of NaN."""
+    mask = holed / "binary.nii.gz"
+    micron = in_unit(holed / "image.nii.gz", "micron.nii.gz", "micron", 1e-3)
+    padded = N4Options(n_iterations=(2, 2), shrink_factor=2, bspline_fitting_distance=23)
+    cases = {
+        "holed": ("filled", {"mask_image": mask}, ["-x", mask]),
+        "micron": ("micron", {"options": padded}, ["-b", "[23]"]),
+    }
+    ants(
+        *(
+            ["-d", 3, "-i", holed / f"{source}.nii.gz", "-c", "[2x2,0]", "-s", 2, *words]
+            + ["-o", f"[{holed}/ants_{name}.nii,{holed}/ants_{name}_bias.nii]"]
+            for name, (source, _, words) in cases.items()
+        )
+    )
+    assert micron.exists()
+    for name, (_, kwargs, _) in cases.items():
+        _, _, bias = run(holed, f"{name}.nii.gz", **kwargs)
+        field = volume.load(holed / f"ants_{name}_bias.nii").data
+        assert np.abs(bias / field - 1).max() <= 2e-6, name
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ants"), reason="antspyx is not installed")
+def test_a_mask_by_simpleitk_of_an_image_placed_twice_is_taken_as_by_ants(ball):
+    """The image's s-form leads to a template, its q-form to the scanner; ITK reads the q-form."""
+    image = nb.load(ball / "image.nii.gz")
+    image.set_sform(np.diag([2, 2, 2, 1.0]), 4)
+    image.to_filename(ball / "twice.nii.gz")
+    like = sitk.ReadImage(str(ball / "twice.nii.gz"))
+    inside = sitk.GetImageFromArray((volume.load(ball / "binary.nii.gz").data.T).astype(np.uint8))
+    inside.CopyInformation(like)
+    sitk.WriteImage(inside, str(ball / "inside.nii.gz"))
+    where = ["-x", ball / "inside.nii.gz", "-s", 2, "-c", "[2x2,0]"]
+    ants(
+        ["-d", 3, "-i", ball / "twice.nii.gz", *where]
+        + ["-o", f"[{ball}/ants.nii,{ball}/ants_bias.nii]"]
+    )
+    record, _, bias = run(ball, "twice.nii.gz", mask_image=ball / "inside.nii.gz")
+    assert np.abs(bias / volume.load(ball / "ants_bias.nii").data - 1).max() <= 2e-6  # as above
+    (note,) = record.notes
+    assert "its s-form differs from the image's by up to" in note and "its q-form" in note
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ants"), reason="antspyx is not installed")

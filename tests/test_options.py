@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, sloppy
+from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, require_options, sloppy
 
 OPTIONS = fields(N4Options)
 USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
@@ -223,3 +223,26 @@ def test_preset_in_the_readme(name):
 
 def test_every_preset_has_a_help_text():
     assert list(PRESET_HELP) == list(PRESETS)
+
+
+@pytest.mark.parametrize(
+    "given, remedy",
+    [
+        ("fast", "preset('fast')"),
+        ("faster", "preset('fast')"),
+        ({"shrink_factor": 2}, "N4Options(**options)"),
+        (N4Options, "N4Options()"),
+        (4, "N4Options(...)"),
+    ],
+)
+def test_what_are_no_options_is_named_with_what_to_pass(given, remedy):
+    with pytest.raises(TypeError, match=re.escape(remedy)) as raised:
+        require_options(given)
+    assert repr(given) in str(raised.value)
+
+
+def test_options_that_are_taken():
+    assert require_options(None) == N4Options()
+    assert require_options(preset("fast", shrink_factor=2)).shrink_factor == 2
+    with pytest.raises(ValueError, match="preset is None; expected one of ants"):
+        preset(None)

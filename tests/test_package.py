@@ -82,7 +82,43 @@ def test_public_names_whatever_was_imported_before(first):
         "from n4ax_bids import n4, otsu_mask, N4Options, preset\n"
         "assert callable(n4) and callable(otsu_mask) and callable(n4ax_bids.correct.correct)\n"
     )
-    assert shown.split() == ["type", *["function"] * 2, "module", *["function"] * 5]
+    kinds = ["type", "type", *["function"] * 2, "_CallableModule", *["function"] * 5]
+    assert shown.split() == kinds
+
+
+IMPORTS = (
+    "from n4ax_bids import correct",
+    "import n4ax_bids.correct; correct = n4ax_bids.correct",
+    "from n4ax_bids.correct import correct as _; import n4ax_bids; correct = n4ax_bids.correct",
+    "import n4ax_bids.interfaces, n4ax_bids.core.n4",
+    "from n4ax_bids import *",
+    "import importlib; correct = importlib.import_module('n4ax_bids.correct')",
+)
+
+
+@pytest.mark.parametrize("turn", range(len(IMPORTS)))
+def test_correct_is_function_and_module_in_every_order_of_imports(turn):
+    lines = [
+        f"{line}\nassert n4ax_bids.correct is importlib.import_module('n4ax_bids.correct')\n"
+        for line in IMPORTS[turn:] + IMPORTS[:turn]
+    ]
+    run(
+        f"import importlib\n{IMPORTS[turn]}\nimport n4ax_bids\n{''.join(lines)}"
+        "from n4ax_bids import correct\n"
+        "import inspect, pickle, types, n4ax_bids.correct\n"
+        "from n4ax_bids.correct import correct as function\n"
+        "assert correct is n4ax_bids.correct and correct.correct is function\n"
+        "assert isinstance(correct, types.ModuleType)\n"
+        "assert isinstance(function, types.FunctionType)\n"
+        "assert inspect.signature(correct) == inspect.signature(function)\n"
+        "assert pickle.loads(pickle.dumps(correct)) is correct\n"
+        "try:\n"
+        "    correct('missing.nii', None)\n"
+        "except FileNotFoundError as error:\n"
+        "    assert 'missing.nii' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
 
 
 def test_unknown_names_are_refused():

@@ -1,16 +1,16 @@
-"""The methods text, filled with the options that were used, and what it cites."""
+"""The methods text of the images that were corrected, and what it cites."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib import metadata as packages
 from pathlib import Path
 
-from n4ax_bids import __version__
+from n4ax_bids.app import methods
 from n4ax_bids.app.derivatives import NAME, write_text
+from n4ax_bids.app.methods import Way
 from n4ax_bids.app.request import Request
 from n4ax_bids.options import PRESETS
 
@@ -19,27 +19,45 @@ TITLE = "Methods: bias field correction"
 _MARK = re.compile(r"\[@(\w+)\]")
 
 
-def write(request: Request) -> None:
-    """Write the text to `logs/CITATION` as Markdown, HTML and BibTeX."""
-    folder = request.output_dir / "logs"
+def write(output_dir: Path) -> None:
+    """Write the text to `logs/CITATION` as Markdown, HTML and BibTeX, from the images' records.
+
+    Several runs may end at the same time: the last one to write has seen all records.
+    """
+    ways = methods.ways(output_dir)
+    while ways:
+        write_text_of(ways, output_dir)
+        before, ways = ways, methods.ways(output_dir)
+        if ways == before:
+            return
+
+
+def write_text_of(ways: Sequence[Way], output_dir: Path) -> None:
+    """Write the text for ways in which images were corrected, or are to be."""
+    folder = output_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "CITATION.md", markdown(request))
-    write_text(folder / "CITATION.html", html(request))
-    write_text(folder / "CITATION.bib", bibtex(request))
+    write_text(folder / "CITATION.md", markdown(ways))
+    write_text(folder / "CITATION.html", html(ways))
+    write_text(folder / "CITATION.bib", bibtex(ways))
 
 
-def markdown(request: Request) -> str:
+def markdown(ways: Sequence[Way]) -> str:
     """Return the text with a list of references."""
-    text = "\n\n".join(paragraphs(request))
+    text = "\n\n".join(f"## {line}" if is_heading else line for is_heading, line in _lines(ways))
     references = "\n".join(f"- {entry['text']}" for entry in _cited(text))
     return f"# {TITLE}\n\n{_with_names(text)}\n\n## References\n\n{references}\n"
 
 
-def html(request: Request) -> str:
+def html(ways: Sequence[Way]) -> str:
     """Return the same as a page."""
-    found = list(paragraphs(request))
-    body = "\n".join(f"<p>{escape(_with_names(text))}</p>" for text in found)
-    references = "\n".join(f"<li>{escape(e['text'])}</li>" for e in _cited("".join(found)))
+    found = list(_lines(ways))
+    tags = {True: "h2", False: "p"}
+    body = "\n".join(
+        f"<{tags[is_heading]}>{escape(_with_names(text))}</{tags[is_heading]}>"
+        for is_heading, text in found
+    )
+    cited = _cited("".join(text for _, text in found))
+    references = "\n".join(f"<li>{escape(e['text'])}</li>" for e in cited)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{TITLE}</title>'
         f"</head>\n<body>\n<h1>{TITLE}</h1>\n{body}\n<h2>References</h2>\n<ul>\n{references}\n"
@@ -47,23 +65,36 @@ def html(request: Request) -> str:
     )
 
 
-def bibtex(request: Request) -> str:
+def bibtex(ways: Sequence[Way]) -> str:
     """Return the entries that the text cites, and the software's own."""
+    versions = " and ".join(dict.fromkeys(way.version for way in ways))
     own = (
         f"@software{{{NAME},\n  author = {{{{The n4ax_bids contributors}}}},\n"
         f"  title = {{{{{NAME}}}: {{N4}} bias field correction in {{JAX}}}},\n"
-        f"  version = {{{__version__}}}\n}}"
+        f"  version = {{{versions}}}\n}}"
     )
-    entries = [entry["bib"] for entry in _cited("".join(paragraphs(request)))]
+    entries = [entry["bib"] for entry in _cited("".join(text for _, text in _lines(ways)))]
     return "\n\n".join([own, *entries]) + "\n"
 
 
-def paragraphs(request: Request) -> Iterator[str]:
-    """Yield the text; [@key] stands for a citation."""
+def _lines(ways: Sequence[Way]) -> Iterator[tuple[bool, str]]:
+    """Yield whether a line is a heading, and its text; [@key] stands for a citation."""
+    for way in ways:
+        if len(ways) > 1:
+            first, *others = way.images
+            more = f" and {len(others)} more" if others else ""
+            yield True, f"{len(way.images)} of the images: {first}{more}"
+        for text in paragraphs(way):
+            yield False, text
+
+
+def paragraphs(way: Way) -> Iterator[str]:
+    """Yield the text about one way; [@key] stands for a citation."""
+    request = way.request
     images = _and(request.modalities)
     text = (
         f"The {images} images were corrected for intensity non-uniformity with N4 [@n4], as "
-        f"computed by {NAME} {__version__} on JAX {packages.version('jax')} [@jax]. "
+        f"computed by {NAME} {way.version} on JAX {way.jax} [@jax]. "
         f"{_region(request)} {_result(request)}"
     )
     if request.sloppy:
@@ -92,8 +123,8 @@ def _result(request: Request) -> str:
     done = "Each image was divided by its field as a whole and not rescaled."
     if request.rescale:
         done = (
-            "Images were divided by their fields inside the masks and rescaled to the range of "
-            "intensities that they had there."
+            "Images were divided by their fields inside the masks and, where a mask is 1, "
+            "rescaled to the range of intensities that they had there."
         )
     stored = "in the type of the source" if request.output_dtype == "source" else "as float32"
     return f"{done} Voxels were stored {stored}."

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from n4ax_bids import compilation
 from n4ax_bids.app import writable
 from n4ax_bids.app.config import read_config, snapshot
 from n4ax_bids.app.parser import LEVELS, build_parser
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
 
 
+CONTINUE = "run the same command again to continue: images that are finished stay"
+LITTLE = 100_000_000
+"""bytes; images of usual size take more than that each"""
 PATIENCE = 10.0
 """seconds that a run has for its clean-up after a signal, in which others have no effect"""
 _last_signal = -math.inf
@@ -44,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _set_up_log(verbose=arguments.verbose > 0)
     log = logging.getLogger("n4ax_bids")
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
+    compilation.keep_place()
     # Several runs may share a GPU; by default the first one would take most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _end_on_signals()
@@ -56,14 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from n4ax_bids.app.run import run
 
         request = request_of(arguments, options)
+        _warn_of_little_memory(request)
         with writable.places([request.work_dir or request.output_dir]):
             return run(request)
     except Refusal as refusal:
         log.error("%s", refusal)
         return refusal.status
     except KeyboardInterrupt:
-        log.error("interrupted")
+        log.error("interrupted; %s", CONTINUE)
         return Status.INTERRUPTED
+    except SystemExit:  # only a signal raises it here
+        log.error("ended by SIGTERM; %s", CONTINUE)
+        raise
     except Exception as error:
         log.error("internal error: %s: %s (-v shows where)", type(error).__name__, error)
         log.debug("%s", traceback.format_exc())
@@ -133,6 +142,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         reports_only=arguments.reports_only,
         overwrite=arguments.overwrite,
         verify_inputs=arguments.verify_inputs,
+        accept_new_source=arguments.accept_new_source,
         stop_on_first_crash=arguments.stop_on_first_crash,
         device=arguments.device,
         use_plugin=_absolute(arguments.use_plugin),
@@ -144,8 +154,21 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         preset=arguments.preset,
         sloppy=arguments.sloppy,
     )
+    _require_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
+
+
+def _require_folders(request: Request) -> None:
+    """Refuse a file where a folder is to be made or used; a missing folder is fine."""
+    places = {
+        "the output folder": request.output_dir,
+        "a folder for unfinished files (-w)": request.work_dir,
+        "a folder for the index (--bids-database-dir)": request.bids_database_dir,
+    }
+    for what, path in places.items():
+        if path and path.exists() and not path.is_dir():
+            raise Refusal(Status.USAGE, f"{path}: a file; expected {what}")
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:
@@ -162,7 +185,8 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
         path = _absolute(Path(place if equals else word))
         name = re.sub(r"[^0-9a-zA-Z]", "", name if equals else path.name)
         if not path.is_dir():
-            raise Refusal(Status.USAGE, f"{path}: no such folder; expected derivatives (-d)")
+            what = "a file" if path.exists() else "no such folder"
+            raise Refusal(Status.USAGE, f"{path}: {what}; expected a folder of derivatives (-d)")
         if not name or name == "raw" or name in found:
             raise Refusal(
                 Status.USAGE,
@@ -170,6 +194,16 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def _warn_of_little_memory(request: Request) -> None:
+    """Warn where a number that was meant as GB has been read as MB."""
+    if request.mem is not None and request.mem < LITTLE:
+        logging.getLogger("n4ax_bids").warning(
+            "--mem is %.4g MB: less than one image takes, so each is corrected alone; "
+            "a number without a unit is MB, 8G is 8 GB",
+            request.mem / 1e6,
+        )
 
 
 def _require_consistent(arguments: argparse.Namespace) -> None:

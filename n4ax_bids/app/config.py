@@ -11,6 +11,8 @@ from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.parser import add_flags
+from n4ax_bids.app.words import did_you_mean
+from n4ax_bids.io.text import read_text
 
 ABOUT = "run"
 """table of a snapshot that tells of the run and is no option"""
@@ -47,8 +49,12 @@ def read_config(path: Path) -> dict[str, Any]:
         If a key or a value is none of the program's; one line that names the file.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        text = read_text(path, what="TOML")
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    try:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     content.pop(ABOUT, None)
     known = options()
@@ -60,7 +66,9 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         action = known.get(key.replace("_", "-"))
         if action is None:
-            raise ValueError(f"{path}: no option {key}; there are: {', '.join(sorted(known))}")
+            near = did_you_mean(key.replace("_", "-"), known)
+            there = ", ".join(sorted(known))
+            raise ValueError(f"{path}: no option {key}{near}; there are: {there}")
         words += _words(path, key, action, value)
     try:
         return vars(reader.parse_args(words))
@@ -101,6 +109,8 @@ def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: s
     import tomli_w
 
     values = {**vars(arguments), **solver}
+    if arguments.mem is not None:  # a bare number would be read as MB
+        values["mem"] = f"{arguments.mem}B"
     table = {
         ABOUT: {
             "id": run_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app import boilerplate, methods
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import NAME
 from n4ax_bids.app.request import Request
+from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
 
 log = logging.getLogger("n4ax_bids")
 
@@ -30,6 +33,8 @@ ENDINGS = {
     "record": ".json",
 }
 """of an image's figures, by their labels; the record, which holds its numbers, comes last"""
+LARGEST_TABLE = 2**30
+"""bytes of a participants.tsv that is read: a study of 100,000 people may have many columns"""
 CRASH, NO_FIGURES = "crash-", "report-"
 """how the names of files in `logs` begin: of an image that failed; of one without figures"""
 
@@ -66,7 +71,7 @@ def of_subject(subject: str, request: Request) -> Contents:
         failed=failures(request, subject),
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
         participant=_participant(subject, request.bids_dir),
-        methods=_text(logs / "CITATION.md"),
+        methods=_methods(request.output_dir, subject),
     )
 
 
@@ -105,7 +110,8 @@ def records(
     Left out are those that have been corrected anew since, have failed since, or are gone.
     """
     logs = output_dir / "logs"
-    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*_desc-record_*.json")):
+    # The pattern's first character leaves out hidden files, such as those that macOS leaves.
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
         record, sidecar = _matching(path, output_dir)
         if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
             yield record, sidecar
@@ -126,10 +132,11 @@ def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, 
 def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a record and the sidecar that it was made of; nothing where that has changed."""
     try:
-        record = json.loads(path.read_bytes())
-        text = (output_dir / record["sidecar"]).read_bytes()
+        record = read_json(path)
+        sidecar = output_dir / record["sidecar"]
+        text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
-            return record, json.loads(text)
+            return record, parse_json(sidecar, text)
     except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
         pass
     return {}, {}
@@ -149,15 +156,23 @@ def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
 def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...]]:
     """Return every participant's line; what cannot be read is told once, not for each page."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-            return {
-                str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
-                for row in rows
-            }
-    except (OSError, ValueError, csv.Error) as error:
-        log.warning("%s: not readable: %s", path, error)
-        return {}
+        text = read_text(path, what="a table", skip_mark=True, limit=LARGEST_TABLE)
+        stream = io.StringIO(text, newline="")
+        return {
+            str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
+            for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        }
+    except (OSError, ValueError) as error:
+        log.warning("%s", error)
+    except csv.Error as error:
+        log.warning("%s: not readable as a table: %s", path, error)
+    return {}
+
+
+def _methods(output_dir: Path, subject: str) -> str:
+    """Return what was done with a participant's images; nothing where none was corrected."""
+    found = methods.ways(output_dir, subject)
+    return boilerplate.markdown(found) if found else ""
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
@@ -167,6 +182,6 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not there, or no longer
+        return read_text(path, replace=True)
+    except (OSError, ValueError):  # not there, or no longer
         return ""

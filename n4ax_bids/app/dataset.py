@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app import filters
+from n4ax_bids.app import filters, strays
 from n4ax_bids.app.derivatives import Outputs
+from n4ax_bids.app.folders import BELOW, NO_LABEL, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_object
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
@@ -38,6 +41,8 @@ class Job:
     sidecars : JSON files that describe the source, from the dataset's root downwards
     mask, weight : files of other pipelines, absolute
     problem : why it cannot be corrected, where the names of files tell that
+    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
+        and weight, absolute
     """
 
     source: Path
@@ -48,6 +53,8 @@ class Job:
     mask: Path | None = None
     weight: Path | None = None
     problem: str | None = None
+    mask_transform: Path | None = None
+    weight_transform: Path | None = None
 
     @property
     def name(self) -> str:
@@ -66,17 +73,12 @@ class Selection:
 def read_description(bids_dir: Path) -> dict[str, Any]:
     """Return the dataset's description; refuse a folder that is no BIDS dataset."""
     path = bids_dir / "dataset_description.json"
-    if not bids_dir.is_dir():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no such folder; expected a BIDS dataset")
-    if not path.is_file():
-        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: no BIDS dataset: it has no {path.name}")
+    if not bids_dir.is_dir() or not os.path.lexists(path):
+        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError) as error:
-        raise Refusal(Status.INVALID_INPUT, f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(description, dict):
-        raise Refusal(Status.INVALID_INPUT, f"{path}: holds no JSON object")
-    return description
+        raise Refusal(Status.INVALID_INPUT, str(error)) from error
 
 
 def select(request: Request) -> Selection:
@@ -88,10 +90,12 @@ def select(request: Request) -> Selection:
         For a label that is not there, filters that contradict each other, an empty selection, or
         two images that would share an output.
     """
-    subject_dirs = _labelled(request.bids_dir, "sub-")
+    subject_dirs = folders(request.bids_dir, "sub-")
+    _require_labels(request, subject_dirs)
     filters.require_known("participant", request.participants, subject_dirs)
+    _require_distinct_participants(request.participants or subject_dirs, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
-    session_labels = {label for folder in chosen for label in _labelled(folder, "ses-")}
+    session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
 
     layout = index(
@@ -117,9 +121,9 @@ def select(request: Request) -> Selection:
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
     masks = Masks(request)
-    jobs, skipped = [], []
+    jobs, skipped = [], list(unindexed(request, chosen))
     for image in images:
-        reason = filters.why_not(image.entities, queries)
+        reason = misplaced(image) or filters.why_not(image.entities, queries)
         if reason is None:
             job = _job(request, image, sidecars, masks)
             reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
@@ -179,19 +183,15 @@ def read_metadata(job: Job) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not readable as JSON: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path}: holds no JSON object")
-        metadata.update(content)
+        metadata.update(read_object(path))
     return metadata
 
 
-def _labelled(folder: Path, prefix: str) -> dict[str, Path]:
-    found = sorted(path for path in folder.glob(f"{prefix}*") if path.is_dir())
-    return {path.name.removeprefix(prefix): path for path in found}
+def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
+    """Refuse a participant whose folder is there under a name that BIDS does not allow."""
+    for label in request.participants:
+        if label not in known and (request.bids_dir / f"sub-{label}").is_dir():
+            raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {NO_LABEL}")
 
 
 def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -211,18 +211,21 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
-    relative, found = Path(image.relpath), masks.of(image.entities)
+    relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
+    outputs = Outputs.of(
+        relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
+    )
     return Job(
         source=request.bids_dir / relative,
         relative=relative.as_posix(),
-        outputs=Outputs.of(
-            relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
-        ),
+        outputs=outputs,
         entities=dict(image.entities),
         sidecars=_inherited(request.bids_dir, relative, image.entities, sidecars),
         mask=found.mask,
         weight=found.weight,
-        problem=found.problem,
+        problem=outputs.problem or found.problem,
+        mask_transform=found.mask_transform,
+        weight_transform=found.weight_transform,
     )
 
 
@@ -245,7 +248,14 @@ def _inherited(
         for path, own in sidecars.get(folder, ())
         if own <= entities.items()
     ]
-    return tuple(bids_dir / path for *_, path in sorted(found))
+    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
+    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
+    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def _refuse_empty(
@@ -263,13 +273,32 @@ def _refuse_empty(
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
     others = f"; anatomical images there are: {', '.join(there)}" if there else ""
+    elsewhere = [s for s in skipped if s[1] in (NO_LABEL, BELOW)]
+    why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
     raise Refusal(
-        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}"
+        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
     )
 
 
+def _require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
+    folded = defaultdict(list)
+    for label in known:
+        folded[_folded(label)].append(label)
+    for label in chosen:
+        if len(same := folded[_folded(label)]) > 1:
+            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
+
+
 def _require_distinct(jobs: Sequence[Job]) -> None:
+    """Refuse two images that would share an output, or a folder on some file systems.
+
+    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
+    of their characters, and BIDS forbids such names. Participants count too: their pages are named
+    after them.
+    """
     seen: dict[Path, Job] = {}
+    spellings: dict[str, tuple[str, Job]] = {}
     for job in jobs:
         other = seen.setdefault(job.outputs.corrected, job)
         if other is not job:
@@ -278,3 +307,22 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
                 f"{other.relative} and {job.relative} would share the output "
                 f"{job.outputs.corrected.name}; remove one of them",
             )
+        relative = PurePath(job.relative)
+        for path in (relative.parent / job.name, *relative.parents):
+            name = path.as_posix()
+            spelling, other = spellings.setdefault(_folded(name), (name, job))
+            if spelling != name:
+                why = _differ_in_case(spelling, name)
+                raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
+
+
+def _differ_in_case(one: str, two: str) -> str:
+    return (
+        f"{one} and {two} differ only in case or in the form of their characters, and would share "
+        "outputs on file systems that see no difference; rename one of them"
+    )
+
+
+def _folded(name: str) -> str:
+    """Return what a file system that ignores case and Unicode forms makes of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

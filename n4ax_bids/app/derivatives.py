@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app import presence
+from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
 
 NAME = "n4ax_bids"
 LINK = "raw"
@@ -34,6 +36,8 @@ class Outputs:
     field: Path | None
     """None where it is not wanted"""
     lattice: Path
+    problem: str | None = None
+    """why the file system cannot have these names; then they are shorter ones, for the log"""
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -59,12 +63,28 @@ class Outputs:
         bias_field : whether the field is written as an image
         """
         stem = relative.name.removesuffix(".gz").removesuffix(".nii")
-        entities, _, suffix = stem.rpartition("_")
 
         def path(label: str) -> Path:
+            entities, _, suffix = stem.rpartition("_")
             return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
 
-        return cls(stem, path(desc), path(FIELD) if bias_field else None, path(LATTICE))
+        problem = _too_long(max(path(desc).name, path(LATTICE).name, key=n_bytes), output_dir)
+        if problem:
+            digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+            start, _, suffix = stem.rpartition("_")
+            stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+        field = path(FIELD) if bias_field else None
+        return cls(stem, path(desc), field, path(LATTICE), problem)
+
+
+def _too_long(name: str, folder: Path) -> str | None:
+    most = longest_name(folder)
+    if n_bytes(name) <= most:
+        return None
+    return (
+        f"its output {name} would have a name of {n_bytes(name)} bytes, and the file system of "
+        f"{folder} takes {most}; expected a shorter name of the image"
+    )
 
 
 def sidecar_path(image: Path) -> Path:

@@ -7,7 +7,6 @@ again without a solve.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
+from n4ax_bids.io.text import parse_json, read_bytes
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import region
 
@@ -65,7 +65,7 @@ class _Grid:
 
 def write(
     job: Job, output_dir: Path, names: Mapping[str, Path], derivatives: Mapping[str, Path]
-) -> None:
+) -> tuple[str, ...]:
     """Draw the figures of an image and write its numbers, from its files.
 
     Parameters
@@ -74,6 +74,10 @@ def write(
     output_dir : root of the derivative dataset
     names : where to write before, after, field, curves, and record
     derivatives : folders where a segmentation may be, by name
+
+    Returns
+    -------
+    tuple of str, what the numbers warn of; the page shows it beside the notes of the correction
 
     Raises
     ------
@@ -84,8 +88,8 @@ def write(
     from n4ax_bids.report import mosaic
 
     sidecar = sidecar_path(job.outputs.corrected)
-    text = sidecar.read_bytes()
-    n4 = json.loads(text)["N4"]
+    text = read_bytes(sidecar, what="JSON")
+    n4 = parse_json(sidecar, text)["N4"]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     if image.data.shape != corrected.data.shape:
         raise ValueError(
@@ -99,6 +103,7 @@ def write(
     views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
     found, notes = tissues.find(image, job.relative, derivatives)
     values = _measures(n4, image, corrected, before, after, found)
+    remarks = _remarks(values)
     values["mask_ml"] = before.size * float(np.prod(_zooms(image))) / 1000
     record = {
         "image": job.name,
@@ -106,7 +111,7 @@ def write(
         "source": job.relative,
         "sidecar": sidecar.relative_to(output_dir).as_posix(),
         "sidecar_sha256": hashlib.sha256(text).hexdigest(),
-        "warnings": _warnings(n4, values),
+        "warnings": [*n4.get("notes", ()), *remarks],
         "region": where,
         "window": window,
         "gain": _median(before) / (_median(after) or 1.0),
@@ -122,6 +127,7 @@ def write(
     draw.field(names["field"], views, log_field, grid.values(inside), limits)
     counts = draw.histogram(before, after, window)
     draw.curves(names["curves"], counts, *_levels(n4))
+    return remarks
 
 
 def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:
@@ -135,7 +141,13 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
         if n4.get("mask") != "otsu":
             what += " (the estimate used every voxel)"
     else:
-        found = region(image, mask_image=job.mask, weight_image=job.weight)
+        found = region(
+            image,
+            mask_image=job.mask,
+            weight_image=job.weight,
+            mask_transform=job.mask_transform,
+            weight_transform=job.weight_transform,
+        )
         names = (path.name for path in (job.mask, job.weight) if path)
         what = f"voxels of {' and '.join(names)}"
     return found.inside, what
@@ -143,7 +155,8 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
 
 def _window(image: np.ndarray, *inside: np.ndarray) -> tuple[float, float]:
     """Return the intensities shown as black and white, the same before and after."""
-    low = float(np.percentile(_thinned(image), 1))
+    shown = _thinned(image)
+    low = float(np.percentile(shown[np.isfinite(shown)], 1))
     high = float(np.percentile(np.concatenate([_thinned(values) for values in inside]), 99.3))
     return low, high if high > low else low + 1.0
 
@@ -164,7 +177,7 @@ def _grid(image: Volume) -> _Grid:
 
 
 def _zooms(image: Volume) -> tuple[float, ...]:
-    zooms = tuple(abs(zoom) or 1.0 for zoom in image.zooms)
+    zooms = image.zooms
     return zooms if len(zooms) == 3 else (*zooms, max(zooms))
 
 
@@ -210,20 +223,16 @@ def _measures(
         return values
     white, grey = found.white.T, found.grey.T
     for when, data in (("before", image.data.T), ("after", corrected.data.T)):
-        values[f"white_cv_{when}"] = _or_none(coefficient_of_variation, data, white)
-        values[f"grey_cv_{when}"] = _or_none(coefficient_of_variation, data, grey)
-        values[f"cjv_{when}"] = _or_none(joint_variation, data, white, grey)
+        finite = np.isfinite(data)  # voxels outside the mask may be NaN
+        values[f"white_cv_{when}"] = _or_none(coefficient_of_variation, data, white & finite)
+        values[f"grey_cv_{when}"] = _or_none(coefficient_of_variation, data, grey & finite)
+        values[f"cjv_{when}"] = _or_none(joint_variation, data, white & finite, grey & finite)
     return values
 
 
-def _warnings(n4: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """Return what a person should look at."""
-    found = list(n4.get("notes", ()))
-    if n4["non_positive"]:
-        found.append(
-            f"{n4['non_positive']} voxels inside the mask are 0 or less: they enter the estimate "
-            "without logarithm, as in ITK"
-        )
+def _remarks(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the numbers of an image warn of."""
+    found = []
     for name, meaning in (
         ("cjv", "white and grey matter are harder to tell apart than before (CJV"),
         ("cv", "the image is less even inside the mask than before (CV"),
@@ -231,7 +240,7 @@ def _warnings(n4: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
         before, after = values.get(f"{name}_before"), values.get(f"{name}_after")
         if before is not None and after is not None and after > before:
             found.append(f"{meaning} {before:.3g} → {after:.3g})")
-    return found
+    return tuple(found)
 
 
 def _or_none(measure: Callable[..., float], *arrays: np.ndarray) -> float | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.app.words import did_you_mean
+from n4ax_bids.io.text import read_json
 
 log = logging.getLogger("n4ax_bids")
 
@@ -96,9 +98,9 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         return Refusal(Status.USAGE, f"{path}: {why}")
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
-        raise refuse(f"not readable as JSON: {error}") from error
+        raise Refusal(Status.USAGE, str(error)) from error
     if not (isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())):
         raise refuse('expected an object for each modality, as {"t1w": {"session": "01"}}')
     known = {suffix.lower(): suffix for suffix in modalities()}
@@ -107,13 +109,15 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
     for key, entities in content.items():
         if key.lower() not in known:
             if key.lower() not in others:
-                raise refuse(f"no modality {key}; there are: {', '.join(sorted(known))}")
+                near = did_you_mean(key, known)
+                raise refuse(f"no modality {key}{near}; there are: {', '.join(sorted(known))}")
             log.info("%s: %s is not for anatomical images, passed over", path, key)
             continue
         unknown = [name for name in entities if name not in _names()]
         if unknown:
             there = ", ".join(sorted(set(_names().values())))
-            raise refuse(f"{key}: no entity {', '.join(unknown)}; there are: {there}")
+            near = _suggested(unknown, _names())
+            raise refuse(f"{key}: no entity {', '.join(unknown)}{near}; there are: {there}")
         for name, value in entities.items():
             if not _is_wanted(value):
                 raise refuse(
@@ -138,11 +142,18 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, Q
         If a modality is unknown, or flags and filter file leave nothing between them.
     """
     unknown = [name for name in request.modalities if name not in modalities()]
+    joined = [part for name in unknown for part in name.split(",")]
+    if joined != unknown and set(filter(None, joined)) <= set(modalities()):
+        raise Refusal(
+            Status.USAGE,
+            f"no modality {', '.join(unknown)}; expected spaces between them: "
+            f"-m {' '.join(filter(None, joined))}",
+        )
     if unknown:
         raise Refusal(
             Status.USAGE,
-            f"no modality {', '.join(unknown)} that can be corrected; "
-            f"there are: {', '.join(modalities())}",
+            f"no modality {', '.join(unknown)} that can be corrected"
+            f"{_suggested(unknown, modalities())}; there are: {', '.join(modalities())}",
         )
     flags = {
         "subject": ("--participant-label", request.participants),
@@ -216,8 +227,15 @@ def require_known(kind: str, labels: Sequence[str], known: Iterable[Any]) -> Non
     if unknown:
         raise Refusal(
             Status.USAGE,
-            f"no {kind} {', '.join(unknown)} in the dataset; there are: {listed(known)}",
+            f"no {kind} {', '.join(unknown)} in the dataset{_suggested(unknown, known)}; "
+            f"there are: {listed(known)}",
         )
+
+
+def _suggested(unknown: Sequence[str], known: Iterable[Any]) -> str:
+    """Return the first word near one that is unknown, as a question, or nothing."""
+    known = list(known)
+    return next(filter(None, (did_you_mean(word, known) for word in unknown)), "")
 
 
 def listed(labels: Iterable[Any]) -> str:

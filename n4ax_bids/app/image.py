@@ -106,7 +106,7 @@ def _attempt(
             correction = correct(
                 job, request=request, share=share, work=work, private=private, claim=claim
             )
-            reports.image(job, request, private)
+            drawn = reports.image(job, request, private)
     except Taken:
         raise
     except Exception as error:
@@ -116,7 +116,8 @@ def _attempt(
         text, seconds = traceback.format_exc(), time.perf_counter() - begun
         return failed(job, request, error, text, seconds, try_again=again)
     crash_file(job, request).unlink(missing_ok=True)  # an earlier run's
-    return Outcome(job, time.perf_counter() - begun, correction)
+    notes = [*correction.get("notes", ()), *drawn.remarks]
+    return Outcome(job, time.perf_counter() - begun, {**correction, "notes": notes})
 
 
 def correct(
@@ -127,9 +128,11 @@ def correct(
 
     started = datetime.now(UTC)
     given = node.inputs(job, request, private)
+    dataset.read_metadata(job)  # names a sidecar that is no text before its size is asked for
     inputs = record.Inputs.of(job)
     metadata = dataset.read_metadata(job)
     n4 = N4BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
+    n4._tell_notes = False  # the run's own log does
     made = n4.run(cwd=str(work)).outputs
     return publish(
         job,

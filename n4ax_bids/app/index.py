@@ -12,9 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app.folders import LABEL, folders
 from n4ax_bids.app.status import Refusal, Status
 
 log = logging.getLogger("n4ax_bids")
+
+_ANATOMY = "|".join(
+    [
+        rf"sub-{LABEL}",
+        rf"sub-{LABEL}/(ses-{LABEL}|anat)",
+        rf"sub-{LABEL}/ses-{LABEL}/anat",
+        rf"(sub-{LABEL}/(ses-{LABEL}/)?)?[^/.][^/]*\.json",  # inherited sidecars
+        rf"sub-{LABEL}/(ses-{LABEL}/)?anat/[^/.][^/]*",
+    ]
+)
+"""The folders and files that are indexed; hidden files, which macOS leaves on disks, are not."""
 
 
 def index(
@@ -63,10 +75,7 @@ def _layout(
 ) -> Any:
     from bids import BIDSLayout, BIDSLayoutIndexer
 
-    ignore = [
-        re.compile(r"^/(?!sub-)[^/.]+$"),  # sourcedata, derivatives, code, …
-        re.compile(r"^/sub-[^/]+/(ses-[^/]+/)?(?!anat$|ses-)[^/.]+$"),  # func, fmap, dwi, …
-    ]
+    ignore = [re.compile(rf"^/(?!({_ANATOMY})\Z)")]
     for prefix, labels in (("^/sub-", participants), ("^/sub-[^/]+/ses-", sessions)):
         if labels:
             ignore.append(re.compile(f"{prefix}(?!({'|'.join(map(re.escape, labels))})(/|$))"))
@@ -99,9 +108,9 @@ def _name(root: Path) -> str:
     """Return a name that changes when a file is added to the dataset or taken away."""
     from bids import __version__
 
-    folders = [root]
-    for subject in sorted(root.glob("sub-*")):
-        folders += [subject, *sorted(subject.glob("anat")), *sorted(subject.glob("ses-*"))]
-        folders += sorted(subject.glob("ses-*/anat"))
-    times = [f"{folder.relative_to(root)} {folder.stat().st_mtime_ns}" for folder in folders]
+    places = [root]
+    for subject in folders(root, "sub-").values():
+        for place in (subject, *folders(subject, "ses-").values()):
+            places += [place, *place.glob("anat")]
+    times = [f"{place.relative_to(root)} {place.stat().st_mtime_ns}" for place in places]
     return hashlib.sha256("\n".join([__version__, str(root), *times]).encode()).hexdigest()[:32]

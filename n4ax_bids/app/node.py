@@ -49,8 +49,11 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
         given["correct_outside"] = not request.rescale
     if job.weight:
         given["weight_image"] = str(job.weight)
+    for name in ("mask_transform", "weight_transform"):
+        if getattr(job, name):
+            given[name] = str(getattr(job, name))
     if not request.rescale:
         given["args"] = f"-r 0 {given.get('args', '')}".strip()
     if request.output_dtype == "source":
-        given["copy_header"] = True
+        given["output_dtype"] = "source"
     return given

@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from n4ax_bids import __version__
 from n4ax_bids.app import words
@@ -42,7 +42,15 @@ examples:
 """
 
 
-def build_parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> Any:
+class Parser(argparse.ArgumentParser):
+    """A parser that says first, and in one line, what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        lines = (f"{self.prog}: error: {message}", f"{self.prog} --help lists the flags")
+        self.exit(2, "".join(f"{line}\n" for line in lines))
+
+
+def build_parser(kind: type[argparse.ArgumentParser] = Parser) -> Any:
     """Return the command line's parser; solver flags come from `N4Options`."""
     parser = kind(
         prog="n4ax-bids",
@@ -234,10 +242,10 @@ def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--mem",
         type=words.memory,
-        metavar="GB",
-        help="memory for images in flight, in GB or with a unit (8G, 800M): fewer of them where "
-        "they would need more; the program itself takes about half a GB besides (default: what "
-        "is free)",
+        metavar="MB",
+        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
+        "where they would need more; the program itself takes about half a GB besides (default: "
+        "what is free)",
     )
     add(
         "-w",
@@ -267,14 +275,20 @@ def _add_restart_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="do all images again; without it those that are finished stay: same size and time "
-        "of the input, or else the same content, same options, same version",
+        help="do all images again; without it those that are finished stay: same size, time and "
+        "fingerprint of the input, or else the same content, same options, same version",
     )
     add(
         "--verify-inputs",
         action="store_true",
-        help="compare the content of inputs, not size and time alone, to see which images are "
-        "finished",
+        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
+        "which images are finished",
+    )
+    add(
+        "--accept-new-source",
+        action="store_true",
+        help="go on although the outputs that are there were made from another dataset; images "
+        "with the same name are then replaced, and the others stay",
     )
     add(
         "--stop-on-first-crash",
@@ -327,7 +341,10 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
     if get_origin(hint) is Literal:
         return {"choices": inner}
     if get_origin(hint) is tuple:
-        many = "+" if inner[-1] is Ellipsis else len(inner)
+        if inner[-1] is Ellipsis:
+            kind = words.series(inner[0])
+            return {"type": kind, "action": words.Joined, "nargs": "+", "metavar": "N"}
+        many = len(inner)
         return {"type": float if float in inner else int, "nargs": many, "metavar": "N"}
     return {"type": hint, "metavar": "N" if hint is int else "X"}
 

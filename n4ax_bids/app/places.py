@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from n4ax_bids.app import derivatives, presence
 from n4ax_bids.app.presence import Presence
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_json, read_text
 
 
 def check_places(request: Request) -> None:
@@ -40,11 +40,13 @@ def check_places(request: Request) -> None:
 
 
 def _check_description(path: Path) -> None:
-    if not path.is_file():
-        return
     try:
-        made_by = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
-    except (OSError, ValueError, LookupError, TypeError):
+        made_by = read_json(path)["GeneratedBy"][0]["Name"]
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
+    except (LookupError, TypeError):
         made_by = None
     if made_by != derivatives.NAME:
         raise Refusal(
@@ -56,9 +58,13 @@ def _check_description(path: Path) -> None:
 
 def _check_labels(path: Path, desc: str) -> None:
     """Refuse a second label for corrected images: fields and lattices could be of one only."""
-    if not path.is_file():
+    try:
+        lines = read_text(path, skip_mark=True).splitlines()
+    except FileNotFoundError:
         return
-    rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
+    rows = (line.split("\t") for line in lines)
     there = [row[0].removeprefix("desc-") for row in rows if row[1:] == [derivatives.CORRECTED]]
     if there and desc not in there:
         raise Refusal(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.dataset import Job, Selection
+from n4ax_bids.app.dataset import Job, Selection, notes, read_metadata
 from n4ax_bids.app.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
 
@@ -51,6 +51,10 @@ def problem(job: Job) -> str | None:
     """Return why a job would fail, as far as can be seen without reading the image."""
     if job.problem:
         return job.problem
+    try:
+        read_metadata(job)
+    except (OSError, ValueError) as error:
+        return str(error)
     if job.source.is_symlink() and not job.source.exists():
         return "broken link (in a DataLad or git-annex dataset, get the file's content first)"
     if not job.source.is_file():
@@ -67,6 +71,8 @@ def _of_job(job: Job, request: Request) -> Iterator[str]:
     yield f"correct  {job.relative}"
     taken = ", ".join(f"{name} {value}" for name, value in _told(job))
     yield f"         taken: {taken}"
+    for note in notes(job, read_metadata(job), request):
+        yield f"         note: {note}"
     mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
     rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""
     yield f"         mask: {mask}, weight: {job.weight or 'none'}{rescaled}"

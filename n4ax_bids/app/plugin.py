@@ -21,6 +21,7 @@ from n4ax_bids.app.presence import Presence
 from n4ax_bids.app.progress import StoppedEarly
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_text
 
 log = logging.getLogger("n4ax_bids")
 
@@ -52,8 +53,12 @@ def read(path: Path) -> Engine:
     from nipype.pipeline import plugins
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = read_text(path, what="YAML or JSON", skip_mark=True)
+    except (OSError, ValueError) as error:
+        raise Refusal(Status.USAGE, str(error)) from error
+    try:
+        content = yaml.safe_load(text)  # JSON is YAML
+    except (RecursionError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
     known = sorted(name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin"))

@@ -1,35 +1,40 @@
 """Which runs are at work on a folder, and what killed ones left behind there.
 
 A run has a hidden folder of its own in the output folder for as long as it goes on, and touches it
-from time to time. The folder's name, and that of every unfinished file, tells the process: one
-that has ended on this machine is known at once, one on another machine by its silence.
+from time to time. The folder's name tells the process, and a file in it tells what the run does.
+The name of every unfinished file tells the process as well. How a run is known to have ended is in
+`liveness`.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
+import json
 import os
 import platform
 import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app import liveness
+from n4ax_bids.app.liveness import STALE, TOKEN
+from n4ax_bids.io.atomic import hidden_name
 
 PREFIX = ".n4ax_bids-"
 """of the hidden folders that hold unfinished files; a run's token follows"""
 HEARTBEAT = 30.0
 """seconds between signs of life"""
-STALE = 300.0
-"""seconds of silence after which a run on another machine counts as ended"""
+MARKER = "run.json"
+"""in a run's hidden folder: says that it is one, and what the run does"""
+MOST_BYTES = 1 << 20
+"""of a marker"""
 
-_PROCESS = r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)"
-_TOKEN = re.compile(_PROCESS + r"-[0-9a-f]{8}")
-_HIDDEN = re.compile(r"\..+\." + _TOKEN.pattern)
+_HIDDEN = re.compile(r"\..+\." + TOKEN.pattern)
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Presence:
 
     folder: Path
     """its hidden folder there"""
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    """what the file in it tells"""
 
     @property
     def token(self) -> str:
@@ -46,25 +53,48 @@ class Presence:
 
     def lives(self, token: str) -> bool:
         """Return whether another run on the same output folder goes on."""
+        if not TOKEN.fullmatch(token):
+            return False
         folder = self.folder.with_name(PREFIX + token)
         try:
-            return not _ended(folder, token, now=_now(self.folder))
+            return not liveness.ended(folder, token, now=_now(self.folder, self.facts))
         except FileNotFoundError:
             return False
 
     def is_young(self, path: Path) -> bool:
         """Return whether a file has been written within the time that is allowed for silence."""
-        return _now(self.folder) - path.stat().st_mtime <= STALE
+        return not liveness.is_silent(path, now=_now(self.folder, self.facts))
+
+    def tell(self, **facts: Any) -> None:
+        """Let other runs know what this one does."""
+        self.facts.update(facts)
+        _mark(self.folder, self.facts)
+
+    def others(self) -> dict[str, dict[str, Any]]:
+        """Return what the other runs tell that are at work on the same output folder, by token.
+
+        One that has not told anything yet is not among them: it looks at us after it has.
+        """
+        found = {}
+        for folder in self.folder.parent.glob(f"{PREFIX}*"):
+            token = folder.name.removeprefix(PREFIX)
+            told = marker(folder) if folder != self.folder else None
+            if told is not None and self.lives(token):
+                found[token] = told
+        return found
 
 
 @contextmanager
-def at_work(output_dir: Path, work_dir: Path | None = None) -> Iterator[tuple[Presence, Path]]:
+def at_work(
+    output_dir: Path, work_dir: Path | None = None, **facts: Any
+) -> Iterator[tuple[Presence, Path]]:
     """Be present in a folder within the block; yield that, and a folder for unfinished files.
 
     Parameters
     ----------
     output_dir : made if it is not there
     work_dir : place for unfinished files, made if it is not there; default the output folder
+    **facts : that other runs shall know, as JSON holds them
 
     Raises
     ------
@@ -73,21 +103,22 @@ def at_work(output_dir: Path, work_dir: Path | None = None) -> Iterator[tuple[Pr
     """
     name = f"{PREFIX}{_token()}"
     folders = [(parent / name) for parent in dict.fromkeys((output_dir, work_dir or output_dir))]
+    here = Presence(folders[0], {**facts, "host": platform.node(), "pid": os.getpid()})
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(HEARTBEAT):
             for folder in folders:
                 with suppress(OSError):
-                    folder.mkdir(exist_ok=True)  # who took us for dead has removed it
-                    os.utime(folder)
+                    _now(folder, here.facts)
 
     heart = threading.Thread(target=beat, daemon=True)
     try:
         for folder in folders:
             folder.mkdir(parents=True)
+            _mark(folder, here.facts)
         heart.start()
-        yield Presence(folders[0]), folders[-1]
+        yield here, folders[-1]
     finally:
         over.set()
         if heart.ident is not None:
@@ -96,11 +127,36 @@ def at_work(output_dir: Path, work_dir: Path | None = None) -> Iterator[tuple[Pr
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def marker(folder: Path) -> dict[str, Any] | None:
+    """Return what the run of a hidden folder tells; None if the folder is not a run's.
+
+    A folder of the user's own may have a name that begins like ours.
+    """
+    token = folder.name.removeprefix(PREFIX)
+    if not TOKEN.fullmatch(token):
+        return None
+    try:
+        descriptor = os.open(folder / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            told = json.loads(file.read(MOST_BYTES))
+        return told if told["token"] == token else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _mark(folder: Path, facts: Mapping[str, Any]) -> None:
+    told = {**facts, "token": folder.name.removeprefix(PREFIX)}
+    new = folder / f".{MARKER}.{secrets.token_hex(4)}"
+    new.write_text(json.dumps(told, indent=2), encoding="utf-8")
+    os.replace(new, folder / MARKER)
+
+
 def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> None:
     """Remove the unfinished files of runs that have ended without cleaning up.
 
     A run that was killed has left its hidden folder behind; only then the whole tree is looked
-    through for the hidden names under which files are put in place.
+    through for the hidden names under which files are put in place. Nothing else is removed: a
+    folder needs a run's whole name and its marker, or must be empty.
 
     Parameters
     ----------
@@ -108,74 +164,61 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
     own : this run's hidden folder there
     everything : also what belongs to runs on other machines that may still go on
     """
-    left = []
+    left, machines = [], set()
     for folder in parent.glob(f"{PREFIX}*"):
         token = folder.name.removeprefix(PREFIX)
+        if folder == own or not TOKEN.fullmatch(token) or folder.is_symlink():
+            continue
         with suppress(OSError):
             silence = -1 if everything else STALE
-            if folder != own and _ended(folder, token, now=_now(own), silence=silence):
+            if liveness.ended(folder, token, now=_now(own), silence=silence):
                 left.append(folder)
+            else:
+                machines.add(_machine_of(token))
     if not left:
         return
     for where, folders, files in os.walk(parent):
         folders[:] = [name for name in folders if not name.startswith(PREFIX)]
         for path in (Path(where, name) for name in files if _HIDDEN.fullmatch(name)):
             token = path.name.rpartition(".")[2]
+            if _machine_of(token) in machines - {liveness.machine()}:
+                continue  # of one of its processes, perhaps; it may take its time
             with suppress(OSError):
-                if _ended(path, token, now=_now(own)):
+                if liveness.ended(path, token, now=_now(own)):
                     path.unlink()
     for folder in left:  # last, so that who is killed here is followed by one that does the rest
-        shutil.rmtree(folder, ignore_errors=True)
+        if marker(folder) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            with suppress(OSError):  # not ours, unless it was killed before it was marked
+                for new in folder.glob(f".{MARKER}.*"):
+                    new.unlink()
+                folder.rmdir()
+
+
+def _machine_of(token: str) -> str:
+    return token.partition("-")[0]
 
 
 def hidden(path: Path) -> Path:
-    """Return a name beside `path` for a file that is not finished."""
-    return path.with_name(f".{path.name}.{_token()}")
+    """Return a name beside `path` for a file that is not finished; it fits where `path` fits."""
+    return path.with_name(hidden_name(path.name, start=".", end=f".{_token()}"))
 
 
 def _token() -> str:
-    return f"{_machine()}-{os.getpid()}-{_start_of(os.getpid()) or 0}-{secrets.token_hex(4)}"
+    pid = os.getpid()
+    return f"{liveness.machine()}-{pid}-{liveness.start_of(pid) or 0}-{secrets.token_hex(4)}"
 
 
-def _ended(path: Path, token: str, *, now: float, silence: float = STALE) -> bool:
-    """Return whether the process of a token has ended, by its number or by the file's age."""
-    found = _TOKEN.fullmatch(token)
-    silent = now - path.stat().st_mtime > silence
-    if found is None:  # of another version
-        return silent
-    if found["machine"] == _machine() and int(found["start"]):
-        return _start_of(int(found["pid"])) != int(found["start"])
-    return silent
+def _now(own: Path, facts: Mapping[str, Any] | None = None) -> float:
+    """Give a sign of life; return its time by the file system's clock, which all machines share.
 
-
-def _now(own: Path) -> float:
-    """Return the time by the clock of the file system, which all machines share."""
-    with suppress(FileNotFoundError):
-        os.utime(own)
-        return own.stat().st_mtime
-    own.mkdir()
-    return own.stat().st_mtime
-
-
-@functools.cache
-def _machine() -> str:
-    """Return a name for this boot of this machine and its set of process numbers.
-
-    Containers on one machine may have process numbers of their own.
+    Who took this run for dead has removed its folder: then it is made anew.
     """
-    facts = [platform.node()]
-    with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with suppress(OSError):
-        facts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
-
-
-def _start_of(pid: int) -> int | None:
-    """Return when a process of this machine has started, in ticks; None if there is none."""
     try:
-        text = Path("/proc", str(pid), "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    state, *others = text.rpartition(")")[2].split()
-    return None if state in "ZX" else int(others[18])
+        os.utime(own)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # another thread was faster
+            own.mkdir()
+        _mark(own, facts or {})
+    return own.stat().st_mtime

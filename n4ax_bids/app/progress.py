@@ -164,11 +164,19 @@ def _bar(n_jobs: int) -> Iterator[tqdm | None]:
 
 
 def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
-    """Return images per second and the time left, in words."""
+    """Return images per second, or seconds per image, and the time left, in words."""
     from tqdm import tqdm
 
     left = tqdm.format_interval((n_jobs - n_done) * seconds / n_done)
+    if n_done < seconds:
+        each = seconds / n_done
+        return f"{each:.{1 if each < 10 else 0}f} s per image, {left} left"
     return f"{n_done / seconds:.2g} images/s, {left} left"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things with the noun in singular or plural."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _tell(head: str, outcome: Outcome, pace: str) -> None:

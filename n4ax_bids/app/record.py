@@ -11,15 +11,19 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata as packages
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app import derivatives
+from n4ax_bids.app.fingerprint import fingerprint
+from n4ax_bids.io.text import read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Job
@@ -65,6 +69,7 @@ DECIDE_THE_RUN = {
     "use_plugin",
     "overwrite",
     "verify_inputs",
+    "accept_new_source",
     "stop_on_first_crash",
     "preset",
     "sloppy",
@@ -74,12 +79,16 @@ DECIDE_THE_RUN = {
 """The others: which images, where, how many at a time. Every field is in one of these two sets."""
 
 
+TOLD = ("preset", "sloppy", "jax")
+"""What a record tells besides, for the methods text."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The files that an image is made of, as they were before they were read."""
 
     files: Mapping[str, dict[str, Any]]
-    """role → size, mtime_ns and, for what is not an image, sha256"""
+    """role → size, mtime_ns, fingerprint and, for what is not an image, sha256"""
 
     @classmethod
     def of(cls, job: Job) -> Inputs:
@@ -126,6 +135,9 @@ def text(
         "source": job.relative,
         "version": __version__,
         "settings": settings(request),
+        "preset": request.preset,
+        "sloppy": request.sloppy,
+        "jax": packages.version("jax"),
         "inputs": inputs.with_digests(correction.get("sha256", {})),
         "outputs": {
             path.relative_to(request.output_dir).as_posix(): size for path, size in sizes.items()
@@ -147,12 +159,13 @@ def forget(job: Job, output_dir: Path) -> None:
 def why_not_finished(job: Job, request: Request) -> str | None:
     """Return why an image has to be done, or None if it is finished.
 
-    Sizes and times decide; a file whose time alone differs is read for its digest, and every file
-    is with `request.verify_inputs`. The record then takes the new times, but in a dry run.
+    Sizes, times and fingerprints decide. If one of them differs, or with `request.verify_inputs`,
+    the whole file is read for its digest. If the content is the same, the record takes the new
+    time, but not in a dry run.
     """
     path = path_of(job, request.output_dir)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return "not done yet"
     except (OSError, ValueError) as error:
@@ -200,7 +213,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
         return f"made by version {content['version']}"
     wanted = settings(request)
     if content["settings"] != wanted:
-        return f"made with other options: {_first_difference(content['settings'], wanted)}"
+        return f"made with other options: {first_difference(content['settings'], wanted)}"
     made = {each.relative_to(request.output_dir).as_posix(): each for each in outputs(job)}
     if set(made) != set(content["outputs"]):
         return "it had other outputs"
@@ -237,13 +250,21 @@ def _images(job: Job) -> dict[str, Path]:
 
 
 def _texts(job: Job) -> dict[str, Path]:
-    """Return the sidecars of a job by their place, seen from the image."""
-    return {os.path.relpath(path, job.source.parent): path for path in job.sidecars}
+    """Return the sidecars and transforms of a job by their place, seen from the image."""
+    transforms = [path for path in (job.mask_transform, job.weight_transform) if path]
+    paths = (*job.sidecars, *transforms)
+    return {os.path.relpath(path, job.source.parent): path for path in paths}
 
 
 def _look(path: Path) -> dict[str, Any]:
     found = path.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe for its digest would wait
+        raise OSError(f"{path}: no regular file; expected a file")
+    return {
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "fingerprint": fingerprint(path),
+    }
 
 
 def _digest(path: Path) -> dict[str, Any]:
@@ -251,10 +272,16 @@ def _digest(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _first_difference(had: Any, wanted: Any, name: str = "") -> str:
-    """Return the name and values of the first setting that differs."""
+def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:
+    """Return the name and values of the first setting that differs.
+
+    Parameters
+    ----------
+    had, wanted : settings of another run, or earlier ones, and those of this run
+    verb : for the others
+    """
     if isinstance(had, dict) and isinstance(wanted, dict):
         for key in sorted(set(had) | set(wanted)):
             if had.get(key) != wanted.get(key):
-                return _first_difference(had.get(key), wanted.get(key), key)
-    return f"{name} was {had}, is {wanted}"
+                return first_difference(had.get(key), wanted.get(key), verb, key)
+    return f"{name} {verb} {had}, {'here' if verb == 'is' else 'is'} {wanted}"

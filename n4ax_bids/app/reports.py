@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import traceback
 from collections import Counter
@@ -11,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from n4ax_bids.app import contents, resources
 from n4ax_bids.app.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.dataset import Job, Selection
 from n4ax_bids.app.derivatives import LATTICE, publish, write_text
+from n4ax_bids.app.folders import LABEL
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 
@@ -82,11 +85,30 @@ def again(selection: Selection, request: Request, work: Path) -> Status:
     drawn = _images(there, request, work)
     pages = [_page_or_word(subject, request, work) for subject in subjects(selection)]
     log.info("%d of %d images reported", sum(drawn), len(jobs))
+    tell_pages(selection, request)
     return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
 
 
-def image(job: Job, request: Request, work: Path) -> bool:
-    """Draw an image's figures, if that is wanted; tell whether it went well.
+class Drawn(NamedTuple):
+    """How the drawing of an image's figures ended."""
+
+    well: bool
+    remarks: tuple[str, ...] = ()
+    """what its page warns of, the notes of its correction left out"""
+
+
+def tell_pages(selection: Selection, request: Request) -> None:
+    """Log where the pages of a run's participants are."""
+    paths = [request.output_dir / f"{subject}.html" for subject in subjects(selection)]
+    there = [path for path in paths if path.is_file()]
+    if len(there) == 1:
+        log.info("report: %s", there[0])
+    elif there:
+        log.info("%d reports, the first is %s", len(there), there[0])
+
+
+def image(job: Job, request: Request, work: Path) -> Drawn:
+    """Draw an image's figures, if that is wanted.
 
     A corrected image stays corrected where its figures cannot be drawn: the log says why, and so
     does a file in `logs`.
@@ -98,7 +120,7 @@ def image(job: Job, request: Request, work: Path) -> bool:
     work : folder for unfinished files
     """
     if not request.reports:
-        return True
+        return Drawn(True)
     from n4ax_bids.app import figures
 
     told = request.output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
@@ -106,22 +128,23 @@ def image(job: Job, request: Request, work: Path) -> bool:
         with tempfile.TemporaryDirectory(prefix="report-", dir=work) as folder:
             made = contents.names(job.name, Path(folder))
             final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
-            figures.write(job, request.output_dir, made, request.derivatives)
+            remarks = figures.write(job, request.output_dir, made, request.derivatives)
             publish((made[label], path) for label, path in final.items())
     except Exception as error:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
         with suppress(OSError):  # the log has said it
             told.parent.mkdir(parents=True, exist_ok=True)
             write_text(told, f"{GENERATOR}\n{job.source}\n\n{traceback.format_exc()}")
-        return False
+        return Drawn(False)
     told.unlink(missing_ok=True)  # an earlier run's
-    return True
+    return Drawn(True, remarks)
 
 
 def subjects(selection: Selection) -> list[str]:
     """Return the participants of a selection, also those of whom every image is left out."""
     left_out = (Path(name).parts[0] for name, _ in selection.skipped)
-    return sorted({*map(subject_of, selection.jobs), *(s for s in left_out if s[:4] == "sub-")})
+    named = (name for name in left_out if re.fullmatch(f"sub-{LABEL}", name))
+    return sorted({*map(subject_of, selection.jobs), *named})
 
 
 def page(subject: str, request: Request, work: Path) -> None:
@@ -191,7 +214,7 @@ def group(request: Request) -> Status:
     table = pages.gather(rows, failed)
     write_text(output_dir / TABLE, pages.tsv(table))
     write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
-    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/*_desc-{LATTICE}_*.nii.gz"))
+    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
     if n_lattices > len(rows):
         log.warning("%d images have no report: --reports-only makes it", n_lattices - len(rows))
     log.info("%d images and %d failures: %s", len(rows), len(failed), output_dir / GROUP)
@@ -202,7 +225,11 @@ def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
     """Draw the figures of images, several at a time."""
     n_threads = request.nprocs or request.omp_nthreads or resources.n_cores()
     with ThreadPoolExecutor(n_threads) as threads:
-        return list(threads.map(partial(image, request=request, work=work), jobs))
+        drawn = list(threads.map(partial(image, request=request, work=work), jobs))
+    for job, (_, remarks) in zip(jobs, drawn, strict=True):
+        for remark in remarks:
+            log.warning("%s: %s", job.name, remark)
+    return [each.well for each in drawn]
 
 
 def _if_late(job: Job, request: Request) -> Job | None:

@@ -55,6 +55,8 @@ class Request:
     # what is done again, and what ends the run
     overwrite: bool = False
     verify_inputs: bool = False
+    accept_new_source: bool = False
+    """whether the output folder may hold outputs that were made from another dataset"""
     stop_on_first_crash: bool = False
     # what the run may take
     device: str = "auto"
@@ -64,8 +66,8 @@ class Request:
     clean_workdir: bool = False
     nprocs: int | None = None
     omp_nthreads: int | None = None
-    mem: float | None = None
-    """GB"""
+    mem: int | None = None
+    """bytes"""
     # for the records
     preset: str = "ants"
     sloppy: bool = False

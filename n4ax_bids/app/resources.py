@@ -6,10 +6,11 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
+
+from n4ax_bids.app.limits import free_memory
 
 SIMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)\s*")
 """JAX's own way to make several devices of one CPU"""
@@ -81,19 +82,6 @@ def n_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def free_memory() -> int:
-    """Return how many bytes this process may still take, by the machine and by its cgroup."""
-    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with suppress(OSError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        bounds += [1024 * int(found[1])] if found else []
-    cgroup = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # no cgroup, or no limit: "max"
-        limit, used = (int((cgroup / f"memory.{name}").read_text()) for name in ("max", "current"))
-        bounds.append(max(0, limit - used))
-    return min(bounds)
 
 
 def _places(device: str) -> list[tuple[str, dict[str, str], str]]:

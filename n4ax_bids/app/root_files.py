@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app import boilerplate
 from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encode, write_text
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.source import TITLE, Identity
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import read_text
 
 if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Selection
@@ -25,7 +26,7 @@ IGNORED = ("*.html", "figures", "group_*.tsv")
 
 
 def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
-    """Write all of them, and the methods text.
+    """Write all of them.
 
     Parameters
     ----------
@@ -36,7 +37,6 @@ def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> Non
     write_dataset_files(request, raw)
     write_skipped(request, selection)
     write_snapshot(request)
-    boilerplate.write(request)
 
 
 def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
@@ -61,7 +61,12 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return read_text(path, skip_mark=True).splitlines()
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
 
 
 def write_skipped(request: Request, selection: Selection) -> None:
@@ -97,15 +102,15 @@ def _plain(text: str) -> str:
 def dataset_description(request: Request, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the description of the derivative dataset."""
     bids_dir, output_dir = request.bids_dir, request.output_dir
-    digest = hashlib.sha256((bids_dir / "dataset_description.json").read_bytes()).hexdigest()
-    source = {"Version": f"sha256:{digest} (dataset_description.json)"}
+    identity = Identity.of(bids_dir, raw)
+    source = {"Version": identity.version}
     if raw.get("DatasetDOI"):
         source["DOI"] = raw["DatasetDOI"]
     links = {LINK: bids_dir, **request.derivatives}
     maker = {"Name": NAME, "Version": __version__, **_code_url(), **_container()}
     inherited = {key: raw[key] for key in ("Authors", "License") if raw.get(key)}
     return inherited | {
-        "Name": f"{NAME}: bias field correction of {raw.get('Name') or bids_dir.name}",
+        "Name": f"{TITLE}{identity.name}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [maker],

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from n4ax_bids.app import (
+    agreement,
     boilerplate,
     claims,
     dataset,
     image,
+    methods,
     places,
     plan,
     plugin,
@@ -23,12 +25,13 @@ from n4ax_bids.app import (
     reports,
     resources,
     root_files,
+    source,
 )
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.image import CLAIMS, Outcome, State
 from n4ax_bids.app.pool import Pool
 from n4ax_bids.app.presence import Presence
-from n4ax_bids.app.progress import Progress, StoppedEarly
+from n4ax_bids.app.progress import Progress, StoppedEarly, counted
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.app.validation import validating
@@ -52,19 +55,21 @@ def run(request: Request) -> Status:
         If the run cannot begin. An image that fails is logged and does not end the run.
     """
     if request.level == "group":
-        with places.writing(request.output_dir):
-            return reports.group(request)
+        return _group(request)
     raw = dataset.read_description(request.bids_dir)
     places.check_places(request)
+    source.check(request, raw)
     if request.boilerplate_only:
-        with places.writing(request.output_dir):
-            boilerplate.write(request)
+        with places.writing(request.output_dir), places.at_work(request):
+            ways = methods.ways(request.output_dir) or [methods.Way.asked(request)]
+            boilerplate.write_text_of(ways, request.output_dir)
         return Status.OK
     engine = plugin.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
         validation = stack.enter_context(validating(request))
         selection = dataset.select(request)
         jobs = unfinished(selection.jobs, request)
+        _warn_of_preset(jobs, request)
         if request.dry_run:
             print(*plan.lines(selection, request, jobs), sep="\n")
             validation.require_valid()
@@ -84,6 +89,11 @@ def run(request: Request) -> Status:
             devices = stack.enter_context(_opened(request, len(jobs)))
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
+        with places.writing(request.output_dir):
+            agreement.require(here, request, raw)
+        # Another run may have written and ended since the first look.
+        places.check_places(request)
+        source.check(request, raw)
         progress = Progress(
             len(jobs),
             n_finished=len(selection.jobs) - len(jobs),
@@ -107,8 +117,41 @@ def run(request: Request) -> Status:
             _in_rounds(jobs, request, work_on, here, tell)
         except StoppedEarly:
             log.error("stopped, for an image has failed (--stop-on-first-crash)")
+        finally:  # also where it was interrupted: what was done has been done
+            _write_methods(request)
         reported, status = pages.close(), progress.close()
+        if request.reports:
+            reports.tell_pages(selection, request)
         return status if reported or status else Status.SOME_FAILED
+
+
+def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
+    """Warn where a preset is used without the weight image that it is made for."""
+    n_bare = sum(job.weight is None for job in jobs)
+    if request.preset == "fmriprep" and n_bare:
+        log.warning(
+            "preset fmriprep: %d of %d images have no white-matter weight; without it the "
+            "preset's fifth level takes tissue contrast for bias field (give --weight WM and -d, "
+            "or choose another preset)",
+            n_bare,
+            len(jobs),
+        )
+
+
+def _group(request: Request) -> Status:
+    """Gather all images. A presence tells the next run to clean up where this one is killed."""
+    with ExitStack() as stack:
+        if request.output_dir.is_dir() and not request.dry_run:
+            stack.enter_context(places.at_work(request))
+        with places.writing(request.output_dir):
+            return reports.group(request)
+
+
+def _write_methods(request: Request) -> None:
+    try:
+        boilerplate.write(request.output_dir)
+    except OSError as error:  # what happened to the images counts more
+        log.warning("%s: the methods text was not written: %s", request.output_dir, error)
 
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
@@ -144,7 +187,7 @@ def _in_rounds(
         work_on(todo, request, sort)
         request = replace(request, overwrite=False)  # whoever had the others has done so
         waiting += left
-        todo = [job for job in waiting if not claims.holder(folder, job.relative, here)]
+        todo = [job for job in waiting if claims.holder(folder, job.relative, here) is None]
         waiting = [job for job in waiting if job not in todo]
     for job in waiting:
         tell(Outcome(job, state=State.LEFT))
@@ -158,7 +201,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         device=request.device,
         n_images=request.nprocs,
         n_threads=request.omp_nthreads,
-        memory=request.mem and int(request.mem * 1e9),
+        memory=request.mem,
     )
     with ExitStack() as stack:
         try:
@@ -169,11 +212,16 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         for device in found:
             log.info("device: %s", device)
         if request.device == "auto" and not any("gpu" in each.lower() for each in found):
-            from n4ax_bids.device import why_no_gpu
+            from n4ax_bids.device import has_nvidia, why_no_gpu
 
-            log.warning("no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
+            level = logging.WARNING if has_nvidia() else logging.INFO
+            log.log(level, "no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
-        log.info("%d images at a time, %d threads for a solve", share.n_images, share.n_threads)
+        log.info(
+            "%s at a time, %s for a solve",
+            counted(share.n_images, "image"),
+            counted(share.n_threads, "thread"),
+        )
         yield devices
 
 

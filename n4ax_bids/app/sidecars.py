@@ -41,7 +41,8 @@ def of(
     request : the run
     """
     outputs = job.outputs
-    links = {path: _link(path, request) for path in (job.mask, job.weight) if path}
+    used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
+    links = {path: _link(path, request) for path in used if path}
     common = {
         "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,

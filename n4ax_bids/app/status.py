@@ -26,9 +26,10 @@ MEANINGS: dict[Status, str] = {
     Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log "
     "and `logs/` say why",
     Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "
-    "other, or an output folder that would spoil a dataset",
+    "other, or an output folder that would spoil a dataset, holds outputs of another one, or is "
+    "in use by a run with other options",
     Status.INVALID_INPUT: "the input is no BIDS dataset, the validator finds errors in it, or "
-    "two images would share an output",
+    "two images would share an output (also on a file system that ignores case)",
     Status.UNKNOWN_LEVEL: "unknown analysis level",
     Status.NOTHING_SELECTED: "no image passes the filters",
     Status.NO_IMAGES: "the dataset has no image of the modalities that were asked for",

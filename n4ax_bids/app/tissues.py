@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from n4ax_bids.app.segmentations import Segmentation, Segmentations
 from n4ax_bids.io import volume
+from n4ax_bids.io.grids import on_grid
+from n4ax_bids.io.resample import through
+from n4ax_bids.io.text import read_text
 from n4ax_bids.io.volume import Volume
 
 SURE = 0.9
 """probability above which a voxel is of a tissue"""
+TISSUES = ("WM", "GM")
 LABELS = {"WM": 2, "GM": 1}
 """of a dseg file without a table, as BIDS has them"""
-SAME_PLACE = 1e-3
-"""largest difference between entries of two affines that are taken as the same"""
 
 
 class Tissues(NamedTuple):
@@ -36,8 +38,8 @@ def find(
 ) -> tuple[Tissues | None, tuple[str, ...]]:
     """Look for a segmentation of an image in its own space.
 
-    Taken are files of the same subject whose entities the image has too: probabilities
-    (`label-WM_probseg`, `label-GM_probseg`) before labels (`dseg`).
+    Probabilities (`label-WM_probseg`, `label-GM_probseg`) come before labels (`dseg`). Which file
+    is of the image is decided as for masks and weights.
 
     Parameters
     ----------
@@ -52,13 +54,13 @@ def find(
     """
     notes: list[str] = []
     for name, root in derivatives.items():
-        for paths in _candidates(root, relative):
+        for found in _candidates(root, relative, notes):
             files = tuple(
                 f"{name}:{path.relative_to(root).as_posix()}"
-                for path in dict.fromkeys(paths.values())
+                for path in dict.fromkeys(each.path for each in found.values())
             )
             try:
-                white, grey = _read(paths, image)
+                white, grey = _read(found, image)
             except (OSError, ValueError) as error:
                 notes.append(f"{', '.join(files)}: not taken as tissues: {error}")
                 continue
@@ -66,56 +68,33 @@ def find(
     return None, tuple(notes)
 
 
-def _candidates(root: Path, relative: str) -> Iterator[dict[str, Path]]:
-    """Yield files of white and grey matter, the most specific first."""
-    own, suffix = _entities(Path(relative).name), _suffix(relative)
-    folders = {
-        root / f"sub-{own.get('sub')}" / "anat",
-        (root / relative).parent,
-    }
-    found: dict[str, list[tuple[int, str, Path]]] = {}
-    for folder in sorted(folders):
-        for path in sorted(folder.glob("*seg.nii*")) if folder.is_dir() else ():
-            entities = _entities(path.name)
-            kind = _suffix(path.name)
-            tissue = entities.pop("label", "") if kind == "probseg" else kind
-            entities.pop("desc", None)
-            if entities.get("space") == suffix:  # the image's own
-                del entities["space"]
-            if entities.items() <= own.items():
-                found.setdefault(tissue, []).append((-len(entities), path.name, path))
-    for several in found.values():
-        several.sort()
-    for (*_, white), (*_, grey) in zip(found.get("WM", ()), found.get("GM", ()), strict=False):
-        yield {"WM": white, "GM": grey}
-    for *_, both in found.get("dseg", ()):
-        yield {"WM": both, "GM": both}
+def _candidates(root: Path, relative: str, notes: list[str]) -> Iterator[dict[str, Segmentation]]:
+    """Yield files of white and grey matter in one folder; add what is ambiguous to the notes."""
+    files = Segmentations({"": root})
+    try:
+        pair = {tissue: files.probability(relative, tissue) for tissue in TISSUES}
+    except ValueError as error:
+        notes.append(f"not taken as tissues: {error}")
+    else:
+        if all(pair.values()):
+            yield pair
+    for both in files.labels(relative, root):
+        yield dict.fromkeys(TISSUES, both)
 
 
-def _suffix(name: str) -> str:
-    return name.split(".")[0].rpartition("_")[2]
-
-
-def _entities(name: str) -> dict[str, str]:
-    return dict(re.findall(r"(?:^|_)([a-zA-Z]+)-([a-zA-Z0-9]+)", name))
-
-
-def _read(paths: Mapping[str, Path], image: Volume) -> tuple[np.ndarray, np.ndarray]:
+def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray, np.ndarray]:
     masks = []
-    for tissue in ("WM", "GM"):
-        path = paths[tissue]
-        if not masks or path != paths["WM"]:
-            segmentation = volume.load(path)
-        if segmentation.data.shape != image.data.shape:
-            raise ValueError(
-                f"shape {segmentation.data.shape}; expected the image's {image.data.shape}"
+    labels = len(set(files.values())) == 1
+    for tissue in TISSUES:
+        path, transform = files[tissue]
+        if not masks or not labels:
+            other = volume.load(path)
+            placed = (
+                through(other, image, transform, labels=labels)
+                if transform
+                else on_grid(other, image)
             )
-        if not np.allclose(segmentation.affine, image.affine, rtol=0, atol=SAME_PLACE):
-            raise ValueError("it lies elsewhere than the image")
-        if paths["WM"] == paths["GM"]:
-            mask = segmentation.data == _label(path, tissue)
-        else:
-            mask = segmentation.data > SURE
+        mask = placed.data == _label(path, tissue) if labels else placed.data > SURE
         if not mask.any():
             raise ValueError(f"no voxel is surely {tissue}")
         masks.append(mask)
@@ -126,8 +105,9 @@ def _label(path: Path, tissue: str) -> int:
     """Return the number of a tissue in a dseg file, by the table beside it if there is one."""
     table = path.with_name(path.name.split(".")[0] + ".tsv")
     if table.is_file():
-        with table.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                if tissue in (row.get("abbreviation"), row.get("name")):
-                    return int(row.get("index") or "")
+        lines = read_text(table, what="a table", skip_mark=True).splitlines()
+        for row in csv.DictReader(lines, delimiter="\t"):
+            if tissue in (row.get("abbreviation"), row.get("name")):
+                return int(row.get("index") or "")
+        raise ValueError(f"{table}: names no {tissue}; expected it as abbreviation or name")
     return LABELS[tissue]

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from n4ax_bids.app.folders import folders
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 
 log = logging.getLogger("n4ax_bids")
 
 PROGRAM = "bids-validator-deno"
+REMEDY = "pip install '.[validate]' in a clone of the repository installs it"
 OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
 """Errors of one image: the run names it, and goes on with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
@@ -52,7 +54,7 @@ class Validation:
         if not request.validate:
             log.info("dataset not validated (--skip-bids-validation)")
         elif program is None:
-            log.warning("dataset not validated: %s is not installed", PROGRAM)
+            log.warning("dataset not validated: %s is not installed (%s)", PROGRAM, REMEDY)
         else:
             self._view = tempfile.mkdtemp(prefix="n4ax_bids-view-")
             view = Path(self._view) / "dataset"
@@ -127,17 +129,13 @@ def _link(request: Request, view: Path) -> None:
     for name in names:
         for path in root.glob(name):
             _make_link(view / path.name, path)
-    chosen = [f"sub-{label}" for label in request.participants] or ["sub-*"]
-    sessions = [f"ses-{label}" for label in request.sessions] or ["ses-*"]
-    for pattern in chosen:
-        for folder in root.glob(pattern):
-            if not folder.is_dir():
-                continue
-            inside = [folder / "anat", *folder.glob("*.json")]
-            for session in sessions:
-                inside += folder.glob(f"{session}/anat")
-                inside += folder.glob(f"{session}/*.json")
-            for path in inside:
+    for label, subject in folders(root, "sub-").items():
+        if request.participants and label not in request.participants:
+            continue
+        sessions = folders(subject, "ses-")
+        chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
+        for folder in (subject, *chosen):
+            for path in (folder / "anat", *folder.glob("*.json")):
                 if path.exists():
                     _make_link(view / path.relative_to(root), path)
 

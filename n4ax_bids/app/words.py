@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from n4ax_bids.app.limits import all_memory
 
 
 def positive(kind: type) -> Callable[[str], Any]:
@@ -21,17 +24,70 @@ def positive(kind: type) -> Callable[[str], Any]:
     return number
 
 
-def memory(text: str) -> float:
-    """Read a number of GB, or one with its unit."""
-    found = re.fullmatch(r"(.*?)\s*([KMGT]?)B?", text, flags=re.IGNORECASE)
-    number, unit = found.groups() if found else (text, "")
+def series(kind: type) -> Callable[[str], list]:
+    """Return a reader of one number, or of several as ANTs writes them: 50x50x30."""
+
+    def numbers(text: str) -> list:
+        return [kind(part) for part in text.split("x")]
+
+    numbers.__name__ = kind.__name__  # argparse and the descriptor show it
+    return numbers
+
+
+class Joined(argparse.Action):
+    """Join the lists that `series` makes of each word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, [each for part in values for each in part])
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """Return the words " (did you mean …?)" where one is near, else nothing.
+
+    A number with other zeros in front comes first, then the same word in other case, then words
+    that look alike.
+    """
+    text, texts = str(word), [str(each) for each in known]
+    same = [each for each in texts if each.isdecimal() and text.isdecimal()]
+    near = [each for each in same if int(each) == int(text)]
+    near += [each for each in texts if each.lower() == text.lower()]
+    if not text.isdecimal():  # 3 is not a mistyped 2
+        near += difflib.get_close_matches(text, texts, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near and near[0] != text else ""
+
+
+def memory(text: str) -> int:
+    """Read a number of MB, as fMRIPrep takes it, or one with its unit; return bytes.
+
+    K, M, G and T, with or without B, are powers of 1000; KiB, MiB, GiB and TiB of 1024; B alone
+    is bytes.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none, or more than the machine has; a line with the value as it was read.
+    """
+    found = re.fullmatch(r"(.*?)\s*(?:([KMGT])(iB|B)?|(B))?", text.strip(), flags=re.IGNORECASE)
+    number, unit, ending, plain = found.groups() if found else (text, None, None, None)
     try:
         value = positive(float)(number)
     except ValueError:
         value = None
     if value is None:
-        raise argparse.ArgumentTypeError(f"{text}; expected GB, or a number with K, M, G or T")
-    return value * 1000.0 ** ("KMGT".index(unit.upper() or "G") - 2)
+        raise argparse.ArgumentTypeError(
+            f"{text}; expected MB, or a number with its unit, as 8GB, 800M or 8GiB"
+        )
+    base = 1024 if (ending or "").lower() == "ib" else 1000
+    power = 0 if plain else 1 + "KMGT".index((unit or "M").upper())
+    n_bytes = max(1, round(value * base**power))
+    there = all_memory()
+    if n_bytes > there:
+        read = "" if unit or plain else f", read as MB ({n_bytes / 1e9:.4g} GB)"
+        raise argparse.ArgumentTypeError(
+            f"{text}{read}; the machine has {there / 1e9:.3g} GB ({there // 10**6} MB); "
+            "expected no more than that"
+        )
+    return n_bytes
 
 
 def label(prefix: str) -> Callable[[str], str]:

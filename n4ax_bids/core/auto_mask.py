@@ -22,9 +22,6 @@ SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
 COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
 
-WORDS = ("auto", "head", "brain")
-"""masks that `found_mask` finds"""
-
 Kind = Literal["brain", "head", "otsu"]
 
 
@@ -85,7 +82,7 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
 
 
 def found_mask(word: str, image, zooms: Sequence[float] | None = None):
-    """Return the mask that a word of `WORDS` names, on the device of the image.
+    """Return the mask that "auto", "head" or "brain" names, on the device of the image.
 
     Raises
     ------

@@ -98,23 +98,37 @@ def divide(
 
     Returns
     -------
-    corrected, log_bias : arrays (I, J[, K]), float32; numpy arrays for a numpy image
+    corrected, log_bias : arrays (I, J[, K]), float32; numpy arrays for a numpy image. For a jax
+        array this can be transformed by `jit`, `vmap` and `grad`, like `evaluate`.
+    """
+    return divide_checked(image, log_field)[:2]
+
+
+def divide_checked(
+    image: jax.Array | np.ndarray, log_field: LogField
+) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray, jax.Array | bool]:
+    """Divide as `divide` does, and say whether every corrected value is finite.
+
+    For numpy arrays this is found while the values are in the processor's cache.
     """
     matrices = [
         m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in image.shape])
     ]
-    lattice = np.asarray(log_field.lattice, np.float32)
+    lattice = log_field.lattice
     if not isinstance(image, np.ndarray):
+        lattice = jnp.asarray(lattice, jnp.float32)
         return _divide(jnp.asarray(image, jnp.float32), lattice, matrices)
     # Arrays read from NIfTI files are in Fortran order: their transpose is no copy.
-    corrected, log_bias = _divide_by_slab(image.T, lattice.T, matrices[::-1])
-    return corrected.T, log_bias.T
+    lattice = np.asarray(lattice, np.float32)
+    corrected, log_bias, finite = _divide_by_slab(image.T, lattice.T, matrices[::-1])
+    return corrected.T, log_bias.T, finite
 
 
 def _divide_by_slab(
     image: np.ndarray, lattice: np.ndarray, matrices: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """Divide on the host, a few planes at a time: nothing is compiled for the image's shape."""
+    finite = True
     corrected, log_bias = (np.empty(image.shape, np.float32) for _ in range(2))
     planes = max(1, SLAB // max(1, image[0].size))
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
@@ -125,7 +139,10 @@ def _divide_by_slab(
                 field = np.moveaxis(np.tensordot(field, matrix, (axis, 1)), -1, axis)
             log_bias[slab] = field
             np.divide(image[slab], np.exp(field), out=corrected[slab])
-    return corrected, log_bias
+            # A sum is the cheapest test; it can overflow although every value is finite.
+            if not np.isfinite(corrected[slab].sum()):
+                finite = finite and bool(np.isfinite(corrected[slab]).all())
+    return corrected, log_bias, finite
 
 
 @jax.jit
@@ -136,6 +153,7 @@ def _evaluate(lattice: jax.Array, matrices: list[jax.Array]) -> jax.Array:
 @jax.jit
 def _divide(
     image: jax.Array, lattice: jax.Array, matrices: list[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     log_bias = bspline.expand(lattice, matrices)
-    return image / jnp.exp(log_bias), log_bias
+    corrected = image / jnp.exp(log_bias)
+    return corrected, log_bias, jnp.isfinite(corrected).all()

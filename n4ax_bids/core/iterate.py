@@ -45,6 +45,8 @@ class State(NamedTuple):
     """(L,), iterations done at each level"""
     changes: jax.Array
     """(L,), the exact statistic at the end of each level"""
+    ranges: jax.Array
+    """(4,), lowest and highest v before the solve, and ln b after it, of the mask's voxels"""
 
 
 class Numbers(NamedTuple):
@@ -74,6 +76,7 @@ def start(lattice: np.ndarray, bias: jax.Array | None, n_levels: int) -> State:
         unseen=np.False_,
         done=np.zeros(n_levels, np.int32),
         changes=np.full(n_levels, np.nan),
+        ranges=np.zeros(4),
     )
 
 
@@ -148,7 +151,22 @@ def _run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Pr
     one_list = rows.voxel is not None and not rows.n_slabs
     on_rows = _empty_rows(rows, levels.values) if one_list else None
     state, _ = jax.lax.while_loop(goes_on, run_level, (state, on_rows))
-    return state
+    return state._replace(ranges=_ranges(rows, state, levels))
+
+
+def _ranges(rows: Rows, state: State, levels: Levels) -> jax.Array:
+    """Return lowest and highest log intensity and ln b of the mask's voxels."""
+    values = [matrix[-1] for matrix in levels.values]
+
+    def ends(slab):
+        bias = _expand(slab, state.lattice, values) if rows.n_slabs else state.bias
+        return jnp.stack([*_range(slab, slab.log_image, 0), *_range(slab, bias, 0)])
+
+    if not rows.n_slabs:
+        return ends(rows).astype(jnp.float64)
+    low, high, bias_low, bias_high = _each(rows, ends).T
+    found = jnp.stack([low.min(), high.max(), bias_low.min(), bias_high.max()])
+    return found.astype(jnp.float64)
 
 
 def _iteration(

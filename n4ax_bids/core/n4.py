@@ -7,17 +7,19 @@ knot spacing. Facts and roundings: docs/method.md.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from n4ax_bids.core.auto_mask import WORDS, found_mask
-from n4ax_bids.core.field import LogField, divide
-from n4ax_bids.core.plan import Plan, plan
+from n4ax_bids.core.call import divided, n_cores, prepare
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.plan import Plan
+from n4ax_bids.core.remarks import N4Warning, remarks
 from n4ax_bids.core.rows import FIRST
 from n4ax_bids.core.solve import (
     Report,
@@ -28,8 +30,7 @@ from n4ax_bids.core.solve import (
     solve_batch,
 )
 from n4ax_bids.core.take import Taken, take
-from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import N4Options, require_options
 
 MOST_SLABS = 64
 
@@ -47,6 +48,10 @@ class N4Result(NamedTuple):
     """whether a level ended because that value was not above the threshold"""
     n_voxels: int
     """voxels that took part, after shrinking"""
+    log_image_range: tuple[float, float]
+    """lowest and highest logarithm of the intensities that took part"""
+    log_field_range: tuple[float, float]
+    """lowest and highest ln b at the voxels that took part"""
 
 
 def n4(
@@ -62,7 +67,8 @@ def n4(
 
     Parameters
     ----------
-    image : array (I, J) or (I, J, K), intensities; axes in NIfTI order
+    image : array (I, J) or (I, J, K), intensities; axes in NIfTI order. Where a numpy masked array
+        is masked, a voxel takes no part and the results are masked as well.
     mask : array like `image` (non-zero = inside), None for all voxels (as the ANTs program without
         a mask), or a word: "otsu" for the voxels above Otsu's threshold, "head" or "brain" for
         `head_mask` and `brain_mask`, "auto" for the brain where one is found, else the head (see
@@ -81,18 +87,29 @@ def n4(
 
     Raises
     ------
+    TypeError
+        If an array is none (a file's name, an image of nibabel or SimpleITK, a value traced by
+        `jit`, `vmap` or `grad`), or `options` are no N4Options.
     ValueError
-        If shapes differ, values are not finite, the mask is empty or the image is constant in it.
+        If shapes differ, the mask is empty, or the image is constant or not finite in it. Values
+        outside the mask that are not finite stay what they are.
+
+    Warns
+    -----
+    N4Warning
+        If an automatic mask leaves the object out, fewer samples than control points take part, or
+        ln b goes beyond the image's own range.
 
     References
     ----------
     N. J. Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE Trans Med Imaging 29(6),
     2010, doi 10.1109/TMI.2010.2046908.
     """
-    image = _as_array(image)
-    solved = plan(options or N4Options(), np.shape(image), zooms)
-    result = estimate(image, _mask(mask, image, zooms), _as_array(weight), plan=solved)
-    corrected, log_bias = divide(image, result.log_field)
+    call = prepare(image, mask, weight, zooms, options)
+    result = estimate(call.image, call.mask, call.weight, plan=call.plan)
+    corrected, log_bias = divided(call, result.log_field)
+    for remark in remarks(result, call.plan, call.doubt):
+        warnings.warn(remark, N4Warning, stacklevel=2)
     return (corrected, log_bias) if return_bias else corrected
 
 
@@ -123,55 +140,54 @@ def n4_batch(
 
     Raises
     ------
+    TypeError
+        As `n4`.
     ValueError
         As `n4`, and if the numbers of images, masks, weights or zooms differ.
+
+    Warns
+    -----
+    N4Warning
+        As `n4`, with the number of the image.
     """
-    images = [_as_array(image) for image in images]
+    if isinstance(images, str) or not hasattr(images, "__iter__") or hasattr(images, "dataobj"):
+        raise TypeError(f"images is a {type(images).__qualname__}; expected a list of arrays")
+    images = list(images)
+    options = require_options(options)
     each = {"masks": masks, "weights": weights, "zooms": zooms}
     for name, given in each.items():
         if given is None or isinstance(given, str):
             each[name] = [given] * len(images)
         elif len(given) != len(images):
             raise ValueError(f"{len(given)} {name} for {len(images)} images; expected as many")
-    options = options or N4Options()
+    calls = []
+    for number, arrays in enumerate(zip(images, *each.values(), strict=True)):
+        with _numbered(number):
+            calls.append(prepare(*arrays, options))
     results = estimate_batch(
-        images,
-        [
-            _mask(mask, image, zoom)
-            for mask, image, zoom in zip(each["masks"], images, each["zooms"], strict=True)
-        ],
-        [_as_array(weight) for weight in each["weights"]],
-        plans=[
-            plan(options, np.shape(image), zoom)
-            for image, zoom in zip(images, each["zooms"], strict=True)
-        ],
+        [call.image for call in calls],
+        [call.mask for call in calls],
+        [call.weight for call in calls],
+        plans=[call.plan for call in calls],
         together=together,
     )
-    divided = [
-        divide(image, result.log_field) for image, result in zip(images, results, strict=True)
-    ]
-    corrected = [pair[0] for pair in divided]
-    return (corrected, [pair[1] for pair in divided]) if return_bias else corrected
+    both = []
+    for number, (call, result) in enumerate(zip(calls, results, strict=True)):
+        with _numbered(number):
+            both.append(divided(call, result.log_field))
+        for remark in remarks(result, call.plan, call.doubt):
+            warnings.warn(f"images[{number}]: {remark}", N4Warning, stacklevel=2)
+    corrected = [one for one, _ in both]
+    return (corrected, [log_bias for _, log_bias in both]) if return_bias else corrected
 
 
-def _as_array(value):
-    """Take lists as arrays; leave arrays, names and None as they are."""
-    given = value if value is None or isinstance(value, str | jax.Array) else np.asarray(value)
-    if getattr(given, "dtype", np.dtype(bool)).kind not in "biufV":
-        raise ValueError(f"an array has the type {given.dtype}; expected real numbers")
-    return given
-
-
-def _mask(mask, image, zooms):
-    mask = _as_array(mask)
-    if not isinstance(mask, str):
-        return mask
-    if mask == "otsu":
-        return otsu_mask(image, threads=_n_cores())
-    if mask in WORDS:
-        return found_mask(mask, image, zooms)
-    words = ", ".join(repr(word) for word in ("otsu", *WORDS))
-    raise ValueError(f"mask is {mask!r}; expected an array, {words} or None")
+@contextmanager
+def _numbered(number: int) -> Iterator[None]:
+    """Put the image's number before what is objected to."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"images[{number}]: {error}") from error
 
 
 def estimate(
@@ -255,7 +271,7 @@ def estimate_batch(
 
 def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result]:
     device = _device()
-    n = max(1, min(len(images), _n_cores())) if device.platform == "cpu" else 1
+    n = max(1, min(len(images), n_cores())) if device.platform == "cpu" else 1
     share = None if memory is None else memory // n
 
     def solve_one(image, mask, weight, plan):
@@ -264,12 +280,6 @@ def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result
 
     with ThreadPoolExecutor(n) as threads:
         return list(threads.map(solve_one, images, masks, weights, plans))
-
-
-def _n_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _device() -> jax.Device:
@@ -332,6 +342,7 @@ def _result(solved: Solved, n_voxels: int, plan: Plan) -> N4Result:
         tuple(end.value for end in solved.ends),
         tuple(end.n_iterations > 0 and end.value <= threshold for end in solved.ends),
         n_voxels,
+        *(tuple(float(v) for v in ends) for ends in np.reshape(solved.ranges, (2, 2))),
     )
 
 

@@ -151,7 +151,7 @@ def sharpening_map(
     """
     real = slope.dtype
     n_bins = counts.shape[0]
-    padded = 2 ** (math.ceil(math.log2(n_bins)) + 1)
+    padded = padded_size(n_bins)
     offset = (padded - n_bins) // 2
     histogram = jnp.zeros(padded).at[offset : offset + n_bins].set(_rounded(counts, real))
 
@@ -166,6 +166,19 @@ def sharpening_map(
     known = denominator != 0
     expected = jnp.where(known, numerator / jnp.where(known, denominator, 1), 0)
     return expected[offset : offset + n_bins].astype(real)
+
+
+def padded_size(n_bins: int) -> int:
+    """Return the size that ITK pads a histogram to, a power of two.
+
+    ITK divides the float32 logarithm of the number of bins by ln 2 and rounds up. The float32
+    logarithm of most powers of two lies above the true one, so the padded histogram has four
+    times as many bins there, where the exact logarithm would give twice as many. Python's
+    logarithm is rounded here because numpy's float32 logarithm can be one unit off in the last
+    place.
+    """
+    logarithm = float(np.float32(math.log(n_bins)))
+    return 2 ** (math.ceil(logarithm / math.log(2)) + 1)
 
 
 def _rounded(value: jax.Array, dtype: np.dtype) -> jax.Array:

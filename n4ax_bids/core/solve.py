@@ -56,6 +56,8 @@ class Solved(NamedTuple):
     ends: list[End]
     unseen: bool
     """whether more of the first voxels have to be looked at for a rising run"""
+    ranges: np.ndarray
+    """(4,), lowest and highest log intensity and ln b of the mask's voxels"""
 
 
 class _Group(NamedTuple):
@@ -81,7 +83,7 @@ def solve(rows: Rows, layout: Layout, plan: Plan, report: Report | None = None) 
         _note(ends, group, state)
         if unseen:
             break
-    return Solved(_refined(field, fields[-1]), ends, unseen)
+    return Solved(_refined(field, fields[-1]), ends, unseen, np.asarray(state.ranges))
 
 
 def solve_batch(
@@ -120,9 +122,12 @@ def solve_batch(
         for i, group in enumerate(groups):
             now[i] = _field_of(lattices[i], group)
             _note(ends[i], group, state._replace(done=done[i], changes=changes[i]))
+    ranges = np.asarray(state.ranges)
     return [
-        Solved(_refined(*each), end, bool(more))
-        for *each, end, more in zip(now, (f[-1] for f in fields), ends, unseen, strict=True)
+        Solved(_refined(*each), end, bool(more), seen)
+        for *each, end, more, seen in zip(
+            now, (f[-1] for f in fields), ends, unseen, ranges, strict=True
+        )
     ]
 
 

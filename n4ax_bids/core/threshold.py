@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, without_mask
+
 MARGIN = 100
 """ITK puts the histogram's end this fraction of a bin above the maximum, so that it counts."""
 
@@ -31,7 +33,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
 
     Parameters
     ----------
-    image : array, any shape
+    image : array, any shape; of a numpy masked array, the values that are not masked
     n_bins : int, bins between the smallest and the largest value
     threads : int, of the host that count
 
@@ -41,16 +43,25 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
 
     Raises
     ------
+    TypeError
+        If `image` is no array.
     ValueError
         If the image is empty or holds values that are not finite.
     """
+    image, hidden = without_mask(as_array(image, "image"))
+    whole, image = image, image if hidden is None else image[~hidden]
     on_gpu = isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu"
-    values = image.astype(np.float32) if on_gpu else np.asarray(image, np.float32).ravel(order="K")
+    with np.errstate(over="ignore"):
+        values = image.astype(np.float32) if on_gpu else np.asarray(image, np.float32)
+    if not on_gpu:
+        values = values.ravel(order="K")
     if values.size == 0:
         raise ValueError("image is empty; expected at least one voxel")
     low, high = np.asarray(values.min()), np.asarray(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"image has values from {low} to {high}; expected finite ones")
+        odd = not_finite(whole) if hidden is None else not_finite(whole) & ~hidden
+        odd = describe_odd(np.asarray(whole), odd)
+        raise ValueError(f"image has {odd}; expected finite values in float32 (set it to 0 there)")
     if low == high:
         return float(low)
     bins = np.float32(n_bins)
@@ -79,17 +90,20 @@ def otsu_mask(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int 
 
     Returns
     -------
-    bool array like `image`, on its device; all False for a constant image
+    bool array like `image`, on its device; all False for a constant image, and where a masked
+    array is masked
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As `otsu_threshold`.
     """
     threshold = np.float32(otsu_threshold(image, n_bins, threads=threads))
     if isinstance(image, jax.Array):
         return image.astype(np.float32) > threshold
-    return np.asarray(image, np.float32) > threshold
+    image, hidden = without_mask(as_array(image, "image"))
+    mask = np.asarray(image, np.float32) > threshold
+    return mask if hidden is None else mask & ~hidden
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

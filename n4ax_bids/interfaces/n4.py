@@ -16,15 +16,19 @@ from nipype.interfaces.ants.segmentation import (
 from nipype.interfaces.ants.segmentation import (
     N4BiasFieldCorrectionOutputSpec as AntsOutputSpec,
 )
-from nipype.interfaces.base import File, SimpleInterface, isdefined, traits
+from nipype.interfaces.base import File, isdefined, traits
 from nipype.utils.filemanip import fname_presuffix, split_filename
 from nipype.utils.gpu_count import gpu_count
 
 from n4ax_bids import ants
+from n4ax_bids.interfaces.command import AntsCommand, output_name
 from n4ax_bids.interfaces.spec import add_option_traits, read_options, six_digits
 from n4ax_bids.options import N4Options
 
 _log = logging.getLogger("nipype.interface")
+
+LONGEST_NAME = 255
+"""bytes of a file's name that most file systems take"""
 
 TRAITS_OF_FLAG = {
     "mask-image": ("mask_image",),
@@ -69,9 +73,20 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         "otsu",
         desc="estimate the field inside this mask, correct the whole image; default: every voxel",
     )
+    output_dtype = traits.Enum(
+        "float32",
+        "source",
+        desc="type of the corrected voxels; default: float32, or with copy_header the source's",
+    )
     correct_outside = traits.Bool(  # without a default it leaves nipype's hash as it is
         desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
     )
+    mask_transform = File(
+        exists=True,
+        desc="ITK transform that takes images from the input's space to that of mask_image, which "
+        "is then resampled onto the input's grid",
+    )
+    weight_transform = File(exists=True, desc="the same for weight_image")
 
 
 add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
@@ -84,13 +99,14 @@ class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
     correction = traits.Dict(desc="what was done: fields of n4ax_bids.correct.Correction")
 
 
-class N4BiasFieldCorrection(SimpleInterface):
+class N4BiasFieldCorrection(AntsCommand):
     """Bias field correction with the numbers of ANTs' N4BiasFieldCorrection.
 
-    Takes the place of `nipype.interfaces.ants.N4BiasFieldCorrection`: the same inputs, outputs
-    and file names. `num_threads` is kept to by the first node that runs in a process, for JAX
-    does not change its threads once it has started; -1 is one on each core. `environ` is accepted
-    and has no effect.
+    Takes the place of `nipype.interfaces.ants.N4BiasFieldCorrection`: the same inputs, outputs,
+    file names and attributes. `num_threads` is kept to by the first node that runs in a process,
+    for JAX does not change its threads once it has started; -1 is one on each core. `environ` is
+    accepted and has no effect. No program is started: `cmdline` shows nipype's words, and what
+    `args="-v 1"` reports is in `runtime.stdout`.
 
     Examples
     --------
@@ -108,23 +124,29 @@ class N4BiasFieldCorrection(SimpleInterface):
         super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
         if from_file is None and "use_gpu" not in inputs:
             self._follow_device()
-        self.inputs.on_trait_change(self._follow_device, "device")
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Let a copy follow its own device: copies of inputs have lost who listens."""
-        self.__dict__.update(state)
+    def _listen(self) -> None:
+        super()._listen()
         self.inputs.on_trait_change(self._follow_device, "device")
 
     def _follow_device(self) -> None:
         self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
 
+    _tell_notes = True
+    """whether notes on the result go to nipype's log; the BIDS-App tells them in its own"""
+
     def _run_interface(self, runtime):
+        with self._as_a_program(runtime) as printed:
+            self._correct(Path(runtime.cwd), printed)
+        return runtime
+
+    def _correct(self, cwd: Path, printed: list[str]) -> None:
         # Worker processes share the GPU; by default the first one would take most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids import device
         from n4ax_bids.correct import correct
 
-        inputs, cwd = self.inputs, Path(runtime.cwd)
+        inputs = self.inputs
         device.start(inputs.num_threads if inputs.num_threads > 0 else None)
         words, options = self._settings()
         result = correct(
@@ -134,21 +156,28 @@ class N4BiasFieldCorrection(SimpleInterface):
             auto_mask=inputs.auto_mask if isdefined(inputs.auto_mask) else None,
             options=options,
             rescale_intensities=words.get("rescale_intensities", True),
-            output_dtype="source" if inputs.copy_header else "float32",
+            output_dtype=self._output_dtype(),
+            copy_header=inputs.copy_header,
             device=self._device(),
             dimension=self._dimension(),
             shift_negative=self._shift_negative,
             correct_outside=inputs.correct_outside is True,
+            mask_transform=_path(cwd, inputs.mask_transform),
+            weight_transform=_path(cwd, inputs.weight_transform),
             **self._output_paths(cwd),
         )
         if words.get("verbose"):
             for level in zip(result.n_iterations, result.convergence, strict=True):
-                _log.info("N4: %d iterations, convergence value %g", *level)
+                printed.append("{:d} iterations, convergence value {:g}".format(*level))
+                if self.terminal_output != "none":
+                    _log.info("N4: %s", printed[-1])
         for name in ("output_image", "bias_image", "lattice_image"):
             if getattr(result, name) is not None:
                 self._results[name] = str(getattr(result, name))
+        if self._tell_notes:
+            for note in result.notes:
+                _log.warning("N4: %s: %s", inputs.input_image, note)
         self._results["correction"] = _plain(dataclasses.asdict(result))
-        return runtime
 
     def _settings(self) -> tuple[dict[str, Any], N4Options]:
         """What `args` say, and the options that come of them and of the traits."""
@@ -191,6 +220,11 @@ class N4BiasFieldCorrection(SimpleInterface):
             return self.inputs.device
         return "cpu" if n_gpus() > 0 and not self.inputs.use_gpu else "auto"
 
+    def _output_dtype(self) -> str:
+        if isdefined(self.inputs.output_dtype):
+            return self.inputs.output_dtype
+        return "source" if self.inputs.copy_header else "float32"
+
     def _dimension(self) -> int:
         if self.inputs.dimension == 4:
             raise ValueError(
@@ -203,22 +237,18 @@ class N4BiasFieldCorrection(SimpleInterface):
         """Name the outputs as nipype does for the ANTs program."""
         inputs = self.inputs
         source = os.path.basename(inputs.input_image)
-        _, base, extension = split_filename(source)
-        output = inputs.output_image
-        if not isdefined(output) or "%s" in output:
-            template = output if isdefined(output) else inputs.trait("output_image").name_template
-            output = template % base
-            if not output.endswith((".nii", ".nii.gz")):
-                output += extension
+        lattice = f"{split_filename(source)[1]}_lattice.nii.gz"
+        while len(os.fsencode(lattice)) > LONGEST_NAME:
+            lattice = lattice[1:]  # nipype has no such file; its name must not fail the node
         bias = None
         if isdefined(inputs.bias_image):
             bias = cwd / inputs.bias_image
         elif inputs.save_bias:
             bias = cwd / fname_presuffix(source, suffix="_bias")
         return {
-            "output_image": cwd / output,
+            "output_image": cwd / output_name(inputs),
             "bias_image": bias,
-            "lattice_image": _path(cwd, inputs.lattice_image) or cwd / f"{base}_lattice.nii.gz",
+            "lattice_image": _path(cwd, inputs.lattice_image) or cwd / lattice,
         }
 
 

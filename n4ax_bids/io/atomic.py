@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+SHORT = 120
+"""bytes of a name that every file system takes"""
 
 _unfinished: set[Path] = set()
 
@@ -26,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Path in the same folder, with the same extension; the file does not exist yet
     """
     path = Path(path)
-    part = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+    part = path.with_name(hidden_name(path.name, start=f".part-{secrets.token_hex(4)}-"))
     _unfinished.add(part)
     try:
         yield part
@@ -36,6 +41,59 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         _unfinished.discard(part)
+
+
+def hidden_name(name: str, *, start: str, end: str = "") -> str:
+    """Return a name for an unfinished file that fits wherever its final name fits.
+
+    File systems limit the bytes of a name, most of them to 255. So a long final name is shortened
+    from its front until the whole has no more bytes than it had; its extension stays.
+
+    Parameters
+    ----------
+    name : the final name
+    start, end : what to put around it
+    """
+    return start + shortened(name, max(n_bytes(name), SHORT) - n_bytes(start + end)) + end
+
+
+def shortened(name: str, most: int) -> str:
+    """Return the end of a name that has at most so many bytes; all of it if it fits."""
+    while n_bytes(name) > most:
+        name = name[1:]
+    return name
+
+
+def n_bytes(name: str) -> int:
+    """Return how many bytes a name takes in a folder."""
+    return len(os.fsencode(name))
+
+
+def longest_name(folder: Path) -> int:
+    """Return how many bytes a name may have in a folder, or in the first one above that is."""
+    for each in (folder, *folder.parents):
+        with suppress(OSError, ValueError, AttributeError):  # Windows has no such function
+            most = os.pathconf(each, "PC_NAME_MAX")
+            return most if most > 0 else sys.maxsize  # not limited
+    return 255
+
+
+def same_place(one: str | Path, other: str | Path) -> bool:
+    """Return whether two paths lead to one file, or would if there were one.
+
+    Links of both kinds are followed. Where neither is there, names that differ only in case, or
+    in how accents are encoded, are taken as one, as they would be one file on many disks.
+    """
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        if os.path.exists(one) or os.path.exists(other):
+            return False  # the disk has one of them and does not take the other for it
+        return _folded(one) == _folded(other)
+
+
+def _folded(path: str | Path) -> str:
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
 
 
 def remove_unfinished() -> None:
@@ -48,8 +106,19 @@ def remove_unfinished() -> None:
 def require_writable(path: str | Path) -> None:
     """Raise an OSError that names `path` if no file can be made in its folder."""
     folder = Path(path).absolute().parent
+    most = longest_name(folder)
+    if n_bytes(Path(path).name) > most:
+        raise OSError(
+            f"{path}: cannot be written, its name has {n_bytes(Path(path).name)} bytes and the "
+            f"file system takes {most}; expected a shorter name"
+        )
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path}: cannot be written, a folder has this name")
+    above = next(each for each in (folder, *folder.parents) if each.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(
+            f"{path}: cannot be written, {above} is a file; expected a folder"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: cannot be written, there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):

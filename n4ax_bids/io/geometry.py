@@ -11,7 +11,8 @@ import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.io.volume import load_header
+from n4ax_bids.io import placement
+from n4ax_bids.io.header import load_header
 
 ITK_TOLERANCE = 1e-6
 """of direction cosines, and of positions in voxels: the default of ITK's filters"""
@@ -29,7 +30,7 @@ class Geometry(NamedTuple):
 
 
 def read_geometry(path: str | Path, n_axes: int) -> Geometry:
-    """Return the geometry of a file's first 2 or 3 axes as ITK reads it.
+    """Return the geometry of a file's first 2 or 3 axes as ITK reads it, in mm.
 
     Where the file has more axes (one slice with a third axis of length 1), ITK takes no direction
     from it. ITK refuses some headers (an s-form with shear and no q-form): there the geometry is
@@ -62,9 +63,8 @@ def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
 
 def _from_header(path: str | Path, n_axes: int) -> Geometry:
     header = load_header(path)
-    spacing = np.abs(header["pixdim"][1 : n_axes + 1].astype(np.float64))
-    spacing[(spacing == 0) | ~np.isfinite(spacing)] = 1
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ header.get_best_affine()
+    spacing = placement.zooms(header, n_axes)
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ placement.affine(header)
     columns = affine[:n_axes, :n_axes]
     lengths = np.linalg.norm(columns, axis=0)
     direction = columns / np.where(lengths > 0, lengths, 1)

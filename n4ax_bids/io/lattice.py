@@ -11,6 +11,8 @@ import nibabel as nb
 import numpy as np
 
 from n4ax_bids.io.atomic import replacing
+from n4ax_bids.io.header import failures
+from n4ax_bids.io.kinds import require_file
 from n4ax_bids.io.volume import write_image
 
 COMMENT = 6
@@ -100,9 +102,16 @@ def load_lattice(path: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
-        If the file holds no log field.
+    OSError, ValueError
+        If the file cannot be read or holds no log field; one line that names it.
     """
+    path = Path(path)
+    require_file(path)
+    with failures(path):
+        return _load(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
     image = nb.load(path)
     for extension in getattr(image.header, "extensions", ()):
         if extension.get_code() != COMMENT:

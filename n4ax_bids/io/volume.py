@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import os
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +14,22 @@ import nibabel as nb
 import numpy as np
 from isal import igzip
 
+from n4ax_bids.io import placement
 from n4ax_bids.io.atomic import replacing
+from n4ax_bids.io.finite import extremes
+from n4ax_bids.io.header import decompressed, failures, read_header
+from n4ax_bids.io.header import load_header as load_header
+from n4ax_bids.io.kinds import require_file
 
 EXTENSIONS = (".nii", ".nii.gz")
 SLAB = 1 << 22
 """voxels converted at a time"""
+OF_VALUES = {
+    *("cal_min", "cal_max", "glmin", "glmax"),  # the range to display, the range there is
+    *("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3"),
+    "aux_file",  # viewers take it as the name of a colour map
+}
+"""fields of a header that hold for the values of one image, not for another on its grid"""
 MOST_COMPRESSED = 1100
 """bytes per compressed byte: more than deflate can reach (1032)"""
 
@@ -34,7 +41,7 @@ class Volume:
     data: np.ndarray
     """float32, 2D or 3D, Fortran order; the file's slope and intercept are applied"""
     affine: np.ndarray
-    """4×4, voxel to mm, RAS+"""
+    """4×4, voxel to mm, RAS+; the header's own unit may be another"""
     header: nb.Nifti1Header
     """as in the file"""
     path: Path
@@ -42,75 +49,47 @@ class Volume:
     """of the voxels in the file"""
     sha256: str = ""
     """of the file's bytes"""
+    notes: tuple[str, ...] = ()
+    """what a person should know about the file"""
 
     @property
     def zooms(self) -> tuple[float, ...]:
         """Voxel size of each axis of `data`, mm."""
-        return tuple(float(z) for z in self.header["pixdim"][1 : self.data.ndim + 1])
+        return placement.zooms(self.header, self.data.ndim)
 
 
 def load(path: str | Path) -> Volume:
     """Read a NIfTI file that holds one image.
 
     Trailing axes of length 1 are dropped, down to two axes. Slope and intercept are applied in
-    float64, as ITK does.
+    float64, as ITK does. Voxels may be NaN or infinite: only who knows which of them are used can
+    judge that (`n4ax_bids.io.finite`).
 
     Raises
     ------
     OSError, ValueError
-        If there is no such file, or it is not a whole NIfTI file with one real image whose voxels
-        are all finite. The message is one line that names the file.
+        If there is no such file, or it is not a whole NIfTI file with one real image. The message
+        is one line that names the file.
     """
     path = Path(path)
-    _require_file(path)
-    with open(path, "rb", buffering=0) as file:
+    stored, header, notes, sha256 = _read(path)
+    with failures(path):
+        data = _scaled(stored, header)
+        affine = placement.affine(header)
+    dtype = stored.dtype.newbyteorder("=")
+    return Volume(data, affine, header, path, dtype, sha256, notes)
+
+
+def _read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]:
+    """Return the voxels as stored, the header, notes on it, and the digest of the file."""
+    require_file(path)
+    with failures(path), open(path, "rb", buffering=0) as file:
         raw = _Digested(file)
-        with _failures(path), _decompressed(raw) as stream:
-            header = _read_header(path, stream)
+        with decompressed(raw) as stream:
+            header, notes = read_header(path, stream)
             shape, dtype = _layout(path, header)
             stored = _read_voxels(path, stream, header, shape, dtype)
-        sha256 = raw.digest()
-    with _failures(path):
-        data = _scaled(path, stored, header)
-        affine = header.get_best_affine()
-    _require_finite(path, data)
-    return Volume(data, affine, header, path, dtype.newbyteorder("="), sha256)
-
-
-def load_header(path: str | Path) -> nb.Nifti1Header:
-    """Read the header of a NIfTI file alone; errors as `load`."""
-    path = Path(path)
-    _require_file(path)
-    with open(path, "rb") as raw, _failures(path), _decompressed(raw) as stream:
-        return _read_header(path, stream)
-
-
-def _require_file(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(
-            f"{path}: broken link to {os.readlink(path)} (in a DataLad or git-annex dataset, get "
-            "the file's content first)"
-        )
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not path.is_file():
-        raise ValueError(f"{path}: not a file; expected a NIfTI image")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: empty file (0 bytes); expected a NIfTI image")
-
-
-@contextmanager
-def _failures(path: Path) -> Iterator[None]:
-    """Put the file's name and one line in the place of what gzip and nibabel raise."""
-    try:
-        yield
-    except EOFError as error:
-        raise ValueError(f"{path}: truncated, the compressed data end too early") from error
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: damaged gzip data ({error})") from error
-    except (nb.spatialimages.HeaderDataError, nb.filebasedimages.ImageFileError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged NIfTI header ({reason})") from error
+        return stored, header, notes, raw.digest()
 
 
 class _Digested(io.RawIOBase):
@@ -143,33 +122,6 @@ class _Digested(io.RawIOBase):
         while self.readinto(buffer):
             pass
         return self._digest.hexdigest()
-
-
-@contextmanager
-def _decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Read a file through isal if its content is compressed."""
-    compressed = raw.read(2) == b"\x1f\x8b"
-    raw.seek(0)
-    if not compressed:
-        yield raw
-        return
-    with igzip.IGzipFile(fileobj=raw, mode="rb") as stream:
-        yield stream
-
-
-def _read_header(path: Path, stream: IO[bytes]) -> nb.Nifti1Header:
-    start = stream.read(348)
-    stream.seek(0)
-    magic = start[344:348]
-    if start[4:7] == b"n+2":
-        header = nb.Nifti2Header
-    elif magic == b"n+1\0":
-        header = nb.Nifti1Header
-    elif magic == b"ni1\0" or start[4:7] == b"ni2":
-        raise ValueError(f"{path}: half of a .hdr/.img pair; expected a single NIfTI file")
-    else:
-        raise ValueError(f"{path}: not a NIfTI file")
-    return header.from_fileobj(stream)
 
 
 def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
@@ -220,7 +172,7 @@ def _read_voxels(
     return stored
 
 
-def _scaled(path: Path, stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
+def _scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
     """Apply slope and intercept; a file without them and in float32 is not copied."""
     slope, inter = header.get_slope_inter()
     plain = slope is None or (slope, inter) == (1.0, 0.0)
@@ -228,7 +180,7 @@ def _scaled(path: Path, stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarr
         return stored
     data = np.empty(stored.shape, np.float32, order="F")
     source, target = stored.reshape(-1, order="F"), data.reshape(-1, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities are reported by the caller
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities are judged where they are used
         for start in range(0, source.size, SLAB):
             part = source[start : start + SLAB]
             if not plain:
@@ -237,17 +189,6 @@ def _scaled(path: Path, stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarr
                 part = part.astype(np.float64) * slope + inter
             target[start : start + SLAB] = part
     return data
-
-
-def _require_finite(path: Path, data: np.ndarray) -> None:
-    flat = data.reshape(-1, order="F")
-    if all(np.isfinite(flat[i : i + SLAB]).all() for i in range(0, flat.size, SLAB)):
-        return
-    bad = np.flatnonzero(~np.isfinite(flat))
-    first = tuple(int(i) for i in np.unravel_index(bad[0], data.shape, order="F"))
-    raise ValueError(
-        f"{path}: {bad.size} voxels are NaN or infinite, the first at {first}; expected numbers"
-    )
 
 
 def lifted(image: Volume) -> tuple[Volume, float]:
@@ -261,11 +202,12 @@ def lifted(image: Volume) -> tuple[Volume, float]:
     image : Volume, as read from that file; path and header are those of the image
     shift : what was subtracted; 0 if there is no negative value
     """
-    if image.data.min() >= 0:
+    if not extremes(image.data)[0] < 0:
         return image, 0.0
-    with _failures(image.path):
-        values = nb.load(image.path).get_fdata(caching="unchanged").reshape(image.data.shape)
-    lowest = values.min()
+    stored, header, *_ = _read(image.path)
+    slope, inter = header.get_slope_inter()
+    values = stored.astype(np.float64) * (1.0 if slope is None else slope) + (inter or 0.0)
+    lowest = extremes(values)[0]
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lifted.nii"
         write(path, values - lowest, image, dtype="source")
@@ -285,6 +227,7 @@ def save(
     *,
     dtype: Any | Literal["source"] = np.float32,
     description: str | None = None,
+    whole: bool = True,
 ) -> None:
     """Write an image with the header of another one; the file appears whole or not at all.
 
@@ -296,9 +239,10 @@ def save(
     dtype : type of the voxels in the file; "source" for that of `like`, with the slope and
         intercept that nibabel chooses for whole numbers (what nipype's `copy_header` gives)
     description : text for the header in place of the one of `like`, at most 79 bytes
+    whole : keep what the header says of the values of `like` (`OF_VALUES`); else they are empty
     """
     with replacing(path) as part:
-        write(part, data, like, dtype=dtype, description=description)
+        write(part, data, like, dtype=dtype, description=description, whole=whole)
 
 
 def write(
@@ -308,11 +252,16 @@ def write(
     *,
     dtype: Any | Literal["source"] = np.float32,
     description: str | None = None,
+    whole: bool = True,
 ) -> None:
     """Write an image as `save` does, but straight to `path`."""
     header = like.header.copy()
     header.set_data_dtype(like.dtype if isinstance(dtype, str) and dtype == "source" else dtype)
+    header.set_data_offset(0)  # nibabel's sign for "right behind the extensions"
     header["scl_slope"] = header["scl_inter"] = np.nan  # nibabel's sign for "choose them"
+    if not whole:
+        for name in OF_VALUES & set(header.keys()):
+            header[name] = 0 if header[name].dtype.kind in "iuf" else b""
     if description is not None:
         header["descrip"] = description.encode()[:79]
     if header.get_data_shape()[2:3] == (1,) and data.ndim == 2:

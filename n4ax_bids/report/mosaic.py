@@ -151,6 +151,6 @@ def grey(window: tuple[float, float]) -> Paint:
 
     def paint(values: np.ndarray) -> np.ndarray:
         shade = (values.astype(np.float32) - low) * (255 / (high - low))
-        return np.clip(shade, 0, 255).astype(np.uint8)
+        return np.nan_to_num(np.clip(shade, 0, 255)).astype(np.uint8)  # NaN is black
 
     return paint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,7 +96,15 @@ def fake_node(monkeypatch):
     return put_fake_node(monkeypatch)
 
 
-def put_fake_node(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
+@pytest.fixture
+def finishing_node(monkeypatch):
+    """The same, and its images count as finished: it tells the digests of its inputs."""
+    return put_fake_node(monkeypatch, digests=True)
+
+
+def put_fake_node(
+    monkeypatch: pytest.MonkeyPatch, *, digests: bool = False
+) -> list[SimpleNamespace]:
     from n4ax_bids import interfaces
     from n4ax_bids.app import pool
     from n4ax_bids.io.lattice import save_lattice
@@ -143,6 +152,12 @@ def put_fake_node(monkeypatch: pytest.MonkeyPatch) -> list[SimpleNamespace]:
                     "field_cv": 0.1,
                 },
             )
+            if digests:
+                outputs.correction["sha256"] = {
+                    role: hashlib.sha256(Path(given).read_bytes()).hexdigest()
+                    for role, given in vars(self.inputs).items()
+                    if role in ("input_image", "mask_image", "weight_image")
+                }
             return SimpleNamespace(outputs=outputs)
 
     monkeypatch.setattr(interfaces, "N4BiasFieldCorrection", Node)

@@ -148,3 +148,86 @@ def test_a_place_that_cannot_be_written_is_an_error(runs):
 def test_names_are_kept_short_and_apart():
     assert claims._key(NAME).startswith("sub-01_T1w-")
     assert claims._key(NAME) != claims._key(NAME.replace("anat", "x"))
+
+
+def spoil_nothing(path):
+    path.touch()
+
+
+def spoil_text(path):
+    path.write_bytes(b"\xff\xfe../../x\x00")
+
+
+def spoil_link(path):
+    path.symlink_to("/etc/passwd")
+
+
+def spoil_token(path):
+    path.symlink_to("00000000-1-1-00000000/../x")
+
+
+def spoil_folder(path):
+    path.mkdir()
+
+
+def spoil_pipe(path):
+    os.mkfifo(path)
+
+
+SPOILT = [spoil_nothing, spoil_text, spoil_link, spoil_token, spoil_folder, spoil_pipe]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_is_no_claim_holds_an_image_for_the_time_of_silence_alone(runs, spoil):
+    one, two, folder = runs
+    folder.mkdir(parents=True)
+    place = folder / f"{claims._key(NAME)}.0"
+    spoil(place)
+    assert holder(folder, NAME, one) is not None
+    with pytest.raises(Taken), claimed(folder, NAME, one):
+        pass
+    os.utime(place, (0, 0), follow_symlinks=False)
+    assert holder(folder, NAME, one) is None
+    with claimed(folder, NAME, one) as claim:
+        assert claim.holds()
+        with pytest.raises(Taken), claimed(folder, NAME, two):
+            pass
+    with claimed(folder, NAME, two) as claim:
+        assert claim.holds()
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_is_no_claim_and_comes_from_the_future(runs, spoil):
+    one, _, folder = runs
+    folder.mkdir(parents=True)
+    place = folder / f"{claims._key(NAME)}.0"
+    spoil(place)
+    os.utime(place, (2**33, 2**33), follow_symlinks=False)
+    assert holder(folder, NAME, one) is not None  # and from now on its age counts
+    now = one.folder.stat().st_mtime
+    assert place.lstat().st_mtime <= now + 1
+    os.utime(place, (now - 400, now - 400), follow_symlinks=False)
+    assert holder(folder, NAME, one) is None
+
+
+def test_a_claim_that_comes_and_goes_ends_in_words(runs, monkeypatch):
+    one, _, folder = runs
+    monkeypatch.setattr(claims, "_read", lambda *_: None)
+    with pytest.raises(OSError, match="comes and goes"), claimed(folder, NAME, one):
+        pass
+
+
+def test_a_run_does_not_spin_while_an_empty_claim_stands(
+    fake_node, make_dataset, tmp_path, monkeypatch
+):
+    from n4ax_bids.app import cli, image
+
+    root, out = make_dataset(NAME), tmp_path / "out"
+    folder, looks = out / image.CLAIMS, []
+    folder.mkdir(parents=True)
+    (folder / f"{claims._key(NAME)}.0").touch()
+    attempt = image.attempt
+    monkeypatch.setattr(image, "attempt", lambda *a, **k: looks.append(1) or attempt(*a, **k))
+    words = [str(root), str(out), "participant", "--no-reports", "--nprocs", "1"]
+    assert cli.main(words) == 0
+    assert len(looks) == 1

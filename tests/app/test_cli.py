@@ -54,8 +54,8 @@ def test_relative_paths_become_absolute_and_links_stay(asked, tmp_path, monkeypa
 
 
 def test_what_the_run_may_take(asked):
-    request = asked("--nprocs", "3", "--omp-nthreads", "2", "--mem", "1.5")
-    assert (request.nprocs, request.omp_nthreads, request.mem) == (3, 2, 1.5)
+    request = asked("--nprocs", "3", "--omp-nthreads", "2", "--mem", "150")
+    assert (request.nprocs, request.omp_nthreads, request.mem) == (3, 2, 150_000_000)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -296,3 +296,11 @@ class TestStatus:
         status, line = self.run(capsys, root, tmp_path / "out")
         assert status == 70
         assert "RuntimeError: surprise" in line
+
+
+def test_little_memory_is_warned_of(asked, capsys):
+    """A number that was meant as GB."""
+    asked("--mem", "8")
+    assert "WARNING --mem is 8 MB: less than one image takes" in capsys.readouterr().err
+    asked("--mem", "150")
+    assert "WARNING --mem" not in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_every_kind_of_value(asked):
     assert request.participants == ("01", "02")
     assert request.runs == ("1",)
     assert request.modalities == ("T1w", "FLAIR")
-    assert (request.mem, request.nprocs, request.desc) == (0.8, 2, "preproc")
+    assert (request.mem, request.nprocs, request.desc) == (800_000_000, 2, "preproc")
     assert (request.bias_field, request.validate) == (False, True)
     assert (request.options.refine, request.options.n_iterations) == (False, (7, 5))
     assert request.options.histogram_sharpening == (0.2, 0.02, 100)
@@ -67,7 +67,7 @@ def test_the_command_line_wins(asked):
     ("text", "words"),
     [
         ("a =", "not readable as TOML"),
-        ("colour = 1", "no option colour; there are: bids-database-dir, bids-filter-file, "),
+        ("colour = 1", "no option colour; there are: accept-new-source, bids-database-dir, "),
         ('config-file = "x"', "no option config-file"),
         ('nprocs = "two"', "--nprocs: invalid int value: 'two'"),
         ("nprocs = [1, 2]", "nprocs is [1, 2]; expected one value"),
@@ -85,7 +85,7 @@ def test_what_is_no_option(tmp_path, capsys, text, words):
     with pytest.raises(SystemExit) as caught:
         cli.main(["/raw", "/out", "participant", "--config-file", str(path)])
     assert caught.value.code == 2
-    line = capsys.readouterr().err.splitlines()[-1]
+    line = capsys.readouterr().err.splitlines()[0]
     assert words in line
     assert str(path) in line or "shrink" in words
 

@@ -197,3 +197,109 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(tmp_path, text):
     assert caught.value.status == Status.INVALID_INPUT
     assert str(folder) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [{}, {"participants": ("01",)}])
+def test_only_folders_with_a_label_are_walked(make_dataset, tmp_path, flags):
+    """Copies and old versions at the root, whatever their names, are no participants."""
+    good = "sub-01/anat/sub-01_T1w.nii.gz"
+    root = make_dataset(
+        good,
+        "bids_v1.0/sub-01/anat/sub-01_T1w.nii.gz",
+        "derivatives.old/sub-01/anat/sub-01_T1w.nii.gz",
+        "backup.json/sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01.bak/anat/sub-01_T1w.nii.gz",
+        "sub-01_old/anat/sub-01_T1w.nii.gz",
+        "sub-01/ses-1.bak/anat/sub-01_ses-1_T1w.nii.gz",
+        "sub-01/anat.old/sub-01_T1w.nii.gz",
+        "sub-01/anat/._sub-01_T1w.nii.gz",
+        "sub-01/anat/.DS_Store",
+        empty=True,
+    )
+    selection = select(root, tmp_path, **flags)
+    assert names(selection) == [good]
+    told = dict(selection.skipped)
+    wrong = {"sub-01/ses-1.bak"} | (set() if flags else {"sub-01.bak", "sub-01_old"})
+    assert set(told) == wrong
+    assert all("letters, digits and +" in reason for reason in told.values())
+
+
+def test_images_below_anat_and_of_others_are_left_with_the_reason(make_dataset, tmp_path):
+    good = "sub-01/anat/sub-01_T1w.nii.gz"
+    root = make_dataset(
+        good,
+        "sub-01/anat/old/sub-01_T1w.nii.gz",
+        "sub-01/anat/old/older/sub-01_T2w.nii",
+        "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz",
+        "sub-02/anat/sub-01_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        empty=True,
+    )
+    (root / "sub-01" / "anat" / "loop").symlink_to(".")
+    (root / "sub-01" / "loop").symlink_to("..")
+    selection = select(root, tmp_path)
+    assert names(selection) == [good, "sub-02/anat/sub-02_T1w.nii.gz"]
+    assert dict(selection.skipped) == {
+        "sub-01/anat/old/sub-01_T1w.nii.gz": "not directly in anat",
+        "sub-01/anat/old/older/sub-01_T2w.nii": "not directly in anat",
+        "sub-01/ses-1/anat/sub-01_ses-2_T1w.nii.gz": "its name says ses-2, but it lies in the "
+        "folder ses-1",
+        "sub-02/anat/sub-01_T1w.nii.gz": "its name says sub-01, but it lies in the folder sub-02",
+    }
+
+
+@pytest.mark.parametrize("flags", [{}, {"participants": ("my_subject",)}])
+def test_a_label_that_bids_does_not_allow_is_the_reason(make_dataset, tmp_path, flags):
+    root = make_dataset("sub-my_subject/anat/sub-my_subject_T1w.nii.gz", empty=True)
+    with pytest.raises(Refusal, match=r"sub-my_subject: .*letters, digits and \+ only"):
+        select(root, tmp_path, **flags)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "spellings"),
+    [
+        ("sub-ab/anat/sub-ab_T1w.nii", "sub-AB/anat/sub-AB_T1w.nii", ("sub-ab", "sub-AB")),
+        ("sub-ab/anat/sub-ab_T1w.nii", "sub-AB/anat/sub-AB_T2w.nii", ("sub-ab", "sub-AB")),
+        (
+            "sub-1/anat/sub-1_acq-x_T1w.nii",
+            "sub-1/anat/sub-1_acq-X_T1w.nii.gz",
+            ("acq-x", "acq-X"),
+        ),
+        (
+            "sub-1/ses-a/anat/sub-1_ses-a_T1w.nii",
+            "sub-1/ses-A/anat/sub-1_ses-A_T1w.nii",
+            ("ses-",),
+        ),
+    ],
+)
+def test_names_that_some_file_systems_take_for_one(make_dataset, tmp_path, one, two, spellings):
+    """On this file system they are two; on one without case their outputs would meet."""
+    request = Request(make_dataset(one, two, empty=True), tmp_path / "out")
+    with pytest.raises(Refusal) as caught:
+        dataset.select(request)
+    text = str(caught.value)
+    assert caught.value.status == Status.INVALID_INPUT
+    assert "differ only in case" in text and text.endswith("rename one of them")
+    assert all(spelling in text for spelling in spellings)
+
+
+def test_a_participant_alone_whose_name_differs_from_anothers_in_case(make_dataset, tmp_path):
+    """The other one may come in a later run, or have come in an earlier one."""
+    names = [f"sub-{label}/anat/sub-{label}_T1w.nii" for label in ("ab", "AB", "cd")]
+    root = make_dataset(*names, empty=True)
+    with pytest.raises(Refusal, match="sub-AB and sub-ab differ only in case"):
+        select(root, tmp_path, participants=("ab",))
+    assert len(select(root, tmp_path, participants=("cd",)).jobs) == 1
+
+
+def test_names_in_two_unicode_forms_are_one():
+    """An é as one character or as two; and letters that have no equal length in the other case."""
+    for one, two in (("sub-\u00e9", "sub-e\u0301"), ("sub-stra\u00dfe", "sub-STRASSE")):
+        assert dataset._folded(one) == dataset._folded(two)
+    assert dataset._folded("sub-e") != dataset._folded("sub-\u00e9")
+
+
+def test_names_that_differ_in_more_are_two(make_dataset, tmp_path):
+    names = [f"sub-{s}/anat/sub-{s}_acq-{a}_T1w.nii" for s in ("a", "b") for a in ("x", "y")]
+    request = Request(make_dataset(*names, empty=True), tmp_path / "out")
+    assert len(dataset.select(request).jobs) == 4

@@ -51,7 +51,7 @@ def test_boutiques_takes_it_and_makes_our_command_line(tmp_path):
     assert str(arguments.bids_dir) == "/raw"
     assert arguments.participant_label == ["01", "02"]
     assert arguments.n_iterations == [5, 4]
-    assert (arguments.refine, arguments.mem, arguments.shrink_mm) == (False, 0.8, 3.5)
+    assert (arguments.refine, arguments.mem, arguments.shrink_mm) == (False, 800_000_000, 3.5)
 
 
 def test_every_status_has_a_meaning_and_a_row_in_the_documentation():

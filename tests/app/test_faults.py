@@ -19,7 +19,7 @@ TWELVE = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 13)]
 FAST = ["--device", "cpu", "--n-iterations", "2", "1", "--skip-bids-validation", "--no-reports"]
 REASONS = {
     "sub-02": "truncated",
-    "sub-04": "1 voxels are NaN or infinite, the first at (3, 4, 5)",
+    "sub-04": "1 voxel that is used is NaN or infinite, the first at (3, 4, 5)",
     "sub-06": "constant image, every voxel is 3",
     "sub-08": "Permission denied",
     "sub-10": "2 volumes of shape (9, 9, 9); expected a single one",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import nibabel as nb
@@ -96,17 +97,60 @@ def test_a_mask_file_is_where_the_numbers_are_from(corrected, tmp_path):
     assert found["region"] == "voxels of m.nii.gz"
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("micron", 1e-3), ("meter", 1e3)])
+def test_the_volume_of_the_mask_is_in_ml_whatever_the_unit(corrected, tmp_path, unit, mm):
+    expected = drawn(corrected, tmp_path / "before")["measures"]["mask_ml"]
+    for path in (corrected.source, corrected.outputs.corrected):
+        image = nb.load(path)
+        affine = image.affine.copy()
+        affine[:3] /= mm
+        image = nb.Nifti1Image(image.get_fdata(dtype=np.float32), affine)
+        image.header.set_xyzt_units(unit)
+        image.to_filename(path)
+    found = drawn(corrected, tmp_path / "after")
+    assert found["measures"]["mask_ml"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_voxels_outside_the_mask_may_be_nan(corrected, tmp_path):
+    """Figures and numbers are those of an image with the same voxels left out."""
+    from dataclasses import replace
+
+    image = nb.load(corrected.source)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[4:14, 4:14, 4:14] = 1
+    nb.Nifti1Image(mask, image.affine).to_filename(tmp_path / "m.nii.gz")
+    segmentation = tmp_path / "seg" / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
+    segmentation.parent.mkdir(parents=True)
+    tissue = np.digitize(image.get_fdata(), [150, 330]).astype(np.uint8)
+    nb.Nifti1Image(tissue, image.affine).to_filename(segmentation)
+    for path in (corrected.source, corrected.outputs.corrected):
+        data = nb.load(path).get_fdata(dtype=np.float32)
+        data[mask == 0] = np.nan
+        data[-1, -1, -1] = np.inf
+        nb.Nifti1Image(data, image.affine).to_filename(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        job = replace(corrected, mask=tmp_path / "m.nii.gz")
+        found = drawn(job, tmp_path / "sub-01", {"seg": tmp_path / "seg"})
+    data = nb.load(corrected.source).get_fdata(dtype=np.float32)
+    inside = mask > 0
+    assert found["measures"]["cv_before"] == pytest.approx(coefficient_of_variation(data, inside))
+    white = (tissue == 2) & inside
+    expected = coefficient_of_variation(data, white)
+    assert found["measures"]["white_cv_before"] == pytest.approx(expected)
+    assert np.isfinite(found["window"]).all()
+
+
 def test_warnings(corrected, tmp_path):
     sidecar = corrected.outputs.corrected.with_name("sub-01_desc-biascorr_T1w.json")
     content = json.loads(sidecar.read_text())
-    content["N4"] |= {"non_positive": 12, "notes": ["taken as equal"]}
+    content["N4"] |= {"notes": ["taken as equal"]}
     sidecar.write_text(json.dumps(content))
     image = nb.load(corrected.outputs.corrected)
     uneven = image.get_fdata(dtype=np.float32) * np.linspace(0.2, 3, image.shape[0])[:, None, None]
     nb.Nifti1Image(uneven, image.affine).to_filename(corrected.outputs.corrected)
-    note, negative, worse = drawn(corrected, tmp_path / "sub-01")["warnings"]
+    note, worse = drawn(corrected, tmp_path / "sub-01")["warnings"]
     assert note == "taken as equal"
-    assert negative.startswith("12 voxels")
     assert worse.startswith("the image is less even")
 
 

@@ -170,7 +170,7 @@ def test_a_filter_file_of_fmriprep_s_form(filter_file):
         ("{", "not readable as JSON"),
         ("[]", "expected an object for each modality"),
         ({"t1w": "x"}, "expected an object for each modality"),
-        ({"t1": {}}, "no modality t1; there are: "),
+        ({"t1": {}}, "no modality t1 (did you mean t1w?); there are: "),
         ({"t1map": {}}, "no modality t1map; there are: "),
         ({"t1w": {"colour": "red"}}, "t1w: no entity colour; there are: acquisition, "),
         ({"t1w": {"acq": {"x": 1}}}, 't1w: acq is {"x": 1}; expected a label, a list of labels'),

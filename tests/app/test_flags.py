@@ -234,8 +234,11 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
     assert run()[2]["N4"]["device"] == "cpu"
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     monkeypatch.setattr(device, "_gpus", lambda: [])
-    run("--device", "auto", "--overwrite")
-    assert "WARNING no GPU that JAX sees: computing on the CPU" in capsys.readouterr().err
+    for nvidia, level in ((False, "INFO"), (True, "WARNING")):
+        monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
+        run("--device", "auto", "--overwrite")
+        said = capsys.readouterr().err
+        assert f"{level} no GPU that JAX sees: computing on the CPU" in said
 
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])
@@ -255,7 +258,7 @@ def test_shrink_mm(run):
     assert n4["options"]["shrink_mm"] == 3.3
 
 
-def test_mem_with_a_unit_is_that_of_gb(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatch):
     from n4ax_bids.app import resources
 
     found = []
@@ -264,9 +267,9 @@ def test_mem_with_a_unit_is_that_of_gb(fake_node, make_dataset, tmp_path, monkey
         resources, "shares", lambda **given: found.append(given["memory"]) or shares(**given)
     )
     words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant", "--mem"]
-    for text in ("2", "2G", "2000M"):
+    for text in ("200", "0.2G", "200M"):
         assert cli.main([*words, text]) == 0
-    assert found == [2_000_000_000] * 3
+    assert found == [200_000_000] * 3
 
 
 def test_every_flag_is_in_the_documentation():

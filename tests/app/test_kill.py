@@ -220,3 +220,43 @@ def test_killed_at_every_change_of_the_output_folder(make_dataset, tmp_path):
     for moment in range(1, n_kills + 1):
         assert contents(tmp_path / f"killed-{moment}") == contents(tmp_path / "whole"), moment
     assert contents(tmp_path / "other") != contents(tmp_path / "whole")
+
+
+KILLED_GROUP = """
+import os, signal, sys
+from n4ax_bids.app import cli
+
+replace = os.replace
+
+def killing(source, target):
+    if str(target).endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = killing
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "flags", "name"),
+    [
+        ("group", (), "group_n4.tsv"),
+        ("group", (), "group.html"),
+        ("participant", ("--boilerplate-only",), "CITATION.html"),
+    ],
+)
+def test_what_a_killed_run_that_corrects_nothing_has_left_goes(
+    make_dataset, tmp_path, level, flags, name
+):
+    from n4ax_bids.app import cli
+
+    root, out = make_dataset("sub-01/anat/sub-01_T1w.nii.gz"), tmp_path / "out"
+    (out / "logs").mkdir(parents=True)
+    (out / "logs" / "crash-sub-01_T1w.txt").write_text("n4ax_bids\nValueError: x\n")
+    words = [str(root), str(out), level, *flags]
+    killed = subprocess.run([sys.executable, "-c", KILLED_GROUP, name, *words], check=False)
+    assert killed.returncode == -9
+    assert [path for path in out.rglob(".*") if path.is_file()]
+    assert cli.main(words) == 0
+    assert not list(out.rglob(".*"))

@@ -7,6 +7,7 @@ import json
 import nibabel as nb
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from n4ax_bids.app import cli
 from n4ax_bids.app.dataset import select
@@ -40,22 +41,24 @@ def found(derivatives, *, mask="derivatives", weight=None, **entities):
     request = Request(
         anywhere, anywhere / "out", mask=mask, weight=weight, derivatives=derivatives
     )
-    return Masks(request).of({"subject": "01", "suffix": "T1w"} | entities)
+    entities = {"sub": "01", "suffix": "T1w"} | entities
+    suffix = entities.pop("suffix")
+    return Masks(request).of("_".join(f"{k}-{v}" for k, v in entities.items()) + f"_{suffix}.nii")
 
 
 def test_the_brain_mask_comes_before_the_probability(derived):
     root = derived(BRAIN, WHITE)
-    assert found(root) == (root / BRAIN, None, None)
+    assert found(root)[:3] == (root / BRAIN, None, None)
     (root / BRAIN).unlink()
-    assert found(root) == (None, root / WHITE, None)
+    assert found(root)[:3] == (None, root / WHITE, None)
     (root / WHITE).unlink()
     assert found(root).problem == "no desc-brain_mask and no label-WM_probseg of it in fmriprep"
 
 
 def test_a_weight_that_is_asked_for_stands_beside_any_mask(derived):
     root = derived(BRAIN, WHITE, WHITE.replace("WM", "GM"))
-    assert found(root, mask="otsu", weight="WM") == (None, root / WHITE, None)
-    assert found(root, weight="GM") == (root / BRAIN, root / WHITE.replace("WM", "GM"), None)
+    assert found(root, mask="otsu", weight="WM")[:3] == (None, root / WHITE, None)
+    assert found(root, weight="GM")[:3] == (root / BRAIN, root / WHITE.replace("WM", "GM"), None)
     assert "no label-CSF_probseg of it in fmriprep" in found(root, weight="CSF").problem
 
 
@@ -69,8 +72,8 @@ def test_only_its_own_mask_in_its_own_space(derived):
         "sub-01/ses-2/anat/sub-01_ses-2_desc-brain_mask.nii.gz",
         "sub-01/func/sub-01_task-x_desc-brain_mask.nii.gz",
     )
-    assert found(root, session="1").problem
-    assert found(root, session="2").mask.name == "sub-01_ses-2_desc-brain_mask.nii.gz"
+    assert found(root, ses="1").problem
+    assert found(root, ses="2").mask.name == "sub-01_ses-2_desc-brain_mask.nii.gz"
 
 
 def test_the_mask_that_shares_most_is_taken(derived):
@@ -81,9 +84,9 @@ def test_the_mask_that_shares_most_is_taken(derived):
         "sub-01/anat/sub-01_space-T2w_desc-brain_mask.nii.gz",
     )
     assert found(root).mask.name == "sub-01_desc-brain_mask.nii.gz"
-    assert found(root, acquisition="b").mask.name == "sub-01_desc-brain_mask.nii.gz"
-    assert found(root, acquisition="a", run=2).mask.name == "sub-01_acq-a_desc-brain_mask.nii.gz"
-    best = found(root, acquisition="a", run=1).mask.name
+    assert found(root, acq="b").mask.name == "sub-01_desc-brain_mask.nii.gz"
+    assert found(root, acq="a", run=2).mask.name == "sub-01_acq-a_desc-brain_mask.nii.gz"
+    best = found(root, acq="a", run=1).mask.name
     assert best == "sub-01_acq-a_run-1_desc-brain_mask.nii.gz"
     assert found(root, suffix="T2w").mask.name == "sub-01_space-T2w_desc-brain_mask.nii.gz"
 
@@ -173,6 +176,56 @@ class TestRun:
             f"bids:fmriprep:{WHITE}",
         )
         assert np.abs(plain / field - 1).max() > 1e-3
+
+    @pytest.mark.parametrize("axes", ["RAS", "PSR"])
+    def test_images_that_are_not_stored_ras(self, places, axes):
+        """fMRIPrep conforms to RAS; mask, weight and tissues are turned back, exactly."""
+        root, out, folder = places
+        flags = ["--mask", "derivatives", "--weight", "WM"]
+        image = nb.load(root / T1W)
+        for label, data in (("WM", image.get_fdata() > 400), ("GM", image.get_fdata() <= 400)):
+            path = folder / WHITE.replace("WM", label)
+            nb.Nifti1Image(data.astype(np.float32), image.affine).to_filename(path)
+        _, expected, before = self.run(places, *flags, "--overwrite")
+        orientation = nb.orientations.ornt_transform(
+            nb.io_orientation(image.affine), nb.orientations.axcodes2ornt(axes)
+        )
+        for name in (BRAIN, WHITE, WHITE.replace("WM", "GM")):
+            nb.load(folder / name).as_reoriented(orientation).to_filename(folder / name)
+        assert not np.allclose(nb.load(folder / WHITE).affine, image.affine)
+        _, field, sidecar = self.run(places, *flags, "--overwrite")
+        np.testing.assert_array_equal(field, expected)
+        assert sidecar["N4"]["n_voxels_mask"] == before["N4"]["n_voxels_mask"]
+        assert sidecar["N4"]["notes"] == []
+        record = json.loads(next((out / "sub-01/figures").glob("*.json")).read_text())
+        assert record["tissues"] == [
+            f"fmriprep:{WHITE}",
+            f"fmriprep:{WHITE.replace('WM', 'GM')}",
+        ]
+        assert record["notes"] == []
+
+    def test_an_image_that_was_averaged(self, places):
+        """A mask of the average, 4 mm away, by fMRIPrep's transform; redone when that changes."""
+        root, out, folder = places
+        _, expected, _ = self.run(places, "--mask", "derivatives", "--overwrite")
+        mask = nb.load(folder / BRAIN)
+        wide = np.pad(mask.get_fdata(), 4)  # another grid, too
+        affine = mask.affine @ nb.affines.from_matvec(np.eye(3), [-4, -4, -4])
+        affine[0, 3] += 4
+        nb.Nifti1Image(wide.astype(np.uint8), affine).to_filename(folder / BRAIN)
+        path = folder / "sub-01/anat/sub-01_from-orig_to-T1w_mode-image_xfm.txt"
+        assert self.run(places, "--mask", "derivatives", "--overwrite") == 1
+        for shift in (4.0, 8.0):
+            # ITK takes points of the average to the image: 4 mm to the left, LPS+.
+            transform = sitk.TranslationTransform(3, (shift, 0, 0))
+            sitk.WriteTransform(transform, str(path))
+            _, field, sidecar = self.run(places, "--mask", "derivatives")
+            assert np.array_equal(field, expected) == (shift == 4)
+            (note,) = sidecar["N4"]["notes"]
+            assert f"through {path.name}" in note
+            name = path.relative_to(folder).as_posix()
+            assert sidecar["Sources"][1:] == [f"bids:fmriprep:{BRAIN}", f"bids:fmriprep:{name}"]
+            assert str(folder) not in json.dumps(sidecar)
 
     @pytest.mark.parametrize("fault", ["grid", "missing"])
     def test_a_mask_that_does_not_fit_fails_that_image_alone(self, places, capsys, fault):

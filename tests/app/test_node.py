@@ -43,14 +43,14 @@ def test_by_default_otsu_s_mask_no_rescaling_and_all_outputs(given, tmp_path):
 def test_mask_weight_rescaling_type_and_field(given, tmp_path):
     mask, weight = tmp_path / "mask.nii.gz", tmp_path / "weight.nii.gz"
     found = given({"mask": "none"})
-    assert not {"auto_mask", "mask_image", "weight_image", "copy_header"} & set(found)
+    assert not {"auto_mask", "mask_image", "weight_image", "output_dtype"} & set(found)
     found = given({"weight": None}, mask=mask, weight=weight)
     assert (found["mask_image"], found["weight_image"]) == (str(mask), str(weight))
     assert found["correct_outside"] and found["args"] == "-r 0"
     found = given({"rescale": True}, mask=mask)
     assert not found["correct_outside"] and "args" not in found
     assert "bias_image" not in given({"bias_field": False})
-    assert given({"output_dtype": "source"})["copy_header"] is True
+    assert given({"output_dtype": "source"})["output_dtype"] == "source"
 
 
 def test_words_of_options_stay_beside_our_own(given):

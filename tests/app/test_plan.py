@@ -81,3 +81,21 @@ def test_mask_and_weight_of_each_image(planned, tmp_path):
     assert lines[start + 2] == f"         mask: {brain}, weight: none, rescaled inside the mask"
     assert not [line for line in lines if "biasfield" in line]
     assert "no desc-brain_mask" in lines[lines.index(f"fail     {T2W}") + 1]
+
+
+def test_what_the_scanner_has_corrected_is_told(planned):
+    def describe(root):
+        (root / T1W).with_name("sub-01_T1w.json").write_text('{"ImageType": ["ORIGINAL", "NORM"]}')
+
+    lines = planned(prepare=describe)
+    start = lines.index(f"correct  {T1W}")
+    assert lines[start + 2].startswith("         note: ImageType has NORM")
+    assert "note" not in "".join(planned("--skip-normalized", "no", prepare=describe))
+
+
+def test_a_sidecar_that_cannot_be_read_is_told(planned):
+    def damage(root):
+        (root / T1W).with_name("sub-01_T1w.json").write_text("{")
+
+    lines = planned(prepare=damage)
+    assert "sub-01_T1w.json" in lines[lines.index(f"fail     {T1W}") + 1]

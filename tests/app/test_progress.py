@@ -63,9 +63,9 @@ def test_lines_have_pace_and_time_left_where_there_is_no_bar(told):
 @pytest.mark.parametrize(
     ("n_done", "seconds", "expected"),
     [
-        (1, 2.0, "0.5 images/s, 00:18 left"),
+        (1, 2.0, "2.0 s per image, 00:18 left"),
         (5, 1.0, "5 images/s, 00:01 left"),
-        (2, 3600.0, "0.00056 images/s, 4:00:00 left"),
+        (2, 3600.0, "1800 s per image, 4:00:00 left"),
     ],
 )
 def test_pace(n_done, seconds, expected):
@@ -152,3 +152,8 @@ def test_a_run_stops_on_the_first_failure_if_that_is_wanted(told):
     outcomes = [outcome(1), outcome(2, error=ValueError("odd")), outcome(3)]
     with pytest.raises(progress.StoppedEarly):
         told(outcomes, io.StringIO(), stop_on_failure=True)
+
+
+@pytest.mark.parametrize(("number", "words"), [(1, "1 image"), (0, "0 images"), (2, "2 images")])
+def test_counted(number, words):
+    assert progress.counted(number, "image") == words

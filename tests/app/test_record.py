@@ -13,7 +13,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, dataset, record
+from n4ax_bids.app import cli, dataset, record, source
 from n4ax_bids.app.request import Request
 from n4ax_bids.options import N4Options
 
@@ -69,17 +69,25 @@ def test_a_finished_image_stays(done, capsys):
     assert text.endswith("0 of 2 images corrected, 0 failed, 2 finished before\n")
 
 
-def test_finished_images_are_found_without_jax_and_without_reading_an_image(done):
+def test_finished_images_are_found_without_jax_and_without_reading_a_whole_image(done):
+    """Their fingerprints are taken, and nothing else opens them."""
     root, out = done
     code = """
-import sys
-opened = []
-sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
+import sys, traceback
+opened, by_others = [], []
+def hook(event, args):
+    if event != "open":
+        return
+    opened.append(str(args[0]))
+    if opened[-1].endswith((".nii", ".nii.gz")):
+        if not any(frame.name == "fingerprint" for frame in traceback.extract_stack()):
+            by_others.append(opened[-1])
+sys.addaudithook(hook)
 from n4ax_bids.app import cli
 assert cli.main(sys.argv[1:]) == 0
 assert "jax" not in sys.modules
 assert any("logs/images" in name for name in opened)
-assert not [name for name in opened if name.endswith((".nii", ".nii.gz"))], opened
+assert not by_others, by_others
 """
     words = [str(root), str(out), "participant", *FAST]
     subprocess.run([sys.executable, "-c", code, *words], check=True)
@@ -237,15 +245,44 @@ def test_another_time_alone_is_no_change(done, monkeypatch):
     assert written(out) == before
 
 
-def test_content_behind_an_old_time_is_seen_with_verify_inputs(done):
-    root, out = done
-    before, times = written(out), (root / NAME).stat()
+def change_behind_the_old_time(root, out):
+    times = (root / NAME).stat()
     change_one_byte(root, out)
     os.utime(root / NAME, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_content_behind_an_old_time_is_seen_by_its_fingerprint(done):
+    root, out = done
+    before = written(out)
+    change_behind_the_old_time(root, out)
+    assert main(root, out) == 0
+    assert done_again(out, before) == {"sub-01"}
+
+
+def test_content_between_the_blocks_of_a_fingerprint_is_seen_with_verify_inputs(done, monkeypatch):
+    root, out = done
+    for module in (record, source):
+        monkeypatch.setattr(module, "fingerprint", lambda path: "of other blocks")
+    assert main(root, out, "--overwrite", "--accept-new-source") == 0
+    before = written(out)
+    change_behind_the_old_time(root, out)
     assert main(root, out) == 0
     assert written(out) == before
     assert main(root, out, "--verify-inputs") == 0
     assert done_again(out, before) == {"sub-01"}
+
+
+def test_a_record_without_fingerprints_is_as_good(done):
+    """That of an earlier version of the program: the whole content is compared."""
+    root, out = done
+    path, before = out / "logs/images/sub-01/anat/sub-01_T1w.json", written(out)
+    content = json.loads(path.read_text())
+    for facts in content["inputs"].values():
+        del facts["fingerprint"]
+    path.write_text(json.dumps(content))
+    assert main(root, out) == 0
+    assert written(out) == before
+    assert "fingerprint" in json.loads(path.read_text())["inputs"]["input_image"]
 
 
 def test_the_record_says_what_no_output_says(done):

@@ -166,7 +166,7 @@ def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monk
     def broken(job, *rest):
         if job.name == "sub-02_ses-1_T1w":
             raise ValueError("no ink")
-        write(job, *rest)
+        return write(job, *rest)
 
     monkeypatch.setattr(figures, "write", broken)
     assert run() == 1
@@ -271,3 +271,71 @@ def test_a_participants_file_that_cannot_be_read_costs_no_page(fake_node, run, m
     (root / "participants.tsv").write_bytes(b"participant_id\tx\nsub-01\t\xff\xfe\n")
     assert run() == 0
     assert (out / "sub-01.html").is_file()
+
+
+def test_the_log_warns_of_what_the_page_remarks(run, out, capsys, make_dataset, tmp_path):
+    """An image that the run makes less even, and voxels without a logarithm, by one rule."""
+    import nibabel as nb
+    import numpy as np
+
+    root = make_dataset(NAMES[0])
+    image = nb.load(root / NAMES[0])
+    rng = np.random.default_rng(0)
+    data = rng.choice([-3, 40, 90], image.shape)  # noise without a field: N4 finds one
+    mask = tmp_path / "prep/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+    mask.parent.mkdir(parents=True)
+    nb.Nifti1Image(data.astype(np.int16), image.affine).to_filename(root / NAMES[0])
+    nb.Nifti1Image(np.ones(image.shape, np.uint8), image.affine).to_filename(mask)
+    flags = ["-d", str(mask.parents[2]), "--mask", "derivatives", "--device", "cpu"]
+    assert run(*flags, "--shrink-factor", "1", "--n-iterations", "5", "5") == 0
+    said = [line.partition("WARNING ")[2] for line in capsys.readouterr().err.splitlines()]
+    told = {line.partition(": ")[2] for line in said if "] sub-01_T1w: " in line}
+    (record,) = out.glob("sub-01/figures/*_desc-record_T1w.json")
+    remarks = json.loads(record.read_text())["warnings"]
+    assert told == set(remarks) and len(remarks) == 2
+    assert any("voxels inside the mask are 0 or less" in remark for remark in remarks)
+    record.unlink()
+    assert run(*flags, "--shrink-factor", "1", "--n-iterations", "5", "5", "--reports-only") == 0
+    assert "less even inside the mask" in capsys.readouterr().err
+
+
+def test_a_mask_without_a_positive_voxel_is_told(run, capsys, make_dataset, tmp_path):
+    import nibabel as nb
+    import numpy as np
+
+    root = make_dataset(NAMES[0])
+    image = nb.load(root / NAMES[0])
+    mask = tmp_path / "prep/sub-01/anat/sub-01_desc-brain_mask.nii.gz"
+    mask.parent.mkdir(parents=True)
+    inside = np.zeros(image.shape, np.uint8)
+    inside[:12] = 1
+    data = np.where(inside, -(np.arange(inside.size).reshape(image.shape) % 7), 50)
+    nb.Nifti1Image(data.astype(np.int16), image.affine).to_filename(root / NAMES[0])
+    nb.Nifti1Image(inside, image.affine).to_filename(mask)
+    flags = ["-d", str(mask.parents[2]), "--mask", "derivatives", "--device", "cpu"]
+    run(*flags, "--n-iterations", "2", "--no-reports")
+    assert "every voxel that takes part is 0 or less" in capsys.readouterr().err
+
+
+def test_the_last_line_says_where_the_pages_are(fake_node, run, out, capsys):
+    assert run() == 0
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(f"INFO 2 reports, the first is {out / 'sub-01.html'}")
+    )
+    assert run("--participant-label", "02", "--reports-only") == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"INFO report: {out / 'sub-02.html'}")
+    assert run("--no-reports", "--overwrite") == 0
+    assert ".html" not in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_hidden_files_of_macos_are_no_images(fake_node, run, out, capsys):
+    """What Finder leaves beside each file on a network disk."""
+    assert run() == 0
+    for path in [*out.glob("sub-*/**/*.nii.gz"), *out.glob("sub-*/**/*.json")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert run(level="group") == 0
+    assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
+    with open(out / "group_n4.tsv", encoding="utf-8") as stream:
+        assert len(list(csv.DictReader(stream, delimiter="\t"))) == len(NAMES)

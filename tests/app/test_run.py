@@ -185,7 +185,7 @@ def test_images_of_the_same_name_do_not_meet(fake_node, make_dataset, tmp_path):
     assert len({inputs.lattice_image for inputs in fake_node}) == 2
 
 
-@pytest.mark.parametrize("mem", ["1e-6", "1"])
+@pytest.mark.parametrize("mem", ["1K", "1G"])
 def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, monkeypatch, mem):
     """With 1 kB each image is alone; with 1 GB, two of them meet."""
     inside, most, meet = [], [], threading.Barrier(2)
@@ -193,7 +193,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
     def stand_in(job, **_):
         inside.append(job)
         most.append(len(inside))
-        if mem == "1":
+        if mem == "1G":
             meet.wait(60)
         inside.remove(job)
         return {}
@@ -202,7 +202,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
     names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
     flags = ["--nprocs", "2", "--mem", mem]
     assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
-    assert max(most) == (2 if mem == "1" else 1)
+    assert max(most) == (2 if mem == "1G" else 1)
 
 
 def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset, tmp_path):
@@ -215,16 +215,32 @@ def test_a_crash_file_goes_when_the_image_has_come_right(fake_node, make_dataset
     assert not list((out / "logs").glob("crash-*"))
 
 
-def test_an_interrupt_leaves_no_work_behind(fake_node, make_dataset, tmp_path, monkeypatch):
+def test_an_interrupt_leaves_no_work_behind(
+    fake_node, make_dataset, tmp_path, monkeypatch, capsys
+):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(image, "correct", interrupted)
     out = tmp_path / "out"
     assert main(make_dataset(*THREE), out) == 130
+    assert "run the same command again to continue" in capsys.readouterr().err.splitlines()[-1]
     assert files(out) == [".bidsignore", "dataset_description.json", "descriptions.tsv"]
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["logs"]
     assert list((out / "logs" / "claims").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "warned"), [(["--preset", "fmriprep"], 1), (["--preset", "mriqc"], 0), ([], 0)]
+)
+def test_a_preset_for_a_weight_is_not_used_without_a_word(
+    fake_node, make_dataset, tmp_path, capsys, flags, warned
+):
+    root = make_dataset(*THREE)
+    for dry in (["--dry-run"], []):
+        assert main(root, tmp_path / "out", *flags, *dry) == 0
+        said = capsys.readouterr().err
+        assert said.count("3 of 3 images have no white-matter weight") == warned
 
 
 # --- the whole way, with the real node ----------------------------------------------------------

@@ -106,3 +106,34 @@ def test_what_does_not_fit_is_told(image, root, fault, word):
     found, (note,) = find(image, root)
     assert found is None
     assert note.startswith("other:sub-01/anat/sub-01_dseg.nii.gz: not taken") and word in note
+
+
+def test_a_table_without_the_tissue_is_told(image, root):
+    folder = root / "sub-01" / "anat"
+    save(folder / "sub-01_desc-aparc_dseg.nii.gz", labels())
+    (folder / "sub-01_desc-aparc_dseg.tsv").write_text("index\tname\n2\tcuneus\n")
+    found, (note,) = find(image, root)
+    assert found is None and "aparc_dseg.tsv: names no WM" in note
+
+
+def test_what_is_ambiguous_is_told(image, root):
+    folder = root / "sub-01" / "anat"
+    for name in ("label-WM_probseg.nii", "label-WM_probseg.nii.gz", "label-GM_probseg.nii.gz"):
+        save(folder / f"sub-01_{name}", np.ones(SHAPE, np.float32))
+    save(folder / "sub-01_dseg.nii.gz", labels())
+    found, (note,) = find(image, root)
+    assert "are both of it" in note
+    assert found.files == ("other:sub-01/anat/sub-01_dseg.nii.gz",)
+
+
+def test_other_axes_and_either_form(image, root):
+    """As fMRIPrep stores them, and as a tool that keeps one form alone."""
+    data = labels()
+    turned = nb.Nifti1Image(data, image.affine).as_reoriented(np.array([[2, 0, 1], [-1, 1, -1]]).T)
+    save(
+        root / "sub-01" / "anat" / "sub-01_dseg.nii.gz", np.asarray(turned.dataobj), turned.affine
+    )
+    found, notes = find(image, root)
+    assert notes == ()
+    np.testing.assert_array_equal(found.white, data == 2)
+    np.testing.assert_array_equal(found.grey, data == 1)

@@ -9,15 +9,47 @@ import pytest
 from n4ax_bids.app import words
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine of 2 TB."""
+    monkeypatch.setattr(words, "all_memory", lambda: 2 * 10**12)
+
+
 @pytest.mark.parametrize(
-    ("text", "gb"),
-    [("2", 2), ("1.5", 1.5), ("8G", 8), ("8GB", 8), ("800M", 0.8), ("800mb", 0.8), ("1T", 1000)],
+    ("text", "n_bytes"),
+    [
+        ("16000", 16 * 10**9),
+        ("1.5", 1_500_000),
+        ("8G", 8 * 10**9),
+        ("8GB", 8 * 10**9),
+        ("8 gb", 8 * 10**9),
+        ("800M", 800 * 10**6),
+        ("800mb", 800 * 10**6),
+        ("5K", 5000),
+        ("1T", 10**12),
+        ("8GiB", 8 * 2**30),
+        ("512mib", 512 * 2**20),
+        ("123456789B", 123456789),
+    ],
 )
-def test_memory_is_gb_unless_it_has_a_unit(text, gb):
-    assert words.memory(text) == pytest.approx(gb, rel=1e-15)
+def test_memory_is_mb_unless_it_has_a_unit(text, n_bytes):
+    assert words.memory(text) == n_bytes
 
 
-@pytest.mark.parametrize("text", ["", "G", "8X", "-1", "0", "nan", "inf", "8 G G"])
+@pytest.mark.parametrize(
+    ("text", "words_of_it"),
+    [
+        ("16000000", "16000000, read as MB (1.6e+04 GB); the machine has 2e+03 GB"),
+        ("3T", "3T; the machine has 2e+03 GB (2000000 MB); expected no more than that"),
+    ],
+)
+def test_memory_that_the_machine_does_not_have(text, words_of_it):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        words.memory(text)
+    assert words_of_it in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "G", "8X", "8iB", "8BB", "-1", "0", "nan", "inf", "8 G G"])
 def test_memory_that_is_none(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected"):
         words.memory(text)
@@ -46,3 +78,21 @@ def test_devices(text):
 def test_no_devices(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected auto, cpu, gpu or gpu:N"):
         words.device(text)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "near"),
+    [
+        ("1", ["001", "011", "1a"], "001"),
+        ("0001", ["001", "01"], "001"),
+        ("T1W", ["T2w", "T1w"], "T1w"),
+        ("FLAIRR", ["T1w", "FLAIR"], "FLAIR"),
+    ],
+)
+def test_what_was_meant(word, known, near):
+    assert words.did_you_mean(word, known) == f" (did you mean {near}?)"
+
+
+@pytest.mark.parametrize(("word", "known"), [("3", ["1", "2", "13"]), ("x", ["abc"]), ("3", [])])
+def test_nothing_is_near(word, known):
+    assert words.did_you_mean(word, known) == ""

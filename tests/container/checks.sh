@@ -195,6 +195,8 @@ first_image() {
 warm_start() {
     local seconds before
     fresh "$work/cache"
+    chown 1000:1000 "$work/cache"
+    chmod 700 "$work/cache"  # a folder that others may write is not used
     for temperature in empty warm; do
         fresh "$work/warm"
         before=$(programs)

@@ -109,6 +109,16 @@ def test_map_equals_the_equations():
     np.testing.assert_allclose(found, plain_map(counts, v_min, h, 0.15, 0.01), atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    "n_bins, padded",
+    [(2, 8), (3, 8), (63, 128), (64, 256), (65, 256), (200, 512), (256, 1024), (257, 1024)]
+    + [(8192, 16384), (16384, 65536), (32768, 65536), (65536, 262144)],
+)
+def test_padded_size_follows_the_float32_logarithm(n_bins, padded):
+    """Of 8192 and 32768 the float32 logarithm is not above the true one."""
+    assert sharpen.padded_size(n_bins) == padded
+
+
 def test_map_sharpens():
     """Values beside a tissue's peak are moved towards it."""
     x = np.arange(200)

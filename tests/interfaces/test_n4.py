@@ -87,10 +87,9 @@ def test_nipypes_own_test_of_the_traits(monkeypatch):
 def test_the_same_traits_with_the_same_defaults():
     theirs, ours = nipype_ants.N4BiasFieldCorrection().inputs, N4BiasFieldCorrection().inputs
     for name in theirs.copyable_trait_names():
-        if name != "environ":  # ANTs' number of threads
-            assert getattr(ours, name) == getattr(theirs, name), name
-            kinds = [inputs.trait(name).trait_type.__class__ for inputs in (ours, theirs)]
-            assert kinds[0] is kinds[1], name
+        assert getattr(ours, name) == getattr(theirs, name), name
+        kinds = [inputs.trait(name).trait_type.__class__ for inputs in (ours, theirs)]
+        assert kinds[0] is kinds[1], name
     assert ours.trait("rescale_intensities").min_ver is None
     for name in ("num_threads", "environ", "use_gpu", "device"):
         assert ours.trait(name).nohash
@@ -262,6 +261,12 @@ def test_args_come_before_the_traits(calls, image, work, inputs, options):
         ({"args": "--winsor 1"}, "'--winsor' is not an argument known"),
         ({"args": "-i other.nii"}, "'-i' is not an argument known here; expected one of -x, -r"),
         ({"args": "-o other.nii"}, "'-o' is not an argument known"),
+        (
+            {"args": "-s 2 \u2013x m.nii"},
+            "begins with EN DASH (U+2013), not with a hyphen",
+        ),
+        ({"args": "\uff0dx m.nii"}, "begins with FULLWIDTH HYPHEN-MINUS"),
+        ({"args": "-x m.nii other.nii"}, "-x has the values m.nii other.nii"),
         ({"args": "-b [-5]"}, "bspline_fitting_distance is -5.0"),
         ({"bspline_fitting_distance": -5.0}, "bspline_fitting_distance is -5.0"),
         ({"n_iterations": []}, "n_iterations is ()"),

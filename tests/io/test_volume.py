@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from nipype.utils.imagemanip import copy_header
 
-from n4ax_bids.io import volume
+from n4ax_bids.io import finite, volume
 
 OBLIQUE = nb.affines.from_matvec(
     nb.eulerangles.euler2mat(0.2, -0.1, 0.3) @ np.diag([-1.1, 0.9, 2.5]), [31.0, -44.0, 12.5]
@@ -111,13 +111,6 @@ def broken_link(path):
     path.symlink_to(".git/annex/objects/x.nii.gz")
 
 
-def with_nan(path):
-    data = stored_values("float32")
-    data[3, 2, 1] = np.nan
-    data[4, 2, 1] = np.inf
-    write_nifti(path, data)
-
-
 def truncated(path):
     write_nifti(path, stored_values("float32", (30, 30, 30)))
     path.write_bytes(path.read_bytes()[:-20_000])
@@ -145,14 +138,13 @@ BAD_FILES = {
     "no such file": lambda path: None,
     "broken link": broken_link,
     "0 bytes": lambda path: path.write_bytes(b""),
-    "not a file": lambda path: path.mkdir(),
+    "a folder, not a file": lambda path: path.mkdir(),
     "truncated": truncated,
     "damaged gzip": damaged,
     "not a NIfTI": lambda path: path.write_bytes(b"hello" * 200),
     "not a NIfTI file": lambda path: path.write_bytes(gzip.compress(b"hello" * 200)),
     "colour": rgb,
     "complex": lambda path: write_nifti(path, np.ones((4, 4, 4), "complex64")),
-    "2 voxels are NaN or infinite, the first at (3, 2, 1)": with_nan,
     "3 volumes": lambda path: write_nifti(path, stored_values("int16", (4, 4, 4, 3))),
     "6 volumes": lambda path: write_nifti(path, stored_values("int16", (4, 4, 4, 2, 3))),
     "small a file": too_large_a_shape,
@@ -177,10 +169,36 @@ def test_truncated_without_compression(tmp_path):
 
 
 def test_values_beyond_float32_are_found(tmp_path):
-    data = np.full((3, 3, 3), 1e300)
-    path = write_nifti(tmp_path / "x.nii", data)
-    with pytest.raises(ValueError, match="27 voxels are NaN or infinite"):
-        volume.load(path)
+    image = volume.load(write_nifti(tmp_path / "x.nii", np.full((3, 3, 3), 1e300)))
+    with pytest.raises(ValueError, match="27 voxels that are used are NaN or infinite"):
+        finite.require_finite(image.path, image.data, None, "scale it")
+
+
+@pytest.mark.parametrize("slab", [1, 7, 1000])
+def test_voxels_that_are_not_finite_count_where_they_are_used(tmp_path, monkeypatch, slab):
+    monkeypatch.setattr(finite, "SLAB", slab)
+    data = stored_values("float32")
+    data[3, 2, 1], data[4, 2, 1], data[0, 0, 4] = np.nan, np.inf, -np.inf
+    image = volume.load(write_nifti(tmp_path / "x.nii", data))
+    used = np.ones(data.shape, bool)
+    with pytest.raises(ValueError) as raised:
+        finite.require_finite(image.path, image.data, None, "set them to 0")
+    assert str(raised.value) == (
+        f"{image.path}: 3 voxels that are used are NaN or infinite, the first at (3, 2, 1); "
+        "set them to 0"
+    )
+    used[3, 2, 1] = used[0, 0, 4] = False
+    with pytest.raises(ValueError, match=r"1 voxel that is used is .* at \(4, 2, 1\)"):
+        finite.require_finite(image.path, image.data, used, "set them to 0")
+    used[4, 2, 1] = False
+    finite.require_finite(image.path, image.data, used, "set them to 0")
+    numbers = data[np.isfinite(data)]
+    assert finite.extremes(data) == (numbers.min(), numbers.max())
+    assert np.isnan(finite.extremes(np.full(5, np.nan))).all()
+    lifted, shift = volume.lifted(image)
+    assert shift == numbers.min() < 0
+    np.testing.assert_array_equal(np.isfinite(lifted.data), np.isfinite(data))
+    assert finite.extremes(lifted.data)[0] == 0
 
 
 @pytest.mark.parametrize("extension", ["nii", "nii.gz"])

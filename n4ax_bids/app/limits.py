@@ -1,0 +1,199 @@
+"""How much memory this process may still take: by the machine, its control groups, its job.
+
+A limit that is not seen ends a run with SIGKILL. So each place that may hold one is looked at:
+the machine's free memory; the process' own control group and all those above it, of version 1 and
+version 2, with or without a namespace of their own; what SLURM has given the job, for clusters
+where it does not use control groups; and the limits of `ulimit -v` and `ulimit -d`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+GROUPS = {
+    # file system: files with limits, with usage, and the line of memory.stat for what can be freed
+    "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file"),
+    "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
+}
+RLIMITS = {
+    # limit: which number of /proc/self/statm it is about
+    resource.RLIMIT_AS: 0,  # the address space
+    resource.RLIMIT_DATA: 5,  # data and stack
+}
+
+
+@dataclass(frozen=True)
+class _Mount:
+    """A place where control groups are seen."""
+
+    kind: str
+    top: PurePosixPath
+    """the group that is seen at the place"""
+    place: Path
+
+
+def free_memory(
+    root: Path = Path("/"),
+    environ: Mapping[str, str] | None = None,
+    getrlimit: Callable[[int], tuple[int, int]] = resource.getrlimit,
+) -> int:
+    """Return how many bytes this process may still take: the least that any limit leaves.
+
+    Parameters
+    ----------
+    root : where proc and sys are
+    environ : variables of the job
+    getrlimit : as of the module `resource`
+    """
+    environ = os.environ if environ is None else environ
+    bounds = [
+        *_of_machine(root),
+        *_of_groups(root),
+        *_of_slurm(root, environ),
+        *_of_rlimits(root, getrlimit),
+    ]
+    return max(0, min(bounds, default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+
+
+def all_memory(root: Path = Path("/")) -> int:
+    """Return how many bytes the machine has, or less where a control group allows less.
+
+    Parameters
+    ----------
+    root : where proc and sys are
+    """
+    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder, kind in _groups(root):
+        for name in GROUPS[kind][0]:
+            with suppress(OSError, ValueError):  # "max": no limit
+                bounds.append(int((folder / name).read_text()))
+    return min(bounds)
+
+
+def _of_machine(root: Path) -> Iterator[int]:
+    with suppress(OSError):
+        text = (root / "proc/meminfo").read_text()
+        for name in ("MemTotal", "MemAvailable"):
+            found = re.search(rf"^{name}:\s+(\d+) kB", text, flags=re.M)
+            if found:
+                yield 1024 * int(found[1])
+
+
+def _of_groups(root: Path) -> Iterator[int]:
+    """Yield what each control group leaves that this process is in."""
+    for folder, kind in _groups(root):
+        yield from _left(folder, kind)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield folder and kind of each control group that this process is in."""
+    try:
+        mounts = list(_mounts(root))
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for line in lines.splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        kind = "cgroup" if controllers else "cgroup2"
+        for mount in mounts:
+            if mount.kind == kind:
+                for folder in _chain(mount, PurePosixPath(path)):
+                    yield folder, kind
+
+
+def _mounts(root: Path) -> Iterator[_Mount]:
+    """Yield where control groups with a limit of memory are seen."""
+    text = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
+        first, _, last = line.partition(" - ")
+        facts, kinds = first.split(), last.split()
+        if len(facts) < 5 or len(kinds) < 3 or kinds[0] not in GROUPS:
+            continue
+        if kinds[0] == "cgroup" and "memory" not in kinds[2].split(","):
+            continue
+        top, place = (_unescaped(word) for word in facts[3:5])
+        yield _Mount(kinds[0], PurePosixPath(top), root / place.lstrip("/"))
+
+
+def _unescaped(word: str) -> str:
+    """Return a path of mountinfo, where a blank is \\040."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
+
+
+def _chain(mount: _Mount, path: PurePosixPath) -> Iterator[Path]:
+    """Yield the folders of a group and of those above it, as far as they are seen.
+
+    In a container the group of the process may be told by its name on the host, where only the
+    container's own group is seen, and that at the mount itself.
+    """
+    yield mount.place
+    below = path.relative_to(mount.top) if path.is_relative_to(mount.top) else None
+    if below is None or ".." in below.parts:
+        below = PurePosixPath(*(part for part in path.parts if part not in ("/", "..")))
+    folder = mount.place
+    for part in below.parts:
+        folder /= part
+        if not folder.is_dir():
+            return
+        yield folder
+
+
+def _left(folder: Path, kind: str) -> Iterator[int]:
+    """Yield what the limits of one group leave. Memory that only keeps files is free."""
+    limits, usage, freeable = GROUPS[kind]
+    try:
+        used = int((folder / usage).read_text())
+    except (OSError, ValueError):  # the topmost group of version 2 has none
+        return
+    stat: dict[str, int] = {}
+    with suppress(OSError, ValueError):
+        lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        stat = {name: int(value) for name, value in lines}
+    used = max(0, used - stat.get(freeable, 0))
+    for name in limits:
+        with suppress(OSError, ValueError):  # "max": no limit
+            yield int((folder / name).read_text()) - used
+    if "hierarchical_memory_limit" in stat:  # of version 1: those above, also where not seen
+        yield stat["hierarchical_memory_limit"] - used
+
+
+def _of_slurm(root: Path, environ: Mapping[str, str]) -> Iterator[int]:
+    """Yield what SLURM has given this task on this node; 0 there means all memory."""
+
+    def number(name: str) -> int:
+        found = re.match(r"\d+", environ.get(name, ""))
+        return int(found[0]) if found else 0
+
+    n_cpus = number("SLURM_CPUS_ON_NODE") or number("SLURM_JOB_CPUS_PER_NODE")
+    n_tasks = max(1, number("SLURM_STEP_TASKS_PER_NODE"))
+    given = [
+        number("SLURM_MEM_PER_NODE"),
+        number("SLURM_MEM_PER_CPU") * (n_cpus or number("SLURM_CPUS_PER_TASK") or 1),
+        number("SLURM_MEM_PER_GPU") * (number("SLURM_GPUS_ON_NODE") or 1),
+    ]
+    for megabytes in filter(None, given):
+        yield megabytes * 2**20 // n_tasks - _statm(root, 1)
+
+
+def _of_rlimits(root: Path, getrlimit: Callable[[int], tuple[int, int]]) -> Iterator[int]:
+    for limit, which in RLIMITS.items():
+        soft, _ = getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield soft - _statm(root, which)
+
+
+def _statm(root: Path, which: int) -> int:
+    """Return bytes of this process: 0 address space, 1 resident, 5 data and stack."""
+    try:
+        pages = int((root / "proc/self/statm").read_text().split()[which])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

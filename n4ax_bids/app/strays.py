@@ -1,0 +1,64 @@
+"""What a folder is that was given for a BIDS dataset and is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+DESCRIPTION = "dataset_description.json"
+NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima", ".dicom")
+LOOKED_AT = 200
+"""files, at most: a folder may hold a whole archive"""
+MAGIC = 128
+"""bytes before the letters DICM in a DICOM file"""
+ONE_BY_ONE = "n4ax-n4 or n4ax_bids.correct corrects single NIfTI files"
+CONVERT = (
+    "convert it first: dcm2niix and a BIDS converter (HeuDiConv, dcm2bids) make a BIDS dataset"
+)
+
+
+def why_no_dataset(folder: Path) -> str:
+    """Return why there is no BIDS dataset here, and what serves what is here instead.
+
+    Parameters
+    ----------
+    folder : what was given; it is no folder, or has no description
+    """
+    if not folder.exists():
+        return "no such folder; expected a BIDS dataset"
+    if not folder.is_dir():
+        if folder.name.lower().endswith(NIFTI):
+            return f"a NIfTI file; expected the folder of a BIDS dataset; {ONE_BY_ONE}"
+        if _is_dicom(folder):
+            return f"a DICOM file; expected the folder of a BIDS dataset; {CONVERT}"
+        return "a file; expected the folder of a BIDS dataset"
+    inside = list(islice(_files(folder), LOOKED_AT))
+    lacks = f"no BIDS dataset: it has no {DESCRIPTION}"
+    above = next((each for each in folder.parents if (each / DESCRIPTION).is_file()), None)
+    if above is not None:
+        return f"{lacks}; it lies inside the dataset {above}; expected that one"
+    if any(folder.glob("sub-*")):
+        return lacks
+    if any(path.name.lower().endswith(NIFTI) for path in inside):
+        return f"{lacks}; it holds loose NIfTI files: {ONE_BY_ONE}"
+    if any(map(_is_dicom, inside)):
+        return f"{lacks}; it holds DICOM files: {CONVERT}"
+    return lacks
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of those in it."""
+    return (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.name.lower().endswith(DICOM):
+        return True
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(MAGIC + 4)[MAGIC:] == b"DICM"
+    except OSError:
+        return False

@@ -1,0 +1,140 @@
+"""What callers hand in as image, mask or weight: turned into plain arrays, or refused in words."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+_FILES = "for a file call n4ax_bids.correct(input_image, output_image)"
+_INSTEAD = {
+    "nibabel": "pass np.asanyarray({name}.dataobj), or call n4ax_bids.correct on the file",
+    "SimpleITK": "pass SimpleITK.GetArrayFromImage({name}).T, whose axes are in NIfTI order",
+    "itk": "pass itk.array_from_image({name}).T, whose axes are in NIfTI order",
+    "ants": "pass {name}.numpy()",
+}
+
+
+def as_array(value: Any, name: str) -> jax.Array | np.ndarray | None:
+    """Return a numpy or jax array of real numbers; None stays None.
+
+    Lists become arrays. A numpy masked array stays one; see `without_mask`.
+
+    Parameters
+    ----------
+    value : what was passed
+    name : of the argument, for the message
+
+    Raises
+    ------
+    TypeError
+        If it is no array: a file's name, another library's image, or a traced value.
+    ValueError
+        If it is an array of something else than real numbers.
+    """
+    if value is None:
+        return None
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is traced by jit, vmap or grad, which N4 cannot be: it decides on the host. "
+            "Call n4 outside, n4_batch for many images; core.field.evaluate and divide with a "
+            "LogField from core.n4.estimate can be transformed"
+        )
+    if isinstance(value, str | bytes | os.PathLike):
+        raise TypeError(f"{name} is {value!r}; expected an array ({_FILES})")
+    if isinstance(value, jax.Array):
+        array = value
+    else:
+        _require_no_foreign_image(value, name)
+        try:
+            array = np.asanyarray(value)
+        except ValueError as error:  # lists of different lengths
+            raise ValueError(f"{name} is no array: {error}") from error
+    if array.dtype.kind == "O":
+        raise TypeError(f"{name} is a {_kind(value)}; expected an array of real numbers")
+    if array.dtype.kind not in "biufV" or array.dtype.names:
+        raise ValueError(f"{name} has the type {array.dtype}; expected real numbers")
+    return array
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _require_no_foreign_image(value: Any, name: str) -> None:
+    """Refuse images of other libraries, some of which numpy would turn into arrays of objects."""
+    packages = {each.__module__.partition(".")[0] for each in type(value).__mro__}
+    if hasattr(value, "dataobj"):  # nibabel's, and classes that follow it
+        packages.add("nibabel")
+    for package, instead in _INSTEAD.items():
+        if package in packages and not isinstance(value, np.ndarray):
+            remedy = instead.format(name=name)
+            raise TypeError(f"{name} is a {_kind(value)}; expected an array: {remedy}")
+
+
+def without_mask(array: Any) -> tuple[Any, np.ndarray | None]:
+    """Split a numpy masked array into its data and where they are masked.
+
+    Returns
+    -------
+    array : the plain array
+    hidden : bool array like it, True where the value does not count; None where nothing is masked
+    """
+    if not isinstance(array, np.ma.MaskedArray):
+        return array, None
+    hidden = np.ma.getmask(array)
+    plain = np.ma.getdata(array)
+    return plain, None if hidden is np.ma.nomask or not hidden.any() else hidden
+
+
+def plain(image: Any, mask: Any, weight: Any) -> tuple[Any, Any, Any, np.ndarray | None]:
+    """Turn the masks of numpy masked arrays into the solve's mask.
+
+    A voxel takes no part where image, mask or weight is masked.
+
+    Parameters
+    ----------
+    image, mask, weight : arrays, or None
+
+    Returns
+    -------
+    image, mask, weight : plain arrays, or None
+    hidden : bool array, where the image is masked; None where it is not
+    """
+    image, hidden = without_mask(image)
+    mask, weight = _with_zeros(mask), _with_zeros(weight)
+    if hidden is not None and (mask is None or np.shape(mask) == hidden.shape):
+        mask = ~hidden if mask is None else (np.asarray(mask) != 0) & ~hidden
+    return image, mask, weight, hidden
+
+
+def _with_zeros(array: Any) -> Any:
+    """Return a mask or weight with 0 where it is masked."""
+    array, hidden = without_mask(array)
+    return array if hidden is None else np.where(hidden, 0, array)
+
+
+def describe_odd(array: np.ndarray, odd: np.ndarray) -> str:
+    """Say how many values at the marked places are not finite, and what and where the first is."""
+    first = tuple(int(i) for i in np.unravel_index(int(np.argmax(odd)), odd.shape))
+    n = int(np.count_nonzero(odd))
+    where = f"{array[first]} at voxel {first}"
+    if n == 1:
+        return f"1 value that is not finite, {where}"
+    return f"{n} values that are not finite, the first {where}"
+
+
+def not_finite(array: Any) -> np.ndarray:
+    """Return where values are not finite in float32, the type that images are solved in."""
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(np.asarray(array).astype(np.float32))
+
+
+def odd_inside(name: str, array: np.ndarray, odd: np.ndarray) -> ValueError:
+    """Return the error for values that are not finite where they take part."""
+    return ValueError(
+        f"{name} has {describe_odd(array, odd)}, inside the mask; expected values that are finite "
+        "in float32 there (set them to 0, or leave them out by a mask)"
+    )

@@ -1,0 +1,127 @@
+"""One call on arrays: what was passed, prepared for the solve, and what comes back, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, odd_inside, plain
+from n4ax_bids.core.automatic import check_automatic_mask
+from n4ax_bids.core.field import LogField, divide_checked
+from n4ax_bids.core.plan import Plan, plan
+from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.options import N4Options, require_options
+
+WORDS = ("otsu", "auto", "head", "brain")
+"""Names of automatic masks."""
+NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
+"""How a message names them."""
+
+
+class Call(NamedTuple):
+    """The arrays of one image, and how it is to be solved."""
+
+    image: jax.Array | np.ndarray
+    mask: jax.Array | np.ndarray | None
+    weight: jax.Array | np.ndarray | None
+    hidden: np.ndarray | None
+    """where a masked array is masked; the result is masked there as well"""
+    plan: Plan
+    doubt: str | None
+    """what is odd about an automatic mask"""
+
+
+def prepare(
+    image: Any, mask: Any, weight: Any, zooms: Sequence[float] | None, options: N4Options | None
+) -> Call:
+    """Check what was passed, and make the mask where a word asks for one; errors as `n4.n4`."""
+    options = require_options(options)
+    image = as_array(image, "image")
+    if image is None:
+        raise TypeError("image is None; expected an array")
+    weight = as_array(weight, "weight")
+    word = mask if isinstance(mask, str) else None
+    if word not in (None, *WORDS):
+        words = ", ".join(map(repr, WORDS))
+        raise ValueError(
+            f"mask is {mask!r}; expected an array, {words} or None (n4ax_bids.correct takes files)"
+        )
+    image, mask, weight, hidden = plain(image, None if word else as_array(mask, "mask"), weight)
+    solved, doubt = plan(options, np.shape(image), zooms), None
+    if word:
+        mask = _automatic(word, image, hidden, zooms)
+        if not mask.any():
+            raise ValueError(_constant(image, hidden))
+        doubt = check_automatic_mask(image, mask, solved, NAMES.get(word, word))
+    return Call(image, mask, weight, hidden, solved, doubt)
+
+
+def _automatic(word: str, image: Any, hidden: np.ndarray | None, zooms: Sequence[float] | None):
+    """Make the mask that a word asks for; voxels that are masked are as dark as the darkest."""
+    if word == "otsu":
+        shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
+        return otsu_mask(shown, threads=n_cores())
+    from n4ax_bids.core.auto_mask import found_mask  # scipy's share takes a while to import
+
+    if hidden is not None:
+        image = np.where(hidden, image[~hidden].min(initial=0), image)
+    return found_mask(word, image, zooms)
+
+
+def _constant(image: jax.Array | np.ndarray, hidden: np.ndarray | None) -> str:
+    values = image.ravel() if hidden is None else image[~hidden]
+    return f"image is constant, every value is {values[0]:g}; expected contrast"
+
+
+def divided(
+    call: Call, log_field: LogField
+) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
+    """Divide the image by the field.
+
+    Raises
+    ------
+    ValueError
+        If the result is not finite at a voxel that takes part.
+    """
+    corrected, log_bias, finite = divide_checked(call.image, log_field)
+    if not finite:
+        _require_finite(call, corrected)
+    if call.hidden is None:
+        return corrected, log_bias
+    masked = (np.ma.MaskedArray(array, call.hidden.copy()) for array in (corrected, log_bias))
+    return tuple(masked)
+
+
+def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:
+    """Refuse values that are not finite where they take part; elsewhere they stay what they are.
+
+    The solve itself sees the samples of the shrunk grid alone.
+    """
+    xp = jnp if isinstance(corrected, jax.Array) else np
+    odd = ~xp.isfinite(corrected)
+    if call.mask is not None:
+        odd &= call.mask != 0
+    if call.weight is not None:
+        odd &= call.weight > 0
+    if not odd.any():
+        return
+    image, odd = np.asarray(call.image), np.asarray(odd)
+    given = odd & not_finite(image)
+    if given.any():
+        raise odd_inside("image", image, given)
+    raise ValueError(
+        f"no usable field: inside the mask the corrected image has "
+        f"{describe_odd(np.asarray(corrected), odd)}; are intensities or options extreme?"
+    )
+
+
+def n_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,160 @@
+"""What scripts ask of nipype's interface for the ANTs program, besides its inputs and outputs.
+
+Our node starts no program. Scripts print or run `cmdline`, set `terminal_output`, and read the
+results' `runtime.stdout` or `runtime.returncode` all the same, so these have to be there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.ants.base import ANTSCommand
+from nipype.interfaces.ants.segmentation import N4BiasFieldCorrection as AntsN4
+from nipype.interfaces.base import CommandLine, SimpleInterface, isdefined
+from nipype.utils.filemanip import split_filename
+
+FILES = {
+    "file": ("output.nipype", None),
+    "file_split": ("stdout.nipype", "stderr.nipype"),
+    "file_stdout": ("stdout.nipype", None),
+    "file_stderr": (None, "stderr.nipype"),
+}
+"""Where nipype keeps what a program prints, by `terminal_output`."""
+
+
+def output_name(inputs: Any) -> str:
+    """Name the corrected image as nipype does for the ANTs program.
+
+    The last part of `output_image` is a template: `%s` stands for the input's name without its
+    extension, and `%%` for a percent sign where there is a `%s`. Folders are taken as they are.
+    """
+    given = inputs.output_image
+    template = given if isdefined(given) else inputs.trait("output_image").name_template
+    place = re.match(r"(.*/)?", template, re.DOTALL)[0]
+    name = template.removeprefix(place)
+    if "%s" not in name:
+        return template
+    _, base, extension = split_filename(inputs.input_image)
+    name = re.sub("%[s%]", lambda found: base if found[0] == "%s" else "%", name)
+    return place + (name if name.endswith((".nii", ".nii.gz")) else name + extension)
+
+
+class _Words(AntsN4):
+    """nipype's own class, for the words that it writes of the same inputs."""
+
+    version = None  # nipype would start antsRegistration to ask for it
+
+    def __init__(self, inputs: Any):
+        super().__init__()
+        self.inputs = inputs
+
+    def _filename_from_source(self, name: str, chain: Any = None) -> str:
+        return output_name(self.inputs)  # the only trait that has a name_source
+
+
+class AntsCommand(SimpleInterface):
+    """What nipype's `CommandLine` and `ANTSCommand` offer, for a node that starts no program.
+
+    There is no `_cmd`: fMRIPrep and others take it as the sign of a program that has to be there.
+    """
+
+    _program = "N4BiasFieldCorrection"
+    _num_threads = ANTSCommand._num_threads
+    _terminal_output = CommandLine._terminal_output
+    _write_cmdline = CommandLine._write_cmdline
+
+    terminal_output = CommandLine.terminal_output
+    write_cmdline = CommandLine.write_cmdline
+    raise_exception = CommandLine.raise_exception
+    version_from_command = CommandLine.version_from_command
+    _get_environ = CommandLine._get_environ
+    _num_threads_update = ANTSCommand._num_threads_update
+    set_default_num_threads = classmethod(ANTSCommand.set_default_num_threads.__func__)
+    set_default_terminal_output = classmethod(CommandLine.set_default_terminal_output.__func__)
+
+    def __init__(
+        self,
+        from_file=None,
+        resource_monitor=None,
+        *,
+        command=None,
+        terminal_output=None,
+        write_cmdline=False,
+        **inputs,
+    ):
+        super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
+        if command is not None:
+            self._program = command
+        if terminal_output is not None:
+            self.terminal_output = terminal_output
+        self.write_cmdline = write_cmdline
+        if from_file is None and "num_threads" not in inputs:
+            self.inputs.num_threads = self._num_threads
+        self._num_threads_update()
+        self._listen()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Let a copy follow its own inputs: copies of inputs have lost who listens."""
+        self.__dict__.update(state)
+        self._listen()
+
+    def _listen(self) -> None:
+        self.inputs.on_trait_change(self._num_threads_update, "num_threads")
+
+    @property
+    def cmd(self) -> str:
+        """Name of the program that nipype's own class would start."""
+        return self._program
+
+    @property
+    def cmdline(self) -> str:
+        """The command line that nipype's own class gives for the same inputs.
+
+        It does not show the inputs that only this class has.
+        """
+        self._check_mandatory_inputs()
+        return " ".join([self.cmd, *_Words(self.inputs)._parse_inputs()])
+
+    @contextmanager
+    def _as_a_program(self, runtime: Any) -> Iterator[list[str]]:
+        """Fill `runtime` as if a program ran in the block; it "prints" the lines of the list.
+
+        What ends the block is the program's last word on stderr, with return code 1.
+        """
+        runtime.cmdline = self.cmdline
+        runtime.command_path, runtime.dependencies = sys.executable, "<skipped>"
+        runtime.environ.update(self._get_environ())
+        runtime.success_codes, runtime.returncode = (0,), 1
+        runtime.stdout = runtime.stderr = runtime.merged = ""
+        if self.write_cmdline:
+            Path(runtime.cwd, "command.txt").write_text(runtime.cmdline, encoding="utf-8")
+        printed: list[str] = []
+        try:
+            yield printed
+            runtime.returncode = 0
+        except Exception as error:
+            self._keep(runtime, "\n".join(printed), str(error))
+            raise
+        self._keep(runtime, "\n".join(printed), "")
+
+    def _keep(self, runtime: Any, stdout: str, stderr: str) -> None:
+        """Put output where `terminal_output` wants it, as `nipype.utils.subprocess` does."""
+        mode = self.terminal_output
+        merged = "\n".join(filter(None, (stdout, stderr)))
+        if mode == "file":
+            stdout, stderr = merged, ""
+        texts = zip(FILES.get(mode, ()), (stdout, stderr), strict=False)
+        for name, text in texts:
+            if name is not None:
+                Path(runtime.cwd, name).write_text(text and text + "\n", encoding="utf-8")
+        if mode in ("stream", "file"):
+            runtime.merged = merged
+        if mode in ("stream", "allatonce", "file_split", "file_stdout"):
+            runtime.stdout = stdout
+        if mode in ("stream", "allatonce", "file_split", "file_stderr"):
+            runtime.stderr = stderr

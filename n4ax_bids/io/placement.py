@@ -1,0 +1,76 @@
+"""Where a NIfTI header puts its voxels, in mm, as the NIfTI library reads it."""
+
+from __future__ import annotations
+
+import nibabel as nb
+import numpy as np
+
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+"""of the unit codes for metre and micrometre; all else is mm, as for ITK"""
+UNIT_BITS = 0x07
+"""of xyzt_units: those that are about space"""
+SMALLEST_REAL_PART = 1e-7
+"""squared real part of a quaternion that the NIfTI library takes as 0"""
+
+
+def mm_per_unit(header: nb.Nifti1Header) -> float:
+    """Return how many mm the header's unit of length is."""
+    return MM_PER_UNIT.get(int(header["xyzt_units"]) & UNIT_BITS, 1.0)
+
+
+def zooms(header: nb.Nifti1Header, n_axes: int = 3) -> tuple[float, ...]:
+    """Return the voxel size of the first axes, mm; 1 unit where the header has no usable one."""
+    return tuple(float(z) for z in _sizes(header)[:n_axes] * mm_per_unit(header))
+
+
+def forms(header: nb.Nifti1Header) -> dict[str, np.ndarray]:
+    """Return the affines that a header has, voxel to mm, RAS+, by name.
+
+    Returns
+    -------
+    dict with "s-form" and "q-form", those with a code above 0 and finite numbers; without any,
+    "voxel sizes" alone, with the origin in the middle of the image as nibabel has it
+    """
+    found = {}
+    if header["sform_code"] > 0 and np.isfinite(header.get_sform()).all():
+        found["s-form"] = header.get_sform()
+    if header["qform_code"] > 0:
+        found["q-form"] = _q_form(header)
+    if not found:
+        plain = header.copy()
+        plain["pixdim"][1:4] = _sizes(header)
+        found["voxel sizes"] = plain.get_base_affine()
+    to_mm = np.diag([*(mm_per_unit(header),) * 3, 1.0])
+    return {name: to_mm @ affine for name, affine in found.items()}
+
+
+def affine(header: nb.Nifti1Header) -> np.ndarray:
+    """Return the affine, voxel to mm, RAS+: the s-form if there is one, else the q-form."""
+    return next(iter(forms(header).values()))
+
+
+def _sizes(header: nb.Nifti1Header) -> np.ndarray:
+    """Voxel sizes in the header's unit, as the NIfTI library mends them."""
+    sizes = np.abs(header["pixdim"][1:4].astype(np.float64))
+    return np.where((sizes > 0) & np.isfinite(sizes), sizes, 1.0)
+
+
+def _q_form(header: nb.Nifti1Header) -> np.ndarray:
+    """Return the q-form's affine in the header's unit.
+
+    nibabel refuses a quaternion that rounding has made a little too long. The NIfTI library
+    takes b, c and d of any length above 1 for a rotation by 180°, and values that are not finite
+    for 0.
+    """
+    names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    numbers = np.array([header[name] for name in names], np.float64)
+    numbers = np.where(np.isfinite(numbers), numbers, 0.0)
+    imaginary, origin = numbers[:3], numbers[3:]
+    squared = 1.0 - imaginary @ imaginary
+    if squared < SMALLEST_REAL_PART:
+        imaginary, squared = imaginary / np.linalg.norm(imaginary), 0.0
+    rotation = nb.quaternions.quat2mat([np.sqrt(squared), *imaginary])
+    sizes = _sizes(header)
+    if header["pixdim"][0] < 0:
+        sizes[2] = -sizes[2]
+    return nb.affines.from_matvec(rotation @ np.diag(sizes), origin)

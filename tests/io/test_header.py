@@ -1,0 +1,175 @@
+"""Damaged headers: only one line with the file's name comes out; junk is passed over."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import struct
+import warnings
+
+import nibabel as nb
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from n4ax_bids.correct import axes, memory_needed
+from n4ax_bids.io import volume
+from n4ax_bids.options import N4Options
+
+DATA = np.arange(210, dtype=np.int16).reshape(5, 6, 7)
+COMMENT = struct.pack("<ii", 32, 6) + b"a comment".ljust(24, b"\0")
+JUNK = {
+    "a size below 0": b"\xff" * 16,
+    "text": b"x" * 32,
+    "a size beyond the voxels": struct.pack("<ii", 4000, 6) + b"a" * 8,
+    "a size of 0": struct.pack("<ii", 0, 6) + b"a" * 8,
+    "a code below 0": struct.pack("<ii", 16, -6) + b"a" * 8,
+    "less than an extension": b"abc",
+}
+
+
+def with_extensions(path, between, extender=b"\1\0\0\0"):
+    image = nb.Nifti1Image(DATA, np.diag([2, 3, 4, 1.0]))
+    image.to_filename(path)
+    content = path.read_bytes()
+    start = bytearray(content[:348])
+    start[108:112] = struct.pack("<f", 352 + len(between))
+    path.write_bytes(bytes(start) + extender + between + content[352:])
+    return path
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT])
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_between_header_and_voxels_is_passed_over(tmp_path, junk, before):
+    path = with_extensions(tmp_path / "x.nii", before + JUNK[junk])
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T  # ITK reads the file
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = volume.load(path)
+    np.testing.assert_array_equal(image.data, itk)
+    (note,) = image.notes
+    assert note.startswith("x.nii: ") and "not a header extension" in note
+    volume.save(tmp_path / "y.nii", image.data, image)
+    written = nb.load(tmp_path / "y.nii")
+    kept = [(each.get_code(), each.get_content()) for each in written.header.extensions]
+    assert kept == ([(6, b"a comment")] if before else [])
+    assert volume.load_header(tmp_path / "y.nii")["vox_offset"] == 352 + len(before)
+    assert volume.load(tmp_path / "y.nii").notes == ()
+    np.testing.assert_array_equal(written.get_fdata(), DATA)
+
+
+@pytest.mark.parametrize(
+    ("between", "extender"),
+    [
+        (b"", b"\0\0\0\0"),
+        (b"\0" * 48, b"\0\0\0\0"),
+        (b"\0" * 48, b"\1\0\0\0"),  # padding
+        (b"junk" * 4, b"\0\0\0\0"),  # the header says that there is no extension
+        (COMMENT + b"\0" * 32, b"\1\0\0\0"),
+        (struct.pack("<ii", 16, 9999) + b"unknown!", b"\1\0\0\0"),  # a code that we do not know
+        (struct.pack("<ii", 16, 2) + b"no DICOM", b"\1\0\0\0"),  # not ours to look into
+    ],
+)
+def test_what_the_standard_allows_needs_no_note(tmp_path, between, extender):
+    image = volume.load(with_extensions(tmp_path / "x.nii", between, extender))
+    assert image.notes == ()
+    np.testing.assert_array_equal(image.data, DATA)
+    volume.save(tmp_path / "y.nii", image.data, image)
+    again = volume.load(tmp_path / "y.nii").header.extensions
+    assert [e.get_content() for e in again] == [e.get_content() for e in image.header.extensions]
+    assert bool(again) == (extender[0] == 1 and any(between))
+
+
+def mutated(rng, klass, endianness):
+    """Return the bytes of an image some of whose header fields hold anything."""
+    image = klass(DATA, np.diag([2, 3, 4, 1.0]), klass.header_class(endianness=endianness))
+    image.header.extensions.append(nb.nifti1.Nifti1Extension(6, b"a comment"))
+    content = bytearray(image.to_bytes())
+    n = klass.header_class.sizeof_hdr
+    if rng.random() < 0.7:
+        header = klass.header_class(bytes(content[:n]), endianness=endianness, check=False)
+        fields = header.structarr
+        for name in rng.choice(header.keys(), rng.integers(1, 4)):
+            field = fields[name]
+            if field.dtype.kind not in "fiu":
+                continue
+            values = np.atleast_1d(field)
+            values[rng.integers(values.size)] = _anything(rng, field.dtype)
+            fields[name] = values.reshape(field.shape)
+        content[:n] = header.binaryblock
+    else:
+        for _ in range(rng.integers(1, 6)):
+            content[rng.integers(n + 40)] = rng.integers(256)
+    if rng.random() < 0.1:
+        del content[rng.integers(len(content)) :]
+    if rng.random() < 0.3:
+        content = bytearray(gzip.compress(bytes(content), 1))
+        if rng.random() < 0.5:
+            content[rng.integers(len(content))] = rng.integers(256)
+    return bytes(content)
+
+
+def _anything(rng, dtype):
+    if dtype.kind == "f":
+        return rng.choice([np.nan, np.inf, -np.inf, 0, -1, 1e-30, 1e30, 0.5, 1.000002, 360, 1e9])
+    info = np.iinfo(dtype)
+    return rng.choice([info.min, info.max, 0, 1, 2, 3, 4, 5, 7, 16, 64, 127], None)
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("klass", [nb.Nifti1Image, nb.Nifti2Image])
+def test_whatever_a_header_holds_the_error_is_one_line(tmp_path, klass, endianness):
+    """750 files for each format; what can be read can be written as well, and read again."""
+    rng = np.random.default_rng(ord(endianness))
+    path, again = tmp_path / "x.nii", tmp_path / "y.nii"
+    ended = {"read": 0, "refused": 0}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("error")
+        for number in range(750):
+            path.write_bytes(mutated(rng, klass, endianness))
+            try:
+                axes(path)
+                memory_needed(path, N4Options(shrink_mm=2.0))
+                image = volume.load(path)
+            except (OSError, ValueError) as error:
+                message = str(error)
+                assert str(path) in message and "\n" not in message, number
+                ended["refused"] += 1
+                continue
+            ended["read"] += 1
+            assert min(image.zooms) > 0 and np.isfinite(image.affine).all(), number
+            again.unlink(missing_ok=True)
+            volume.write(again, image.data, image)
+            np.testing.assert_array_equal(volume.load(again).data, image.data)
+    assert min(ended.values()) > 100
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(errno.EIO, "Input/output error"), OSError, "Input/output error"),
+        (OverflowError("too large"), ValueError, "too large"),
+        (struct.error("unpack requires\n4 bytes"), ValueError, "unpack requires 4 bytes"),
+        (MemoryError(), ValueError, "do not fit into memory"),
+        (KeyError("x"), ValueError, "'x'"),
+        (TypeError(), ValueError, "TypeError"),
+    ],
+)
+def test_foreign_errors_name_the_file(tmp_path, monkeypatch, error, kind, words):
+    path = with_extensions(tmp_path / "x.nii", b"")
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(volume, "_read_voxels", fails)
+    with pytest.raises(kind) as raised:
+        volume.load(path)
+    assert str(path) in str(raised.value) and words in str(raised.value)
+    assert "\n" not in str(raised.value) and raised.value.__cause__ is error
+
+
+def test_a_header_that_ends_early(tmp_path):
+    path = with_extensions(tmp_path / "x.nii", b"")
+    path.write_bytes(path.read_bytes()[:347])
+    with pytest.raises(ValueError, match=r"x\.nii: not a NIfTI file"):
+        volume.load_header(path)
