@@ -113,4 +113,6 @@ def _name(root: Path) -> str:
         for place in (subject, *folders(subject, "ses-").values()):
             places += [place, *place.glob("anat")]
     times = [f"{place.relative_to(root)} {place.stat().st_mtime_ns}" for place in places]
-    return hashlib.sha256("\n".join([__version__, str(root), *times]).encode()).hexdigest()[:32]
+    return hashlib.sha256(
+        "\n".join([__version__, _ANATOMY, str(root), *times]).encode()
+    ).hexdigest()[:32]

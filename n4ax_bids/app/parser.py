@@ -46,6 +46,9 @@ class Parser(argparse.ArgumentParser):
     """A parser that says first, and in one line, what is wrong."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            word = message.split()[2].split("=")[0]
+            message += words.did_you_mean(word, self._option_string_actions)
         lines = (f"{self.prog}: error: {message}", f"{self.prog} --help lists the flags")
         self.exit(2, "".join(f"{line}\n" for line in lines))
 

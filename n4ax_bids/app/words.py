@@ -82,9 +82,9 @@ def memory(text: str) -> int:
     n_bytes = max(1, round(value * base**power))
     there = all_memory()
     if n_bytes > there:
-        read = "" if unit or plain else f", read as MB ({n_bytes / 1e9:.4g} GB)"
+        read = "" if unit or plain else f", read as MB ({n_bytes / 1e9:,.1f} GB)"
         raise argparse.ArgumentTypeError(
-            f"{text}{read}; the machine has {there / 1e9:.3g} GB ({there // 10**6} MB); "
+            f"{text}{read}; the machine has {there / 1e9:,.1f} GB ({there // 10**6} MB); "
             "expected no more than that"
         )
     return n_bytes

@@ -71,6 +71,15 @@ def test_a_kept_index_is_made_anew_when_the_dataset_changes(root, tmp_path, chan
     assert images(index(root, database_dir=place)) == expected
 
 
+def test_a_kept_index_is_made_anew_when_other_files_are_indexed(root, tmp_path, monkeypatch):
+    """By another version of the program: what it has kept may hold files that are none of ours."""
+    place = tmp_path / "database"
+    monkeypatch.setattr(module, "_ANATOMY", ".*")
+    assert set(NAMES) < images(index(root, database_dir=place))
+    monkeypatch.undo()
+    assert images(index(root, database_dir=place)) == set(NAMES)
+
+
 def test_several_processes_may_make_the_same_index(root, tmp_path):
     code = (
         "import sys; from pathlib import Path; from n4ax_bids.app.index import index\n"

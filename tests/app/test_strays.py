@@ -61,6 +61,11 @@ def test_a_usage_error_begins_with_its_reason(said):
     ]
 
 
+def test_a_flag_that_is_nearly_right(said):
+    (line, _) = said("--modalites", "T1w")[1]
+    assert line.endswith("unrecognized arguments: --modalites T1w (did you mean --modalities?)")
+
+
 def test_iterations_as_ants_writes_them(said, tmp_path, monkeypatch):
     from n4ax_bids.app import run
 

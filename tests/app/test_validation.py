@@ -38,6 +38,12 @@ def test_a_valid_dataset(make_dataset, tmp_path, validator):
     assert problem(root, tmp_path) is None
 
 
+def test_what_a_run_does_not_read_is_not_validated(make_dataset, tmp_path, validator):
+    """Copies below `anat` and folders that are no participants' are left out, and told so."""
+    names = ["sub-01/anat/old/sub-01_T1w.nii.gz", "sub-01.bak/anat/sub-01_T1w.nii.gz"]
+    assert problem(make_dataset(T1W, *names), tmp_path) is None
+
+
 def test_errors_are_named_by_code_and_file(make_dataset, tmp_path, validator):
     names = [f"sub-01/anat/sub-01_run-{n}_blah.nii.gz" for n in (1, 2)]
     found = problem(make_dataset(T1W, *names), tmp_path)

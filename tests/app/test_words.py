@@ -39,8 +39,8 @@ def test_memory_is_mb_unless_it_has_a_unit(text, n_bytes):
 @pytest.mark.parametrize(
     ("text", "words_of_it"),
     [
-        ("16000000", "16000000, read as MB (1.6e+04 GB); the machine has 2e+03 GB"),
-        ("3T", "3T; the machine has 2e+03 GB (2000000 MB); expected no more than that"),
+        ("16000000", "16000000, read as MB (16,000.0 GB); the machine has 2,000.0 GB"),
+        ("3T", "3T; the machine has 2,000.0 GB (2000000 MB); expected no more than that"),
     ],
 )
 def test_memory_that_the_machine_does_not_have(text, words_of_it):
