@@ -22,6 +22,7 @@ import numpy as np
 from n4ax_bids import compilation
 from n4ax_bids import device as devices
 from n4ax_bids.core.automatic import check_automatic_mask
+from n4ax_bids.core.call import NAMES
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
@@ -49,7 +50,10 @@ class Correction:
     bias_image: Path | None
     lattice_image: Path | None
     mask: str
-    """"none", "otsu" or the mask's path"""
+    """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
+    mask_found: dict[str, str | int | float | None]
+    """for "auto", "head" and "brain", empty for others: kind, share of the image's voxels, rounds,
+    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find"""
     n_voxels_mask: int
     """voxels inside the mask and of positive weight, full grid"""
     n_voxels_used: int
@@ -102,7 +106,7 @@ def correct(
     bias_image: str | Path | None = None,
     lattice_image: str | Path | None = None,
     mask_image: str | Path | None = None,
-    auto_mask: Literal["otsu"] | None = None,
+    auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
     weight_image: str | Path | None = None,
     options: N4Options | None = None,
     rescale_intensities: bool = True,
@@ -133,7 +137,8 @@ def correct(
     mask_image, weight_image : NIfTI files on the image's voxels, in any order of the axes
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
-    auto_mask : "otsu" for the voxels above Otsu's threshold
+    auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
+        brain where one is found, else the head, else Otsu's mask
     weight_image : confidence; voxels with a weight <= 0 take no part
     options : N4Options, the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
@@ -220,6 +225,7 @@ def correct(
     return Correction(
         *outputs,
         mask=region.name,
+        mask_found=dict(region.facts),
         n_voxels_used=result.n_voxels,
         shift=shift,
         device=devices.describe(where),
@@ -260,9 +266,9 @@ def _require_paths(**files: str | Path | None) -> None:
 
 def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
     """Check an automatic mask; return what is odd about it."""
-    if region.mask is None or region.name != "otsu":
+    if region.mask is None or region.mask_values is not None:
         return None
-    return check_automatic_mask(image.data, region.mask, solve)
+    return check_automatic_mask(image.data, region.mask, solve, NAMES[region.name])
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "compilation": {"jax", "jaxlib", "device", "trust"},
     "ants": {"options"},
     "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
-    "region": {"numpy", "core", "io"},
+    "region": {"numpy", "options", "core", "io"},
     "correct": {"jax", "numpy", "options", "core", "io", "compilation", "device", "region"},
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},

@@ -86,6 +86,8 @@ def _record(
     # folders from machine to machine.
     elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
+    if not happened.get("mask_found"):
+        happened.pop("mask_found", None)
     happened["mask"] = links.get(correction["mask"], correction["mask"])
     happened["notes"] = list(correction.get("notes", ()))
     for path, link in links.items():

@@ -23,6 +23,7 @@ SPECK = 0.5
 COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
 
 Kind = Literal["brain", "head", "otsu"]
+NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
 
 
 class AutoMask(NamedTuple):
@@ -81,23 +82,51 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     return _result(head_mask.on_image(image, head), "head", image, head, confidence, (why,))
 
 
-def found_mask(word: str, image, zooms: Sequence[float] | None = None):
-    """Return the mask that "auto", "head" or "brain" names, on the device of the image.
+def named_mask(
+    word: Literal["auto", "head", "brain"],
+    image: np.ndarray,
+    zooms: Sequence[float] | None = None,
+) -> AutoMask:
+    """Find the mask that a word names, and say how it came about.
+
+    Parameters
+    ----------
+    word : "auto" as `auto_mask`, or "head" or "brain" for that one and no other
+    image : array (I, J) or (I, J, K), finite intensities
+    zooms : voxel size per axis, mm; 1 where not given
+
+    Returns
+    -------
+    AutoMask; the confidence of "head" is 0, because no brain was looked for
 
     Raises
     ------
     ValueError
         As `head_mask`, and for "brain" where no plausible brain is found.
     """
-    values = np.asarray(image)
     if word == "auto":
-        mask = auto_mask(values, zooms).mask
-    elif word == "head":
-        mask = head_mask.head_mask(values, zooms)
-    else:
-        mask = brain_mask.brain_mask(values, zooms)
-        if not mask.any():
-            raise ValueError("no plausible brain was found; expected mask 'auto' or 'head' then")
+        return auto_mask(image, zooms)
+    image, zooms = checked(image, zooms)
+    head = find_head(image, zooms)
+    if word == "head":
+        mask = head_mask.on_image(image, head)
+        return _result(mask, "head", image, head, 0.0, _doubtful_head(head))
+    brain = find_brain(head)
+    if brain is None or brain.confidence < SURE:
+        raise ValueError(NO_BRAIN)
+    mask = brain_mask.on_image(image.shape, head, brain)
+    return _result(mask, "brain", image, head, brain.confidence, ())
+
+
+def found_mask(word: str, image, zooms: Sequence[float] | None = None):
+    """Return the mask that "auto", "head" or "brain" names, on the device of the image.
+
+    Raises
+    ------
+    ValueError
+        As `named_mask`.
+    """
+    mask = named_mask(word, np.asarray(image), zooms).mask
     return jax.numpy.asarray(mask) if isinstance(image, jax.Array) else mask
 
 
@@ -111,6 +140,15 @@ def _usable(head: Head) -> str | None:
     if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(otsu):
         return "The head mask is less than half as large as Otsu's, which is kept."
     return None
+
+
+def _doubtful_head(head: Head) -> tuple[str, ...]:
+    """Say what is odd about a head mask that was asked for by name."""
+    if not head.rounds:
+        return ("The image is too thin or too flat for mask and field in turn: Otsu's mask.",)
+    if not head.settled:
+        return (f"The head mask still changed after {head.rounds} rounds.",)
+    return ()
 
 
 def _weak(head: Head, brain: Brain, zooms, shape) -> bool:

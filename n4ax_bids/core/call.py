@@ -15,9 +15,9 @@ from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide_checked
 from n4ax_bids.core.plan import Plan, plan
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import N4Options, require_options
+from n4ax_bids.options import MASK_WORDS, N4Options, require_options
 
-WORDS = ("otsu", "auto", "head", "brain")
+WORDS = MASK_WORDS
 """Names of automatic masks."""
 NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
 """How a message names them."""

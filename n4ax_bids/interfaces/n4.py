@@ -23,7 +23,7 @@ from nipype.utils.gpu_count import gpu_count
 from n4ax_bids import ants
 from n4ax_bids.interfaces.command import AntsCommand, output_name
 from n4ax_bids.interfaces.spec import add_option_traits, read_options, six_digits
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import MASK_WORDS, N4Options
 
 _log = logging.getLogger("nipype.interface")
 
@@ -70,8 +70,9 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         desc="where the lattice is written; default: the input's name with _lattice",
     )
     auto_mask = traits.Enum(
-        "otsu",
-        desc="estimate the field inside this mask, correct the whole image; default: every voxel",
+        *MASK_WORDS,
+        desc="estimate the field inside this mask, correct the whole image: otsu, head, brain, or "
+        "auto for the brain where one is found, else the head; default: every voxel",
     )
     output_dtype = traits.Enum(
         "float32",
