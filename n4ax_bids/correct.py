@@ -49,6 +49,7 @@ class Correction:
     output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
+    found_mask_image: Path | None
     mask: str
     """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
     mask_found: dict[str, str | int | float | None]
@@ -97,6 +98,7 @@ class _Outputs(NamedTuple):
     output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
+    found_mask_image: Path | None
 
 
 def correct(
@@ -119,6 +121,7 @@ def correct(
     correct_outside: bool = False,
     mask_transform: str | Path | None = None,
     weight_transform: str | Path | None = None,
+    found_mask_image: str | Path | None = None,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -152,6 +155,7 @@ def correct(
     correct_outside : with a mask file, correct the voxels outside it as well
     mask_transform, weight_transform : ITK transform files that take images from the image's
         space to that of the mask or weight, which is then resampled onto the image's grid
+    found_mask_image : .nii or .nii.gz, where the mask that `auto_mask` finds is written as 0 and 1
 
     Raises
     ------
@@ -169,13 +173,19 @@ def correct(
         lattice_image=lattice_image,
         mask_image=mask_image,
         weight_image=weight_image,
+        found_mask_image=found_mask_image,
     )
+    if found_mask_image is not None and auto_mask is None:
+        raise ValueError(
+            f"{found_mask_image}: no mask is found without auto_mask; expected it too"
+        )
     if output_dtype not in ("float32", "source"):
         raise ValueError(f"output_dtype is {output_dtype!r}; expected float32 or source")
     outputs = _outputs(
         output_image,
         bias_image,
         lattice_image,
+        found_mask_image,
         inputs={"input image": input_image, "mask": mask_image, "weight": weight_image},
     )
     where = devices.resolve(device)
@@ -219,7 +229,16 @@ def correct(
                 notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
-        _save(outputs, image, corrected, bias, result.log_field, output_dtype, whole=copy_header)
+        _save(
+            outputs,
+            image,
+            corrected,
+            bias,
+            result.log_field,
+            region.mask,
+            output_dtype,
+            whole=copy_header,
+        )
     slope, intercept = scale or (1.0, 0.0)
     stored_slope, stored_intercept = _stored(outputs.output_image)
     return Correction(
@@ -491,6 +510,7 @@ def _save(
     corrected: np.ndarray,
     bias: np.ndarray,
     log_field: LogField,
+    mask: np.ndarray | None,
     dtype: str,
     *,
     whole: bool,
@@ -512,6 +532,9 @@ def _save(
                 affine=image.affine,
                 **_parametrisation(log_field, image.data.shape),
             )
+        if parts.found_mask_image and mask is not None:
+            values = mask.astype(np.uint8)
+            volume.write(parts.found_mask_image, values, image, dtype=np.uint8, whole=False)
 
 
 class _CallableModule(types.ModuleType):

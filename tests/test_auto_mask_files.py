@@ -149,3 +149,27 @@ def test_unknown_words_and_values_that_are_no_numbers(head):
     for word in ("otsu", "auto", "head", "brain"):
         with pytest.raises(ValueError, match="head.nii.gz: .*give a mask file"):
             run(path, auto_mask=word)
+
+
+def test_the_mask_is_saved_on_request(head):
+    path = head(field=1.0)
+    image, saved = volume.load(path), path.with_name("mask.nii.gz")
+    for word in ("otsu", "auto"):
+        done = run(path, auto_mask=word, found_mask_image=saved)
+        assert done.found_mask_image == saved
+        read = nb.load(saved)
+        assert read.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(read.affine, nb.load(path).affine)
+        expected = region.automatic(image, word).mask
+        np.testing.assert_array_equal(np.asarray(read.dataobj), expected)
+    assert run(path, auto_mask="auto").found_mask_image is None
+
+
+def test_no_mask_is_saved_where_none_is_found(head):
+    path = head()
+    saved = path.with_name("mask.nii.gz")
+    with pytest.raises(ValueError, match="mask.nii.gz: no mask is found without auto_mask"):
+        run(path, found_mask_image=saved)
+    with pytest.raises(ValueError, match="two outputs have this name"):
+        run(path, auto_mask="otsu", found_mask_image=path.with_name("out.nii.gz"))
+    assert sorted(each.name for each in path.parent.iterdir()) == ["head.nii.gz"]

@@ -45,6 +45,8 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
         given["dimension"] = n_axes
     if request.mask in MASK_WORDS:
         given["auto_mask"] = request.mask
+    if job.outputs.masks:
+        given["found_mask_image"] = str(folder / "mask.nii.gz")
     if job.mask:
         given["mask_image"] = str(job.mask)
         given["correct_outside"] = not request.rescale

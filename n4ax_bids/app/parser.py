@@ -207,6 +207,12 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
         "slope and intercept (default: %(default)s)",
     )
     add(
+        "--save-mask",
+        action="store_true",
+        help="write the mask that --mask auto, head, brain or otsu finds as desc-brain_mask, "
+        "desc-head_mask or desc-otsu_mask",
+    )
+    add(
         "--dry-run",
         action="store_true",
         help="show each image, why it is taken or not, its options and its outputs; write nothing",

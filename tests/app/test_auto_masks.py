@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from n4ax_bids.app import cli
+from n4ax_bids.app.derivatives import mask_name
 from n4ax_bids.core.auto_mask import auto_mask
 from n4ax_bids.core.metrics import coefficient_of_variation
 from n4ax_bids.io import volume
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"
 SHAPE = (68, 72, 66)
+KINDS = ("brain", "head")
 QUICK = ("--device", "cpu", "--n-iterations", "2", "2", "--omp-nthreads", "1", "--nprocs", "1")
 
 
@@ -126,3 +128,81 @@ def test_an_image_without_a_brain_fails_alone(places, write_image, caplog):
     assert sidecar(out)["N4"]["mask_found"]["kind"] == "brain"
     assert not list(out.glob("sub-02/anat/*"))
     assert run(places, "--mask", "auto", "--no-reports", "--overwrite") == 0
+
+
+def test_the_mask_is_saved_as_an_output_of_the_image(places, bids_errors, capsys):
+    root, out = places
+    flags = ("--mask", "auto", "--save-mask", "--no-reports")
+    assert run(places, *flags, "--dry-run") == 0
+    brain = "sub-01/anat/sub-01_space-T1w_desc-brain_mask.nii.gz"
+    assert f"-> {brain}, or sub-01_space-T1w_desc-head_mask.nii.gz" in capsys.readouterr().out
+    assert run(places, *flags) == 0
+    image = volume.load(root / NAME)
+    saved = np.asarray(nb.load(out / brain).dataobj)
+    np.testing.assert_array_equal(saved, auto_mask(image.data, image.zooms).mask)
+    about = json.loads((out / brain.replace(".nii.gz", ".json")).read_text())
+    assert about["Type"] == "Brain" and about["Sources"] == [f"bids:raw:{NAME}"]
+    assert about["SpatialReference"] == f"bids:raw:{NAME}" and about["Description"]
+    assert about["N4"]["mask_found"]["kind"] == "brain"
+    assert len(list(out.rglob("*_mask.*"))) == 2
+    record = json.loads((out / "logs/images/sub-01/anat/sub-01_T1w.json").read_text())
+    assert brain in record["outputs"]
+    assert "desc-brain\t" in (out / "descriptions.tsv").read_text()
+    assert bids_errors(out) == []
+
+
+def test_a_restart_knows_the_mask(places, capsys):
+    root, out = places
+    flags = ("--save-mask", "--no-reports")
+    brain, head = (out / f"sub-01/anat/sub-01_space-T1w_desc-{k}_mask.nii.gz" for k in KINDS)
+
+    def corrected(*more):
+        assert run(places, *flags, *more) == 0
+        return ": corrected in " in capsys.readouterr().err
+
+    assert corrected("--mask", "auto") and not corrected("--mask", "auto")
+    brain.unlink()
+    assert corrected("--mask", "auto") and brain.is_file()
+    brain.write_bytes(b"")
+    assert corrected("--mask", "auto") and brain.stat().st_size
+    assert corrected("--mask", "head") and head.is_file()
+    assert sorted(out.rglob("*_mask.*")) == [head.with_name(head.name[:-7] + ".json"), head]
+    assert json.loads(head.with_name(head.name[:-7] + ".json").read_text())["Type"] == "ROI"
+    assert run(places, "--mask", "head", "--no-reports") == 0
+    assert not list(out.rglob("*_mask.*"))
+
+
+def test_what_was_saved_serves_a_later_run_as_a_mask(places, tmp_path):
+    root, out = places
+    assert run(places, "--mask", "auto", "--save-mask", "--no-reports") == 0
+    first = sidecar(out)["N4"]["n_voxels_mask"]
+    again = tmp_path / "again"
+    flags = ("--mask", "derivatives", "-d", f"n4={out}", "--no-reports")
+    assert run((root, again), *flags) == 0
+    assert sidecar(again)["N4"]["n_voxels_mask"] == first
+    assert sidecar(again)["N4"]["mask"].endswith("_space-T1w_desc-brain_mask.nii.gz")
+
+
+def test_the_masks_of_two_contrasts_have_two_names():
+    names = {mask_name(f"sub-01_{suffix}", "head") for suffix in ("T1w", "T2w")}
+    assert names == {f"sub-01_space-{s}_desc-head_mask.nii.gz" for s in ("T1w", "T2w")}
+    long = mask_name("sub-01_run-1_part-mag_chunk-2_T1w", "brain")
+    assert long == "sub-01_run-1_part-mag_space-T1w_chunk-2_desc-brain_mask.nii.gz"
+
+
+@pytest.mark.parametrize("mask", ("none", "derivatives"))
+def test_only_a_mask_that_is_found_can_be_saved(places, capsys, mask):
+    with pytest.raises(SystemExit) as ended:
+        run(places, "--mask", mask, "-d", str(places[0]), "--save-mask")
+    assert ended.value.code == 2
+    assert "--save-mask needs a mask that is found in the image" in capsys.readouterr().err
+    assert not places[1].exists()
+
+
+def test_an_engine_of_nipype_saves_the_mask(places, tmp_path):
+    root, out = places
+    engine = tmp_path / "engine.json"
+    engine.write_text('{"plugin": "Linear"}')
+    flags = ("--mask", "auto", "--save-mask", "--no-reports", "--use-plugin", str(engine))
+    assert run(places, *flags) == 0
+    assert (out / "sub-01/anat/sub-01_space-T1w_desc-brain_mask.nii.gz").is_file()
