@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Selection
 
 BIDS_VERSION = "1.11.1"
-NO_MASK_NAMES = ("*_inv-*_mask*", "*_flip-*_mask*", "*_mt-*_mask*")
+NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
 """Masks of images whose names have entities that the names of masks may not have in BIDS; the
-validator takes no "*" behind the dot of such a pattern."""
+validator does not take "*_inv-*_mask*"."""
 IGNORED = ("*.html", "figures", "group_*.tsv")
 """Lines of `.bidsignore`; "figures" has no slash because the validator takes no other form."""
 
