@@ -35,6 +35,8 @@ KINDS = {
     "otsu": "voxels above Otsu's threshold",
 }
 """what the masks are that `--mask auto` finds"""
+FOUND = ("auto", "head", "brain")
+"""masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    draw.image(names["before"], views, grid.values(image.data), window)
-    draw.image(names["after"], views, grid.values(corrected.data), window)
+    outline = grid.values(inside) if n4.get("mask") in FOUND else None
+    draw.image(names["before"], views, grid.values(image.data), window, outline)
+    draw.image(names["after"], views, grid.values(corrected.data), window, outline)
     limits = n4["field_min"], n4["field_max"]
     log_field = grid.field(_log_field(job.outputs.lattice))
     draw.field(names["field"], views, log_field, grid.values(inside), limits)

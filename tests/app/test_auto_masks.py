@@ -8,6 +8,7 @@ import logging
 import nibabel as nb
 import numpy as np
 import pytest
+from PIL import Image
 
 from n4ax_bids.app import cli
 from n4ax_bids.app.derivatives import mask_name
@@ -78,6 +79,17 @@ def test_the_mask_is_recorded_told_and_measured_in(places, capsys):
     page = (out / "sub-01.html").read_text()
     assert "voxels of the brain that was found" in page and "of the brain mask" in page
     assert "inside a mask that was found in each image" in page
+
+
+@pytest.mark.parametrize("mask", ("auto", "otsu"))
+def test_the_outline_is_drawn_where_the_mask_was_found(places, mask):
+    _, out = places
+    assert run(places, "--mask", mask) == 0
+    for when in ("before", "after"):
+        path = out / "sub-01" / "figures" / f"sub-01_desc-{when}_T1w.webp"
+        colours = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        yellow = colours[..., 0] - colours[..., 2] > 60
+        assert yellow.any() == (mask == "auto") and yellow.mean() < 0.2
 
 
 def test_without_v_there_is_no_line_for_the_mask(places, capsys):
