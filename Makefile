@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test test-clients lint format bench validate
+.PHONY: help demo screenshots test test-clients lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -28,6 +28,7 @@ help:
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
+	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
@@ -82,6 +83,9 @@ bench: $(VENV)/test.stamp
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity
 	$(BIN)/python -m benchmarks.ants_parity
+
+masks: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.masks
 
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python

@@ -23,6 +23,7 @@ from n4ax_bids import arguments, compilation
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
 from n4ax_bids.core.automatic import check_automatic_mask
+from n4ax_bids.core.call import NAMES
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
@@ -32,7 +33,7 @@ from n4ax_bids.io import geometry, lattice, placement, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import N4Options, require_options
+from n4ax_bids.options import MASK_WORDS, N4Options, require_options
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 
@@ -49,8 +50,12 @@ class Correction:
     output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
+    found_mask_image: Path | None
     mask: str
-    """"none", "otsu" or the mask's path"""
+    """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
+    mask_found: dict[str, str | int | float | None]
+    """for "auto", "head" and "brain", empty for others: kind, share of the image's voxels, rounds,
+    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find"""
     n_voxels_mask: int
     """voxels inside the mask and of positive weight, full grid"""
     n_voxels_used: int
@@ -94,6 +99,7 @@ class _Outputs(NamedTuple):
     output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
+    found_mask_image: Path | None
 
 
 @suggesting("correct")
@@ -104,7 +110,7 @@ def correct(
     bias_image: str | Path | None = None,
     lattice_image: str | Path | None = None,
     mask_image: str | Path | None = None,
-    auto_mask: Literal["otsu"] | None = None,
+    auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
     weight_image: str | Path | None = None,
     options: N4Options | None = None,
     rescale_intensities: bool = True,
@@ -117,6 +123,7 @@ def correct(
     correct_outside: bool = False,
     mask_transform: str | Path | None = None,
     weight_transform: str | Path | None = None,
+    found_mask_image: str | Path | None = None,
 ) -> Correction:
     """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
 
@@ -135,7 +142,8 @@ def correct(
     mask_image, weight_image : NIfTI files on the image's voxels, in any order of the axes
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
-    auto_mask : "otsu" for the voxels above Otsu's threshold
+    auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
+        brain where one is found, else the head, else Otsu's mask
     weight_image : confidence; voxels with a weight <= 0 take no part
     options : N4Options, the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
@@ -149,6 +157,7 @@ def correct(
     correct_outside : with a mask file, correct the voxels outside it as well
     mask_transform, weight_transform : ITK transform files that take images from the image's
         space to that of the mask or weight, which is then resampled onto the image's grid
+    found_mask_image : .nii or .nii.gz, where the mask that `auto_mask` finds is written as 0 and 1
 
     Raises
     ------
@@ -166,6 +175,7 @@ def correct(
         lattice_image=lattice_image,
         mask_image=mask_image,
         weight_image=weight_image,
+        found_mask_image=found_mask_image,
     )
     _require_paths(
         "an ITK transform", mask_transform=mask_transform, weight_transform=weight_transform
@@ -183,10 +193,15 @@ def correct(
     ):
         if transform is not None and file is None:
             raise ValueError(f"{transform}: {name}_transform without {name}_image; expected both")
+    if found_mask_image is not None and auto_mask is None:
+        raise ValueError(
+            f"{found_mask_image}: no mask is found without auto_mask; expected it too"
+        )
     outputs = _outputs(
         output_image,
         bias_image,
         lattice_image,
+        found_mask_image,
         inputs={"input image": input_image, "mask": mask_image, "weight": weight_image},
     )
     where = devices.resolve(device)
@@ -230,12 +245,22 @@ def correct(
                 notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
-        _save(outputs, image, corrected, bias, result.log_field, output_dtype, whole=copy_header)
+        _save(
+            outputs,
+            image,
+            corrected,
+            bias,
+            result.log_field,
+            region.mask,
+            output_dtype,
+            whole=copy_header,
+        )
     slope, intercept = scale or (1.0, 0.0)
     stored_slope, stored_intercept = _stored(outputs.output_image)
     return Correction(
         *outputs,
         mask=region.name,
+        mask_found=dict(region.facts),
         n_voxels_used=result.n_voxels,
         shift=shift,
         device=devices.describe(where),
@@ -266,8 +291,9 @@ def correct(
 def _require_words(output_dtype: object, auto_mask: object, report: object) -> None:
     if not is_among(output_dtype, ("float32", "source")):
         raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
-    if not (auto_mask is None or is_among(auto_mask, ("otsu",))):
-        raise ValueError(f"auto_mask is {shown(auto_mask)}; expected otsu or None")
+    if not (auto_mask is None or is_among(auto_mask, MASK_WORDS)):
+        words = ", ".join(MASK_WORDS)
+        raise ValueError(f"auto_mask is {shown(auto_mask)}; expected one of {words} or None")
     if not (report is None or callable(report)):
         raise TypeError(f"report is {shown(report)}; expected a function or None")
 
@@ -286,9 +312,9 @@ def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) ->
 
 def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
     """Check an automatic mask; return what is odd about it."""
-    if region.mask is None or region.name != "otsu":
+    if region.mask is None or region.mask_values is not None:
         return None
-    return check_automatic_mask(image.data, region.mask, solve)
+    return check_automatic_mask(image.data, region.mask, solve, NAMES[region.name])
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:
@@ -497,6 +523,7 @@ def _save(
     corrected: np.ndarray,
     bias: np.ndarray,
     log_field: LogField,
+    mask: np.ndarray | None,
     dtype: str,
     *,
     whole: bool,
@@ -518,6 +545,9 @@ def _save(
                 affine=image.affine,
                 **_parametrisation(log_field, image.data.shape),
             )
+        if parts.found_mask_image and mask is not None:
+            values = mask.astype(np.uint8)
+            volume.write(parts.found_mask_image, values, image, dtype=np.uint8, whole=False)
 
 
 class _CallableModule(types.ModuleType):

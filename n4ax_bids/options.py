@@ -239,6 +239,9 @@ PRESET_HELP: dict[str, str] = {
 }
 
 
+MASK_WORDS = ("otsu", "auto", "head", "brain")
+"""Masks that are found in the image itself."""
+
 METHODS: dict[str, type] = {"n4": N4Options}
 """Ways to estimate the field, and the class of the options of each."""
 

@@ -36,7 +36,9 @@ def rows(page: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in lines if "---" not in line]
 
 
-@pytest.mark.parametrize("name", ("speed", "command", "scaling", "iteration", "memory", "report"))
+@pytest.mark.parametrize(
+    "name", ("speed", "command", "scaling", "iteration", "memory", "report", "masks")
+)
 def test_a_page_is_written(name, tmp_path):
     page = page_of(name, tmp_path)
     assert page.startswith("# ") and f"`python -m benchmarks.{name} --quick`" in page

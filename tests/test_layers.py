@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "compilation": {"jax", "jaxlib", "device", "trust"},
     "ants": {"options"},
     "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
-    "region": {"numpy", "core", "io"},
+    "region": {"numpy", "options", "core", "io"},
     "correct": {
         "jax",
         "numpy",

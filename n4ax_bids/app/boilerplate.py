@@ -111,6 +111,14 @@ def _region(request: Request) -> str:
     sources = _and(list(request.derivatives)) or "other pipelines"
     places = {
         "otsu": "The field was estimated in the voxels above Otsu's threshold [@otsu]",
+        "auto": "The field was estimated inside a mask that was found in each image by "
+        "alternating Otsu's threshold [@otsu] and N4: the brain where one was found with "
+        "confidence, or else the head or, where that was not found either, the voxels above "
+        "Otsu's threshold",
+        "head": "The field was estimated inside the head, which was found in each image by "
+        "alternating Otsu's threshold [@otsu] and N4",
+        "brain": "The field was estimated inside the brain, which was found by morphology in "
+        "the head that alternating Otsu's threshold [@otsu] and N4 found in each image",
         "none": "The field was estimated in all voxels",
         "derivatives": f"The field was estimated inside the brain masks of {sources}, or, where "
         "there was none, weighted by the probability of white matter",

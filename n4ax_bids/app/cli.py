@@ -23,7 +23,7 @@ from n4ax_bids.app.config import read_config, snapshot
 from n4ax_bids.app.parser import LEVELS, build_parser
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines
-from n4ax_bids.options import PRESETS, N4Options, sloppy
+from n4ax_bids.options import MASK_WORDS, PRESETS, N4Options, sloppy
 
 if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
@@ -144,6 +144,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         desc=arguments.desc,
         bias_field=not arguments.no_bias_field,
         output_dtype=arguments.output_dtype,
+        save_mask=arguments.save_mask,
         dry_run=arguments.dry_run,
         boilerplate_only=arguments.boilerplate_only,
         reports=not arguments.no_reports,
@@ -243,6 +244,11 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
             "has no mask to rescale in"
+        )
+    if arguments.save_mask and arguments.mask not in MASK_WORDS:
+        raise ValueError(
+            "--save-mask needs a mask that is found in the image; expected --mask auto, head, "
+            f"brain or otsu, not {arguments.mask}"
         )
     if arguments.no_reports and arguments.reports_only:
         raise ValueError("--no-reports and --reports-only contradict each other; expected one")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app import filters, inheritance, strays
-from n4ax_bids.app.derivatives import Outputs
+from n4ax_bids.app.derivatives import MASKS, Outputs
 from n4ax_bids.app.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
@@ -230,7 +230,11 @@ def _of_other_session(file: Any, request: Request) -> bool:
 def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
     outputs = Outputs.of(
-        relative, request.output_dir, desc=request.desc, bias_field=request.bias_field
+        relative,
+        request.output_dir,
+        desc=request.desc,
+        bias_field=request.bias_field,
+        masks=_kinds(request),
     )
     return Job(
         source=request.bids_dir / relative,
@@ -244,6 +248,13 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
         mask_transform=found.mask_transform,
         weight_transform=found.weight_transform,
     )
+
+
+def _kinds(request: Request) -> tuple[str, ...]:
+    """Return the kinds of mask that may be found and are to be written."""
+    if not request.save_mask:
+        return ()
+    return tuple(MASKS) if request.mask == "auto" else (request.mask,)
 
 
 def _by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:

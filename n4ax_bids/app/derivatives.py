@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -25,6 +25,14 @@ DESCRIPTIONS = {
     LATTICE: "B-spline control points of the natural logarithm of the bias field",
 }
 """Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
+MASKS = {
+    "brain": "mask of the brain that was found in the image, where the field was estimated",
+    "head": "mask of the head that was found in the image, where the field was estimated",
+    "otsu": "voxels above Otsu's threshold, where the field was estimated",
+}
+"""Those of the masks that `--save-mask` writes, which say what kind of mask it is."""
+BEHIND_SPACE = ("split", "recording", "chunk")
+"""entities of an image that BIDS puts behind space"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Outputs:
     lattice: Path
     problem: str | None = None
     """why the file system cannot have these names; then they are shorter ones, for the log"""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    """of each kind that may be found; one of them is written. Empty where none is wanted"""
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -52,6 +62,7 @@ class Outputs:
         *,
         desc: str = "biascorr",
         bias_field: bool = True,
+        masks: Iterable[str] = (),
     ) -> Outputs:
         """Build the names from the source's own name, so that every entity is kept.
 
@@ -61,6 +72,7 @@ class Outputs:
         output_dir : root of the derivative dataset
         desc : label of the corrected image
         bias_field : whether the field is written as an image
+        masks : kinds of mask that may be found, where the mask is to be written
         """
         stem = relative.name.removesuffix(".gz").removesuffix(".nii")
 
@@ -68,13 +80,39 @@ class Outputs:
             entities, _, suffix = stem.rpartition("_")
             return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
 
-        problem = _too_long(max(path(desc).name, path(LATTICE).name, key=n_bytes), output_dir)
+        kinds = tuple(masks)
+        names = path(desc).name, path(LATTICE).name, *(mask_name(stem, kind) for kind in kinds)
+        problem = _too_long(max(names, key=n_bytes), output_dir)
         if problem:
             digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
             start, _, suffix = stem.rpartition("_")
             stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
-        field = path(FIELD) if bias_field else None
-        return cls(stem, path(desc), field, path(LATTICE), problem)
+        folder = output_dir / relative.parent
+        return cls(
+            stem,
+            path(desc),
+            path(FIELD) if bias_field else None,
+            path(LATTICE),
+            problem,
+            {kind: folder / mask_name(stem, kind) for kind in kinds},
+        )
+
+
+def mask_name(stem: str, kind: str) -> str:
+    """Return the name of a mask of an image.
+
+    A mask's suffix is "mask", so the image's own suffix becomes the space: this keeps the masks of
+    a T1w and a T2w image apart, and `-d` finds the mask of the image by it.
+
+    Parameters
+    ----------
+    stem : the image's name without extension
+    kind : key of `MASKS`
+    """
+    *entities, suffix = stem.split("_")
+    before = [each for each in entities if each.split("-")[0] not in BEHIND_SPACE]
+    behind = [each for each in entities if each not in before]
+    return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
 
 
 def _too_long(name: str, folder: Path) -> str | None:
@@ -160,8 +198,21 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
             hidden.unlink(missing_ok=True)
 
 
-def remove_unwanted(outputs: Outputs) -> None:
-    """Remove an earlier run's field where this one wants none: it would be of another image."""
+def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
+    """Remove an earlier run's field and masks that this one does not write.
+
+    They would be of another image.
+
+    Parameters
+    ----------
+    outputs : of this run
+    kind : of the mask that is written; None for no mask
+    """
+    for each in MASKS:
+        mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
+        if kind != each:
+            mask.unlink(missing_ok=True)
+            sidecar_path(mask).unlink(missing_ok=True)
     if outputs.field is None:
         field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
         field.unlink(missing_ok=True)

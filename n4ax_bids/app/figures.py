@@ -25,10 +25,19 @@ from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
+from n4ax_bids.options import MASK_WORDS
 from n4ax_bids.region import region
 
 _EVERY = 1 << 20
 """voxels at most that a quantile is taken of"""
+KINDS = {
+    "brain": "voxels of the brain that was found in the image",
+    "head": "voxels of the head that was found in the image",
+    "otsu": "voxels above Otsu's threshold",
+}
+"""what the masks are that `--mask auto` finds"""
+FOUND = ("auto", "head", "brain")
+"""masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
 
 
 @dataclass(frozen=True)
@@ -122,8 +131,9 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    draw.image(names["before"], views, grid.values(image.data), window)
-    draw.image(names["after"], views, grid.values(corrected.data), window)
+    outline = grid.values(inside) if n4.get("mask") in FOUND else None
+    draw.image(names["before"], views, grid.values(image.data), window, outline)
+    draw.image(names["after"], views, grid.values(corrected.data), window, outline)
     limits = n4["field_min"], n4["field_max"]
     log_field = grid.field(_log_field(job.outputs.lattice))
     draw.field(names["field"], views, log_field, grid.values(inside), limits)
@@ -147,22 +157,37 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
 
     Those that the estimate saw; where it saw all, those above Otsu's threshold.
     """
-    if job.mask is None and job.weight is None:
-        found = region(image, auto_mask="otsu")
-        what = "voxels above Otsu's threshold"
-        if n4.get("mask") != "otsu":
-            what += " (the estimate used every voxel)"
-    else:
-        found = region(
-            image,
-            mask_image=job.mask,
-            weight_image=job.weight,
-            mask_transform=job.mask_transform,
-            weight_transform=job.weight_transform,
-        )
-        names = (path.name for path in (job.mask, job.weight) if path)
-        what = f"voxels of {' and '.join(names)}"
-    return found.inside, what
+    word = n4.get("mask")
+    word = word if job.mask is None and word in MASK_WORDS else None
+    if job.mask is None and job.weight is None and word is None:
+        what = "voxels above Otsu's threshold (the estimate used every voxel)"
+        return region(image, auto_mask="otsu").inside, what
+    found = region(
+        image,
+        mask_image=job.mask,
+        auto_mask=word,
+        weight_image=job.weight,
+        mask_transform=job.mask_transform,
+        weight_transform=job.weight_transform,
+    )
+    if word and job.weight is None:
+        return found.inside, _in_words(n4)
+    names = [path.name for path in (job.mask, job.weight) if path]
+    names += [f"the mask {word}"] if word else []
+    return found.inside, f"voxels of {' and '.join(names)}"
+
+
+def _in_words(n4: Mapping[str, Any]) -> str:
+    """Say what an automatic mask is, and how it came about."""
+    facts = n4.get("mask_found")
+    if not facts:
+        return "voxels above Otsu's threshold"
+    details = [f"{100 * facts['share']:.3g} % of the image", f"{facts['rounds']} rounds"]
+    if facts["confidence"] is not None:
+        details.append(f"confidence {facts['confidence']:.2f}")
+    details.append(f"Otsu's threshold alone finds {100 * facts['otsu_covers']:.3g} % of them")
+    kind = KINDS[facts["kind"]]
+    return f"{kind} ({', '.join(details)})"
 
 
 def _window(image: np.ndarray, *inside: np.ndarray) -> tuple[float, float]:

@@ -29,7 +29,12 @@ from n4ax_bids.report.page import KEPT
 log = logging.getLogger("n4ax_bids")
 
 CLAIMS = claims.FOLDER
-MADE = {"output_image": "corrected", "bias_image": "field", "lattice_image": "lattice"}
+MADE = {
+    "output_image": "corrected",
+    "bias_image": "field",
+    "lattice_image": "lattice",
+    "found_mask_image": "masks",
+}
 """Outputs of the node, and what `Outputs` calls them."""
 
 
@@ -220,7 +225,11 @@ def publish(
         written.write_text(derivatives.encode(content), encoding="utf-8")
         files.append((written, path))
     # The corrected image comes last, but for the record: where it is, everything is.
-    files += [(made[name], getattr(job.outputs, MADE[name])) for name in reversed(wanted(job))]
+    targets = {name: getattr(job.outputs, MADE[name]) for name in wanted(job)}
+    kind = sidecars.kind_of_mask(job, correction)
+    if kind:
+        targets["found_mask_image"] = job.outputs.masks[kind]
+    files += [(made[name], target) for name, target in reversed(targets.items())]
     text = record.text(
         job,
         request,
@@ -237,7 +246,7 @@ def publish(
     if not claim.holds():
         raise Taken
     record.forget(job, request.output_dir)
-    derivatives.remove_unwanted(job.outputs)
+    derivatives.remove_unwanted(job.outputs, kind)
     derivatives.publish(files)
     return correction
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.request import Request
+from n4ax_bids.options import MASK_WORDS
 
 
 def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
@@ -42,8 +43,10 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
         given["bias_image"] = str(folder / "field.nii.gz")
     if n_axes != 3:
         given["dimension"] = n_axes
-    if request.mask == "otsu":
+    if request.mask in MASK_WORDS:
         given["auto_mask"] = request.mask
+    if job.outputs.masks:
+        given["found_mask_image"] = str(folder / "mask.nii.gz")
     if job.mask:
         given["mask_image"] = str(job.mask)
         given["correct_outside"] = not request.rescale

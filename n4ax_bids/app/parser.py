@@ -156,11 +156,13 @@ def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--mask",
-        choices=("otsu", "none", "derivatives"),
+        choices=("auto", "head", "brain", "otsu", "none", "derivatives"),
         default="otsu",
-        help="estimate the field in the voxels above Otsu's threshold, in all voxels as the "
-        "ANTs program does without a mask, or in desc-brain_mask of -d (where there is none: "
-        "weighted by its label-WM_probseg) (default: %(default)s)",
+        help="where the field is estimated: in the head or the brain that is found in the image; "
+        "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
+        "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "
+        "mask; derivatives: in desc-brain_mask of -d (where there is none: weighted by its "
+        "label-WM_probseg) (default: %(default)s)",
     )
     add(
         "--weight",
@@ -212,6 +214,12 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
         default="float32",
         help="voxels of the corrected images: as computed, or in the source's own type with "
         "slope and intercept (default: %(default)s)",
+    )
+    add(
+        "--save-mask",
+        action="store_true",
+        help="write the mask that --mask auto, head, brain or otsu finds as desc-brain_mask, "
+        "desc-head_mask or desc-otsu_mask",
     )
     add(
         "--dry-run",

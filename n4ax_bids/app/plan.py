@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app.dataset import Job, Selection, notes, read_metadata
@@ -80,6 +80,10 @@ def _of_job(job: Job, request: Request) -> Iterator[str]:
     for path in job.outputs.images:
         sidecar = sidecar_path(path).suffix
         yield f"         -> {_relative(path, request)} (and {sidecar})"
+    masks = [_relative(path, request) for path in job.outputs.masks.values()]
+    if masks:
+        others = "".join(f", or {PurePath(path).name}" for path in masks[1:])
+        yield f"         -> {masks[0]}{others} (and .json)"
 
 
 def _told(job: Job) -> Iterator[tuple[str, Any]]:

@@ -251,6 +251,7 @@ def _put_in_place(
     output_image,
     lattice_image,
     bias_image=None,
+    found_mask_image=None,
 ):
     """Publish what a node has made; nipype runs the text of this function by itself."""
     from pathlib import Path
@@ -261,6 +262,7 @@ def _put_in_place(
         "output_image": output_image,
         "bias_image": bias_image,
         "lattice_image": lattice_image,
+        "found_mask_image": found_mask_image,
     }
     return publish(
         job,

@@ -7,11 +7,11 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from n4ax_bids.app.image import Outcome, State
 from n4ax_bids.app.status import Status
@@ -183,6 +183,7 @@ def _tell(head: str, outcome: Outcome, pace: str) -> None:
         for note in outcome.correction.get("notes", ()):
             log.warning("%s: %s", head, note)
         log.info("%s: corrected in %.1f s%s", head, outcome.seconds, pace)
+        _tell_mask(head, outcome.correction.get("mask_found"))
         log.debug("%s: %s", head, outcome.correction)
     elif outcome.state == State.FINISHED:
         log.info("%s: finished by another run meanwhile", head)
@@ -191,6 +192,22 @@ def _tell(head: str, outcome: Outcome, pace: str) -> None:
     else:
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
         log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
+
+
+def _tell_mask(head: str, facts: Mapping[str, Any] | None) -> None:
+    """Log at -v how the mask of an image came about, where it was found in the image."""
+    if facts and log.isEnabledFor(logging.DEBUG):
+        sure = facts["confidence"]
+        log.info(
+            "%s: mask: %s, %.3g %% of the image, %d rounds%s; Otsu's threshold finds %.3g %% "
+            "of it",
+            head,
+            facts["kind"],
+            100 * facts["share"],
+            facts["rounds"],
+            "" if sure is None else f", confidence {sure:.2f}",
+            100 * facts["otsu_covers"],
+        )
 
 
 def in_one_line(error: Exception) -> str:

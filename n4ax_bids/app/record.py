@@ -42,6 +42,7 @@ DECIDE_THE_CONTENT = {
     "rescale",
     "bias_field",
     "output_dtype",
+    "save_mask",
 }
 """Fields of a request that decide what an image's outputs hold."""
 
@@ -216,9 +217,15 @@ def path_of(job: Job, output_dir: Path) -> Path:
 
 
 def outputs(job: Job) -> list[Path]:
-    """Return every file that is made of an image."""
+    """Return every file that is made of an image, but for a mask, whose name tells its kind."""
     images = list(job.outputs.images)
     return images + [derivatives.sidecar_path(image) for image in images]
+
+
+def _possible(job: Job) -> list[Path]:
+    """Return every file that may be made of an image."""
+    masks = list(job.outputs.masks.values())
+    return outputs(job) + masks + [derivatives.sidecar_path(mask) for mask in masks]
 
 
 def settings(request: Request) -> dict[str, Any]:
@@ -240,7 +247,12 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
     wanted = settings(request)
     if content["settings"] != wanted:
         return f"made with other options: {first_difference(content['settings'], wanted)}"
-    made = {each.relative_to(request.output_dir).as_posix(): each for each in outputs(job)}
+    names = {each: each.relative_to(request.output_dir).as_posix() for each in _possible(job)}
+    masks = [path for path in job.outputs.masks.values() if names[path] in content["outputs"]]
+    if job.outputs.masks and len(masks) != 1:
+        return "it had other outputs"
+    paths = outputs(job) + masks + [derivatives.sidecar_path(mask) for mask in masks]
+    made = {names[path]: path for path in paths}
     if set(made) != set(content["outputs"]):
         return "it had other outputs"
     for name, size in content["outputs"].items():

@@ -48,6 +48,7 @@ class Request:
     desc: str = "biascorr"
     bias_field: bool = True
     output_dtype: str = "float32"
+    save_mask: bool = False
     dry_run: bool = False
     boilerplate_only: bool = False
     reports: bool = True

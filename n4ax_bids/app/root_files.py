@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app.derivatives import CORRECTED, DESCRIPTIONS, LINK, NAME, encode, write_text
+from n4ax_bids.app.derivatives import (
+    CORRECTED,
+    DESCRIPTIONS,
+    LINK,
+    MASKS,
+    NAME,
+    encode,
+    write_text,
+)
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.source import TITLE, Identity
 from n4ax_bids.app.status import Refusal, Status
@@ -22,6 +30,9 @@ if TYPE_CHECKING:
     from n4ax_bids.app.dataset import Selection
 
 BIDS_VERSION = "1.11.1"
+NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
+"""Masks of images whose names have entities that the names of masks may not have in BIDS; the
+validator does not take "*_inv-*_mask*"."""
 IGNORED = ("*.html", "figures", "group_*.tsv")
 """Lines of `.bidsignore`; "figures" has no slash because the validator takes no other form."""
 
@@ -50,10 +61,13 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     """
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
-    ignored += [line for line in IGNORED if line not in ignored]
+    wanted = (*IGNORED, *(NO_MASK_NAMES if request.save_mask else ()))
+    ignored += [line for line in wanted if line not in ignored]
     # Rows that somebody has added stay.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
     meanings = {request.desc: CORRECTED, **DESCRIPTIONS}
+    if request.save_mask:
+        meanings |= MASKS
     mine = [f"desc-{label}\t{meaning}" for label, meaning in meanings.items()]
     rows = sorted({*rows, *mine})
     write_text(out / "dataset_description.json", encode(dataset_description(request, raw)))

@@ -16,6 +16,7 @@ from n4ax_bids.app.derivatives import (
     FIELD,
     LATTICE,
     LINK,
+    MASKS,
     NAME,
     finite,
     sidecar_path,
@@ -67,7 +68,28 @@ def of(
     if outputs.field:
         contents[outputs.field]["Units"] = "arbitrary"
     contents[outputs.lattice]["Lattice"] = correction["lattice"]
+    kind = kind_of_mask(job, correction)
+    if kind:
+        contents[outputs.masks[kind]] = common | {
+            "Description": f"{job.entities['suffix']}: {MASKS[kind]}",
+            "Type": "Brain" if kind == "brain" else "ROI",
+            "SpatialReference": f"bids:{LINK}:{job.relative}",
+        }
     return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def kind_of_mask(job: Job, correction: Mapping[str, Any]) -> str | None:
+    """Return the kind of the mask that is written for an image; None where none is.
+
+    Parameters
+    ----------
+    job : the image
+    correction : the node's record
+    """
+    if not job.outputs.masks:
+        return None
+    found = correction.get("mask_found") or {}
+    return found.get("kind", correction["mask"])
 
 
 def _link(path: Path, request: Request) -> str:
@@ -84,8 +106,11 @@ def _record(
     """Return what was asked for, what happened, and by which versions."""
     # Files, their digests and the lattice are told elsewhere; times change from run to run,
     # folders from machine to machine.
-    elsewhere = ("output_image", "bias_image", "lattice_image", "lattice", "sha256", "seconds")
+    files = ("output_image", "bias_image", "lattice_image", "found_mask_image")
+    elsewhere = (*files, "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
+    if not happened.get("mask_found"):
+        happened.pop("mask_found", None)
     happened["mask"] = links.get(correction["mask"], correction["mask"])
     happened["notes"] = list(correction.get("notes", ()))
     for path, link in links.items():

@@ -17,7 +17,12 @@ from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.field import LogField, divide_checked
 from n4ax_bids.core.plan import Plan, plan
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import N4Options, require_options
+from n4ax_bids.options import MASK_WORDS, N4Options, require_options
+
+WORDS = MASK_WORDS
+"""Names of automatic masks."""
+NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
+"""How a message names them."""
 
 
 class Call(NamedTuple):
@@ -43,18 +48,19 @@ def prepare(
         raise TypeError("image is None; expected an array")
     weight = as_array(weight, "weight")
     word = mask if isinstance(mask, str) else None
-    if word not in (None, "otsu"):
+    if word not in (None, *WORDS):
+        words = ", ".join(map(repr, WORDS))
         raise ValueError(
-            f"mask is {mask!r}; expected an array, 'otsu' or None (n4ax_bids.correct takes files)"
+            f"mask is {mask!r}; expected an array, {words} or None (n4ax_bids.correct takes files)"
         )
     image, mask, weight, hidden = plain(image, None if word else as_array(mask, "mask"), weight)
-    solved, doubt = plan(options, np.shape(image), _voxel_sizes(zooms)), None
+    sizes_mm = _voxel_sizes(zooms)
+    solved, doubt = plan(options, np.shape(image), sizes_mm), None
     if word:
-        shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
-        mask = otsu_mask(shown, threads=n_cores())
+        mask = _automatic(word, image, hidden, sizes_mm)
         if not mask.any():
             raise ValueError(_constant(image, hidden))
-        doubt = check_automatic_mask(image, mask, solved)
+        doubt = check_automatic_mask(image, mask, solved, NAMES.get(word, word))
     return Call(image, mask, weight, hidden, solved, doubt)
 
 
@@ -72,6 +78,18 @@ def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
         expected = "one voxel size in mm for each axis, such as (1.0, 1.0, 1.0)"
         raise ValueError(f"zooms is {shown(zooms)}; expected {expected}") from None
     return tuple(float(size) for size in sizes)
+
+
+def _automatic(word: str, image: Any, hidden: np.ndarray | None, zooms: Sequence[float] | None):
+    """Make the mask that a word asks for; voxels that are masked are as dark as the darkest."""
+    if word == "otsu":
+        shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
+        return otsu_mask(shown, threads=n_cores())
+    from n4ax_bids.core.auto_mask import found_mask  # scipy's share takes a while to import
+
+    if hidden is not None:
+        image = np.where(hidden, image[~hidden].min(initial=0), image)
+    return found_mask(word, image, zooms)
 
 
 def _constant(image: jax.Array | np.ndarray, hidden: np.ndarray | None) -> str:

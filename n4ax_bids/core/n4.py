@@ -71,10 +71,13 @@ def n4(
     ----------
     image : array (I, J) or (I, J, K), intensities; axes in NIfTI order. Where a numpy masked array
         is masked, a voxel takes no part and the results are masked as well.
-    mask : array like `image` (non-zero = inside), "otsu" for the voxels above Otsu's threshold,
-        or None for all voxels (as the ANTs program without a mask)
+    mask : array like `image` (non-zero = inside), None for all voxels (as the ANTs program without
+        a mask), or a word: "otsu" for the voxels above Otsu's threshold, "head" or "brain" for
+        `head_mask` and `brain_mask`, "auto" for the brain where one is found, else the head (see
+        `auto_mask`). Sizes in mm matter to these.
     weight : array like `image`, confidence of each voxel; voxels with weight <= 0 take no part
-    zooms : voxel size of each axis in mm, 1 where not given; matters with a spline distance only
+    zooms : voxel size of each axis in mm, 1 where not given; for spline distances and
+        for masks that are found by size
     options : N4Options, the ANTs program's defaults where not given
     return_bias : also return the field
 

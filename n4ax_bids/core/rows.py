@@ -136,6 +136,7 @@ def lay_out(
     *,
     slabs: int = 0,
     first: int = FIRST,
+    least: int = 1,
 ) -> tuple[Rows, Layout]:
     """List the mask's voxels with the logarithm of their intensity, and their rows.
 
@@ -146,6 +147,8 @@ def lay_out(
     dtype : of the solve
     slabs : number of parts; 0 for one without an axis for them
     first : number of voxels to look at for a rising run
+    least : number of voxels that the padded list has room for at least, so that masks of many
+        sizes share a compiled program; only for lists that are padded coarsely
 
     Returns
     -------
@@ -163,6 +166,7 @@ def lay_out(
         (n0, n1),
         found.inside.shape[1],
         not slabs and found.n_listed < MOST_COARSE,
+        least,
     )
     logs = np.empty((len(parts), n_listed), dtype)
     weights = None if found.weights is None else np.empty_like(logs)
@@ -248,7 +252,12 @@ def dense_layout(shape: tuple[int, int, int]) -> Layout:
 
 
 def _padded_sizes(
-    n_listed: int, n_rows: int, plane: tuple[int, int], width: int, coarse: bool
+    n_listed: int,
+    n_rows: int,
+    plane: tuple[int, int],
+    width: int,
+    coarse: bool,
+    least: int = 1,
 ) -> tuple[int, int, tuple[int, int], int]:
     """Return the sizes of list, rows, plane and row that a grid is padded to.
 
@@ -259,7 +268,7 @@ def _padded_sizes(
     if not coarse:
         plane = tuple(1 << (n - 1).bit_length() for n in plane)
         return _eighth(n_listed), _eighth(n_rows + 1), plane, _multiple(width, 32)
-    octave = max(6, (-(-n_listed // 7) - 1).bit_length())
+    octave = max(6, (-(-max(n_listed, least) // 7) - 1).bit_length())
     side = 1 << octave // 2
     rows = 21 << (octave - 6)
     while rows <= n_rows:

@@ -23,7 +23,7 @@ from nipype.utils.gpu_count import gpu_count
 from n4ax_bids import ants
 from n4ax_bids.interfaces.command import AntsCommand, output_name
 from n4ax_bids.interfaces.spec import add_option_traits, read_options, six_digits
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import MASK_WORDS, N4Options
 
 _log = logging.getLogger("nipype.interface")
 
@@ -70,8 +70,13 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
         desc="where the lattice is written; default: the input's name with _lattice",
     )
     auto_mask = traits.Enum(
-        "otsu",
-        desc="estimate the field inside this mask, correct the whole image; default: every voxel",
+        *MASK_WORDS,
+        desc="estimate the field inside this mask, correct the whole image: otsu, head, brain, or "
+        "auto for the brain where one is found, else the head; default: every voxel",
+    )
+    found_mask_image = File(
+        hash_files=False,
+        desc="where the mask that auto_mask finds is written; default: nowhere",
     )
     output_dtype = traits.Enum(
         "float32",
@@ -96,6 +101,7 @@ class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
     """nipype's outputs, and our own."""
 
     lattice_image = File(exists=True, desc="Estimated log bias as its control points")
+    found_mask_image = File(exists=True, desc="Mask that auto_mask has found, 0 and 1")
     correction = traits.Dict(desc="what was done: fields of n4ax_bids.correct.Correction")
 
 
@@ -171,7 +177,7 @@ class N4BiasFieldCorrection(AntsCommand):
                 printed.append("{:d} iterations, convergence value {:g}".format(*level))
                 if self.terminal_output != "none":
                     _log.info("N4: %s", printed[-1])
-        for name in ("output_image", "bias_image", "lattice_image"):
+        for name in ("output_image", "bias_image", "lattice_image", "found_mask_image"):
             if getattr(result, name) is not None:
                 self._results[name] = str(getattr(result, name))
         if self._tell_notes:
@@ -250,6 +256,7 @@ class N4BiasFieldCorrection(AntsCommand):
             "output_image": cwd / output_name(inputs),
             "bias_image": bias,
             "lattice_image": _path(cwd, inputs.lattice_image) or cwd / lattice,
+            "found_mask_image": _path(cwd, inputs.found_mask_image),
         }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from n4ax_bids.report import mosaic
-from n4ax_bids.report.mosaic import Sample, View
+from n4ax_bids.report.mosaic import Paint, Sample, View
 
 QUALITY = 80
 """of WebP, 0 to 100"""
@@ -25,6 +25,8 @@ WEAK = math.log(1.1)
 """a field that goes less than so far from its middle, in ln b, does not use all colours"""
 BEFORE, AFTER = "#d1670f", "#1768b0"
 """colours of the two states, here and on the page"""
+OUTLINE = (240, 200, 40)
+"""colour of a mask's rim, red, green, blue"""
 
 _PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
 _DRAWING = threading.Lock()  # matplotlib is not made for threads
@@ -71,8 +73,14 @@ class Histogram(NamedTuple):
     after: np.ndarray
 
 
-def image(path: Path, views: Sequence[View], sample: Sample, window: tuple[float, float]) -> None:
-    """Write cuts through an image, in greys of a window.
+def image(
+    path: Path,
+    views: Sequence[View],
+    sample: Sample,
+    window: tuple[float, float],
+    sample_inside: Sample | None = None,
+) -> None:
+    """Write cuts through an image, in greys of a window, with the outline of a mask.
 
     Parameters
     ----------
@@ -80,8 +88,12 @@ def image(path: Path, views: Sequence[View], sample: Sample, window: tuple[float
     views : from `mosaic.plan`
     sample : the image's values at voxel indices
     window : intensities that are black and white
+    sample_inside : whether voxels are inside the mask; None for no outline
     """
-    drawn = mosaic.draw(views, sample, mosaic.grey(window), text="white", ground="black")
+    paint = mosaic.grey(window)
+    if sample_inside is not None:
+        sample, paint = _with_mask(sample, sample_inside), _outlined(paint)
+    drawn = mosaic.draw(views, sample, paint, text="white", ground="black")
     drawn.save(path, "WEBP", quality=QUALITY, method=4)
 
 
@@ -105,17 +117,40 @@ def field(
     scale = _Scale.of(limits)
     table = _colours()
 
-    def both(indices: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.stack([sample_log(indices), sample_inside(indices)], axis=-1)
-
     def paint(values: np.ndarray) -> np.ndarray:
         place = scale.place(values[..., 0]) * len(table)
         colour = table[np.clip(place, 0, len(table) - 1).astype(np.intp)]
         pale = 0.3 * colour + 0.7 * 225.0
         return np.where(values[..., 1:] > 0, colour, pale).astype(np.uint8)
 
-    drawn = mosaic.draw(views, both, paint, text="black", ground="white")
+    drawn = mosaic.draw(
+        views, _with_mask(sample_log, sample_inside), paint, text="black", ground="white"
+    )
     _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=4)
+
+
+def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
+    """Return what gives values and, behind them on a last axis, whether they are inside."""
+
+    def both(indices: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.stack([sample(indices), sample_inside(indices)], axis=-1)
+
+    return both
+
+
+def _outlined(paint: Paint) -> Paint:
+    """Return a painter of values with a mask behind them, which draws the mask's rim."""
+
+    def outlined(values: np.ndarray) -> np.ndarray:
+        greys, inside = paint(values[..., 0]), values[..., 1] > 0
+        around = np.pad(inside, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        core = around[:, :-2, 1:-1] & around[:, 2:, 1:-1]
+        core &= around[:, 1:-1, :-2] & around[:, 1:-1, 2:]
+        colours = np.repeat(greys[..., np.newaxis], 3, axis=-1)
+        colours[inside & ~core] = OUTLINE
+        return colours
+
+    return outlined
 
 
 def histogram(before: np.ndarray, after: np.ndarray, window: tuple[float, float]) -> Histogram:

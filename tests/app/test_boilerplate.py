@@ -53,6 +53,9 @@ def test_every_solver_option_is_in_the_text(item):
     ("change", "words"),
     [
         ({"mask": "otsu"}, "above Otsu's threshold (Otsu, 1979)"),
+        ({"mask": "auto"}, "the brain where one was found with confidence, or else the head"),
+        ({"mask": "head"}, "inside the head, which was found"),
+        ({"mask": "brain"}, "inside the brain, which was found"),
         ({"mask": "none"}, "in all voxels."),
         ({"mask": "derivatives"}, "inside the brain masks of fmriprep"),
         ({"weight": "WM"}, "weighted by the probability of WM tissue of fmriprep"),
@@ -69,13 +72,13 @@ def test_the_text_says_what_was_done(change, words):
 
 
 def test_what_is_cited_is_listed_and_nothing_else():
-    for mask in ("otsu", "none"):
+    for mask in ("otsu", "auto", "head", "brain", "none"):
         request = replace(REQUEST, mask=mask)
         text, bib = markdown(request), boilerplate.bibtex([Way.asked(request)])
         cited, listed = text.split("## References")
         names = set(re.findall(r"\(([A-Z]\w+)(?: et al\.)?, (\d{4})\)", cited))
         assert names == set(re.findall(r"^- (\w+).*[ .](\d{4})\.", listed, flags=re.MULTILINE))
-        assert ("otsu" in bib) == (mask == "otsu") == (("Otsu", "1979") in names)
+        assert ("otsu" in bib) == (mask != "none") == (("Otsu", "1979") in names)
         assert bib.count("@") == len(names) + 1  # and the software's own
         assert bib.count("{") == bib.count("}")
 

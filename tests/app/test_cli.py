@@ -158,7 +158,7 @@ def test_python_m_n4ax_bids_is_the_command():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--mask", "brain"], "--mask"),
+        (["--mask", "skull"], "--mask"),
         (["--preset", "best"], "--preset"),
         (["--device", "tpu"], "--device"),
         (["--nprocs", "0"], "--nprocs: 0; expected a number above 0"),

@@ -54,9 +54,9 @@ def test_keys_that_are_nearly_right(said, tmp_path):
 
 
 def test_a_usage_error_begins_with_its_reason(said):
-    assert said("--mask", "brain")[1] == [
-        "n4ax-bids: error: argument --mask: invalid choice: 'brain' (choose from 'otsu', 'none', "
-        "'derivatives')",
+    assert said("--mask", "skull")[1] == [
+        "n4ax-bids: error: argument --mask: invalid choice: 'skull' (choose from 'auto', 'head', "
+        "'brain', 'otsu', 'none', 'derivatives')",
         "n4ax-bids --help lists the flags",
     ]
 

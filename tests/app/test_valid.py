@@ -78,6 +78,17 @@ def test_every_combination_of_entities(everything, tmp_path, bids_errors):
     assert bids_errors(out) == []
 
 
+def test_masks_are_valid_for_every_combination_of_entities(everything, tmp_path, bids_errors):
+    root, names = everything
+    out = tmp_path / "out"
+    flags = ["-m", *MODALITIES, "--device", "cpu", "--n-iterations", "2", "--no-reports"]
+    assert cli.main([str(root), str(out), "participant", *flags, "--save-mask"]) == 0
+    masks = sorted(out.rglob("sub-*_mask.nii.gz"))
+    assert len(masks) == len(names)
+    assert all("_desc-otsu_mask" in mask.name for mask in masks)
+    assert bids_errors(out) == []
+
+
 def test_the_demo(tmp_path, bids_errors):
     pytest.importorskip("nilearn")
     words = [sys.executable, str(ROOT / "examples" / "demo.py"), str(tmp_path), "--step", "4"]

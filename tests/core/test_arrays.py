@@ -56,7 +56,10 @@ def test_names_of_files_are_no_arrays(head):
     for call in (lambda: n4("T1w.nii"), lambda: otsu_mask("T1w.nii"), lambda: n4_batch(["a.nii"])):
         with pytest.raises(TypeError, match="nii'; expected an array .*n4ax_bids.correct"):
             call()
-    with pytest.raises(ValueError, match="mask is 'm.nii'; expected an array, 'otsu' or None"):
+    with pytest.raises(
+        ValueError,
+        match="mask is 'm.nii'; expected an array, 'otsu', 'auto', 'head', 'brain' or None",
+    ):
         n4(head.image, "m.nii")
     for images in ("a.nii", nb.Nifti1Image(head.image, np.eye(4)), None):
         with pytest.raises(TypeError, match="images is .*; expected a list of arrays"):

@@ -253,7 +253,7 @@ def nan(image):
         (lambda h: (h.image, np.zeros_like(h.mask)), "mask or weight is empty"),
         (lambda h: (nan(h.image), None), "not finite"),
         (lambda h: (np.full_like(h.image, 7), None), "constant"),
-        (lambda h: (h.image, "bet"), "'otsu' or None"),
+        (lambda h: (h.image, "bet"), "'brain' or None"),
         (lambda h: (h.image[0, 0], None), "expected 2 or 3"),
     ],
 )

@@ -346,6 +346,20 @@ def test_auto_mask(image, work):
     inside = otsu_mask(nb.load(image).get_fdata(dtype=np.float32))
     assert outputs.correction["mask"] == "otsu"
     assert outputs.correction["n_voxels_mask"] == inside.sum()
+    assert not isdefined(outputs.found_mask_image)
+
+
+def test_auto_mask_is_saved_on_request(image, work):
+    for word in ("auto", "head"):
+        given = {"auto_mask": word, "found_mask_image": f"{word}.nii.gz"}
+        outputs = short(input_image=str(image), **given).run(cwd=str(work)).outputs
+        assert outputs.found_mask_image == str(work / f"{word}.nii.gz")
+        inside = np.asarray(nb.load(outputs.found_mask_image).dataobj)
+        assert outputs.correction["n_voxels_mask"] == inside.sum()
+        assert outputs.correction["mask"] == word and outputs.correction["mask_found"]["kind"]
+    assert short(input_image=str(image), auto_mask="otsu").inputs.auto_mask == "otsu"
+    with pytest.raises(Exception, match="auto_mask"):
+        short(input_image=str(image), auto_mask="bet")
 
 
 @pytest.mark.parametrize("name", ["missing.nii.gz", "empty.nii.gz"])

@@ -39,6 +39,25 @@ def test_an_image_at_its_window(tmp_path, views):
     assert np.median(shades[shades > 20]) == pytest.approx(127, abs=3)  # lossy
 
 
+def test_the_outline_of_a_mask_lies_on_its_rim_alone(tmp_path, views):
+    inside = np.zeros(SHAPE, bool)
+    inside[10:30, 10:34, 8:28] = True
+    path, plain = tmp_path / "a.webp", tmp_path / "b.webp"
+    volume = sample(np.full(SHAPE, 30.0))
+    figures.image(path, views, volume, (0, 60), sample(inside))
+    figures.image(plain, views, volume, (0, 60))
+    colours, grey = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (path, plain))
+    assert colours.shape == grey.shape
+    yellow = colours[..., 0] - colours[..., 2] > 60
+    assert 0.01 < yellow.mean() < 0.2
+    assert not (grey[..., 0] - grey[..., 2] > 60).any()
+    assert np.median(np.abs(colours - grey)[~yellow]) <= 3  # lossy
+    full = np.ones(SHAPE, bool)  # a mask that goes on beyond the cuts has no rim in them
+    figures.image(path, views, volume, (0, 60), sample(full))
+    colours = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert not (colours[..., 0] - colours[..., 2] > 60).any()
+
+
 def test_the_field_goes_from_blue_to_red_and_is_pale_outside(tmp_path, views):
     log_field = np.linspace(-0.4, 0.4, SHAPE[0])[:, None, None] * np.ones(SHAPE)
     limits = math.exp(-0.4), math.exp(0.4)

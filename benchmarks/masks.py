@@ -1,0 +1,198 @@
+"""Masks beside one another on heads with measured fields or labels: docs/validation/masks.md.
+
+Errors of the field, contrast of the tissues, what of the brain is covered, seconds and memory.
+Only images whose licence allows it are drawn, and of a head with an intact face only cuts through
+the brain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.images import DATA
+from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
+from n4ax_bids import N4Options, auto_mask, brain_mask, head_mask, n4, otsu_mask
+from n4ax_bids.core.metrics import field_error, joint_variation
+from n4ax_bids.phantoms import phantom
+
+LABELLED = DATA / "labelled"
+PAGE = ROOT / "docs" / "validation"
+HEADS = (
+    "xa30-norm-pair",
+    "sim-t1-rf40A-pn3",
+    "sim-t2-rf60B-pn5",
+    "sim-pd-prisma64ch-pn3",
+    "aomic-piop2-0001",
+    "aomic-piop2-0002",
+    "brainweb-t1-pn3-rf20-head2mm",
+    "fpg-flair-3t",
+)
+DRAWN = ("xa30-norm-pair", "aomic-piop2-0001", "fpg-flair-3t")
+"""BSD-2, CC0 and MIT; only axial cuts through the brain"""
+
+
+class Case(NamedTuple):
+    """A head and what is known of it."""
+
+    name: str
+    image: np.ndarray
+    zooms: tuple[float, ...]
+    brain: np.ndarray
+    grey: np.ndarray | None
+    white: np.ndarray | None
+    truth: np.ndarray | None
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Read the heads that are there, or make a phantom."""
+    if quick or not LABELLED.exists():
+        made = phantom((40, 36, 32), field="polynomial", amplitude=0.4)
+        yield Case("phantom", made.image, (4.0,) * 3, made.mask, None, None, made.log_field)
+        return
+    import nibabel as nb
+
+    for name in HEADS:
+        folder = LABELLED / name
+        read = nb.load(folder / "image.nii.gz")
+        zooms = tuple(map(float, read.header.get_zooms()[:3]))
+        found = {
+            key: _read(folder / f"{file}.nii.gz")
+            for key, file in {
+                "grey": "label-GM",
+                "white": "label-WM",
+                "brain": "brain_mask",
+                "rough": "brain_mask_rough",
+                "truth": "field_true",
+            }.items()
+        }
+        grey, white = (None if found[k] is None else found[k] > 0.5 for k in ("grey", "white"))
+        parts = [found["brain"], found["rough"], grey, white]
+        brain = np.any([part > 0 for part in parts if part is not None], axis=0)
+        truth = None if found["truth"] is None else np.log(np.maximum(found["truth"], 1e-6))
+        image = np.asarray(read.dataobj, np.float32)
+        yield Case(name, image, zooms, brain, grey, white, truth)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    import nibabel as nb
+
+    return np.asarray(nb.load(path).dataobj, np.float32) if path.exists() else None
+
+
+def masks(case: Case) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Yield each mask with its name and CPU seconds."""
+    made = {
+        "none": lambda: np.ones(case.image.shape, bool),
+        "otsu": lambda: otsu_mask(case.image),
+        "head": lambda: head_mask(case.image, case.zooms),
+        "brain": lambda: brain_mask(case.image, case.zooms),
+        "auto": lambda: auto_mask(case.image, case.zooms),
+        "label": lambda: case.brain,
+    }
+    for name, make in made.items():
+        make()  # compiled once
+        start = time.process_time()
+        found = make()
+        seconds = time.process_time() - start
+        if name == "auto":
+            name, found = f"auto: {found.kind}", found.mask
+        yield name, found, seconds
+
+
+def measured(case: Case) -> Iterator[str]:
+    """Yield the rows of one head."""
+    factor = max(1, round(4 / max(case.zooms)))
+    for name, mask, seconds in masks(case):
+        if not mask.any():
+            yield row(case.name, name, *["–"] * 4, figure(seconds), "–")
+            continue
+        options = N4Options(shrink_factor=factor)
+        corrected, bias = n4(case.image, mask, zooms=case.zooms, options=options, return_bias=True)
+        error = spread = covered = share = None
+        if case.truth is not None:
+            error = field_error(bias, case.truth, case.brain).rmse
+        if case.grey is not None:
+            spread = joint_variation(corrected, case.white, case.grey)
+            tissue = case.grey | case.white
+            covered = np.count_nonzero(mask & tissue) / np.count_nonzero(tissue)
+            share = np.count_nonzero(mask & tissue) / np.count_nonzero(mask)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        numbers = [figure(v) for v in (error, spread, covered, share, seconds)]
+        yield row(case.name, name, *numbers, f"{peak:.0f}")
+
+
+def draw(case: Case, folder: Path) -> str:
+    """Draw three axial cuts through the brain with the contours of two masks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    axis = 1 if case.name.startswith("aomic") else 2  # of the feet-to-head direction
+    inside = np.flatnonzero(case.brain.any(axis=tuple({0, 1, 2} - {axis})))
+    cuts = np.quantile(inside, (0.6, 0.7, 0.8)).astype(int)
+    shown = {"auto": auto_mask(case.image, case.zooms).mask, "otsu": otsu_mask(case.image)}
+    drawing, panels = plt.subplots(1, 3, figsize=(7.5, 2.8))
+    for panel, cut in zip(panels, cuts, strict=True):
+        plane = np.take(case.image, cut, axis).T
+        top = np.quantile(plane[plane > plane.mean()], 0.95)
+        panel.imshow(plane, cmap="gray", vmin=0, vmax=top, origin="lower")
+        for mask, colour in zip(shown.values(), ("tab:red", "tab:cyan"), strict=True):
+            panel.contour(np.take(mask, cut, axis).T, [0.5], colors=colour, linewidths=0.7)
+        panel.set_axis_off()
+    drawing.tight_layout(pad=0.2)
+    path = folder / f"masks-{case.name}.webp"
+    drawing.savefig(path, dpi=80, pil_kwargs={"quality": 60})
+    plt.close(drawing)
+    return path.name
+
+
+def lines(given: argparse.Namespace, folder: Path | None) -> Iterator[str]:
+    """Yield the page."""
+    yield (
+        "RMSE: standard deviation of the estimated minus the true ln b in the brain. CJV: "
+        "coefficient of joint variation of white and grey matter, after correction. Covered: "
+        "share of GM and WM that is in the mask. Tissue: share of the mask that is GM or WM. "
+        "Seconds: CPU seconds of the mask. Peak: memory of the process so far, MiB. N4 with the "
+        "preset `ants` and samples 4 mm apart. A dash: not known, or no mask was found."
+    )
+    yield ""
+    pictures = []
+    yield from head("head", "mask", "RMSE", "CJV", "covered", "tissue", "seconds", "peak MiB")
+    for case in cases(given.quick):
+        yield from measured(case)
+        if folder and case.name in DRAWN:
+            pictures.append((case.name, draw(case, folder)))
+    for name, file in pictures:
+        yield ""
+        yield f"![masks of {name}]({file})"
+        yield ""
+        yield f"{name}: the mask `auto` (red) and Otsu's (cyan)."
+    if not given.quick:
+        yield ""
+        for part in ATTEMPTS.strip().split("\n\n"):
+            yield from part.splitlines() if part.startswith("|") else [" ".join(part.splitlines())]
+            yield ""
+
+
+ATTEMPTS = (Path(__file__).with_name("masks_attempts.md")).read_text(encoding="utf-8")
+
+
+def main() -> None:
+    given = arguments("masks", __doc__)
+    given.out = given.out or (None if given.quick else PAGE)
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+    with computing_on(given.device, quick=given.quick):
+        publish(given, "Masks", lines(given, given.out))
+
+
+if __name__ == "__main__":
+    main()
