@@ -7,12 +7,13 @@ JAX ?= cpu
 DIR ?= demo
 JOBS ?= 2
 ARGS ?=
+MINUTES ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test test-clients lint format bench validate masks
+.PHONY: help demo screenshots test fuzz test-clients lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -24,6 +25,7 @@ help:
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
 	@echo "make constraints   the versions in the image, anew"
+	@echo "make fuzz          hostile files by the thousand, for MINUTES=$(MINUTES)"
 	@echo "make lint          ruff: style and format"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
@@ -36,6 +38,9 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients" $(ARGS)
+
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 # In an environment of their own: what they depend on is theirs to choose.
 test-clients:
