@@ -54,6 +54,7 @@ def prepare(
             f"mask is {mask!r}; expected an array, {words} or None (n4ax_bids.correct takes files)"
         )
     image, mask, weight, hidden = plain(image, None if word else as_array(mask, "mask"), weight)
+    _require_numbers(mask, weight)
     sizes_mm = _voxel_sizes(zooms)
     solved, doubt = plan(options, np.shape(image), sizes_mm), None
     if word:
@@ -62,6 +63,30 @@ def prepare(
             raise ValueError(_constant(image, hidden))
         doubt = check_automatic_mask(image, mask, solved, NAMES.get(word, word))
     return Call(image, mask, weight, hidden, solved, doubt)
+
+
+def _require_numbers(mask: Any, weight: Any) -> None:
+    """Refuse a mask with values that are not finite, and a weight with such values inside it.
+
+    The solve sees the samples of the shrunk grid alone, but a mask must mean the same whichever
+    voxels are sampled.
+    """
+    if _has_odd(mask):
+        odd = describe_odd(np.asarray(mask), not_finite(mask))
+        raise ValueError(f"mask has values that are not finite: {odd}; expected a number at each")
+    if _has_odd(weight):
+        odd = not_finite(weight)
+        if mask is not None and np.shape(mask) == np.shape(weight):
+            odd &= np.asarray(mask) != 0
+        if odd.any():
+            raise odd_inside("weight", np.asarray(weight), odd)
+
+
+def _has_odd(array: Any) -> bool:
+    if array is None or array.dtype.kind not in "fV":  # V: types that JAX adds to numpy
+        return False
+    xp = jnp if isinstance(array, jax.Array) else np
+    return not bool(xp.isfinite(array).all())
 
 
 def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:

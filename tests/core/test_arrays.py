@@ -196,6 +196,14 @@ def test_a_field_that_overflows_is_refused(head):
 
 
 def test_masks_that_are_not_finite(head):
+    between = np.ones(head.image.shape)
+    between[2, 2, 2] = np.nan  # no sample at shrink 4
+    for arrays in ((between, None), (None, between)):
+        with pytest.raises(ValueError, match=r"not finite.*nan at voxel \(2, 2, 2\)"):
+            n4(head.image, *arrays)
+    outside = np.ones(head.image.shape, bool)
+    outside[2, 2, 2] = False
+    n4(head.image, outside, between, options=N4Options(n_iterations=(1,)))
     with pytest.raises(ValueError, match="mask has values that are not finite"):
         n4(head.image, np.where(head.mask, 1, np.nan), options=SHORT)
     with pytest.raises(ValueError, match="weight has .* values that are not finite"):
