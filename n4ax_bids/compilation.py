@@ -98,6 +98,8 @@ class _Store:
     def _take(self, program: Path) -> None:
         """Let JAX find a program, if it is whole and no other user's."""
         name = program.name.partition(".")[2]
+        if name in self.known:  # processes that ran side by side may both have compiled it
+            return
         mine = self.private / name
         _link(program, mine)
         if not trust.is_trusted_file(mine):  # looked at here, where nobody can exchange it

@@ -75,7 +75,10 @@ OF_CORRECT = {
     "device list": (dict(device=["cpu"]), "device is \\['cpu'\\]; expected auto"),
     "mask": (dict(mask="m.nii.gz"), "correct takes no 'mask' \\(did you mean mask_image"),
     "report": (dict(report="r.html"), "report is 'r.html'; expected a function"),
-    "auto_mask": (dict(auto_mask=X), "auto_mask is array.*expected otsu or None"),
+    "auto_mask": (
+        dict(auto_mask=X),
+        "auto_mask is array.*expected one of otsu, auto, head, brain or None",
+    ),
     "dtype": (dict(output_dtype=X), "output_dtype is array.*expected float32 or source"),
     "dimension": (dict(dimension=NIB), "dimension is <nibabel.*expected 2 or 3"),
     "dimension array": (dict(dimension=X), "dimension is array.*expected 2 or 3"),

@@ -74,7 +74,7 @@ def test_the_command_line_wins(asked):
         ("sloppy = 1", "sloppy is 1; expected true or false"),
         ("desc = true", "desc is True; expected a word, a number or a list"),
         ("participant-label = []", "participant-label is []; expected one value"),
-        ('mask = "brain"', "--mask: invalid choice: 'brain'"),
+        ('mask = "skull"', "--mask: invalid choice: 'skull'"),
         ("[desc]\nx = 1", "expected a word, a number or a list"),
         ("shrink-factor = 0", "shrink_factor is 0; expected at least 1"),
     ],

@@ -243,7 +243,7 @@ def test_labels_outside_ascii_with_masks(run, make_dataset, tmp_path, label, ent
 def test_a_claim_with_any_text(run, make_dataset, tmp_path, text, is_file):
     from n4ax_bids.app import claims, image
 
-    claim = tmp_path / "out" / image.CLAIMS / f"{claims._key(T1W)}.0"
+    claim = tmp_path / "out" / image.CLAIMS / f"{claims.key(T1W)}.0"
     claim.parent.mkdir(parents=True)
     if is_file:
         claim.write_text(text)
