@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import shlex
-import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
+
+from n4ax_bids.arguments import odd_dash
 
 
 class Flag(NamedTuple):
@@ -128,22 +129,12 @@ def _require_hyphen(word: str, names: Collection[str]) -> None:
     Word processors and web pages put an en dash or a no-break space in the place of what was
     typed. As a value, such a word would take the place of the one before it.
     """
-    first, rest = word[:1], word
-    while rest and (rest[0].isspace() or unicodedata.category(rest[0]) in ("Cf", "Zs")):
-        rest = rest[1:]
-    bare = rest
-    while bare and (unicodedata.category(bare[0]) == "Pd" or bare[0] in LIKE_HYPHENS):
-        bare = bare[1:]
-    if bare == rest or first == "-":
+    found = odd_dash(word)
+    if found is None:
         return
-    likely = [name for name in names if name.lstrip("-") == bare]
+    likely = [name for name in names if name.lstrip("-") == found.bare]
     remedy = f"did you mean {likely[0]}?" if likely else "a file of this name needs ./ before it"
-    sign = f"{unicodedata.name(first, 'a character')} (U+{ord(first):04X})"
-    raise ValueError(f"{word!r} begins with {sign}, not with a hyphen; {remedy}")
-
-
-LIKE_HYPHENS = "\N{MINUS SIGN}\N{MODIFIER LETTER MINUS SIGN}\N{HEAVY MINUS SIGN}\N{HYPHEN BULLET}"
-"""signs that look like a dash, besides Unicode's dashes"""
+    raise ValueError(f"{word!r} begins with {found.sign}, not with a hyphen; {remedy}")
 
 
 def _grouped(words: Sequence[str]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import unicodedata
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST = 80
 """characters of a value in a message"""
@@ -84,3 +85,33 @@ def _suggestion(name: str, known: tuple[str, ...]) -> str:
     similar = [other for other in known if other.startswith(name)]
     similar = similar or difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {' or '.join(similar)}?)" if similar else ""
+
+
+LIKE_HYPHENS = "\N{MINUS SIGN}\N{MODIFIER LETTER MINUS SIGN}\N{HEAVY MINUS SIGN}\N{HYPHEN BULLET}"
+"""signs that look like a dash, besides Unicode's dashes"""
+
+
+class OddDash(NamedTuple):
+    """A word of a command line that looks like a flag and does not begin with a hyphen."""
+
+    sign: str
+    """the first character, as "EN DASH (U+2013)\""""
+    bare: str
+    """the word without its dashes"""
+
+
+def odd_dash(word: str) -> OddDash | None:
+    """Find a dash that is no hyphen at the start of a word, or an unseen character before a dash.
+
+    Word processors and web pages put an en dash or a no-break space in the place of what was
+    typed.
+    """
+    first, rest = word[:1], word
+    while rest and (rest[0].isspace() or unicodedata.category(rest[0]) in ("Cf", "Zs")):
+        rest = rest[1:]
+    bare = rest
+    while bare and (unicodedata.category(bare[0]) == "Pd" or bare[0] in LIKE_HYPHENS):
+        bare = bare[1:]
+    if bare == rest or first == "-":
+        return None
+    return OddDash(f"{unicodedata.name(first, 'a character')} (U+{ord(first):04X})", bare)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "device": {"jax", "threadpoolctl", "arguments"},
     "trust": set(),
     "compilation": {"jax", "jaxlib", "device", "trust"},
-    "ants": {"options"},
+    "ants": {"options", "arguments"},
     "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
     "region": {"numpy", "options", "core", "io"},
     "correct": {
@@ -53,6 +53,7 @@ MAY_IMPORT = {
         "tomli_w",
         "tqdm",
         "yaml",
+        "arguments",
         "options",
         "core",
         "io",

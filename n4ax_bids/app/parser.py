@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from n4ax_bids import __version__
 from n4ax_bids.app import words
+from n4ax_bids.arguments import odd_dash
 from n4ax_bids.options import METHODS, PRESET_HELP, N4Options
 
 LEVELS = ("participant", "group")
@@ -55,8 +56,11 @@ class Parser(argparse.ArgumentParser):
         message = first_name(message)
         if message.startswith("unrecognized arguments: "):
             word = message.split()[2].split("=")[0]
-            message += words.odd_dash(word) or words.did_you_mean(
-                word, self._option_string_actions
+            dash = odd_dash(word)
+            message += (
+                f" (it begins with {dash.sign}; expected two hyphens: --{dash.bare})"
+                if dash
+                else words.did_you_mean(word, self._option_string_actions)
             )
         lines = (f"{self.prog}: error: {message}", f"{self.prog} --help lists the flags")
         self.exit(2, "".join(f"{line}\n" for line in lines))

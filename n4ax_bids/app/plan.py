@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,6 +11,7 @@ from n4ax_bids.app.dataset import Job, Selection, notes, read_metadata
 from n4ax_bids.app.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.words import counted
+from n4ax_bids.io.kinds import require_file
 
 
 def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
@@ -29,17 +30,23 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         if value is not None:
             yield f"         {name} = {_words(value)}"
     yield ""
-    todo = {job.relative for job in todo}
+    todo, unfit = {job.relative for job in todo}, 0
     for job in selection.jobs:
         if job.relative in todo:
-            yield from _of_job(job, request)
+            try:
+                metadata = _require_fit(job)
+            except (OSError, ValueError) as error:
+                unfit += 1
+                yield f"fail     {job.relative}"
+                yield f"         {str(error).removeprefix(f'{job.source}: ')}"
+            else:
+                yield from _of_job(job, metadata, request)
         else:
             yield f"keep     {job.relative}"
             yield "         finished already (--overwrite does it again)"
     for name, reason in selection.skipped:
         yield f"skip     {name}"
         yield f"         {reason}"
-    unfit = sum(problem(job) is not None for job in selection.jobs if job.relative in todo)
     yield ""
     yield (
         f"{counted(len(todo) - unfit, 'image')} to correct, {unfit} that cannot be, "
@@ -48,31 +55,25 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
     )
 
 
-def problem(job: Job) -> str | None:
-    """Return why a job would fail, as far as can be seen without reading the image."""
+def _require_fit(job: Job) -> Mapping[str, Any]:
+    """Return what the dataset says of an image that can be corrected, as far as names tell.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the job would fail, as far as can be seen without reading the image.
+    """
     if job.problem:
-        return job.problem
-    try:
-        read_metadata(job)
-    except (OSError, ValueError) as error:
-        return str(error)
-    if job.source.is_symlink() and not job.source.exists():
-        return "broken link (in a DataLad or git-annex dataset, get the file's content first)"
-    if not job.source.is_file():
-        return "not a file"
-    return None if job.source.stat().st_size else "empty file (0 bytes)"
+        raise ValueError(job.problem)
+    require_file(job.source)
+    return read_metadata(job)
 
 
-def _of_job(job: Job, request: Request) -> Iterator[str]:
-    found = problem(job)
-    if found:
-        yield f"fail     {job.relative}"
-        yield f"         {found}"
-        return
+def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator[str]:
     yield f"correct  {job.relative}"
     taken = ", ".join(f"{name} {value}" for name, value in _told(job))
     yield f"         taken: {taken}"
-    for note in notes(job, read_metadata(job), request):
+    for note in notes(job, metadata, request):
         yield f"         note: {note}"
     mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
     rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from n4ax_bids.io.text import opened
+from n4ax_bids.io.kinds import is_dicom
 
 DESCRIPTION = "dataset_description.json"
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima", ".dicom")
 LOOKED_AT = 200
 """files, at most: a folder may hold a whole archive"""
-MAGIC = 128
-"""bytes before the letters DICM in a DICOM file"""
 ONE_BY_ONE = "n4ax-n4 or n4ax_bids.correct corrects single NIfTI files"
 CONVERT = (
     "convert it first: dcm2niix and a BIDS converter (HeuDiConv, dcm2bids) make a BIDS dataset"
@@ -55,12 +53,5 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _is_dicom(path: Path) -> bool:
-    if path.name.lower().endswith(DICOM):
-        return True
-    try:
-        if not path.is_file():
-            return False
-        with opened(path, what="DICOM") as file:
-            return file.read(MAGIC + 4)[MAGIC:] == b"DICM"
-    except (OSError, ValueError):
-        return False
+    """Return whether a file is DICOM, by its name or by its first bytes."""
+    return path.name.lower().endswith(DICOM) or is_dicom(path)

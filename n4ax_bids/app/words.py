@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,19 +49,6 @@ KINDS = ("sub", "ses", "run")
 def counted(n: int, noun: str) -> str:
     """Return a number and its noun, which has an s but for one."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def odd_dash(word: str) -> str:
-    """Return a remark on a word that begins with another dash than a hyphen, or nothing.
-
-    Word processors and web pages put an en dash in the place of what was typed.
-    """
-    first = word[:1]
-    if not first or first == "-" or unicodedata.category(first) != "Pd" and first != "\u2212":
-        return ""
-    name = unicodedata.name(first).lower()
-    bare = word.lstrip("-" + "".join(c for c in word if unicodedata.category(c) == "Pd"))
-    return f" (it begins with an {name}, U+{ord(first):04X}; expected two hyphens: --{bare})"
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:

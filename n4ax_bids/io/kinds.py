@@ -89,7 +89,7 @@ def _folder(path: Path) -> str:
     if nifti:
         many = f"{len(nifti)} NIfTI files" if nifti[1:] else "a NIfTI file"
         return f"a folder that holds {many}; expected one file, such as {nifti[0]}"
-    if any(map(_is_dicom, visible[:20])):
+    if any(map(is_dicom, visible[:20])):
         return (
             f"a folder of DICOM files; {EXPECTED} (convert the folder first, for example with "
             f"dcm2niix {path})"
@@ -97,7 +97,8 @@ def _folder(path: Path) -> str:
     return f"a folder, not a file; {EXPECTED}"
 
 
-def _is_dicom(file: Path) -> bool:
+def is_dicom(file: Path) -> bool:
+    """Return whether a file has the letters DICM where a DICOM file has them."""
     try:
         with opened(file, what="DICOM") as stream:
             return stream.read(DICOM_AT + 4)[DICOM_AT:] == b"DICM"

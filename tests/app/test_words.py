@@ -102,7 +102,7 @@ def test_words_that_were_typed_by_a_word_processor(capsys):
     with pytest.raises(SystemExit):
         cli.main(["/raw", "/out", "participant", "\u2013\u2013dry-run"])
     line = capsys.readouterr().err.splitlines()[0]
-    assert "begins with an en dash, U+2013; expected two hyphens: --dry-run" in line
+    assert "begins with EN DASH (U+2013); expected two hyphens: --dry-run" in line
 
 
 @pytest.mark.parametrize("text", ["50X40", "50,40", "[50x40]", "50x40"])
