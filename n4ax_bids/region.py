@@ -132,7 +132,8 @@ def region(
         inside = positive if mask is None else mask & positive
         if not inside.any():
             raise ValueError(f"{weight_image}: no weight above 0 inside the mask ({name})")
-    require_finite(image.path, image.data, inside, LEAVE_OUT)
+    if found is None:  # else it was required before the mask was made
+        require_finite(image.path, image.data, inside, LEAVE_OUT)
     notes = mask_file.notes + weight_file.notes
     for note in notes:
         _log.info(note)

@@ -19,8 +19,6 @@ from n4ax_bids.core.plan import Plan, plan
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import MASK_WORDS, N4Options, require_options
 
-WORDS = MASK_WORDS
-"""Names of automatic masks."""
 NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
 """How a message names them."""
 
@@ -48,8 +46,8 @@ def prepare(
         raise TypeError("image is None; expected an array")
     weight = as_array(weight, "weight")
     word = mask if isinstance(mask, str) else None
-    if word not in (None, *WORDS):
-        words = ", ".join(map(repr, WORDS))
+    if word not in (None, *MASK_WORDS):
+        words = ", ".join(map(repr, MASK_WORDS))
         raise ValueError(
             f"mask is {mask!r}; expected an array, {words} or None (n4ax_bids.correct takes files)"
         )

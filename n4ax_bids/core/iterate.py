@@ -151,7 +151,11 @@ def _run(rows: Rows, state: State, levels: Levels, numbers: Numbers, program: Pr
     one_list = rows.voxel is not None and not rows.n_slabs
     on_rows = _empty_rows(rows, levels.values) if one_list else None
     state, _ = jax.lax.while_loop(goes_on, run_level, (state, on_rows))
-    return state._replace(ranges=_ranges(rows, state, levels))
+    # Not each time that the host is asked: what it costs is a pass over the voxels.
+    ranges = jax.lax.cond(
+        state.level >= n_levels, lambda: _ranges(rows, state, levels), lambda: state.ranges
+    )
+    return state._replace(ranges=ranges)
 
 
 def _ranges(rows: Rows, state: State, levels: Levels) -> jax.Array:

@@ -189,8 +189,10 @@ def _numbered(number: int) -> Iterator[None]:
     """Put the image's number before what is objected to."""
     try:
         yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"images[{number}]: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"images[{number}]: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"images[{number}]: {error}") from error
 
 
 def estimate(
@@ -255,9 +257,10 @@ def estimate_batch(
     results: list[N4Result | None] = [None] * len(images)
     with jax.enable_x64(True):
         free = _free(memory)
-        taken = [
-            take(*each, dense, free) for each in zip(images, masks, weights, plans, strict=True)
-        ]
+        taken = []
+        for number, each in enumerate(zip(images, masks, weights, plans, strict=True)):
+            with _numbered(number):
+                taken.append(take(*each, dense, free))
         for batch in _batches(taken, plans, free):
             if len(batch) == 1:
                 solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
@@ -277,12 +280,12 @@ def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result
     n = max(1, min(len(images), n_cores())) if device.platform == "cpu" else 1
     share = None if memory is None else memory // n
 
-    def solve_one(image, mask, weight, plan):
-        with jax.default_device(device):  # a thread has its own
+    def solve_one(number, image, mask, weight, plan):
+        with jax.default_device(device), _numbered(number):  # a thread has its own device
             return estimate(image, mask, weight, plan=plan, dense=dense, memory=share)
 
     with ThreadPoolExecutor(n) as threads:
-        return list(threads.map(solve_one, images, masks, weights, plans))
+        return list(threads.map(solve_one, range(len(images)), images, masks, weights, plans))
 
 
 def _device() -> jax.Device:

@@ -135,3 +135,12 @@ def test_padding_of_lattices_to_one_size_ends_where_they_are_large():
     fine = N4Options(shrink_factor=1, n_iterations=(1,), n_control_points=(70, 8, 8))
     field = _fields(plan(fine, (80, 30, 30)))[-1]
     assert levels.lattice_sizes(field) == (8, 8, 70)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_image_that_cannot_be_solved_is_named_by_its_number(together):
+    good = np.arange(4096.0).reshape(16, 16, 16) % 97 + 1
+    bad = np.where(good > 50, np.nan, good)
+    for other, words in ((bad, "not finite"), (np.ones_like(good), "constant")):
+        with pytest.raises(ValueError, match=rf"images\[1\]: .*{words}"):
+            n4_batch([good, other], None, together=together)
