@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app import filters, inheritance, strays
+from n4ax_bids.app import distinct, filters, inheritance, strays
 from n4ax_bids.app.derivatives import MASKS, Outputs
 from n4ax_bids.app.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
 from n4ax_bids.app.index import index
 from n4ax_bids.app.masks import Masks
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.segmentations import parse
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
@@ -28,8 +24,6 @@ NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
 FEW = 3
 """files that a line of the log names for one reason"""
-NOT, BY_NUMBER, EXACT = range(3)
-"""how the labels of a sidecar are those of an image"""
 
 log = logging.getLogger("n4ax_bids")
 
@@ -109,7 +103,7 @@ def select(request: Request) -> Selection:
     subject_dirs = folders(request.bids_dir, "sub-")
     _require_labels(request, subject_dirs)
     filters.require_known("participant", request.participants, subject_dirs)
-    _require_distinct_participants(request.participants or subject_dirs, subject_dirs)
+    distinct.require_distinct_participants(request.participants or subject_dirs, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
@@ -133,7 +127,7 @@ def select(request: Request) -> Selection:
     }
     queries = filters.queries(request, known)
     filters.require_known_labels(request, entities)
-    sidecars = _by_folder(
+    sidecars = inheritance.by_folder(
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
     masks = Masks(request)
@@ -151,7 +145,7 @@ def select(request: Request) -> Selection:
     if not jobs:
         _refuse_empty(request, entities, skipped)
     jobs.sort(key=lambda job: job.relative)
-    _require_distinct(jobs)
+    distinct.require_distinct(jobs)
     return Selection(tuple(jobs), tuple(skipped))
 
 
@@ -241,7 +235,7 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
         relative=relative.as_posix(),
         outputs=outputs,
         entities=dict(image.entities),
-        sidecars=_inherited(request.bids_dir, relative, image.entities, sidecars),
+        sidecars=inheritance.inherited(request.bids_dir, relative, image.entities, sidecars),
         mask=found.mask,
         weight=found.weight,
         problem=outputs.problem or found.problem,
@@ -255,55 +249,6 @@ def _kinds(request: Request) -> tuple[str, ...]:
     if not request.save_mask:
         return ()
     return tuple(MASKS) if request.mask == "auto" else (request.mask,)
-
-
-def _by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
-    folders = defaultdict(list)
-    for sidecar in sidecars:
-        entities = {key: value for key, value in sidecar.entities.items() if key != "extension"}
-        path = Path(sidecar.relpath)
-        folders[path.parent].append((path, entities.items()))
-    return folders
-
-
-def _inherited(
-    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Mapping[Path, list]
-) -> tuple[Path, ...]:
-    """Return the sidecars in folders above the image whose entities the image has too."""
-    found = [
-        (len(folder.parts), len(own), likeness, path)
-        for folder in relative.parents
-        for path, own in sidecars.get(folder, ())
-        if own <= entities.items()
-        and inheritance.is_of(path.name, relative.name)
-        and (likeness := _likeness(path, relative, bids_dir))
-    ]
-    exact = {each[:2] for each in found if each[2] == EXACT}
-    found = [each for each in found if each[2] == EXACT or each[:2] not in exact]
-    # A folder with a sidecar's name is in no index; reading it will say what it is.
-    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
-    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
-    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
-
-
-def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
-    """Return how well a sidecar's labels are an image's, for pybids compares numbers.
-
-    A sidecar of run-01 is taken for run-1, unless there is the image run-01, to which it belongs.
-    """
-    wanted, name = parse(sidecar.name).entities, image.name
-    for key, label in parse(image.name).entities.items():
-        if wanted.get(key, label) != label:
-            name = re.sub(rf"(?<![^_]){key}-[^_.]+", f"{key}-{wanted[key]}", name)
-    if name == image.name:
-        return EXACT
-    stem = _stem(image.with_name(name))
-    others = (bids_dir / image.with_name(stem + ending) for ending in (".nii", ".nii.gz"))
-    return NOT if any(map(os.path.lexists, others)) else BY_NUMBER
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".")[0]
 
 
 def _refuse_empty(
@@ -327,51 +272,3 @@ def _refuse_empty(
     raise Refusal(
         Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
     )
-
-
-def _require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
-    folded = defaultdict(list)
-    for label in known:
-        folded[_folded(label)].append(label)
-    for label in chosen:
-        if len(same := folded[_folded(label)]) > 1:
-            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
-
-
-def _require_distinct(jobs: Sequence[Job]) -> None:
-    """Refuse two images that would share an output, or a folder on some file systems.
-
-    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
-    of their characters, and BIDS forbids such names. Participants count too: their pages are named
-    after them.
-    """
-    seen: dict[Path, Job] = {}
-    spellings: dict[str, tuple[str, Job]] = {}
-    for job in jobs:
-        other = seen.setdefault(job.outputs.corrected, job)
-        if other is not job:
-            raise Refusal(
-                Status.INVALID_INPUT,
-                f"{other.relative} and {job.relative} would share the output "
-                f"{job.outputs.corrected.name}; remove one of them",
-            )
-        relative = PurePath(job.relative)
-        for path in (relative.parent / job.outputs.stem, *relative.parents):
-            name = path.as_posix()
-            spelling, other = spellings.setdefault(_folded(name), (name, job))
-            if spelling != name:
-                why = _differ_in_case(spelling, name)
-                raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
-
-
-def _differ_in_case(one: str, two: str) -> str:
-    return (
-        f"{one} and {two} differ only in case or in the form of their characters, and would share "
-        "outputs on file systems that see no difference; rename one of them"
-    )
-
-
-def _folded(name: str) -> str:
-    """Return what a file system that ignores case and Unicode forms makes of a name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

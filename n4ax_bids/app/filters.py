@@ -69,14 +69,16 @@ def _names() -> Mapping[str, str]:
 
 
 @cache
+def numbered_keys() -> frozenset[str]:
+    """Return the keys of names whose labels are numbers: run-1 and run-01 are the same run."""
+    entities = _schema().objects.entities.values()
+    return frozenset(entity.name for entity in entities if entity.format == "index")
+
+
+@cache
 def _numbered() -> frozenset[str]:
-    """Return the entities whose labels are numbers: run-1 and run-01 are the same run."""
-    entities = _schema().objects.entities
-    return frozenset(
-        _names()[name]
-        for name in _names()
-        if name in entities and entities[name].format == "index"
-    )
+    """Return pybids' names of these entities."""
+    return frozenset(_names()[key] for key in numbered_keys() if key in _names())
 
 
 def matches(entity: str, value: Any, wanted: Any) -> bool:

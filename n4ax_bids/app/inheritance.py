@@ -3,9 +3,66 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 from n4ax_bids.app.segmentations import parse, within
+
+NOT, BY_NUMBER, EXACT = range(3)
+"""how the labels of a sidecar are those of an image"""
+
+
+def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
+    """Return path and entities of each sidecar of an index, by its folder."""
+    folders = defaultdict(list)
+    for sidecar in sidecars:
+        entities = {key: value for key, value in sidecar.entities.items() if key != "extension"}
+        path = Path(sidecar.relpath)
+        folders[path.parent].append((path, entities.items()))
+    return folders
+
+
+def inherited(
+    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Mapping[Path, list]
+) -> tuple[Path, ...]:
+    """Return the sidecars in folders above the image whose entities the image has too."""
+    found = [
+        (len(folder.parts), len(own), likeness, path)
+        for folder in relative.parents
+        for path, own in sidecars.get(folder, ())
+        if own <= entities.items()
+        and is_of(path.name, relative.name)
+        and (likeness := _likeness(path, relative, bids_dir))
+    ]
+    exact = {each[:2] for each in found if each[2] == EXACT}
+    found = [each for each in found if each[2] == EXACT or each[:2] not in exact]
+    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
+    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
+    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
+    """Return how well a sidecar's labels are an image's, for pybids compares numbers.
+
+    A sidecar of run-01 is taken for run-1, unless there is the image run-01, to which it belongs.
+    """
+    wanted, name = parse(sidecar.name).entities, image.name
+    for key, label in parse(image.name).entities.items():
+        if wanted.get(key, label) != label:
+            name = re.sub(rf"(?<![^_]){key}-[^_.]+", f"{key}-{wanted[key]}", name)
+    if name == image.name:
+        return EXACT
+    stem = _stem(image.with_name(name))
+    others = (bids_dir / image.with_name(stem + ending) for ending in (".nii", ".nii.gz"))
+    return NOT if any(map(os.path.lexists, others)) else BY_NUMBER
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
 def is_of(sidecar: str, image: str) -> bool:

@@ -12,12 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from n4ax_bids.app.filters import numbered_keys
 from n4ax_bids.io.names import why_unfit
 
 OF_THE_FILE = ("desc", "label")
 """entities that say what a segmentation is, not whose"""
-NUMBERED = ("run", "echo", "inv", "flip", "split")
-"""entities whose labels are numbers: run-1 and run-01 are the same run"""
 REFERENCE = "T1w"
 """the space of a file that names none, where a pipeline has averaged several images"""
 EXTENSIONS = (".nii", ".nii.gz")
@@ -156,7 +155,7 @@ def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
 
 
 def _same(key: str, one: str, other: str) -> bool:
-    if key in NUMBERED and one.isdecimal() and other.isdecimal():
+    if key in numbered_keys() and one.isdecimal() and other.isdecimal():
         return int(one) == int(other)
     return one == other
 

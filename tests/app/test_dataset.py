@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from n4ax_bids.app import dataset
+from n4ax_bids.app import dataset, distinct
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 
@@ -328,8 +328,8 @@ def test_a_participant_alone_whose_name_differs_from_anothers_in_case(make_datas
 def test_names_in_two_unicode_forms_are_one():
     """An é as one character or as two; and letters that have no equal length in the other case."""
     for one, two in (("sub-\u00e9", "sub-e\u0301"), ("sub-stra\u00dfe", "sub-STRASSE")):
-        assert dataset._folded(one) == dataset._folded(two)
-    assert dataset._folded("sub-e") != dataset._folded("sub-\u00e9")
+        assert distinct.folded_name(one) == distinct.folded_name(two)
+    assert distinct.folded_name("sub-e") != distinct.folded_name("sub-\u00e9")
 
 
 def test_names_that_differ_in_more_are_two(make_dataset, tmp_path):
