@@ -12,10 +12,10 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -24,23 +24,21 @@ from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
 from n4ax_bids.core.automatic import check_automatic_mask
 from n4ax_bids.core.call import NAMES
-from n4ax_bids.core.field import LogField, divide
+from n4ax_bids.core.field import divide
 from n4ax_bids.core.n4 import estimate
 from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
 from n4ax_bids.core.remarks import remarks, without_logarithm
 from n4ax_bids.core.take import NothingSampled
-from n4ax_bids.io import geometry, lattice, placement, volume
-from n4ax_bids.io.atomic import replacing, require_writable, same_place
+from n4ax_bids.io import geometry, placement, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import MASK_WORDS, N4Options, require_options
+from n4ax_bids.outputs import checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
+from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored
 
 _log = logging.getLogger(__name__)
-
-NOT_RESCALED = "the mask has no voxel of value 1; as in ANTs, only such voxels are rescaled"
-"""Note behind the name of a mask."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,6 @@ class Correction:
     """of the input files, as they were when they were read, by the names of `correct`'s inputs"""
     seconds: dict[str, float] = dataclasses.field(compare=False)
     """wall time of decode, mask, solve, divide and encode; not that of waiting for the device"""
-
-
-class _Outputs(NamedTuple):
-    output_image: Path | None
-    bias_image: Path | None
-    lattice_image: Path | None
-    found_mask_image: Path | None
 
 
 @suggesting("correct")
@@ -197,7 +188,7 @@ def correct(
         raise ValueError(
             f"{found_mask_image}: no mask is found without auto_mask; expected it too"
         )
-    outputs = _outputs(
+    outputs = checked(
         output_image,
         bias_image,
         lattice_image,
@@ -239,13 +230,13 @@ def correct(
         scale, notes = None, region.notes
         if region.mask_values is not None:
             if not correct_outside:
-                corrected = _restored(corrected, image.data, region.mask_values)
+                corrected = restored(corrected, image.data, region.mask_values)
             if rescale_intensities:
-                corrected, scale = _rescaled(corrected, image.data, region.mask_values)
+                corrected, scale = rescaled(corrected, image.data, region.mask_values)
                 notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
         statistics = _statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
-        _save(
+        save(
             outputs,
             image,
             corrected,
@@ -256,7 +247,7 @@ def correct(
             whole=copy_header,
         )
     slope, intercept = scale or (1.0, 0.0)
-    stored_slope, stored_intercept = _stored(outputs.output_image)
+    stored_slope, stored_intercept = stored(outputs.output_image)
     return Correction(
         *outputs,
         mask=region.name,
@@ -270,7 +261,7 @@ def correct(
         shrink_factors=solve.shrink_factors,
         shrink_start=solve.image_start,
         n_control_points=solve.n_control_points,
-        lattice=_parametrisation(result.log_field, image.data.shape),
+        lattice=parametrisation(result.log_field, image.data.shape),
         rescaled=scale is not None,
         rescale_slope=slope,
         rescale_intercept=intercept,
@@ -357,29 +348,6 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _outputs(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) -> _Outputs:
-    """Check names and folders before any work is done; no output may take an input's place.
-
-    Parameters
-    ----------
-    paths : of the outputs
-    inputs : what each input is, and its path
-    """
-    given = [Path(path).absolute() for path in paths if path is not None]
-    for i, path in enumerate(given):
-        volume.require_name(path)
-        require_writable(path)
-        if any(same_place(path, other) for other in given[:i]):
-            raise ValueError(f"{path}: two outputs have this name; expected different ones")
-        for kind, other in inputs.items():
-            if other is not None and same_place(path, other):
-                raise ValueError(
-                    f"{path}: is the {kind} itself, which would be overwritten; expected another "
-                    "name for the output"
-                )
-    return _Outputs(*(None if path is None else Path(path).absolute() for path in paths))
-
-
 def _load_image(path: str | Path, dimension: int | None) -> Volume:
     image = volume.load(path)
     n_axes, shape = image.data.ndim, image.data.shape
@@ -451,49 +419,6 @@ def _finite_where_image_is(corrected: np.ndarray, image: np.ndarray) -> bool:
     return bool((np.isfinite(corrected) | ~np.isfinite(image)).all())
 
 
-def _restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Give voxels outside the mask their input value back; ITK takes up to 1.2e-8 as 0."""
-    tiny = np.float32(0.1) * np.finfo(np.float32).eps
-    return np.where(np.abs(mask) <= tiny, image, corrected)
-
-
-def _rescaled(
-    corrected: np.ndarray, image: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """Map the range inside the mask (not 0) onto the image's there, where the mask is 1.
-
-    u' = max v - s·(max u - u),  s = (max v - min v) / (max u - min u), in float32 as ANTs; values
-    within 4 units in the last place of 1 count as 1 (itk::Math::FloatAlmostEqual). Returns u',
-    and s with the intercept; the image as it is, and None, where no voxel counts as 1.
-    """
-    one = int(np.float32(1).view(np.int32))
-    bits = np.asarray(mask, np.float32).view(np.int32)
-    ones = (bits >= one - 4) & (bits <= one + 4)
-    if not ones.any():
-        return corrected, None
-    inside = mask != 0
-    before, after = image[inside], corrected[inside]
-    v_max, u_max = before.max(), after.max()
-    slope = (v_max - before.min()) / (u_max - after.min())
-    remapped = v_max - slope * (u_max - corrected)
-    intercept = float(v_max) - float(slope) * float(u_max)
-    return np.where(ones, remapped, corrected), (float(slope), intercept)
-
-
-def _stored(path: Path | None) -> tuple[float, float]:
-    """Return slope and intercept of a file's voxels."""
-    slope, intercept = volume.load_header(path).get_slope_inter() if path else (None, None)
-    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
-
-
-def _parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
-    """Return the numbers that give a lattice its place on the image."""
-    floats = {
-        name: tuple(map(float, getattr(log_field, name))) for name in ("first", "step", "clamp")
-    }
-    return {"order": int(log_field.order), **floats, "shape": tuple(shape)}
-
-
 def _statistics(
     image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
 ) -> dict[str, int | float]:
@@ -515,39 +440,6 @@ def _statistics(
 def _without_logarithm(region: Region, statistics: Mapping[str, int | float]) -> str | None:
     n, n_voxels = int(statistics["non_positive"]), int(statistics["n_voxels_mask"])
     return without_logarithm(n, n_voxels, masked=region.inside is not None)
-
-
-def _save(
-    outputs: _Outputs,
-    image: Volume,
-    corrected: np.ndarray,
-    bias: np.ndarray,
-    log_field: LogField,
-    mask: np.ndarray | None,
-    dtype: str,
-    *,
-    whole: bool,
-) -> None:
-    """Write all outputs under hidden names, then rename them, the corrected image last.
-
-    `whole` headers keep what they say of the input's values.
-    """
-    with ExitStack() as stack:
-        parts = _Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
-        if parts.output_image:
-            volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
-        if parts.bias_image:
-            volume.write(parts.bias_image, bias, image, whole=whole)
-        if parts.lattice_image:
-            lattice.write_lattice(
-                parts.lattice_image,
-                np.asarray(log_field.lattice),
-                affine=image.affine,
-                **_parametrisation(log_field, image.data.shape),
-            )
-        if parts.found_mask_image and mask is not None:
-            values = mask.astype(np.uint8)
-            volume.write(parts.found_mask_image, values, image, dtype=np.uint8, whole=False)
 
 
 class _CallableModule(types.ModuleType):

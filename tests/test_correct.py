@@ -220,7 +220,7 @@ def test_each_stage_is_timed_and_times_make_no_difference(ball):
 def test_only_the_solve_holds_the_device(ball, monkeypatch):
     """Reading, masking, checking and writing go on while another thread has it."""
     taken = []
-    names = ("_load_image", "find_region", "estimate", "divide", "_field", "_statistics", "_save")
+    names = ("_load_image", "find_region", "estimate", "divide", "_field", "_statistics", "save")
     turns = devices.turns(devices.resolve("cpu"))
     all_free = turns._value
     for name in names:

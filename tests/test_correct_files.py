@@ -18,10 +18,11 @@ from nipype.utils.imagemanip import copy_header
 
 import n4ax_bids.correct
 from n4ax_bids import ants_cli
-from n4ax_bids.correct import NOT_RESCALED, correct
+from n4ax_bids.correct import correct
 from n4ax_bids.interfaces import FixN4BiasFieldCorrection, N4BiasFieldCorrection
 from n4ax_bids.io import volume
 from n4ax_bids.options import N4Options
+from n4ax_bids.rescale import NOT_RESCALED
 
 SHAPE = (20, 18, 16)
 SHORT = N4Options(n_iterations=(2, 2), shrink_factor=2)

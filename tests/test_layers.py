@@ -31,6 +31,8 @@ MAY_IMPORT = {
     "ants": {"options", "arguments"},
     "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
     "region": {"numpy", "options", "core", "io"},
+    "outputs": {"numpy", "core", "io"},
+    "rescale": {"numpy"},
     "correct": {
         "jax",
         "numpy",
@@ -41,6 +43,8 @@ MAY_IMPORT = {
         "compilation",
         "device",
         "region",
+        "outputs",
+        "rescale",
     },
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},

@@ -119,6 +119,7 @@ def solver_changes(arguments: argparse.Namespace) -> dict[str, Any]:
 def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     """Return what was asked for, with absolute paths."""
     from n4ax_bids.app.filters import read_filters
+    from n4ax_bids.app.places import check_folders
     from n4ax_bids.app.request import Request
 
     _require_utf_8(arguments)
@@ -163,7 +164,7 @@ def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
         preset=arguments.preset,
         sloppy=arguments.sloppy,
     )
-    _require_folders(request)
+    check_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
 
@@ -186,18 +187,6 @@ def _is_utf_8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _require_folders(request: Request) -> None:
-    """Refuse a file where a folder is to be made or used; a missing folder is fine."""
-    places = {
-        "the output folder": request.output_dir,
-        "a folder for unfinished files (-w)": request.work_dir,
-        "a folder for the index (--bids-database-dir)": request.bids_database_dir,
-    }
-    for what, path in places.items():
-        if path and path.exists() and not path.is_dir():
-            raise Refusal(Status.USAGE, f"{path}: a file; expected {what}")
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:

@@ -66,7 +66,7 @@ def unindexed(
         for place in (subject, *chosen):
             if place != subject:
                 found += _inside(place, datatypes)
-            found += [*_below(place / "anat"), *_unfit(place / "anat")]
+            found += _in_anat(place / "anat")
     for path, reason in found:
         yield path.relative_to(request.bids_dir).as_posix(), reason
 
@@ -92,10 +92,16 @@ def _inside(place: Path, known: Collection[str]) -> Iterator[tuple[Path, str]]:
             yield Path(entry.path), NO_LABEL if misnamed else UNKNOWN
 
 
-def _below(anat: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the images in subfolders of `anat`; links to folders are not followed."""
+def _in_anat(anat: Path) -> Iterator[tuple[Path, str]]:
+    """Yield files with names that are not indexed, and the images in subfolders of `anat`.
+
+    Links to folders are not followed.
+    """
     for entry in _entries(anat):
         if not entry.is_dir(follow_symlinks=False):
+            why = why_unfit(entry.name)
+            if why and entry.name.endswith((*_IMAGES, ".json")):
+                yield Path(entry.path), why
             continue
         if entry.name.endswith(_IMAGES):
             yield Path(entry.path), NO_FILE
@@ -114,18 +120,6 @@ def _entries(folder: Path) -> list[os.DirEntry]:
             return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError:  # there is no such folder, or the index will say that it cannot be read
         return []
-
-
-def _unfit(anat: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the images and sidecars whose names are not indexed, and why."""
-    try:
-        names = sorted(os.listdir(anat))
-    except OSError:  # there is no such folder, or it cannot be read, which the index will say
-        return
-    for name in names:
-        why = why_unfit(name)
-        if why and name.endswith((".nii", ".nii.gz", ".json")) and not name.startswith("."):
-            yield anat / name, why
 
 
 def misplaced(image: Any) -> str | None:

@@ -39,8 +39,6 @@ def check_places(request: Request) -> None:
     work = request.work_dir.resolve() if request.work_dir else out
     if (work == raw or raw in work.parents) and out not in (work, *work.parents):
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
-    for folder in (request.output_dir, request.work_dir):
-        _check_folder(folder)
     try:
         inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
         derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
@@ -50,15 +48,29 @@ def check_places(request: Request) -> None:
     _check_labels(out / "descriptions.tsv", request.desc)
 
 
-def _check_folder(path: Path | None) -> None:
-    """Refuse a folder that cannot be made because a file has its name, or one above it."""
-    for each in (path, *path.parents) if path else ():
-        if each.is_dir():
-            return
-        if os.path.lexists(each):
-            what = "a file" if each.exists() else "a link to what is not there"
-            below = "" if each == path else f" for {path}"
-            raise Refusal(Status.CANNOT_WRITE, f"{each}: {what}; expected a folder{below}")
+def check_folders(request: Request) -> None:
+    """Refuse a file where a folder is to be made or used; a missing folder is fine.
+
+    Raises
+    ------
+    Refusal
+        With one line that names the file; it may be above the folder.
+    """
+    places = {
+        "the output folder": request.output_dir,
+        "a folder for unfinished files (-w)": request.work_dir,
+        "a folder for the index (--bids-database-dir)": request.bids_database_dir,
+    }
+    for what, path in places.items():
+        for each in (path, *path.parents) if path else ():
+            if each.is_dir():
+                break
+            kind = "a file" if each.exists() else "a link to what is not there"
+            if each == path and each.exists():
+                raise Refusal(Status.USAGE, f"{path}: {kind}; expected {what}")
+            if os.path.lexists(each):
+                why = f"{each}: {kind}; expected a folder for {path}"
+                raise Refusal(Status.CANNOT_WRITE, why)
 
 
 def _check_description(path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The files that are made of one image: their names, and how they appear together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from n4ax_bids.core.field import LogField
+from n4ax_bids.io import lattice, volume
+from n4ax_bids.io.atomic import replacing, require_writable, same_place
+from n4ax_bids.io.volume import Volume
+
+
+class Outputs(NamedTuple):
+    """Names of the files that are wanted, absolute."""
+
+    output_image: Path | None
+    bias_image: Path | None
+    lattice_image: Path | None
+    found_mask_image: Path | None
+
+
+def checked(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) -> Outputs:
+    """Check names and folders before any work is done; no output may take an input's place.
+
+    Parameters
+    ----------
+    paths : of the outputs
+    inputs : what each input is, and its path
+    """
+    given = [Path(path).absolute() for path in paths if path is not None]
+    for i, path in enumerate(given):
+        volume.require_name(path)
+        require_writable(path)
+        if any(same_place(path, other) for other in given[:i]):
+            raise ValueError(f"{path}: two outputs have this name; expected different ones")
+        for kind, other in inputs.items():
+            if other is not None and same_place(path, other):
+                raise ValueError(
+                    f"{path}: is the {kind} itself, which would be overwritten; expected another "
+                    "name for the output"
+                )
+    return Outputs(*(None if path is None else Path(path).absolute() for path in paths))
+
+
+def stored(path: Path | None) -> tuple[float, float]:
+    """Return slope and intercept of a file's voxels."""
+    slope, intercept = volume.load_header(path).get_slope_inter() if path else (None, None)
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+
+
+def parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
+    """Return the numbers that give a lattice its place on the image."""
+    floats = {
+        name: tuple(map(float, getattr(log_field, name))) for name in ("first", "step", "clamp")
+    }
+    return {"order": int(log_field.order), **floats, "shape": tuple(shape)}
+
+
+def save(
+    outputs: Outputs,
+    image: Volume,
+    corrected: np.ndarray,
+    bias: np.ndarray,
+    log_field: LogField,
+    mask: np.ndarray | None,
+    dtype: str,
+    *,
+    whole: bool,
+) -> None:
+    """Write all outputs under hidden names, then rename them, the corrected image last.
+
+    `whole` headers keep what they say of the input's values.
+    """
+    with ExitStack() as stack:
+        parts = Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
+        if parts.output_image:
+            volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
+        if parts.bias_image:
+            volume.write(parts.bias_image, bias, image, whole=whole)
+        if parts.lattice_image:
+            lattice.write_lattice(
+                parts.lattice_image,
+                np.asarray(log_field.lattice),
+                affine=image.affine,
+                **parametrisation(log_field, image.data.shape),
+            )
+        if parts.found_mask_image and mask is not None:
+            values = mask.astype(np.uint8)
+            volume.write(parts.found_mask_image, values, image, dtype=np.uint8, whole=False)

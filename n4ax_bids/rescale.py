@@ -1,0 +1,37 @@
+"""What ANTs does to the voxels of a corrected image outside a mask file and inside it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NOT_RESCALED = "the mask has no voxel of value 1; as in ANTs, only such voxels are rescaled"
+"""Note behind the name of a mask."""
+
+
+def restored(corrected: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Give voxels outside the mask their input value back; ITK takes up to 1.2e-8 as 0."""
+    tiny = np.float32(0.1) * np.finfo(np.float32).eps
+    return np.where(np.abs(mask) <= tiny, image, corrected)
+
+
+def rescaled(
+    corrected: np.ndarray, image: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """Map the range inside the mask (not 0) onto the image's there, where the mask is 1.
+
+    u' = max v - s·(max u - u),  s = (max v - min v) / (max u - min u), in float32 as ANTs; values
+    within 4 units in the last place of 1 count as 1 (itk::Math::FloatAlmostEqual). Returns u',
+    and s with the intercept; the image as it is, and None, where no voxel counts as 1.
+    """
+    one = int(np.float32(1).view(np.int32))
+    bits = np.asarray(mask, np.float32).view(np.int32)
+    ones = (bits >= one - 4) & (bits <= one + 4)
+    if not ones.any():
+        return corrected, None
+    inside = mask != 0
+    before, after = image[inside], corrected[inside]
+    v_max, u_max = before.max(), after.max()
+    slope = (v_max - before.min()) / (u_max - after.min())
+    remapped = v_max - slope * (u_max - corrected)
+    intercept = float(v_max) - float(slope) * float(u_max)
+    return np.where(ones, remapped, corrected), (float(slope), intercept)
