@@ -1,6 +1,6 @@
 """Masks beside one another on heads with measured fields or labels: docs/validation/masks.md.
 
-Errors of the field, contrast of the tissues, what of the brain is covered, seconds and memory.
+Errors of the field, contrast of the tissues, what of the brain is covered, and seconds.
 Only images whose licence allows it are drawn, and of a head with an intact face only cuts through
 the brain.
 """
@@ -8,9 +8,8 @@ the brain.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +33,17 @@ HEADS = (
     "brainweb-t1-pn3-rf20-head2mm",
     "fpg-flair-3t",
 )
+FILES = (
+    ("image", "image"),
+    ("grey", "label-GM"),
+    ("white", "label-WM"),
+    ("brain", "brain_mask"),
+    ("rough", "brain_mask_rough"),
+    ("truth", "field_true"),
+    ("clean", "clean"),
+    ("norm", "image_norm"),
+)
+"""parts of a case, and the files that hold them"""
 DRAWN = ("xa30-norm-pair", "aomic-piop2-0001", "fpg-flair-3t")
 """BSD-2, CC0 and MIT; only axial cuts through the brain"""
 
@@ -48,36 +58,38 @@ class Case(NamedTuple):
     grey: np.ndarray | None
     white: np.ndarray | None
     truth: np.ndarray | None
+    clean: np.ndarray | None
+    """the same head without that field"""
 
 
 def cases(quick: bool) -> Iterator[Case]:
     """Read the heads that are there, or make a phantom."""
     if quick or not LABELLED.exists():
         made = phantom((40, 36, 32), field="polynomial", amplitude=0.4)
-        yield Case("phantom", made.image, (4.0,) * 3, made.mask, None, None, made.log_field)
+        yield Case("phantom", made.image, (4.0,) * 3, made.mask, None, None, made.log_field, None)
         return
+    for name in HEADS:
+        yield _case(name, {part: LABELLED / name / f"{file}.nii.gz" for part, file in FILES})
+    philips = {
+        "image": "head-philips3t_T1w",
+        "grey": "head-philips3t_desc-fast_label-GM",
+        "white": "head-philips3t_desc-fast_label-WM",
+    }
+    yield _case("head-philips3t", {k: DATA / f"{file}.nii.gz" for k, file in philips.items()})
+
+
+def _case(name: str, files: Mapping[str, Path]) -> Case:
     import nibabel as nb
 
-    for name in HEADS:
-        folder = LABELLED / name
-        read = nb.load(folder / "image.nii.gz")
-        zooms = tuple(map(float, read.header.get_zooms()[:3]))
-        found = {
-            key: _read(folder / f"{file}.nii.gz")
-            for key, file in {
-                "grey": "label-GM",
-                "white": "label-WM",
-                "brain": "brain_mask",
-                "rough": "brain_mask_rough",
-                "truth": "field_true",
-            }.items()
-        }
-        grey, white = (None if found[k] is None else found[k] > 0.5 for k in ("grey", "white"))
-        parts = [found["brain"], found["rough"], grey, white]
-        brain = np.any([part > 0 for part in parts if part is not None], axis=0)
-        truth = None if found["truth"] is None else np.log(np.maximum(found["truth"], 1e-6))
-        image = np.asarray(read.dataobj, np.float32)
-        yield Case(name, image, zooms, brain, grey, white, truth)
+    read = nb.load(files["image"])
+    zooms = tuple(map(float, read.header.get_zooms()[:3]))
+    found = {part: _read(files[part]) if part in files else None for part, _ in FILES}
+    grey, white = (None if found[k] is None else found[k] > 0.5 for k in ("grey", "white"))
+    parts = [found["brain"], found["rough"], grey, white]
+    brain = np.any([part > 0 for part in parts if part is not None], axis=0)
+    truth = None if found["truth"] is None else np.log(np.maximum(found["truth"], 1e-6))
+    clean = found["norm"] if found["clean"] is None else found["clean"]
+    return Case(name, found["image"], zooms, brain, grey, white, truth, clean)
 
 
 def _read(path: Path) -> np.ndarray | None:
@@ -86,46 +98,53 @@ def _read(path: Path) -> np.ndarray | None:
     return np.asarray(nb.load(path).dataobj, np.float32) if path.exists() else None
 
 
-def masks(case: Case) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Yield each mask with its name and CPU seconds."""
-    made = {
-        "none": lambda: np.ones(case.image.shape, bool),
-        "otsu": lambda: otsu_mask(case.image),
-        "head": lambda: head_mask(case.image, case.zooms),
-        "brain": lambda: brain_mask(case.image, case.zooms),
-        "auto": lambda: auto_mask(case.image, case.zooms),
-        "label": lambda: case.brain,
+Maker = Callable[[np.ndarray], np.ndarray]
+
+
+def makers(case: Case) -> dict[str, Maker]:
+    """Return what makes each mask of an image of a head."""
+    return {
+        "none": lambda image: np.ones(image.shape, bool),
+        "otsu": otsu_mask,
+        "head": lambda image: head_mask(image, case.zooms),
+        "brain": lambda image: brain_mask(image, case.zooms),
+        "auto": lambda image: auto_mask(image, case.zooms).mask,
+        "label": lambda image: case.brain,
     }
-    for name, make in made.items():
-        make()  # compiled once
-        start = time.process_time()
-        found = make()
-        seconds = time.process_time() - start
-        if name == "auto":
-            name, found = f"auto: {found.kind}", found.mask
-        yield name, found, seconds
 
 
 def measured(case: Case) -> Iterator[str]:
     """Yield the rows of one head."""
-    factor = max(1, round(4 / max(case.zooms)))
-    for name, mask, seconds in masks(case):
+    options = N4Options(shrink_factor=max(1, round(4 / max(case.zooms))))
+
+    def log_field(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return n4(image, mask, zooms=case.zooms, options=options, return_bias=True)
+
+    for name, make in makers(case).items():
+        make(case.image)  # compiled once
+        start = time.process_time()
+        mask = make(case.image)
+        seconds = time.process_time() - start if name not in ("none", "label") else None
+        if name == "auto":
+            name = f"auto: {auto_mask(case.image, case.zooms).kind}"
         if not mask.any():
-            yield row(case.name, name, *["–"] * 4, figure(seconds), "–")
+            yield row(case.name, name, *["–"] * 5, figure(seconds))
             continue
-        options = N4Options(shrink_factor=factor)
-        corrected, bias = n4(case.image, mask, zooms=case.zooms, options=options, return_bias=True)
-        error = spread = covered = share = None
+        corrected, bias = log_field(case.image, mask)
+        error = apart = spread = covered = share = None
         if case.truth is not None:
             error = field_error(bias, case.truth, case.brain).rmse
+        clean = None if case.truth is None or case.clean is None else make(case.clean)
+        if clean is not None and clean.any():
+            difference = bias - log_field(case.clean, clean)[1]
+            apart = field_error(difference, case.truth, case.brain).rmse
         if case.grey is not None:
             spread = joint_variation(corrected, case.white, case.grey)
             tissue = case.grey | case.white
             covered = np.count_nonzero(mask & tissue) / np.count_nonzero(tissue)
             share = np.count_nonzero(mask & tissue) / np.count_nonzero(mask)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        numbers = [figure(v) for v in (error, spread, covered, share, seconds)]
-        yield row(case.name, name, *numbers, f"{peak:.0f}")
+        numbers = (error, apart, spread, covered, share, seconds)
+        yield row(case.name, name, *map(figure, numbers))
 
 
 def draw(case: Case, folder: Path) -> str:
@@ -157,15 +176,16 @@ def draw(case: Case, folder: Path) -> str:
 def lines(given: argparse.Namespace, folder: Path | None) -> Iterator[str]:
     """Yield the page."""
     yield (
-        "RMSE: standard deviation of the estimated minus the true ln b in the brain. CJV: "
-        "coefficient of joint variation of white and grey matter, after correction. Covered: "
+        "RMSE: standard deviation of the estimated minus the true ln b in the brain. Difference: "
+        "the same of the estimate minus that of the head without the field, each in its own mask. "
+        "CJV: coefficient of joint variation of white and grey matter, after correction. Covered: "
         "share of GM and WM that is in the mask. Tissue: share of the mask that is GM or WM. "
-        "Seconds: CPU seconds of the mask. Peak: memory of the process so far, MiB. N4 with the "
-        "preset `ants` and samples 4 mm apart. A dash: not known, or no mask was found."
+        "Seconds: CPU seconds of the mask. N4 with the preset `ants` and samples 4 mm apart. A "
+        "dash: not known, or no mask was found."
     )
     yield ""
     pictures = []
-    yield from head("head", "mask", "RMSE", "CJV", "covered", "tissue", "seconds", "peak MiB")
+    yield from head("head", "mask", "RMSE", "difference", "CJV", "covered", "tissue", "seconds")
     for case in cases(given.quick):
         yield from measured(case)
         if folder and case.name in DRAWN:
