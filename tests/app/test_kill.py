@@ -66,17 +66,23 @@ def snapshot(out):
 def records(out):
     return [name for _, _, names in os.walk(f"{out}/logs/images") for name in names]
 
-def kill(number, n_done, pause):
-    # Some time after so many images are finished.
+def kill(number, n_done, share):
+    # Within about one image's time after so many are finished. Where this run is faster than the
+    # undisturbed one was, because the machine is less busy now, its own pace counts.
     out, flags = f"{folder}/killed-{number}", []
     if number % 4 == 3:
         flags = ["-w", f"{folder}/work"]
     if number % 4:  # reports take longer than the rest
         flags += ["--no-reports"]
     child = start(out, *flags)
-    while len(records(out)) < n_done and not os.waitid(os.P_PID, child, WATCH):
+    begun = None
+    while (n := len(records(out))) < n_done and not os.waitid(os.P_PID, child, WATCH):
+        begun = begun or (n and time.monotonic())
         time.sleep(0.002)
-    time.sleep(pause)
+    pause = each if n_done else first
+    if begun:
+        pause = min(pause, (time.monotonic() - begun) / (n_done - 1))
+    time.sleep(share * pause)
     os.kill(child, signal.SIGKILL)
     ended = wait(child)
     seen = {"out": out, "ended": ended, "before": snapshot(out), "records": records(out)}
@@ -88,7 +94,7 @@ if n_kills:
     chance = random.Random(5)
     each = (whole - first) / 12
     said = [
-        kill(number, n_done, chance.uniform(0.1, 1) * (each if n_done else first))
+        kill(number, n_done, chance.uniform(0.1, 1))
         for number, n_done in enumerate(chance.randrange(12) for _ in range(n_kills))
     ]
 else:
