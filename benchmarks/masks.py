@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nb
 import numpy as np
+from nibabel.processing import resample_from_to
 
 from benchmarks.images import DATA
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
@@ -79,11 +81,9 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def _case(name: str, files: Mapping[str, Path]) -> Case:
-    import nibabel as nb
-
     read = nb.load(files["image"])
     zooms = tuple(map(float, read.header.get_zooms()[:3]))
-    found = {part: _read(files[part]) if part in files else None for part, _ in FILES}
+    found = {part: _read(files[part], read) if part in files else None for part, _ in FILES}
     grey, white = (None if found[k] is None else found[k] > 0.5 for k in ("grey", "white"))
     parts = [found["brain"], found["rough"], grey, white]
     brain = np.any([part > 0 for part in parts if part is not None], axis=0)
@@ -92,10 +92,14 @@ def _case(name: str, files: Mapping[str, Path]) -> Case:
     return Case(name, found["image"], zooms, brain, grey, white, truth, clean)
 
 
-def _read(path: Path) -> np.ndarray | None:
-    import nibabel as nb
-
-    return np.asarray(nb.load(path).dataobj, np.float32) if path.exists() else None
+def _read(path: Path, image: nb.Nifti1Image) -> np.ndarray | None:
+    """Read a file on the grid of an image; labels may be of a part of it."""
+    if not path.exists():
+        return None
+    part = nb.load(path)
+    if part.shape != image.shape:
+        part = resample_from_to(part, image, order=0)
+    return np.asarray(part.dataobj, np.float32)
 
 
 Maker = Callable[[np.ndarray], np.ndarray]
