@@ -1,5 +1,6 @@
 """Compiled programs found again by other processes; nothing half-written in the shared folder."""
 
+import hashlib
 import json
 import os
 import signal
@@ -393,3 +394,17 @@ def test_a_relative_folder_is_that_of_the_command_s_beginning(tmp_path, monkeypa
         monkeypatch.setenv("N4AX_CACHE_DIR", value)
         compilation.keep_place()
         assert os.environ["N4AX_CACHE_DIR"] == expected
+
+
+def test_one_program_that_two_processes_kept_is_whole(tmp_path):
+    """Side by side, both compile it; their files may differ, and neither is damaged."""
+    made = finish(start(tmp_path))
+    for program in programs(tmp_path):
+        other = program.read_bytes() + b"\0"
+        digest = hashlib.sha256(other).hexdigest()[: program.name.index(".")]
+        twin = program.with_name(f"{digest}.{program.name.partition('.')[2]}")
+        twin.write_bytes(other)
+        twin.chmod(0o600)
+        os.utime(twin, (1, 1))  # the newer one is taken
+    seen = finish(start(tmp_path))
+    assert (seen["cache_misses"], seen["cache_hits"]) == (0, made["cache_misses"])
