@@ -136,20 +136,12 @@ def _link(request: Request, view: Path) -> None:
         sessions = folders(subject, "ses-")
         chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
         for folder in (subject, *chosen):
-            for path in (*_files(folder / "anat"), *folder.glob("*.json")):
+            for path in (*(folder / "anat").glob("*"), *folder.glob("*.json")):
                 _make_link(view / path.relative_to(root), path)
 
 
-def _files(anat: Path) -> list[Path]:
-    """Return the files of a folder, broken links included; the run does not read subfolders."""
-    try:
-        return [Path(entry.path) for entry in os.scandir(anat) if not entry.is_dir()]
-    except OSError:  # there is no such folder
-        return []
-
-
 def _make_link(link: Path, target: Path) -> None:
-    """Link to a file or to nothing; the validator would wait for a pipe, or read a device.
+    """Link to a file or to nothing: the run reads no subfolders, and a pipe would be waited for.
 
     A file whose name the run does not take, which it tells, is left out as well.
     """
