@@ -90,6 +90,7 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     if len(block) < klass.sizeof_hdr:
         raise ValueError(f"{path}: truncated, {len(block)} of {klass.sizeof_hdr} bytes of header")
     header = klass(block, check=False)
+    _require_axes(path, header, block)
     if header["pixdim"][0] < 0:
         header["pixdim"][0] = -1  # as for the NIfTI library, for which the sign alone counts
     if not math.isfinite(header["scl_inter"]):
@@ -104,6 +105,21 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
         "of the NIfTI standard; it was passed over and is not copied to the outputs"
     )
     return header, (*notes, note)
+
+
+def _require_axes(path: Path, header: nb.Nifti1Header, block: bytes) -> None:
+    """Refuse a number of axes that NIfTI does not have.
+
+    nibabel takes such a number for a sign of the other byte order, in which all else would be read
+    wrong; the header's own size tells the order.
+    """
+    if 0 <= header["dim"][0] <= 7:
+        return
+    if header["sizeof_hdr"] != header.sizeof_hdr:
+        header = type(header)(block, "<" if header.endianness == ">" else ">", check=False)
+    raise ValueError(
+        f"{path}: damaged NIfTI header (dim[0] is {header['dim'][0]}; expected 1 to 7 axes)"
+    )
 
 
 def _form_notes(path: Path, header: nb.Nifti1Header) -> tuple[str, ...]:

@@ -173,3 +173,20 @@ def test_a_header_that_ends_early(tmp_path):
     path.write_bytes(path.read_bytes()[:347])
     with pytest.raises(ValueError, match=r"x\.nii: not a NIfTI file"):
         volume.load_header(path)
+
+
+@pytest.mark.parametrize("klass", [nb.Nifti1Image, nb.Nifti2Image])
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("n_axes", [8, 99, -1])
+def test_a_number_of_axes_that_nifti_does_not_have(tmp_path, klass, endianness, n_axes):
+    header = klass.header_class(endianness=endianness)
+    image = klass(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4), header)
+    path = tmp_path / "image.nii"
+    image.to_filename(path)
+    content = bytearray(path.read_bytes())
+    kind = np.dtype(np.int16 if klass is nb.Nifti1Image else np.int64).newbyteorder(endianness)
+    place = 40 if klass is nb.Nifti1Image else 16
+    content[place : place + kind.itemsize] = np.array(n_axes, kind).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"image.nii: .*dim\[0\] is {n_axes}; expected 1 to 7"):
+        volume.load(path)
