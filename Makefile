@@ -66,7 +66,7 @@ test-container: $(VENV)/test.stamp
 
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp
-	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/test_browser.py
+	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/reports/test_browser.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -29,8 +29,8 @@ from benchmarks.machine import (
     size,
     timed,
 )
-from n4ax_bids.core.n4 import estimate
-from n4ax_bids.core.plan import plan
+from n4ax_bids.core.n4.estimate import estimate
+from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
 

@@ -1,7 +1,7 @@
 """How much memory the solve takes, each row in a process of its own.
 
-Beside it stands what the program itself expects (`n4ax_bids.core.take.Taken.n_bytes`), by which it
-chooses slabs.
+Beside it stands what the program itself expects (`n4ax_bids.core.n4.take.Taken.n_bytes`), by
+which it chooses slabs.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def measured(path: Path, device: str, shrink: int, slabs: int, place: str) -> di
 def child() -> None:
     """Solve one image and print the bytes that it took."""
     from benchmarks.machine import computing_on
-    from n4ax_bids.core.n4 import estimate
-    from n4ax_bids.core.plan import plan
-    from n4ax_bids.core.take import take
+    from n4ax_bids.core.n4.estimate import estimate
+    from n4ax_bids.core.n4.plan import plan
+    from n4ax_bids.core.n4.take import take
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.options import N4Options
 

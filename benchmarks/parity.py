@@ -24,9 +24,9 @@ from benchmarks.images import DATA, HEAD
 from benchmarks.machine import ROOT
 from benchmarks.peers import ants_n4, itk_n4
 from n4ax_bids.core.field import LogField, basis_matrices, evaluate
-from n4ax_bids.core.n4 import N4Result, estimate, estimate_batch
-from n4ax_bids.core.plan import plan
-from n4ax_bids.core.take import take
+from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
+from n4ax_bids.core.n4.plan import plan
+from n4ax_bids.core.n4.take import take
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import correct
 from n4ax_bids.options import N4Options, preset

@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def page(given: argparse.Namespace) -> Iterator[str]:
-    from n4ax_bids.app import contents, dataset, figures, reports
+    from n4ax_bids.app.reports import contents, figures, reports
+    from n4ax_bids.app.select import dataset
     from n4ax_bids.report import group
 
     image = images.usual(given)

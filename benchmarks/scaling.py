@@ -32,8 +32,8 @@ from benchmarks.machine import (
     timed,
 )
 from benchmarks.peers import itk_n4
-from n4ax_bids.core.n4 import estimate, estimate_batch
-from n4ax_bids.core.plan import plan
+from n4ax_bids.core.n4.estimate import estimate, estimate_batch
+from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
 

@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from n4ax_bids.core.auto_mask import auto_mask
-    from n4ax_bids.core.brain_mask import brain_mask
-    from n4ax_bids.core.head_mask import head_mask
-    from n4ax_bids.core.n4 import n4, n4_batch
-    from n4ax_bids.core.remarks import N4Warning
+    from n4ax_bids.core.mask.auto_mask import auto_mask
+    from n4ax_bids.core.mask.brain_mask import brain_mask
+    from n4ax_bids.core.mask.head_mask import head_mask
+    from n4ax_bids.core.n4.estimate import n4, n4_batch
+    from n4ax_bids.core.n4.remarks import N4Warning
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.correct import correct
     from n4ax_bids.options import N4Options, preset
@@ -36,12 +36,12 @@ __all__ = [
 
 _HOMES = {
     "N4Options": "n4ax_bids.options",
-    "N4Warning": "n4ax_bids.core.remarks",
-    "auto_mask": "n4ax_bids.core.auto_mask",
-    "brain_mask": "n4ax_bids.core.brain_mask",
-    "head_mask": "n4ax_bids.core.head_mask",
-    "n4": "n4ax_bids.core.n4",
-    "n4_batch": "n4ax_bids.core.n4",
+    "N4Warning": "n4ax_bids.core.n4.remarks",
+    "auto_mask": "n4ax_bids.core.mask.auto_mask",
+    "brain_mask": "n4ax_bids.core.mask.brain_mask",
+    "head_mask": "n4ax_bids.core.mask.head_mask",
+    "n4": "n4ax_bids.core.n4.estimate",
+    "n4_batch": "n4ax_bids.core.n4.estimate",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
 }

@@ -22,13 +22,13 @@ import numpy as np
 from n4ax_bids import arguments, compilation
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
-from n4ax_bids.core.automatic import check_automatic_mask
-from n4ax_bids.core.call import NAMES
 from n4ax_bids.core.field import divide
-from n4ax_bids.core.n4 import estimate
-from n4ax_bids.core.plan import Plan, padding, plan, shrink_factors
-from n4ax_bids.core.remarks import remarks, without_logarithm
-from n4ax_bids.core.take import NothingSampled
+from n4ax_bids.core.n4.automatic import check_automatic_mask
+from n4ax_bids.core.n4.call import NAMES
+from n4ax_bids.core.n4.estimate import estimate
+from n4ax_bids.core.n4.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.core.n4.remarks import remarks, without_logarithm
+from n4ax_bids.core.n4.take import NothingSampled
 from n4ax_bids.io import geometry, placement, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume

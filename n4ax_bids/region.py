@@ -179,7 +179,7 @@ def automatic(image: Volume, word: str) -> Found:
 
 def _named(image: Volume, word: str) -> Found:
     """Find the mask "auto", "head" or "brain", or take it from those that are kept."""
-    from n4ax_bids.core.auto_mask import named_mask  # scipy's share takes a while to import
+    from n4ax_bids.core.mask.auto_mask import named_mask  # scipy's share takes a while to import
 
     # A lifted image has its file's digest and other values.
     key = (word, image.sha256, image.data.shape, float(image.data.min()))

@@ -200,8 +200,10 @@ def check_text(file: tuple[str, bytes]) -> str:
 
 def _write_texts(raw: Path, out: Path) -> None:
     """Write what a run writes of a dataset's texts, without a solve."""
-    from n4ax_bids.app import contents, dataset, root_files, sidecars
+    from n4ax_bids.app.outputs import root_files, sidecars
+    from n4ax_bids.app.reports import contents
     from n4ax_bids.app.request import Request
+    from n4ax_bids.app.select import dataset
     from n4ax_bids.app.status import Refusal
 
     request = Request(bids_dir=raw, output_dir=out, validate=False)
@@ -220,7 +222,7 @@ def _write_texts(raw: Path, out: Path) -> None:
             continue
         dataset.notes(job, metadata, request)
         correction = {"mask": "otsu", "notes": (), "lattice": {}}
-        from n4ax_bids.app.derivatives import encode
+        from n4ax_bids.app.outputs.derivatives import encode
 
         for content in sidecars.of(job, metadata, correction, request).values():
             encode(content).encode("utf-8")

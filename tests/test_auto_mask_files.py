@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from n4ax_bids import N4Options, correct, region
-from n4ax_bids.core import auto_mask as auto_masks
-from n4ax_bids.core.auto_mask import auto_mask
-from n4ax_bids.core.brain_mask import brain_mask
-from n4ax_bids.core.head_mask import head_mask
+from n4ax_bids.core.mask import auto_mask as auto_masks
+from n4ax_bids.core.mask.auto_mask import auto_mask
+from n4ax_bids.core.mask.brain_mask import brain_mask
+from n4ax_bids.core.mask.head_mask import head_mask
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.io import volume
 

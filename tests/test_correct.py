@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import n4ax_bids.correct
 from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
-from n4ax_bids.core.plan import padding, predict_shrink_start
+from n4ax_bids.core.n4.plan import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import axes, correct, memory_needed
 from n4ax_bids.io import volume

@@ -114,7 +114,7 @@ def test_commands_of_the_pages_are_shell(page):
 
 def test_flags_of_the_pages_are_flags():
     """Those after the level, where the program's own begin."""
-    from n4ax_bids.app.parser import build_parser
+    from n4ax_bids.app.command.parser import build_parser
 
     known = set(build_parser()._option_string_actions)
     for page in (ROOT / "docs" / "containers").glob("*.md"):

@@ -148,7 +148,7 @@ def test_every_option_has_a_help_text(item):
 
 @pytest.mark.parametrize("item", OPTIONS, ids=by_name)
 def test_flag(item):
-    from n4ax_bids.app import parser
+    from n4ax_bids.app.command import parser
 
     actions = {action.dest: action for action in parser.build_parser()._actions}
     action = actions[item.name]
@@ -160,7 +160,8 @@ def test_flag(item):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_options_to_flags_and_back(name):
-    from n4ax_bids.app import cli, parser
+    from n4ax_bids.app import cli
+    from n4ax_bids.app.command import parser
 
     words = []
     for item in OPTIONS:

@@ -53,7 +53,7 @@ def test_core_needs_jax_numpy_and_scipy_alone():
     run(
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
         "import importlib, pkgutil, n4ax_bids.core\n"
-        "for module in pkgutil.iter_modules(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
+        "for module in pkgutil.walk_packages(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
         "    importlib.import_module(module.name)\n"
         "from n4ax_bids import n4, otsu_mask, N4Options\n"
         "from n4ax_bids.phantoms import phantom\n"
@@ -67,14 +67,14 @@ def test_core_needs_jax_numpy_and_scipy_alone():
 def test_importing_the_core_touches_no_device():
     run(
         "import importlib, pkgutil, n4ax_bids.core\n"
-        "for module in pkgutil.iter_modules(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
+        "for module in pkgutil.walk_packages(n4ax_bids.core.__path__, 'n4ax_bids.core.'):\n"
         "    importlib.import_module(module.name)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, xla_bridge._backends\n"
     )
 
 
-@pytest.mark.parametrize("first", ["", "import n4ax_bids.core.n4, n4ax_bids.correct"])
+@pytest.mark.parametrize("first", ["", "import n4ax_bids.core.n4.estimate, n4ax_bids.correct"])
 def test_public_names_whatever_was_imported_before(first):
     shown = run(
         f"{first}\nimport n4ax_bids\n"
@@ -90,7 +90,7 @@ IMPORTS = (
     "from n4ax_bids import correct",
     "import n4ax_bids.correct; correct = n4ax_bids.correct",
     "from n4ax_bids.correct import correct as _; import n4ax_bids; correct = n4ax_bids.correct",
-    "import n4ax_bids.interfaces, n4ax_bids.core.n4",
+    "import n4ax_bids.interfaces, n4ax_bids.core.n4.estimate",
     "from n4ax_bids import *",
     "import importlib; correct = importlib.import_module('n4ax_bids.correct')",
 )

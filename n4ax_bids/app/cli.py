@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import compilation
-from n4ax_bids.app import writable
-from n4ax_bids.app.config import read_config, snapshot
-from n4ax_bids.app.parser import LEVELS, build_parser
+from n4ax_bids.app.command.config import read_config, snapshot
+from n4ax_bids.app.command.parser import LEVELS, build_parser
+from n4ax_bids.app.machine import writable
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.options import MASK_WORDS, PRESETS, N4Options, sloppy
@@ -118,9 +118,9 @@ def solver_changes(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
     """Return what was asked for, with absolute paths."""
-    from n4ax_bids.app.filters import read_filters
-    from n4ax_bids.app.places import check_folders
+    from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.request import Request
+    from n4ax_bids.app.select.filters import read_filters
 
     _require_utf_8(arguments)
     filter_file = _absolute(arguments.bids_filter_file)

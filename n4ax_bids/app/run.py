@@ -10,33 +10,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from n4ax_bids.app import (
+from n4ax_bids.app import dry_run
+from n4ax_bids.app.command.words import counted
+from n4ax_bids.app.images import attempt, plugin, quarantine
+from n4ax_bids.app.images.attempt import CLAIMS, Outcome, State
+from n4ax_bids.app.images.progress import Progress, StoppedEarly
+from n4ax_bids.app.machine import claims, pool, resources
+from n4ax_bids.app.machine.pool import Pool
+from n4ax_bids.app.machine.presence import Presence
+from n4ax_bids.app.outputs import (
     agreement,
-    attempts,
     boilerplate,
-    claims,
-    dataset,
-    image,
-    methods,
+    finished,
     places,
-    plan,
-    plugin,
-    pool,
-    record,
-    reports,
-    resources,
+    provenance,
     root_files,
     source,
 )
-from n4ax_bids.app.dataset import Job
-from n4ax_bids.app.image import CLAIMS, Outcome, State
-from n4ax_bids.app.pool import Pool
-from n4ax_bids.app.presence import Presence
-from n4ax_bids.app.progress import Progress, StoppedEarly
+from n4ax_bids.app.reports import reports
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import dataset
+from n4ax_bids.app.select.dataset import Job
+from n4ax_bids.app.select.validation import validating
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.app.validation import validating
-from n4ax_bids.app.words import counted
 from n4ax_bids.io.names import printable
 
 log = logging.getLogger("n4ax_bids")
@@ -64,7 +60,7 @@ def run(request: Request) -> Status:
     source.check(request, raw)
     if request.boilerplate_only:
         with places.writing(request.output_dir), places.at_work(request):
-            ways = methods.ways(request.output_dir) or [methods.Way.asked(request)]
+            ways = provenance.ways(request.output_dir) or [provenance.Way.asked(request)]
             boilerplate.write_text_of(ways, request.output_dir)
         return Status.OK
     engine = plugin.read(request.use_plugin) if request.use_plugin else None
@@ -74,7 +70,7 @@ def run(request: Request) -> Status:
         jobs = unfinished(selection.jobs, request)
         _warn_of_preset(jobs, request)
         if request.dry_run:
-            print(*map(printable, plan.lines(selection, request, jobs)), sep="\n")
+            print(*map(printable, dry_run.lines(selection, request, jobs)), sep="\n")
             validation.require_valid()
             return Status.OK
         if request.reports_only:
@@ -159,10 +155,10 @@ def _write_methods(request: Request) -> None:
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
     """Return the jobs that have to be done."""
-    if request.overwrite or not (request.output_dir / record.FOLDER).is_dir():
+    if request.overwrite or not (request.output_dir / finished.FOLDER).is_dir():
         return list(jobs)
     with ThreadPoolExecutor(LOOKS) as looking:
-        reasons = list(looking.map(partial(record.why_not_finished, request=request), jobs))
+        reasons = list(looking.map(partial(finished.why_not_finished, request=request), jobs))
     for job, reason in zip(jobs, reasons, strict=True):
         log.debug("%s: %s", job.name, reason or "finished")
     return [job for job, reason in zip(jobs, reasons, strict=True) if reason is not None]
@@ -187,7 +183,7 @@ def _in_rounds(
             else:
                 tell(outcome)
 
-        suspects = attempts.suspects(todo, request.output_dir, here)
+        suspects = quarantine.suspects(todo, request.output_dir, here)
         names = {job.relative for job in suspects}
         calm = [job for job in todo if job.relative not in names]
         # Who was in flight when a run died comes last and alone, so that it can end no other.
@@ -245,10 +241,10 @@ def _in_pool(
 ) -> None:
     """Work on jobs through threads or processes of our own; tell in the order of the jobs."""
     alone = len(jobs) == 1
-    task = partial(image.attempt, request=request, here=here, work=work, alone=alone)
+    task = partial(attempt.attempt, request=request, here=here, work=work, alone=alone)
     with closing(devices.run(task, jobs, work)) as results:
         for job, (share, result) in zip(jobs, results, strict=True):
             if isinstance(result, Exception):  # its process has ended
-                attempts.forget(job, request.output_dir)
-                result = image.failed(job, request, result, f"{result}\n")
+                quarantine.forget(job, request.output_dir)
+                result = attempt.failed(job, request, result, f"{result}\n")
             tell(replace(result, label=share.label))

@@ -73,7 +73,7 @@ def make_dataset(tmp_path):
 @pytest.fixture
 def validator():
     """The BIDS validator's program; a test that wants a run to ask it asks for this."""
-    from n4ax_bids.app import validation
+    from n4ax_bids.app.select import validation
 
     program = validation._program()
     if program is None:
@@ -84,7 +84,7 @@ def validator():
 @pytest.fixture(autouse=True)
 def unvalidated(request, monkeypatch):
     """Let other runs find no validator: most datasets here are not meant to be valid."""
-    from n4ax_bids.app import validation
+    from n4ax_bids.app.select import validation
 
     if "validator" not in request.fixturenames:
         monkeypatch.setattr(validation, "_program", lambda: None)
@@ -106,7 +106,7 @@ def put_fake_node(
     monkeypatch: pytest.MonkeyPatch, *, digests: bool = False
 ) -> list[SimpleNamespace]:
     from n4ax_bids import interfaces
-    from n4ax_bids.app import pool
+    from n4ax_bids.app.machine import pool
     from n4ax_bids.io.lattice import save_lattice
 
     given = []

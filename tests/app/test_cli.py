@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from n4ax_bids.app import cli, parser, run
+from n4ax_bids.app import cli, run
+from n4ax_bids.app.command import parser
 from n4ax_bids.app.status import Status
 from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options
 

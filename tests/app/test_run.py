@@ -12,7 +12,8 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli, image
+from n4ax_bids.app import cli
+from n4ax_bids.app.images import attempt
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -198,7 +199,7 @@ def test_memory_bounds_the_images_in_flight(fake_node, make_dataset, tmp_path, m
         inside.remove(job)
         return {}
 
-    monkeypatch.setattr(image, "correct", stand_in)
+    monkeypatch.setattr(attempt, "correct", stand_in)
     names = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii" for n in range(4)]
     flags = ["--nprocs", "2", "--mem", mem]
     assert main(make_dataset(*names), tmp_path / "out", *flags) == 0
@@ -221,7 +222,7 @@ def test_an_interrupt_leaves_no_work_behind(
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(image, "correct", interrupted)
+    monkeypatch.setattr(attempt, "correct", interrupted)
     out = tmp_path / "out"
     assert main(make_dataset(*THREE), out) == 130
     assert "run the same command again to continue" in capsys.readouterr().err.splitlines()[-1]

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from n4ax_bids import n4, n4_batch, otsu_mask
 from n4ax_bids.core.field import divide, evaluate
-from n4ax_bids.core.n4 import estimate
-from n4ax_bids.core.plan import plan
+from n4ax_bids.core.n4.estimate import estimate
+from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.threshold import otsu_threshold
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from n4ax_bids.core.field import LogField, divide, evaluate
-from n4ax_bids.core.plan import plan
+from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
 
 

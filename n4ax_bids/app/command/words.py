@@ -1,0 +1,123 @@
+"""Single words of the command line, read and checked."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from n4ax_bids.app.machine.limits import all_memory
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """Return a reader of numbers above 0."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}; expected a number above 0")
+        return value
+
+    number.__name__ = kind.__name__  # argparse shows it
+    return number
+
+
+def series(kind: type) -> Callable[[str], list]:
+    """Return a reader of one number, or of several: 50x50x30 as in ANTs, or with commas."""
+
+    def numbers(text: str) -> list:
+        parts = text.strip("[]").lower().replace(",", "x").split("x")
+        return [kind(part) for part in parts]
+
+    numbers.__name__ = kind.__name__  # argparse and the descriptor show it
+    return numbers
+
+
+class Joined(argparse.Action):
+    """Join the lists that `series` makes of each word."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, [each for part in values for each in part])
+
+
+KINDS = ("sub", "ses", "run")
+"""What a label may have in front by mistake, without its hyphen."""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun, which has an s but for one."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def did_you_mean(word: Any, known: Iterable[Any]) -> str:
+    """Return the words " (did you mean …?)" where one is near, else nothing.
+
+    A number with other zeros in front comes first, then the same word in other case, then words
+    that look alike.
+    """
+    text, texts = str(word), [str(each) for each in known]
+    same = [each for each in texts if each.isdecimal() and text.isdecimal()]
+    near = [each for each in same if int(each) == int(text)]
+    plain = text.lower()
+    near += [each for each in texts if each.lower() == plain]
+    near += [each for each in texts if plain in (f"{kind}{each}".lower() for kind in KINDS)]
+    if not text.isdecimal():  # 3 is not a mistyped 2
+        near += difflib.get_close_matches(text, texts, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near and near[0] != text else ""
+
+
+def memory(text: str) -> int:
+    """Read a number of MB, as fMRIPrep takes it, or one with its unit; return bytes.
+
+    K, M, G and T, with or without B, are powers of 1000; KiB, MiB, GiB and TiB of 1024; B alone
+    is bytes.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none, or more than the machine has; a line with the value as it was read.
+    """
+    found = re.fullmatch(r"(.*?)\s*(?:([KMGT])(iB|B)?|(B))?", text.strip(), flags=re.IGNORECASE)
+    number, unit, ending, plain = found.groups() if found else (text, None, None, None)
+    try:
+        value = positive(float)(number)
+    except ValueError:
+        value = None
+    if value is None:
+        raise argparse.ArgumentTypeError(
+            f"{text}; expected MB, or a number with its unit, as 8GB, 800M or 8GiB"
+        )
+    base = 1024 if (ending or "").lower() == "ib" else 1000
+    power = 0 if plain else 1 + "KMGT".index((unit or "M").upper())
+    n_bytes = max(1, round(value * base**power))
+    there = all_memory()
+    if n_bytes > there:
+        read = "" if unit or plain else f", read as MB ({n_bytes / 1e9:,.1f} GB)"
+        raise argparse.ArgumentTypeError(
+            f"{text}{read}; the machine has {there / 1e9:,.1f} GB ({there // 10**6} MB); "
+            "expected no more than that"
+        )
+    return n_bytes
+
+
+def label(prefix: str) -> Callable[[str], str]:
+    """Return a reader of labels with or without a prefix."""
+    return lambda text: text.removeprefix(prefix)
+
+
+def desc(text: str) -> str:
+    """Read a label for the corrected images."""
+    if not re.fullmatch(r"[0-9a-zA-Z+]+", text) or text in ("biasfield", "biaslattice"):
+        raise argparse.ArgumentTypeError(
+            f"{text}; expected letters and digits, and neither biasfield nor biaslattice"
+        )
+    return text
+
+
+def device(text: str) -> str:
+    """Read a device's name."""
+    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text}; expected auto, cpu, gpu or gpu:N")
+    return text

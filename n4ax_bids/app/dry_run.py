@@ -1,0 +1,101 @@
+"""What a run would do, in words: each image, why it is taken or not, its options, its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids.app.command.words import counted
+from n4ax_bids.app.outputs.derivatives import sidecar_path
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.dataset import Job, Selection, notes, read_metadata
+from n4ax_bids.io.kinds import require_file
+
+
+def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
+    """Yield the lines of the plan; nothing is written for it.
+
+    Parameters
+    ----------
+    selection : what the run takes and what not
+    request : the run
+    todo : the selection's jobs that are not finished
+    """
+    yield f"dataset  {request.bids_dir}"
+    yield f"output   {request.output_dir}"
+    yield f"method   {request.method}, preset {request.preset}{', sloppy' * request.sloppy}"
+    for name, value in asdict(request.options).items():
+        if value is not None:
+            yield f"         {name} = {_words(value)}"
+    yield ""
+    todo, unfit = {job.relative for job in todo}, 0
+    for job in selection.jobs:
+        if job.relative in todo:
+            try:
+                metadata = _require_fit(job)
+            except (OSError, ValueError) as error:
+                unfit += 1
+                yield f"fail     {job.relative}"
+                yield f"         {str(error).removeprefix(f'{job.source}: ')}"
+            else:
+                yield from _of_job(job, metadata, request)
+        else:
+            yield f"keep     {job.relative}"
+            yield "         finished already (--overwrite does it again)"
+    for name, reason in selection.skipped:
+        yield f"skip     {name}"
+        yield f"         {reason}"
+    yield ""
+    yield (
+        f"{counted(len(todo) - unfit, 'image')} to correct, {unfit} that cannot be, "
+        f"{len(selection.jobs) - len(todo)} finished already, {len(selection.skipped)} skipped; "
+        "nothing was written"
+    )
+
+
+def _require_fit(job: Job) -> Mapping[str, Any]:
+    """Return what the dataset says of an image that can be corrected, as far as names tell.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the job would fail, as far as can be seen without reading the image.
+    """
+    if job.problem:
+        raise ValueError(job.problem)
+    require_file(job.source)
+    return read_metadata(job)
+
+
+def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator[str]:
+    yield f"correct  {job.relative}"
+    taken = ", ".join(f"{name} {value}" for name, value in _told(job))
+    yield f"         taken: {taken}"
+    for note in notes(job, metadata, request):
+        yield f"         note: {note}"
+    mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
+    rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""
+    yield f"         mask: {mask}, weight: {job.weight or 'none'}{rescaled}"
+    for path in job.outputs.images:
+        sidecar = sidecar_path(path).suffix
+        yield f"         -> {_relative(path, request)} (and {sidecar})"
+    masks = [_relative(path, request) for path in job.outputs.masks.values()]
+    if masks:
+        others = "".join(f", or {PurePath(path).name}" for path in masks[1:])
+        yield f"         -> {masks[0]}{others} (and .json)"
+
+
+def _told(job: Job) -> Iterator[tuple[str, Any]]:
+    for name, value in sorted(job.entities.items()):
+        if name not in ("datatype", "extension"):
+            yield name, value
+
+
+def _relative(path: Path, request: Request) -> str:
+    return path.relative_to(request.output_dir).as_posix()
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

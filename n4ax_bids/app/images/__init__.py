@@ -1,0 +1,1 @@
+"""One image after another: through the node, and its files in place."""

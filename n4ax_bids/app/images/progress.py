@@ -1,0 +1,218 @@
+"""What a run tells while it goes on: a line for each image, a bar on a terminal, a table."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from n4ax_bids.app.images.attempt import Outcome, State
+from n4ax_bids.app.status import Status
+from n4ax_bids.io.names import printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+log = logging.getLogger("n4ax_bids")
+
+COLUMNS = ("source", "state", "seconds", "device", "reason")
+"""of the table"""
+
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+class StoppedEarly(Exception):
+    """An image has failed, and the run is to end there."""
+
+
+class Progress:
+    """Tells of each image as it ends, and at last of all of them.
+
+    Parameters
+    ----------
+    n_jobs : images to do
+    n_finished : images that were finished before
+    table : file for a row on each image, made with its folder
+    stop_on_failure : raise StoppedEarly after the first image that fails
+    """
+
+    def __init__(
+        self,
+        n_jobs: int,
+        *,
+        n_finished: int = 0,
+        table: Path | None = None,
+        stop_on_failure: bool = False,
+    ):
+        self._n_jobs, self._n_finished, self._table = n_jobs, n_finished, table
+        self._stop_on_failure = stop_on_failure
+        self._states: Counter[State] = Counter()
+        self._devices: Counter[str] = Counter()
+        self._failures: list[Outcome] = []
+        self._stack, self._bar = ExitStack(), None
+
+    def __enter__(self) -> Progress:
+        if self._table:
+            self._table.parent.mkdir(parents=True, exist_ok=True)
+            self._table.write_text("\t".join(COLUMNS) + "\n", encoding="utf-8")
+        if self._n_finished:
+            log.info(
+                "%d of %d images are finished already",
+                self._n_finished,
+                self._n_finished + self._n_jobs,
+            )
+        self._bar = self._stack.enter_context(_bar(self._n_jobs))
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def tell(self, outcome: Outcome) -> None:
+        """Log how an image has ended.
+
+        Raises
+        ------
+        StoppedEarly
+            If it has failed and the run is to end there.
+        """
+        self._states[outcome.state] += 1
+        number, seconds = self._states.total(), time.perf_counter() - self._start
+        # On a terminal the bar says it.
+        pace = "" if self._bar else f"; {_pace(number, self._n_jobs, seconds)}"
+        _tell(f"[{number}/{self._n_jobs}] {outcome.job.name}", outcome, pace)
+        self._write_row(outcome)
+        if self._bar:
+            self._bar.update()
+        if outcome.state == State.CORRECTED or outcome.label:
+            self._devices[outcome.label] += 1
+        if outcome.error is not None:
+            self._failures.append(outcome)
+            if self._stop_on_failure:
+                raise StoppedEarly
+
+    def close(self) -> Status:
+        """Log the sums and return the exit status."""
+        if len(self._devices) > 1:
+            parts = (f"{label}: {n}" for label, n in sorted(self._devices.items()))
+            log.info("images of each device: %s", ", ".join(parts))
+        sums = {
+            "finished before": self._n_finished,
+            "by other runs meanwhile": self._states[State.FINISHED],
+            "left to other runs": self._states[State.LEFT],
+            "not begun": self._n_jobs - self._states.total(),
+        }
+        log.info(
+            "%d of %d images corrected, %d failed%s",
+            self._states[State.CORRECTED],
+            self._n_finished + self._n_jobs,
+            len(self._failures),
+            "".join(f", {n} {what}" for what, n in sums.items() if n),
+        )
+        return self._status()
+
+    def _status(self) -> Status:
+        if not self._failures:
+            return Status.OK
+        if all(failure.try_again for failure in self._failures):
+            return Status.TRY_AGAIN
+        if all(getattr(failure.error, "errno", None) in _NO_PLACE for failure in self._failures):
+            return Status.CANNOT_WRITE
+        return Status.SOME_FAILED
+
+    def _write_row(self, outcome: Outcome) -> None:
+        if self._table is None:
+            return
+        reason = in_one_line(outcome.error) if outcome.error else ""
+        state = str(outcome.state)
+        if outcome.error and outcome.job.outputs.corrected.is_file():
+            state += ", earlier outputs kept"
+        row = (
+            printable(outcome.job.relative),
+            state,
+            f"{outcome.seconds:.2f}",
+            (outcome.correction or {}).get("device", "n/a"),
+            printable(reason) or "n/a",
+        )
+        try:
+            with open(self._table, "a", encoding="utf-8") as file:
+                file.write("\t".join(row) + "\n")
+        except OSError as error:
+            log.warning("%s: not written any more: %s", self._table, error)
+            self._table = None
+
+
+@contextmanager
+def _bar(n_jobs: int) -> Iterator[tqdm | None]:
+    """Show a progress bar beneath the log where that goes to a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    with logging_redirect_tqdm([log]), tqdm(total=n_jobs, unit="image", smoothing=0.1) as bar:
+        yield bar
+
+
+def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
+    """Return images per second, or seconds per image, and the time left, in words."""
+    from tqdm import tqdm
+
+    left = tqdm.format_interval((n_jobs - n_done) * seconds / n_done)
+    if n_done < seconds:
+        each = seconds / n_done
+        return f"{each:.{1 if each < 10 else 0}f} s per image, {left} left"
+    return f"{n_done / seconds:.2g} images/s, {left} left"
+
+
+def _tell(head: str, outcome: Outcome, pace: str) -> None:
+    if outcome.state == State.CORRECTED:
+        for note in outcome.correction.get("notes", ()):
+            log.warning("%s: %s", head, note)
+        log.info("%s: corrected in %.1f s%s", head, outcome.seconds, pace)
+        _tell_mask(head, outcome.correction.get("mask_found"))
+        log.debug("%s: %s", head, outcome.correction)
+    elif outcome.state == State.FINISHED:
+        log.info("%s: finished by another run meanwhile", head)
+    elif outcome.state == State.LEFT:
+        log.info("%s: left to another run, which works on it", head)
+    else:
+        where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
+        log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
+
+
+def _tell_mask(head: str, facts: Mapping[str, Any] | None) -> None:
+    """Log at -v how the mask of an image came about, where it was found in the image."""
+    if facts and log.isEnabledFor(logging.DEBUG):
+        sure = facts["confidence"]
+        log.info(
+            "%s: mask: %s, %.3g %% of the image, %d rounds%s; Otsu's threshold finds %.3g %% "
+            "of it",
+            head,
+            facts["kind"],
+            100 * facts["share"],
+            facts["rounds"],
+            "" if sure is None else f", confidence {sure:.2f}",
+            100 * facts["otsu_covers"],
+        )
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks; its type where that tells more."""
+    message = " ".join(str(error).split())
+    if message and isinstance(error, ValueError | OSError):
+        return message
+    return f"{type(error).__name__}: {message}".rstrip(": ")

@@ -1,0 +1,1 @@
+"""Threads, processes, memory, and runs that share a folder; nothing of BIDS."""

@@ -1,0 +1,189 @@
+"""An image is worked on by one run at a time, also where several share an output folder.
+
+A claim is a symbolic link that leads nowhere: it is made in one step, on NFS too, cannot be made
+twice, and its text names the run. The claim with the highest number counts. That of a run that has
+ended is not removed, for two who do so at once could remove each other's: the next one has the
+next number. Only who holds the highest one removes those below, and its own last. The rules are in
+docs/security.md, and tests/app/machine/test_interleavings.py walks through them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from n4ax_bids.app.machine.liveness import TOKEN
+from n4ax_bids.app.machine.presence import Presence
+from n4ax_bids.io.atomic import shortened
+
+FOLDER = Path("logs", "claims")
+"""in the output folder"""
+MOST_BYTES = 1024
+"""of a claim that is a file"""
+ROUNDS = 1000
+"""times that a claim may disappear between two looks before the image is given up"""
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on an image; it may be lost to others who take this run for dead."""
+
+    path: Path
+    """of the claim, without its number"""
+    number: int
+    token: str
+
+    def holds(self) -> bool:
+        """Return whether nobody has taken the image over."""
+        return _read(self.path, self.number) == self.token and _numbers(self.path)[-1:] == [
+            self.number
+        ]
+
+
+class Taken(Exception):
+    """Another run works on the image."""
+
+
+@contextmanager
+def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
+    """Hold the claim on an image within the block.
+
+    Parameters
+    ----------
+    folder : of the claims, made if it is not there
+    name : of the image, relative to the dataset
+    presence : of this run
+
+    Raises
+    ------
+    Taken
+        If another run that goes on has it.
+    OSError
+        If no claim can be written.
+    """
+    claim = _take(folder / key(name), presence)
+    try:
+        yield claim
+    finally:
+        if claim.holds():
+            for number in _numbers(claim.path):  # those of runs that have ended, and then its own
+                if number <= claim.number:
+                    _remove(claim.path, number)
+
+
+def holder(folder: Path, name: str, presence: Presence) -> str | None:
+    """Return the token of the run that goes on and has an image, if any.
+
+    It is "" while a run has made its claim and not yet written its token to it, as happens on file
+    systems without symbolic links.
+    """
+    path = folder / key(name)
+    for number in _numbers(path)[-1:]:
+        token = _read(path, number)
+        if token is not None and _lives(path, number, token, presence):
+            return token
+    return None
+
+
+def _take(path: Path, presence: Presence) -> Claim:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(ROUNDS):
+        below, last = None, None
+        for number in _numbers(path)[-1:]:
+            below, last = number, _read(path, number)
+            if last == presence.token:
+                return Claim(path, number, last)
+            if last is not None and _lives(path, number, last, presence):
+                raise Taken
+        if below is not None and last is None:
+            continue  # released meanwhile
+        mine = 0 if below is None else below + 1
+        _make(_at(path, mine), presence.token)
+        if _read(path, mine) != presence.token:
+            continue  # another run was faster
+        # The number may have been free because a run that holds a higher one removes those below,
+        # and the one below may be another run's by now.
+        if _numbers(path)[-1:] == [mine] and (below is None or _read(path, below) == last):
+            return Claim(path, mine, presence.token)
+        _remove(path, mine)
+    raise OSError(errno.EAGAIN, "the claim on the image comes and goes", str(path))
+
+
+def _make(path: Path, text: str) -> None:
+    """Make a claim unless there is one; whose it is now has to be read: NFS may err."""
+    try:
+        os.symlink(text, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileExistsError), open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _lives(path: Path, number: int, token: str, presence: Presence) -> bool:
+    if TOKEN.fullmatch(token):
+        return presence.lives(token)
+    # A file whose maker has yet to write to it, or something that is no claim of ours.
+    with suppress(FileNotFoundError):
+        return presence.is_young(_at(path, number))
+    return False
+
+
+def _read(path: Path, number: int) -> str | None:
+    try:
+        return os.readlink(_at(path, number))
+    except FileNotFoundError:
+        return None
+    except OSError:  # a file, where there are no links
+        return _text(_at(path, number))
+
+
+def _text(path: Path) -> str | None:
+    """Return the text of a claim that is a file; "" for anything else, such as a named pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return os.read(descriptor, MOST_BYTES).decode("utf-8", errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path, number: int) -> None:
+    with suppress(OSError):  # a folder, or gone
+        _at(path, number).unlink()
+
+
+def _numbers(path: Path) -> list[int]:
+    """Return the numbers of the claims on an image, the highest last."""
+    found = []
+    with suppress(FileNotFoundError):
+        for name in os.listdir(path.parent):
+            key, _, number = name.rpartition(".")
+            if key == path.name and number.isascii() and number.isdecimal():
+                found.append(int(number))
+    return sorted(found)
+
+
+def _at(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def key(name: str) -> str:
+    """Return a file name that is like an image's and no other's."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{shortened(name.rpartition('/')[2].partition('.')[0], 200)}-{digest}"

@@ -1,0 +1,1 @@
+"""The derivative dataset: its files, and what makes an image finished."""

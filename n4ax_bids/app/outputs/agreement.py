@@ -1,0 +1,118 @@
+"""Runs on one output folder at the same time have the same settings and the same dataset.
+
+Each run first tells the others what it does, by the file in its hidden folder, and looks at what
+they tell afterwards. Of two runs that differ, at least one therefore sees the other. A run that
+sees none that differs is at work from then on. Of two that both are still looking, the one with
+the larger token ends; the other waits until it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.machine.presence import Presence
+from n4ax_bids.app.outputs import finished
+from n4ax_bids.app.outputs.source import Identity
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.status import Refusal, Status
+
+PATIENCE = 30.0
+"""seconds to wait for another run that is still looking"""
+PAUSE = 0.1
+LOOKING, AT_WORK = "looking", "at work"
+"""states that a run tells"""
+
+
+class Differs(Exception):
+    """Another run that goes on has other settings."""
+
+    def __init__(self, why: str, told: Mapping[str, Any]):
+        super().__init__(why)
+        self.told = told
+
+
+def require(here: Presence, request: Request, raw: Mapping[str, Any]) -> None:
+    """Refuse to work beside a run with other settings, another version or another dataset.
+
+    Parameters
+    ----------
+    here : this run's presence in the output folder
+    request : the run
+    raw : the raw dataset's description
+
+    Raises
+    ------
+    Refusal
+        With one line that names the other run and the first setting that differs.
+    """
+    try:
+        settle(here, terms(request, raw))
+    except Differs as error:
+        who = f"process {error.told.get('pid')} on {error.told.get('host')}"
+        raise Refusal(
+            Status.USAGE,
+            f"{request.output_dir}: another run is at work here ({who}), and differs: {error}; "
+            "expected the same settings, another output folder, or that it has ended",
+        ) from error
+
+
+def terms(request: Request, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what all runs that share an output folder at one time have to have in common."""
+    return {
+        "version": __version__,
+        "settings": finished.settings(request),
+        "source": vars(Identity.of(request.bids_dir, raw)),
+    }
+
+
+def settle(
+    here: Presence, mine: Mapping[str, Any], *, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Tell what this run does, and return when it is certain that no other run differs.
+
+    Raises
+    ------
+    Differs
+        If another run differs and goes on.
+    """
+    here.tell(terms=dict(mine), state=LOOKING)
+    waited = 0.0
+    while True:
+        others = {
+            token: (why, told)
+            for token, told in here.others().items()
+            if (why := difference(told.get("terms"), mine))
+        }
+        if not others:
+            break
+        for token, (why, told) in others.items():
+            if told.get("state") != LOOKING or token < here.token or waited > PATIENCE:
+                raise Differs(why, told)
+        pause(PAUSE)
+        waited += PAUSE
+    here.tell(state=AT_WORK)
+
+
+def difference(theirs: Any, mine: Mapping[str, Any]) -> str | None:
+    """Return in which way the terms of another run differ from ours, if they do.
+
+    A run without terms corrects nothing, as with --reports-only.
+    """
+    if not theirs:
+        return None
+    try:
+        if theirs["version"] != mine["version"]:
+            return f"version {theirs['version']}, here {mine['version']}"
+        if theirs["settings"] != mine["settings"]:
+            return finished.first_difference(theirs["settings"], mine["settings"], "is")
+        other, own = (_identity(each["source"]) for each in (theirs, mine))
+        return None if own.agrees(other) else f"its dataset is {other.name!r}, here {own.name!r}"
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        return f"its settings cannot be read ({type(error).__name__}: {error})"
+
+
+def _identity(told: Mapping[str, Any]) -> Identity:
+    return Identity(**{**told, "authors": tuple(told["authors"])})

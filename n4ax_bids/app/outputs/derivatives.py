@@ -1,0 +1,232 @@
+"""The files of an image in the derivative dataset: their names, and how they get there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids.app.machine import presence
+from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
+
+NAME = "n4ax_bids"
+LINK = "raw"
+
+CORRECTED = "image divided by its estimated bias field"
+FIELD, LATTICE = "biasfield", "biaslattice"
+DESCRIPTIONS = {
+    FIELD: "estimated bias field",
+    LATTICE: "B-spline control points of the natural logarithm of the bias field",
+}
+"""Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
+MASKS = {
+    "brain": "mask of the brain that was found in the image, where the field was estimated",
+    "head": "mask of the head that was found in the image, where the field was estimated",
+    "otsu": "voxels above Otsu's threshold, where the field was estimated",
+}
+"""Those of the masks that `--save-mask` writes, which say what kind of mask it is."""
+BEHIND_SPACE = ("split", "recording", "chunk")
+"""entities of an image that BIDS puts behind space"""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Final names of what is made of one source image, absolute."""
+
+    stem: str
+    corrected: Path
+    field: Path | None
+    """None where it is not wanted"""
+    lattice: Path
+    problem: str | None = None
+    """why the file system cannot have these names; then they are shorter ones, for the log"""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    """of each kind that may be found; one of them is written. Empty where none is wanted"""
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The images; the corrected one, where it is there, says that all others are."""
+        return tuple(filter(None, (self.corrected, self.field, self.lattice)))
+
+    @classmethod
+    def of(
+        cls,
+        relative: PurePath,
+        output_dir: Path,
+        *,
+        desc: str = "biascorr",
+        bias_field: bool = True,
+        masks: Iterable[str] = (),
+    ) -> Outputs:
+        """Build the names from the source's own name, so that every entity is kept.
+
+        Parameters
+        ----------
+        relative : name of the source in its dataset
+        output_dir : root of the derivative dataset
+        desc : label of the corrected image
+        bias_field : whether the field is written as an image
+        masks : kinds of mask that may be found, where the mask is to be written
+        """
+        stem = relative.name.removesuffix(".gz").removesuffix(".nii")
+
+        def path(label: str) -> Path:
+            entities, _, suffix = stem.rpartition("_")
+            return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
+
+        kinds = tuple(masks)
+        names = path(desc).name, path(LATTICE).name, *(mask_name(stem, kind) for kind in kinds)
+        problem = _too_long(max(names, key=n_bytes), output_dir)
+        if problem:
+            digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+            start, _, suffix = stem.rpartition("_")
+            stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+        folder = output_dir / relative.parent
+        return cls(
+            stem,
+            path(desc),
+            path(FIELD) if bias_field else None,
+            path(LATTICE),
+            problem,
+            {kind: folder / mask_name(stem, kind) for kind in kinds},
+        )
+
+
+def mask_name(stem: str, kind: str) -> str:
+    """Return the name of a mask of an image.
+
+    A mask's suffix is "mask", so the image's own suffix becomes the space: this keeps the masks of
+    a T1w and a T2w image apart, and `-d` finds the mask of the image by it.
+
+    Parameters
+    ----------
+    stem : the image's name without extension
+    kind : key of `MASKS`
+    """
+    *entities, suffix = stem.split("_")
+    before = [each for each in entities if each.split("-")[0] not in BEHIND_SPACE]
+    behind = [each for each in entities if each not in before]
+    return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
+
+
+def _too_long(name: str, folder: Path) -> str | None:
+    most = longest_name(folder)
+    if n_bytes(name) <= most:
+        return None
+    return (
+        f"its output {name} would have a name of {n_bytes(name)} bytes, and the file system of "
+        f"{folder} takes {most}; expected a shorter name of the image"
+    )
+
+
+def sidecar_path(image: Path) -> Path:
+    """Return the name of the JSON file that describes an image."""
+    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def encode(content: Mapping[str, Any]) -> str:
+    """Return JSON text, the same for equal contents; what is not finite becomes null."""
+    return json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def require_inside(output_dir: Path, targets: Iterable[Path]) -> None:
+    """Refuse to write through links that lead out of the output folder.
+
+    Raises
+    ------
+    ValueError
+        One line that names the link and where it leads.
+    """
+    root = os.path.realpath(output_dir)
+    for folder in dict.fromkeys(target.parent for target in targets):
+        real = os.path.realpath(folder)
+        if os.path.commonpath([root, real]) == root:
+            continue
+        above = [folder, *folder.parents]
+        above = above[: above.index(output_dir)] if output_dir in above else above
+        link = next((each for each in reversed(above) if each.is_symlink()), folder)
+        raise ValueError(
+            f"{link}: a link that leads out of the output folder, to {os.path.realpath(link)}; "
+            "expected a folder (link the output folder as a whole, or remove the link)"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; leave a file that holds the text already."""
+    data = text.encode("utf-8")
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+        return
+    staged = presence.hidden(path)
+    try:
+        staged.write_bytes(data)
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def publish(files: Iterable[tuple[Path, Path]]) -> None:
+    """Move finished files to their final names, in the given order.
+
+    All of them lie on the final file system before the first one gets its name, so a full
+    disk leaves none behind.
+
+    Parameters
+    ----------
+    files : (where the file is, its final name)
+    """
+    staged = []
+    files = list(files)
+    for _, target in files:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target}: cannot be written, a folder has this name")
+    try:
+        for source, target in files:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            hidden = presence.hidden(target)
+            staged.append((hidden, target))
+            shutil.move(source, hidden)
+        for hidden, target in staged:
+            os.replace(hidden, target)
+    finally:
+        for hidden, _ in staged:
+            hidden.unlink(missing_ok=True)
+
+
+def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
+    """Remove an earlier run's field and masks that this one does not write.
+
+    They would be of another image.
+
+    Parameters
+    ----------
+    outputs : of this run
+    kind : of the mask that is written; None for no mask
+    """
+    for each in MASKS:
+        mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
+        if kind != each:
+            mask.unlink(missing_ok=True)
+            sidecar_path(mask).unlink(missing_ok=True)
+    if outputs.field is None:
+        field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
+        field.unlink(missing_ok=True)
+        sidecar_path(field).unlink(missing_ok=True)
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON holds it: None for a number that is not finite, text for a path."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, PurePath):
+        return str(value)
+    return value

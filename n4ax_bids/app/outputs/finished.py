@@ -1,0 +1,325 @@
+"""What makes an image finished: a record of what it was made of, beside outputs that are whole.
+
+A record lies in `logs/images`, under the source's own name. It is removed before the first output
+is put in place and written after the last one, so where it is, the outputs are its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata as packages
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.outputs import derivatives
+from n4ax_bids.app.outputs.fingerprint import fingerprint
+from n4ax_bids.io.text import opened, read_json
+
+if TYPE_CHECKING:
+    from n4ax_bids.app.request import Request
+    from n4ax_bids.app.select.dataset import Job
+
+FOLDER = Path("logs", "images")
+
+DECIDE_THE_CONTENT = {
+    "desc",
+    "derivatives",
+    "skip_normalized",
+    "method",
+    "mask",
+    "weight",
+    "options",
+    "rescale",
+    "bias_field",
+    "output_dtype",
+    "save_mask",
+}
+"""Fields of a request that decide what an image's outputs hold."""
+
+DECIDE_THE_RUN = {
+    "bids_dir",
+    "output_dir",
+    "level",
+    "participants",
+    "sessions",
+    "runs",
+    "modalities",
+    "filters",
+    "validate",
+    "bids_database_dir",
+    "dry_run",
+    "boilerplate_only",
+    "reports",
+    "reports_only",
+    "device",
+    "work_dir",
+    "clean_workdir",
+    "nprocs",
+    "omp_nthreads",
+    "mem",
+    "use_plugin",
+    "overwrite",
+    "verify_inputs",
+    "accept_new_source",
+    "stop_on_first_crash",
+    "preset",
+    "sloppy",
+    "snapshot",
+    "run_id",
+}
+"""The others: which images, where, how many at a time. Every field is in one of these two sets."""
+
+
+TOLD = ("preset", "sloppy", "jax")
+"""What a record tells besides, for the methods text."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that an image is made of, as they were before they were read."""
+
+    files: Mapping[str, dict[str, Any]]
+    """role → size, mtime_ns, fingerprint and, for what is not an image, sha256"""
+
+    @classmethod
+    def of(cls, job: Job) -> Inputs:
+        """Look at the files of a job.
+
+        Raises
+        ------
+        OSError
+            If one is not there.
+        """
+        images = {role: _look(path) for role, path in _images(job).items()}
+        texts = {role: _look(path) | _digest(path) for role, path in _texts(job).items()}
+        return cls(images | texts)
+
+    def with_digests(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Add the digests of the images, by the names of `correct`'s inputs."""
+        return {
+            role: facts | ({"sha256": digests[role]} if role in digests else {})
+            for role, facts in self.files.items()
+        }
+
+
+def require_unchanged(job: Job, inputs: Inputs, digests: Mapping[str, str]) -> None:
+    """Refuse to publish what was made of files that have been replaced since.
+
+    Parameters
+    ----------
+    job : the image
+    inputs : its files as they were before they were read
+    digests : of the images as they were read, by the names of `correct`'s inputs
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is gone or is another one; one line that names it.
+    """
+    for role, path in (_images(job) | _texts(job)).items():
+        known, now = inputs.files[role], _look(path)
+        if all(now[key] == known[key] for key in ("size", "mtime_ns", "fingerprint")):
+            continue
+        read = digests.get(role) or known.get("sha256")
+        if read is None or _digest(path)["sha256"] != read:
+            raise ValueError(
+                f"{path}: was replaced while it was corrected; expected a file that stays "
+                "(run again when the dataset is complete)"
+            )
+
+
+def text(
+    job: Job,
+    request: Request,
+    *,
+    inputs: Inputs,
+    correction: Mapping[str, Any],
+    sizes: Mapping[Path, int],
+    started: datetime,
+) -> str:
+    """Return the record of an image, to be put in place behind its outputs.
+
+    Parameters
+    ----------
+    job, request : the image and the run
+    inputs : the files as they were before they were read
+    correction : the node's record
+    sizes : bytes of each output
+    started : when the image was begun
+    """
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    content = {
+        "source": job.relative,
+        "version": __version__,
+        "settings": settings(request),
+        "preset": request.preset,
+        "sloppy": request.sloppy,
+        "jax": packages.version("jax"),
+        "inputs": inputs.with_digests(correction.get("sha256", {})),
+        "outputs": {
+            path.relative_to(request.output_dir).as_posix(): size for path, size in sizes.items()
+        },
+        "run": request.run_id,
+        "host": platform.node(),
+        "device": correction.get("device"),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": {"total": seconds, **correction.get("seconds", {})},
+    }
+    return derivatives.encode(content)
+
+
+def forget(job: Job, output_dir: Path) -> None:
+    """Remove an image's record, before its outputs change."""
+    path_of(job, output_dir).unlink(missing_ok=True)
+
+
+def why_not_finished(job: Job, request: Request) -> str | None:
+    """Return why an image has to be done, or None if it is finished.
+
+    Sizes, times and fingerprints decide. If one of them differs, or with `request.verify_inputs`,
+    the whole file is read for its digest. If the content is the same, the record takes the new
+    time, but not in a dry run.
+    """
+    path = path_of(job, request.output_dir)
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return "not done yet"
+    except (OSError, ValueError) as error:
+        return f"its record cannot be read: {error}"
+    try:
+        reason = _compare(content, job, request)
+        if reason is None:
+            reason, now = _compare_inputs(content["inputs"], job, verify=request.verify_inputs)
+    except (OSError, ValueError) as error:
+        return str(error)
+    except (LookupError, TypeError, AttributeError) as error:
+        return f"its record is damaged ({type(error).__name__}: {error})"
+    if reason is None and now != content["inputs"] and not request.dry_run:
+        with suppress(OSError):  # an output folder that may only be read
+            derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
+    return reason
+
+
+def path_of(job: Job, output_dir: Path) -> Path:
+    """Return where an image's record is."""
+    return (output_dir / FOLDER / job.relative).with_name(f"{job.outputs.stem}.json")
+
+
+def outputs(job: Job) -> list[Path]:
+    """Return every file that is made of an image, but for a mask, whose name tells its kind."""
+    images = list(job.outputs.images)
+    return images + [derivatives.sidecar_path(image) for image in images]
+
+
+def _possible(job: Job) -> list[Path]:
+    """Return every file that may be made of an image."""
+    masks = list(job.outputs.masks.values())
+    return outputs(job) + masks + [derivatives.sidecar_path(mask) for mask in masks]
+
+
+def settings(request: Request) -> dict[str, Any]:
+    """Return what a request says of the outputs' content, as JSON holds it."""
+    chosen = {name: getattr(request, name) for name in sorted(DECIDE_THE_CONTENT)}
+    # Their names are in the sidecars; the files taken from them are inputs of an image.
+    used = request.mask == "derivatives" or request.weight
+    chosen["derivatives"] = sorted(request.derivatives) if used else []
+    plain = {
+        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for name, value in chosen.items()
+    }
+    return json.loads(derivatives.encode(plain))
+
+
+def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | None:
+    if content["version"] != __version__:
+        return f"made by version {content['version']}"
+    wanted = settings(request)
+    if content["settings"] != wanted:
+        return f"made with other options: {first_difference(content['settings'], wanted)}"
+    names = {each: each.relative_to(request.output_dir).as_posix() for each in _possible(job)}
+    masks = [path for path in job.outputs.masks.values() if names[path] in content["outputs"]]
+    if job.outputs.masks and len(masks) != 1:
+        return "it had other outputs"
+    paths = outputs(job) + masks + [derivatives.sidecar_path(mask) for mask in masks]
+    made = {names[path]: path for path in paths}
+    if set(made) != set(content["outputs"]):
+        return "it had other outputs"
+    for name, size in content["outputs"].items():
+        try:
+            if made[name].stat().st_size != size:
+                return f"{name} is not as it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+    return None
+
+
+def _compare_inputs(
+    known: Mapping[str, Any], job: Job, *, verify: bool
+) -> tuple[str | None, dict[str, Any]]:
+    """Return why the inputs are others, if they are, and what they are like now."""
+    now: dict[str, Any] = {}
+    paths = _images(job) | _texts(job)
+    if set(known) != set(paths):
+        return "made of other files", now
+    for role, facts in known.items():
+        now[role] = facts | _look(paths[role])
+        if verify or now[role] != facts:
+            now[role] |= _digest(paths[role])
+        if any(now[role][key] != facts[key] for key in ("size", "sha256")):
+            return f"{paths[role]} has changed", now
+    return None, now
+
+
+def _images(job: Job) -> dict[str, Path]:
+    """Return the images of a job by the names of `correct`'s inputs."""
+    images = {"input_image": job.source, "mask_image": job.mask, "weight_image": job.weight}
+    return {role: path for role, path in images.items() if path}
+
+
+def _texts(job: Job) -> dict[str, Path]:
+    """Return the sidecars and transforms of a job by their place, seen from the image."""
+    transforms = [path for path in (job.mask_transform, job.weight_transform) if path]
+    paths = (*job.sidecars, *transforms)
+    return {os.path.relpath(path, job.source.parent): path for path in paths}
+
+
+def _look(path: Path) -> dict[str, Any]:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe for its digest would wait
+        raise OSError(f"{path}: no regular file; expected a file")
+    return {
+        "size": found.st_size,
+        "mtime_ns": found.st_mtime_ns,
+        "fingerprint": fingerprint(path),
+    }
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with opened(path, what="an input") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:
+    """Return the name and values of the first setting that differs.
+
+    Parameters
+    ----------
+    had, wanted : settings of another run, or earlier ones, and those of this run
+    verb : for the others
+    """
+    if isinstance(had, dict) and isinstance(wanted, dict):
+        for key in sorted(set(had) | set(wanted)):
+            if had.get(key) != wanted.get(key):
+                return first_difference(had.get(key), wanted.get(key), verb, key)
+    return f"{name} {verb} {had}, {'here' if verb == 'is' else 'is'} {wanted}"

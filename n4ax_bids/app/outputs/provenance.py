@@ -1,0 +1,110 @@
+"""What was done with the images of an output folder, as their records tell.
+
+A run may be asked for what it does not do: its images are finished, fail, or are another run's.
+So the methods text is about records, and not about what a run was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata as packages
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.outputs import derivatives, finished
+from n4ax_bids.app.request import Request
+from n4ax_bids.io.text import read_json
+from n4ax_bids.options import PRESETS, N4Options
+
+LOOKS = 16
+"""small files read at a time; a shared file system takes milliseconds for each"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way in which images were corrected, or are to be."""
+
+    request: Request
+    """with what decides the content of outputs; the other fields are not filled"""
+    version: str
+    """of this program"""
+    jax: str
+    images: tuple[str, ...] = ()
+    """names without extension"""
+
+    @classmethod
+    def asked(cls, request: Request) -> Way:
+        """Return the way that a run is asked for."""
+        return cls(request, __version__, packages.version("jax"))
+
+
+def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
+    """Return the ways in which the images of an output folder were corrected.
+
+    Parameters
+    ----------
+    output_dir : root of the derivative dataset
+    subject : only images of this participant, "sub-01"
+
+    Returns
+    -------
+    list of Way, that of most images first. Records that cannot be read count for nothing.
+    """
+    paths = sorted((output_dir / finished.FOLDER).glob(f"{subject}/**/*.json"))
+    with ThreadPoolExecutor(LOOKS) as looking:
+        records = [found for found in looking.map(_read, paths) if found]
+    groups = defaultdict(list)
+    for content in records:
+        facts = {key: content.get(key) for key in ("version", "settings", *finished.TOLD)}
+        groups[derivatives.encode(facts)].append(content["source"])
+    found = []
+    for facts, sources in groups.items():
+        way = _way(json.loads(facts), sorted(sources))
+        found += [way] if way else []
+    return sorted(found, key=lambda way: (-len(way.images), way.images))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = read_json(path)
+        return content if isinstance(content["source"], str) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
+    """Return a way from records; None if they are of a version with other options."""
+    try:
+        settings = facts["settings"]
+        options = N4Options(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
+        )
+        stems = [PurePath(source).name.partition(".")[0] for source in sources]
+        request = Request(
+            Path(),
+            Path(),
+            modalities=tuple(sorted({stem.rpartition("_")[2] for stem in stems})),
+            method=settings["method"],
+            mask=settings["mask"],
+            weight=settings["weight"],
+            derivatives={name: Path() for name in settings["derivatives"]},
+            options=options,
+            rescale=settings["rescale"],
+            output_dtype=settings["output_dtype"],
+            preset=facts["preset"] or _preset_of(options),
+            sloppy=bool(facts["sloppy"]),
+        )
+        jax = facts["jax"] or packages.version("jax")
+        return Way(request, str(facts["version"]), str(jax), tuple(stems))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _preset_of(options: N4Options) -> str:
+    """Return the preset with these options; for records that do not tell it."""
+    return next((name for name, each in PRESETS.items() if each == options), "ants")

@@ -1,0 +1,124 @@
+"""What the JSON sidecars of an image's outputs say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.outputs.derivatives import (
+    CORRECTED,
+    DESCRIPTIONS,
+    FIELD,
+    LATTICE,
+    LINK,
+    MASKS,
+    NAME,
+    finite,
+    sidecar_path,
+)
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.dataset import Job
+
+_NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
+
+
+def of(
+    job: Job,
+    metadata: Mapping[str, Any],
+    correction: Mapping[str, Any],
+    request: Request,
+) -> dict[Path, dict[str, Any]]:
+    """Return the content of the sidecar of each output; nothing in it depends on the clock.
+
+    Parameters
+    ----------
+    job : the image
+    metadata : what the raw dataset says of the image
+    correction : the node's record of the run (`dataclasses.asdict` of a `Correction`)
+    request : the run
+    """
+    outputs = job.outputs
+    used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
+    links = {path: _link(path, request) for path in used if path}
+    common = {
+        "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
+        "SkullStripped": metadata.get("SkullStripped") is True,
+        "N4": {"weight": links.get(job.weight, "none")}
+        | _record(correction, request, {str(path): link for path, link in links.items()}),
+    }
+    meanings = {
+        outputs.corrected: CORRECTED,
+        outputs.field: DESCRIPTIONS[FIELD],
+        outputs.lattice: DESCRIPTIONS[LATTICE],
+    }
+    contents = {
+        path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
+        for path in outputs.images
+    }
+    raw = {
+        key: value
+        for key, value in metadata.items()
+        if finite(value) is not None and not key.startswith(_NOT_PROPAGATED)
+    }
+    contents[outputs.corrected] = raw | contents[outputs.corrected]
+    if outputs.field:
+        contents[outputs.field]["Units"] = "arbitrary"
+    contents[outputs.lattice]["Lattice"] = correction["lattice"]
+    kind = kind_of_mask(job, correction)
+    if kind:
+        contents[outputs.masks[kind]] = common | {
+            "Description": f"{job.entities['suffix']}: {MASKS[kind]}",
+            "Type": "Brain" if kind == "brain" else "ROI",
+            "SpatialReference": f"bids:{LINK}:{job.relative}",
+        }
+    return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def kind_of_mask(job: Job, correction: Mapping[str, Any]) -> str | None:
+    """Return the kind of the mask that is written for an image; None where none is.
+
+    Parameters
+    ----------
+    job : the image
+    correction : the node's record
+    """
+    if not job.outputs.masks:
+        return None
+    found = correction.get("mask_found") or {}
+    return found.get("kind", correction["mask"])
+
+
+def _link(path: Path, request: Request) -> str:
+    """Return the BIDS URI of a file of another pipeline."""
+    for name, folder in request.derivatives.items():
+        if folder in path.parents:
+            return f"bids:{name}:{path.relative_to(folder).as_posix()}"
+    return path.name
+
+
+def _record(
+    correction: Mapping[str, Any], request: Request, links: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return what was asked for, what happened, and by which versions."""
+    # Files, their digests and the lattice are told elsewhere; times change from run to run,
+    # folders from machine to machine.
+    files = ("output_image", "bias_image", "lattice_image", "found_mask_image")
+    elsewhere = (*files, "lattice", "sha256", "seconds")
+    happened = {key: value for key, value in correction.items() if key not in elsewhere}
+    if not happened.get("mask_found"):
+        happened.pop("mask_found", None)
+    happened["mask"] = links.get(correction["mask"], correction["mask"])
+    happened["notes"] = list(correction.get("notes", ()))
+    for path, link in links.items():
+        happened["notes"] = [note.replace(path, link) for note in happened["notes"]]
+    versions = {name: packages.version(name) for name in ("jax", "numpy")}
+    return {
+        "method": request.method,
+        "options": asdict(request.options),
+        **happened,
+        "versions": {NAME: __version__, **versions},
+    }

@@ -1,0 +1,192 @@
+"""Whether a dataset is the one that an output folder was made from.
+
+The place of a dataset says nothing: in a container every dataset is `/data`. Its description alone
+says too little: it may be edited, and two studies may begin with the same template. So images
+decide where there are any to compare, and the description where there are none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app.outputs import derivatives, finished
+from n4ax_bids.app.outputs.fingerprint import fingerprint
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.text import opened, read_bytes, read_json
+
+log = logging.getLogger("n4ax_bids")
+
+TITLE = f"{derivatives.NAME}: bias field correction of "
+"""how the name of an output dataset begins; the name of its source follows"""
+VERSION = "sha256:{} (dataset_description.json)"
+"""version of the source in an output's description"""
+MOST = 64
+"""images that are compared"""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a description says of which dataset it describes."""
+
+    name: str
+    version: str
+    """digest of the description"""
+    doi: str = ""
+    authors: tuple[str, ...] = ()
+    is_named: bool = True
+    """whether the name is in the description; that of the folder, `/data`, says nothing"""
+
+    @classmethod
+    def of(cls, bids_dir: Path, raw: Mapping[str, Any]) -> Identity:
+        """Return the identity of a raw dataset, from its folder and its description."""
+        text = read_bytes(bids_dir / "dataset_description.json", what="JSON")
+        digest = hashlib.sha256(text).hexdigest()
+        return cls(
+            name_of(bids_dir, raw),
+            VERSION.format(digest),
+            _doi(raw),
+            _authors(raw),
+            is_named=bool(raw.get("Name")),
+        )
+
+    @classmethod
+    def in_outputs(cls, output_dir: Path) -> Identity | None:
+        """Return the identity of the dataset that outputs were made from, if they say it."""
+        try:
+            made = read_json(output_dir / "dataset_description.json")
+            (source,) = made["SourceDatasets"]
+            name = str(made["Name"]).removeprefix(TITLE)
+            return cls(
+                name,
+                str(source["Version"]),
+                _doi({"DatasetDOI": source.get("DOI")}),
+                _authors(made),
+            )
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return None
+
+    def agrees(self, other: Identity) -> bool:
+        """Return whether two descriptions are of one dataset, as far as they tell."""
+        if self.version == other.version:
+            return True
+        if self.doi and other.doi:
+            return self.doi == other.doi
+        return self.is_named and (self.name, self.authors) == (other.name, other.authors)
+
+
+def name_of(bids_dir: Path, raw: Mapping[str, Any]) -> str:
+    """Return a dataset's name, or that of its folder if it has none."""
+    return str(raw.get("Name") or bids_dir.name)
+
+
+def check(request: Request, raw: Mapping[str, Any]) -> None:
+    """Refuse a dataset that is not the one which the output folder was made from.
+
+    Parameters
+    ----------
+    request : the run
+    raw : the raw dataset's description
+
+    Raises
+    ------
+    Refusal
+        With one line that names both datasets and what to do.
+    """
+    before, now = Identity.in_outputs(request.output_dir), Identity.of(request.bids_dir, raw)
+    n_same, others = _compare_images(request)
+    if n_same and n_same >= len(others):
+        return
+    if not others and (before is None or now.agrees(before)):
+        return
+    what = f"holds outputs of the dataset {before.name!r}" if before else "holds outputs"
+    if others:
+        n = n_same + len(others)
+        what += f", and {len(others)} of {n} images compared have another content: {others[0]}"
+    if request.accept_new_source:
+        log.warning(
+            "%s: %s; going on with %r (--accept-new-source): outputs of images that it does not "
+            "have stay",
+            request.output_dir,
+            what,
+            now.name,
+        )
+        return
+    raise Refusal(
+        Status.USAGE,
+        f"{request.output_dir}: {what}; {request.bids_dir} is {now.name!r}. Expected the same "
+        "dataset, another output folder, or --accept-new-source",
+    )
+
+
+def _compare_images(request: Request) -> tuple[int, list[str]]:
+    """Compare images with those that outputs were made from.
+
+    Returns
+    -------
+    number of images with the same content, names of those with another content; images that are
+    not in the dataset are not counted, for it may be a part of the whole
+    """
+    n_same, others = 0, []
+    for path in _records(request):
+        try:
+            made = read_json(path)
+            name, known = made["source"], made["inputs"]["input_image"]
+            image = request.bids_dir / name
+            if image.stat().st_size == known["size"] and _same_content(image, known):
+                n_same += 1
+            else:
+                others.append(name)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # not there, or a damaged record: no evidence
+    return n_same, others
+
+
+def _same_content(image: Path, known: Mapping[str, Any]) -> bool:
+    if "fingerprint" in known:
+        return fingerprint(image) == known["fingerprint"]
+    with opened(image, what="an image") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
+
+
+def _records(request: Request) -> list[Path]:
+    """Return records of images whose participants are there; those of the run come first."""
+    folder = request.output_dir / finished.FOLDER
+    known = _subjects(folder) & _subjects(request.bids_dir)
+    chosen = {f"sub-{label}" for label in request.participants} & known
+    found = list(_some(sorted(chosen), folder, MOST))
+    return found + list(_some(sorted(known - chosen), folder, MOST - len(found)))
+
+
+def _some(subjects: Sequence[str], folder: Path, most: int) -> Iterator[Path]:
+    """Yield at most so many records, evenly spread over participants."""
+    if most <= 0:
+        return
+    step = max(1, len(subjects) // most)
+    for subject in subjects[::step][:most]:
+        each = sorted((folder / subject).rglob("*.json"))
+        yield from each[: max(1, most // len(subjects[::step][:most]))]
+
+
+def _subjects(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir() if path.name.startswith("sub-")}
+    except OSError:  # not there
+        return set()
+
+
+def _doi(raw: Mapping[str, Any]) -> str:
+    """Return a DOI without the version that OpenNeuro's have."""
+    doi = str(raw.get("DatasetDOI") or "").lower().removeprefix("doi:")
+    return re.sub(r"\.v\d+(\.\d+)*$", "", doi)
+
+
+def _authors(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    found = raw.get("Authors")
+    return tuple(map(str, found)) if isinstance(found, list) else ()

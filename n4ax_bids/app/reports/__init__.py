@@ -1,0 +1,1 @@
+"""Figures and pages of the images of a run."""

@@ -1,0 +1,190 @@
+"""What reports are made of: records of images, faults, texts; and the names of figures."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.outputs import boilerplate, provenance
+from n4ax_bids.app.outputs.derivatives import NAME
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.dataset import Job
+from n4ax_bids.io.names import printable
+from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
+from n4ax_bids.report.page import KEPT
+
+log = logging.getLogger("n4ax_bids")
+
+GENERATOR = f"{NAME} {__version__}"
+FOLDER = "figures"
+"""of a participant; a line of `.bidsignore`"""
+ENDINGS = {
+    "before": ".webp",
+    "after": ".webp",
+    "field": ".webp",
+    "curves": ".svg",
+    "record": ".json",
+}
+"""of an image's figures, by their labels; the record, which holds its numbers, comes last"""
+LARGEST_TABLE = 2**30
+"""bytes of a participants.tsv that is read: a study of 100,000 people may have many columns"""
+CRASH, NO_FIGURES = "crash-", "report-"
+"""how the names of files in `logs` begin: of an image that failed; of one without figures"""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the page of a participant is made of."""
+
+    records: tuple[dict[str, Any], ...]
+    sidecars: tuple[dict[str, Any], ...]
+    """of the corrected images, one for each record"""
+    failed: tuple[tuple[str, str, str], ...]
+    """name, reason, whole text"""
+    skipped: tuple[tuple[str, str], ...]
+    """file, reason"""
+    participant: tuple[tuple[str, str], ...]
+    """column, value"""
+    methods: str
+
+    @property
+    def digest(self) -> str:
+        """Digest of all of it and of the program's version."""
+        text = json.dumps([GENERATOR, *vars(self).values()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_subject(subject: str, request: Request) -> Contents:
+    """Return what there is of a participant, "sub-01", in the output folder."""
+    found = list(records(request.output_dir, subject))
+    logs = request.output_dir / "logs"
+    return Contents(
+        records=tuple(record for record, _ in found),
+        sidecars=tuple(sidecar for _, sidecar in found),
+        failed=failures(request, subject),
+        skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
+        participant=_participant(subject, request.bids_dir),
+        methods=_methods(request.output_dir, subject),
+    )
+
+
+def subject_of(job: Job) -> str:
+    """Return the name of an image's participant, "sub-01"."""
+    return Path(job.relative).parts[0]
+
+
+def names(name: str, folder: Path) -> dict[str, Path]:
+    """Return the names of an image's figures and of its record.
+
+    Parameters
+    ----------
+    name : of the image, without extension
+    folder : where they are
+    """
+    entities, _, suffix = name.rpartition("_")
+    return {
+        label: folder / f"{entities}_desc-{label}_{suffix}{ending}"
+        for label, ending in ENDINGS.items()
+    }
+
+
+def is_drawn(job: Job, output_dir: Path) -> bool:
+    """Tell whether there are figures of an image's latest correction."""
+    paths = names(job.name, output_dir / subject_of(job) / FOLDER)
+    there = all(path.is_file() for path in paths.values())
+    return there and bool(_matching(paths["record"], output_dir)[0])
+
+
+def records(
+    output_dir: Path, subject: str = "sub-*"
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield record and sidecar of images in the order of their names.
+
+    Left out are those that have been corrected anew since, have failed since, or are gone.
+    """
+    logs = output_dir / "logs"
+    # The pattern's first character leaves out hidden files, such as those that macOS leaves.
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
+        record, sidecar = _matching(path, output_dir)
+        if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
+            yield record, sidecar
+
+
+def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, str], ...]:
+    """Return name, reason and text of images that failed or have no figures, as `logs` tells."""
+    found = []
+    for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
+        for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
+            text = _text(path)
+            if text.strip():
+                last = text.strip().splitlines()[-1].replace(f"{printable(request.bids_dir)}/", "")
+                kept = f"{KEPT}; " if KEPT in text.splitlines()[:3] else ""
+                found.append((path.stem.removeprefix(start), kept + what + last, text))
+    return tuple(found)
+
+
+def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a record and the sidecar that it was made of; nothing where that has changed."""
+    try:
+        record = read_json(path)
+        sidecar = output_dir / record["sidecar"]
+        text = read_bytes(sidecar)
+        if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
+            return record, parse_json(sidecar, text)
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+        pass
+    return {}, {}
+
+
+def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
+    """Return the columns of a participant's line."""
+    path = bids_dir / "participants.tsv"
+    try:
+        rows = _participants(path, path.stat().st_mtime_ns)
+    except OSError:  # not there
+        return ()
+    return rows.get(subject, ())
+
+
+@lru_cache(maxsize=1)
+def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...]]:
+    """Return every participant's line; what cannot be read is told once, not for each page."""
+    try:
+        text = read_text(path, what="a table", skip_mark=True, limit=LARGEST_TABLE)
+        stream = io.StringIO(text, newline="")
+        return {
+            str(row.get("participant_id")): tuple((str(k), str(v)) for k, v in row.items())
+            for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        }
+    except (OSError, ValueError) as error:
+        log.warning("%s", error)
+    except csv.Error as error:
+        log.warning("%s: not readable as a table: %s", path, error)
+    return {}
+
+
+def _methods(output_dir: Path, subject: str) -> str:
+    """Return what was done with a participant's images; nothing where none was corrected."""
+    found = provenance.ways(output_dir, subject)
+    return boilerplate.markdown(found) if found else ""
+
+
+def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
+    lines = (line.partition("\t") for line in _text(path).splitlines()[1:])
+    return tuple((name, reason) for name, _, reason in lines)
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path, replace=True)
+    except (OSError, ValueError):  # not there, or no longer
+        return ""

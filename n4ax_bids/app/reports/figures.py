@@ -1,0 +1,287 @@
+"""Figures and numbers of one image, from its files.
+
+These are the source, the corrected image with its sidecar, and the lattice: a report can be had
+again without a solve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n4ax_bids.app.outputs import finished as record_of
+from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
+from n4ax_bids.app.reports import tissues
+from n4ax_bids.app.select.dataset import Job
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.field import sample as sample_field
+from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
+from n4ax_bids.io import geometry, volume
+from n4ax_bids.io.lattice import load_lattice
+from n4ax_bids.io.text import parse_json, read_bytes, read_object
+from n4ax_bids.io.volume import Volume
+from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.region import region
+
+_EVERY = 1 << 20
+"""voxels at most that a quantile is taken of"""
+KINDS = {
+    "brain": "voxels of the brain that was found in the image",
+    "head": "voxels of the head that was found in the image",
+    "otsu": "voxels above Otsu's threshold",
+}
+"""what the masks are that `--mask auto` finds"""
+FOUND = ("auto", "head", "brain")
+"""masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Axes of an image, turned to right, anterior and superior."""
+
+    axes: tuple[int, ...]
+    """the image's axis that goes right, anterior, superior"""
+    flipped: tuple[bool, ...]
+    shape: tuple[int, ...]
+
+    def turned(self, array: np.ndarray) -> np.ndarray:
+        """Return a view of an array, 2D or 3D, with its axes turned."""
+        array = array.reshape(self.shape, order="F").transpose(self.axes)
+        return array[tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)]
+
+    def values(self, array: np.ndarray) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
+        """Return what gives an array's values at voxels of the turned axes."""
+        view = self.turned(array)
+        return lambda indices: view[np.ix_(*indices)]
+
+    def field(self, log_field: LogField) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
+        """Return what gives ln b at voxels of the turned axes."""
+        n_axes = len(log_field.clamp)
+
+        def values(indices: tuple[np.ndarray, ...]) -> np.ndarray:
+            voxels = [np.zeros(1, int)] * 3
+            for axis, flip, index in zip(self.axes, self.flipped, indices, strict=True):
+                voxels[axis] = self.shape[axis] - 1 - index if flip else index
+            found = sample_field(log_field, voxels[:n_axes])
+            return found.reshape([each.size for each in voxels]).transpose(self.axes)
+
+        return values
+
+
+def write(
+    job: Job, output_dir: Path, names: Mapping[str, Path], derivatives: Mapping[str, Path]
+) -> tuple[str, ...]:
+    """Draw the figures of an image and write its numbers, from its files.
+
+    Parameters
+    ----------
+    job : an image whose outputs are in place
+    output_dir : root of the derivative dataset
+    names : where to write before, after, field, curves, and record
+    derivatives : folders where a segmentation may be, by name
+
+    Returns
+    -------
+    tuple of str, what the numbers warn of; the page shows it beside the notes of the correction
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is not there, or does not fit; one line that names it.
+    """
+    from n4ax_bids.report import figures as draw
+    from n4ax_bids.report import mosaic
+
+    sidecar = sidecar_path(job.outputs.corrected)
+    text = read_bytes(sidecar, what="JSON")
+    n4 = parse_json(sidecar, text)["N4"]
+    image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
+    _require_same(job, output_dir, image)
+    if image.data.shape != corrected.data.shape:
+        raise ValueError(
+            f"{corrected.path}: shape {corrected.data.shape}; expected that of {image.path}, "
+            f"{image.data.shape}"
+        )
+    inside, where = _inside(job, image, n4)
+    before, after = image.data.T[inside.T], corrected.data.T[inside.T]
+    window = _window(image.data, before, after)
+    grid = _grid(image)
+    views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
+    found, notes = tissues.find(image, job.relative, derivatives)
+    values = _measures(n4, image, corrected, before, after, found)
+    remarks = _remarks(values)
+    values["mask_ml"] = before.size * float(np.prod(_zooms(image))) / 1000
+    record = {
+        "image": job.name,
+        "suffix": job.entities["suffix"],
+        "source": job.relative,
+        "sidecar": sidecar.relative_to(output_dir).as_posix(),
+        "sidecar_sha256": hashlib.sha256(text).hexdigest(),
+        "warnings": [*n4.get("notes", ()), *remarks],
+        "region": where,
+        "window": window,
+        "gain": _median(before) / (_median(after) or 1.0),
+        "tissues": found.files if found else (),
+        "notes": notes,
+        "measures": values,
+    }
+    names["record"].write_text(encode(record), encoding="utf-8")
+    outline = grid.values(inside) if n4.get("mask") in FOUND else None
+    draw.image(names["before"], views, grid.values(image.data), window, outline)
+    draw.image(names["after"], views, grid.values(corrected.data), window, outline)
+    limits = n4["field_min"], n4["field_max"]
+    log_field = grid.field(_log_field(job.outputs.lattice))
+    draw.field(names["field"], views, log_field, grid.values(inside), limits)
+    counts = draw.histogram(before, after, window)
+    draw.curves(names["curves"], counts, *_levels(n4))
+    return remarks
+
+
+def _require_same(job: Job, output_dir: Path, image: Volume) -> None:
+    """Refuse an image that has been replaced since it was corrected: figures would be of two."""
+    try:
+        known = read_object(record_of.path_of(job, output_dir))["inputs"]["input_image"]["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):  # no record says which it was
+        return
+    if image.sha256 != known:
+        raise ValueError(f"{image.path}: was replaced since it was corrected; correct it again")
+
+
+def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """Return the voxels that the numbers are of, and what they are.
+
+    Those that the estimate saw; where it saw all, those above Otsu's threshold.
+    """
+    word = n4.get("mask")
+    word = word if job.mask is None and word in MASK_WORDS else None
+    if job.mask is None and job.weight is None and word is None:
+        what = "voxels above Otsu's threshold (the estimate used every voxel)"
+        return region(image, auto_mask="otsu").inside, what
+    found = region(
+        image,
+        mask_image=job.mask,
+        auto_mask=word,
+        weight_image=job.weight,
+        mask_transform=job.mask_transform,
+        weight_transform=job.weight_transform,
+    )
+    if word and job.weight is None:
+        return found.inside, _in_words(n4)
+    names = [path.name for path in (job.mask, job.weight) if path]
+    names += [f"the mask {word}"] if word else []
+    return found.inside, f"voxels of {' and '.join(names)}"
+
+
+def _in_words(n4: Mapping[str, Any]) -> str:
+    """Say what an automatic mask is, and how it came about."""
+    facts = n4.get("mask_found")
+    if not facts:
+        return "voxels above Otsu's threshold"
+    details = [f"{100 * facts['share']:.3g} % of the image", f"{facts['rounds']} rounds"]
+    if facts["confidence"] is not None:
+        details.append(f"confidence {facts['confidence']:.2f}")
+    details.append(f"Otsu's threshold alone finds {100 * facts['otsu_covers']:.3g} % of them")
+    kind = KINDS[facts["kind"]]
+    return f"{kind} ({', '.join(details)})"
+
+
+def _window(image: np.ndarray, *inside: np.ndarray) -> tuple[float, float]:
+    """Return the intensities shown as black and white, the same before and after."""
+    shown = _thinned(image)
+    low = float(np.percentile(shown[np.isfinite(shown)], 1))
+    high = float(np.percentile(np.concatenate([_thinned(values) for values in inside]), 99.3))
+    return low, high if high > low else low + 1.0
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(_thinned(values)))
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    flat = values.ravel(order="K")
+    return flat[:: max(1, flat.size // _EVERY)]
+
+
+def _grid(image: Volume) -> _Grid:
+    axes, flipped = geometry.closest_axes(image.affine)
+    shape = (*image.data.shape, 1)[:3]
+    return _Grid(axes, flipped, shape)
+
+
+def _zooms(image: Volume) -> tuple[float, ...]:
+    zooms = image.zooms
+    return zooms if len(zooms) == 3 else (*zooms, max(zooms))
+
+
+def _log_field(path: Path) -> LogField:
+    found = load_lattice(path)
+    return LogField(*(found[name] for name in LogField._fields))
+
+
+def _levels(n4: Mapping[str, Any]) -> tuple[list, float]:
+    from n4ax_bids.report.figures import Level
+
+    options = n4["options"]
+    rows = zip(
+        n4["n_iterations"],
+        options["n_iterations"],
+        n4["convergence"],
+        n4["converged"],
+        strict=False,
+    )
+    levels = [
+        Level(done, most, float("nan") if last is None else last, bool(met))
+        for done, most, last, met in rows
+    ]
+    return levels, options["convergence_threshold"]
+
+
+def _measures(
+    n4: Mapping[str, Any],
+    image: Volume,
+    corrected: Volume,
+    before: np.ndarray,
+    after: np.ndarray,
+    found: tissues.Tissues | None,
+) -> dict[str, float | int | None]:
+    """Return the numbers of an image; those that cannot be had are None."""
+    everything = np.ones(before.shape, bool)
+    values = {name: n4[name] for name in ("field_min", "field_max", "field_cv", "non_positive")}
+    values["field_ratio"] = n4["field_max"] / n4["field_min"]
+    values["n_iterations"] = sum(n4["n_iterations"])
+    values["cv_before"] = _or_none(coefficient_of_variation, before, everything)
+    values["cv_after"] = _or_none(coefficient_of_variation, after, everything)
+    if found is None:
+        return values
+    white, grey = found.white.T, found.grey.T
+    for when, data in (("before", image.data.T), ("after", corrected.data.T)):
+        finite = np.isfinite(data)  # voxels outside the mask may be NaN
+        values[f"white_cv_{when}"] = _or_none(coefficient_of_variation, data, white & finite)
+        values[f"grey_cv_{when}"] = _or_none(coefficient_of_variation, data, grey & finite)
+        values[f"cjv_{when}"] = _or_none(joint_variation, data, white & finite, grey & finite)
+    return values
+
+
+def _remarks(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the numbers of an image warn of."""
+    found = []
+    for name, meaning in (
+        ("cjv", "white and grey matter are harder to tell apart than before (CJV"),
+        ("cv", "the image is less even inside the mask than before (CV"),
+    ):
+        before, after = values.get(f"{name}_before"), values.get(f"{name}_after")
+        if before is not None and after is not None and after > before:
+            found.append(f"{meaning} {before:.3g} → {after:.3g})")
+    return tuple(found)
+
+
+def _or_none(measure: Callable[..., float], *arrays: np.ndarray) -> float | None:
+    try:
+        return measure(*arrays)
+    except ValueError:  # a mean that is not positive
+        return None

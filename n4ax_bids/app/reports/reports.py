@@ -1,0 +1,281 @@
+"""The reports of a run: figures of each image, a page for each participant, the page of all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from n4ax_bids.app.command.words import counted
+from n4ax_bids.app.machine import resources
+from n4ax_bids.app.outputs.derivatives import LATTICE, publish, require_inside, write_text
+from n4ax_bids.app.reports import contents
+from n4ax_bids.app.reports.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.dataset import Job, Selection
+from n4ax_bids.app.select.folders import LABEL
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import printable, printable_lines
+from n4ax_bids.io.text import opened
+
+log = logging.getLogger("n4ax_bids")
+
+GONE = "corrected, input is gone"
+"""status of an image whose input is not in the dataset any more"""
+GROUP, TABLE = "group.html", "group_n4.tsv"
+LOOKS = 16
+"""small files looked at at a time; a shared file system takes milliseconds for each"""
+
+
+class Pages:
+    """The pages of a run: that of a participant is written when all of its images are done.
+
+    Parameters
+    ----------
+    selection : all images of the run
+    jobs : those of them that are to be corrected
+    request : the run
+    work : folder for unfinished files
+    """
+
+    def __init__(
+        self, selection: Selection, jobs: Sequence[Job], request: Request, work: Path
+    ) -> None:
+        self._selection, self._request, self._work = selection, request, work
+        self._left = Counter(map(subject_of, jobs))
+
+    def tell(self, job: Job) -> None:
+        """Take note that an image is done, well or not."""
+        subject = subject_of(job)
+        self._left[subject] -= 1
+        if self._left[subject] == 0 and self._request.reports:
+            _page_or_word(subject, self._request, self._work)
+
+    def close(self) -> bool:
+        """Draw what is not there yet, write the other pages; tell whether all reports are there.
+
+        A page that holds what it would be made of stays.
+        """
+        request, jobs = self._request, self._selection.jobs
+        if not request.reports:
+            return True
+        with ThreadPoolExecutor(LOOKS) as looking:
+            late = [job for job in looking.map(partial(_if_late, request=request), jobs) if job]
+        drawn = _images(late, request, self._work)
+        pages = [_page_or_word(s, request, self._work) for s in subjects(self._selection)]
+        return all(drawn) and all(pages)
+
+
+def again(selection: Selection, request: Request, work: Path) -> Status:
+    """Make figures and pages of images that have been corrected already; nothing is solved.
+
+    Parameters
+    ----------
+    selection : images; those that have not been corrected are told and left out
+    request : the run
+    work : folder for unfinished files
+    """
+    jobs = selection.jobs
+    there = [job for job in jobs if job.outputs.corrected.is_file()]
+    for job in jobs:
+        if job not in there:
+            log.warning("%s: not corrected yet: nothing to report", job.name)
+    drawn = _images(there, request, work)
+    pages = [_page_or_word(subject, request, work) for subject in subjects(selection)]
+    log.info("%d of %d images reported", sum(drawn), len(jobs))
+    tell_pages(selection, request)
+    return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
+
+
+class Drawn(NamedTuple):
+    """How the drawing of an image's figures ended."""
+
+    well: bool
+    remarks: tuple[str, ...] = ()
+    """what its page warns of, the notes of its correction left out"""
+
+
+def tell_pages(selection: Selection, request: Request) -> None:
+    """Log where the pages of a run's participants are."""
+    paths = [request.output_dir / f"{subject}.html" for subject in subjects(selection)]
+    there = [path for path in paths if path.is_file()]
+    if len(there) == 1:
+        log.info("report: %s", there[0])
+    elif there:
+        log.info("%d reports, the first is %s", len(there), there[0])
+
+
+def image(job: Job, request: Request, work: Path) -> Drawn:
+    """Draw an image's figures, if that is wanted.
+
+    A corrected image stays corrected where its figures cannot be drawn: the log says why, and so
+    does a file in `logs`.
+
+    Parameters
+    ----------
+    job : an image whose outputs are in place
+    request : the run
+    work : folder for unfinished files
+    """
+    if not request.reports:
+        return Drawn(True)
+    from n4ax_bids.app.reports import figures
+
+    told = request.output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
+    try:
+        with tempfile.TemporaryDirectory(prefix="report-", dir=work) as folder:
+            made = contents.names(job.name, Path(folder))
+            final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
+            remarks = figures.write(job, request.output_dir, made, request.derivatives)
+            require_inside(request.output_dir, final.values())
+            publish((made[label], path) for label, path in final.items())
+    except Exception as error:
+        log.warning("%s: corrected, but without figures: %s", job.name, error)
+        with suppress(OSError):  # the log has said it
+            told.parent.mkdir(parents=True, exist_ok=True)
+            text = printable_lines(traceback.format_exc(), request.bids_dir, request.output_dir)
+            write_text(told, f"{GENERATOR}\n{printable(job.source)}\n\n{text}")
+        return Drawn(False)
+    told.unlink(missing_ok=True)  # an earlier run's
+    return Drawn(True, remarks)
+
+
+def subjects(selection: Selection) -> list[str]:
+    """Return the participants of a selection, also those of whom every image is left out."""
+    left_out = (Path(name).parts[0] for name, _ in selection.skipped)
+    named = (name for name in left_out if re.fullmatch(f"sub-{LABEL}", name))
+    return sorted({*map(subject_of, selection.jobs), *named})
+
+
+def page(subject: str, request: Request, work: Path) -> None:
+    """Write the page of a participant from what there is in the output folder.
+
+    Several runs may work on one participant at a time: who writes last has seen everything.
+
+    Parameters
+    ----------
+    subject : "sub-01"
+    request : the run
+    work : folder for unfinished files
+    """
+    from n4ax_bids.report import page as pages
+
+    path = request.output_dir / f"{subject}.html"
+    found = contents.of_subject(subject, request)
+    while not _holds(path, found.digest):
+        shown = []
+        for record, sidecar in zip(found.records, found.sidecars, strict=True):
+            names = contents.names(record["image"], path.parent / subject / FOLDER)
+            addresses = {label: pages.address(name, path) for label, name in names.items()}
+            shown.append(pages.Image(record, sidecar, addresses))
+        with tempfile.TemporaryDirectory(prefix="page-", dir=work) as folder:
+            text = pages.html(
+                Path(folder),
+                subject,
+                shown,
+                failed=[pages.Failure(*each) for each in found.failed],
+                skipped=found.skipped,
+                participant=found.participant,
+                methods=found.methods,
+                generator=GENERATOR,
+                digest=found.digest,
+            )
+        write_text(path, text)
+        found = contents.of_subject(subject, request)  # another run may have gone on meanwhile
+
+
+def group(request: Request) -> Status:
+    """Write the table and the page of all images in an output folder, or say that it would.
+
+    Raises
+    ------
+    Refusal
+        If there is nothing to gather.
+    """
+    from n4ax_bids.report import group as pages
+    from n4ax_bids.report.page import Failure
+
+    output_dir, rows = request.output_dir, []
+    whole = (request.bids_dir / "dataset_description.json").is_file()
+    for record, _ in contents.records(output_dir):
+        subject = Path(record["source"]).parts[0]
+        row = record | {"page": f"{subject}.html#{record['image']}"}
+        if whole and not os.path.lexists(request.bids_dir / record["source"]):
+            row["status"] = GONE
+        rows.append(row)
+    failed = [Failure(*each) for each in contents.failures(request)]
+    if not rows and not failed:
+        raise Refusal(
+            Status.NO_IMAGES,
+            f"{output_dir}: holds no report of an image; run the level participant first, or "
+            "--reports-only where it has run without",
+        )
+    gathered = f"{counted(len(rows), 'image')} and {counted(len(failed), 'failure')}"
+    if request.dry_run:
+        print(f"{gathered} to gather; nothing was written")
+        print(*(printable(f"-> {output_dir / name}") for name in (TABLE, GROUP)), sep="\n")
+        return Status.OK
+    table = pages.gather(rows, failed)
+    write_text(output_dir / TABLE, pages.tsv(table))
+    write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
+    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
+    if n_lattices > len(rows):
+        lacking = counted(n_lattices - len(rows), "image")
+        log.warning("no report of %s: --reports-only makes it", lacking)
+    gone = [row["source"] for row in rows if row.get("status") == GONE]
+    if gone:
+        log.warning(
+            "%s: has no longer the input of %s, %s among them; their outputs stay, and their "
+            "status in %s says so",
+            request.bids_dir,
+            counted(len(gone), "image"),
+            gone[0],
+            TABLE,
+        )
+    log.info("%s: %s", gathered, output_dir / GROUP)
+    return Status.OK
+
+
+def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
+    """Draw the figures of images, several at a time."""
+    n_threads = request.nprocs or request.omp_nthreads or resources.n_cores()
+    with ThreadPoolExecutor(n_threads) as threads:
+        drawn = list(threads.map(partial(image, request=request, work=work), jobs))
+    for job, (_, remarks) in zip(jobs, drawn, strict=True):
+        for remark in remarks:
+            log.warning("%s: %s", job.name, remark)
+    return [each.well for each in drawn]
+
+
+def _if_late(job: Job, request: Request) -> Job | None:
+    """Return an image that has been corrected and not drawn since."""
+    there = job.outputs.corrected.is_file()
+    return job if there and not contents.is_drawn(job, request.output_dir) else None
+
+
+def _page_or_word(subject: str, request: Request, work: Path) -> bool:
+    """Write a page, or say why not."""
+    try:
+        page(subject, request, work)
+    except OSError as error:
+        log.error("%s: no page: %s", subject, error)
+        return False
+    return True
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Tell whether a page has been made of contents with a digest."""
+    try:
+        with opened(path, what="a page") as stream:
+            return digest.encode() in stream.read(2048)
+    except (OSError, ValueError):  # not there, or something that is no page
+        return False

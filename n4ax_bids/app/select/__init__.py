@@ -1,0 +1,1 @@
+"""Which files of a dataset are corrected, and which others belong to them."""

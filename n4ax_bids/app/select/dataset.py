@@ -1,0 +1,274 @@
+"""A BIDS dataset in, the list of jobs out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids.app.outputs.derivatives import MASKS, Outputs
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import distinct, filters, inheritance, strays
+from n4ax_bids.app.select.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
+from n4ax_bids.app.select.index import index
+from n4ax_bids.app.select.masks import Masks
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.io.names import printable
+from n4ax_bids.io.text import read_object
+
+NO_IMAGES = (".json", ".tsv")
+"""extensions of files that stand beside images"""
+FEW = 3
+"""files that a line of the log names for one reason"""
+
+log = logging.getLogger("n4ax_bids")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to correct.
+
+    Parameters
+    ----------
+    source : the image, absolute
+    relative : the same from the dataset's root, with "/", as in a BIDS URI
+    outputs : final names of what is made of it, absolute
+    entities : BIDS entities of the source's name
+    sidecars : JSON files that describe the source, from the dataset's root downwards
+    mask, weight : files of other pipelines, absolute
+    problem : why it cannot be corrected, where the names of files tell that
+    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
+        and weight, absolute
+    """
+
+    source: Path
+    relative: str
+    outputs: Outputs
+    entities: Mapping[str, Any]
+    sidecars: tuple[Path, ...]
+    mask: Path | None = None
+    weight: Path | None = None
+    problem: str | None = None
+    mask_transform: Path | None = None
+    weight_transform: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The source's name without extension, and the participant's for this image alone.
+
+        BIDS repeats the folders' labels in a file's name. Where that has been forgotten, two
+        sessions may hold files of the same name: then the session and a digest are added.
+        """
+        stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
+        session = next((part for part in above if part.startswith("ses-")), None)
+        rest = stem.removeprefix(f"{subject}_")
+        if rest != stem and (session is None or f"_{session}_" in stem):
+            return stem
+        digest = hashlib.sha256(os.fsencode(self.relative)).hexdigest()[:8]
+        return f"{subject}_{(session or 'file')[:20]}-{digest}_{rest}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a query found: the jobs, and (file, reason) for each image that was left out."""
+
+    jobs: tuple[Job, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def read_description(bids_dir: Path) -> dict[str, Any]:
+    """Return the dataset's description; refuse a folder that is no BIDS dataset."""
+    path = bids_dir / "dataset_description.json"
+    if not bids_dir.is_dir() or not os.path.lexists(path):
+        raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
+    try:
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        raise Refusal(Status.INVALID_INPUT, str(error)) from error
+
+
+def select(request: Request) -> Selection:
+    """Return one job for each image that the request takes, and the reason for each other one.
+
+    Raises
+    ------
+    Refusal
+        For a label that is not there, filters that contradict each other, an empty selection, or
+        two images that would share an output.
+    """
+    subject_dirs = folders(request.bids_dir, "sub-")
+    _require_labels(request, subject_dirs)
+    filters.require_known("participant", request.participants, subject_dirs)
+    distinct.require_distinct_participants(request.participants or subject_dirs, subject_dirs)
+    chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
+    session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
+    filters.require_known("session", request.sessions, session_labels)
+
+    layout = index(
+        request.bids_dir,
+        participants=request.participants,
+        sessions=request.sessions,
+        database_dir=request.bids_database_dir,
+        make=not request.dry_run,
+    )
+    of_subjects, of_subjects_or_all = _limits(request)
+    files = layout.get(datatype="anat", **of_subjects)
+    files = [file for file in files if not _of_other_session(file, request)]
+    images = [file for file in files if file.entities.get("extension") not in NO_IMAGES]
+    entities = [image.entities for image in images]
+    known = {
+        "subject": subject_dirs,
+        "session": session_labels,
+        "run": [each.get("run") for each in entities],
+    }
+    queries = filters.queries(request, known)
+    filters.require_known_labels(request, entities)
+    sidecars = inheritance.by_folder(
+        layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
+    )
+    masks = Masks(request)
+    jobs, skipped = [], list(unindexed(request, chosen, filters.datatypes()))
+    for image in images:
+        reason = misplaced(image) or filters.why_not(image.entities, queries)
+        if reason is None:
+            job = _job(request, image, sidecars, masks)
+            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
+        if reason is None:
+            jobs.append(job)
+        else:
+            skipped.append((Path(image.relpath).as_posix(), reason))
+    skipped = sorted((printable(name), reason) for name, reason in skipped)
+    if not jobs:
+        _refuse_empty(request, entities, skipped)
+    jobs.sort(key=lambda job: job.relative)
+    distinct.require_distinct(jobs)
+    return Selection(tuple(jobs), tuple(skipped))
+
+
+def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
+    """Return what a person should know about an image before it is corrected."""
+    found = []
+    if request.skip_normalized == "warn" and normalized(metadata):
+        found.append("ImageType has NORM: the scanner has corrected this image already")
+    if job.entities["suffix"] == "UNIT1":
+        found.append("UNIT1 is free of a receive field by design, and its background is noise")
+    return found
+
+
+def normalized(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether the scanner has corrected an image, as dcm2niix says it."""
+    words = (metadata.get(key) for key in ("ImageType", "ImageTypeText"))
+    return any("NORM" in each for each in words if isinstance(each, list | str))
+
+
+def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None:
+    """Log what is left out: a line for each reason, with so many of its images at most."""
+    kinds: dict[str, list[str]] = {}
+    for name, reason in skipped:
+        kinds.setdefault(reason, []).append(name)
+    for reason, names in kinds.items():
+        more = f" and {len(names) - most} more (logs/skipped)" if names[most:] else ""
+        log.info("skipped %s%s: %s", ", ".join(names[:most]), more, reason)
+
+
+def _scanner_has_corrected(job: Job) -> str | None:
+    try:
+        metadata = read_metadata(job)
+    except (OSError, ValueError):  # its correction will say so
+        return None
+    if not normalized(metadata):
+        return None
+    return "ImageType has NORM: corrected by the scanner (--skip-normalized yes)"
+
+
+def read_metadata(job: Job) -> dict[str, Any]:
+    """Merge the job's sidecars, the nearest to the image last, as BIDS inheritance asks.
+
+    pybids can do this too, but there one broken sidecar ends the whole index; here it ends
+    one image.
+    """
+    metadata: dict[str, Any] = {}
+    for path in job.sidecars:
+        inheritance.require_of_dataset(path, job.source, job.relative)
+        metadata.update(read_object(path))
+    return metadata
+
+
+def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
+    """Refuse a participant whose folder is there under a name that BIDS does not allow."""
+    for label in request.participants:
+        if label not in known and (request.bids_dir / f"sub-{label}").is_dir():
+            raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {NO_LABEL}")
+
+
+def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return pybids filters for files of the chosen participants, and of them or of nobody."""
+    from bids.layout import Query
+
+    if not request.participants:
+        return {}, {}
+    chosen = list(request.participants)
+    return {"subject": chosen}, {"subject": [*chosen, Query.NONE]}
+
+
+def _of_other_session(file: Any, request: Request) -> bool:
+    """Tell whether a file of a whole index is outside the chosen sessions."""
+    session = file.entities.get("session")
+    return bool(request.sessions) and session is not None and session not in request.sessions
+
+
+def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
+    relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
+    outputs = Outputs.of(
+        relative,
+        request.output_dir,
+        desc=request.desc,
+        bias_field=request.bias_field,
+        masks=_kinds(request),
+    )
+    return Job(
+        source=request.bids_dir / relative,
+        relative=relative.as_posix(),
+        outputs=outputs,
+        entities=dict(image.entities),
+        sidecars=inheritance.inherited(request.bids_dir, relative, image.entities, sidecars),
+        mask=found.mask,
+        weight=found.weight,
+        problem=outputs.problem or found.problem,
+        mask_transform=found.mask_transform,
+        weight_transform=found.weight_transform,
+    )
+
+
+def _kinds(request: Request) -> tuple[str, ...]:
+    """Return the kinds of mask that may be found and are to be written."""
+    if not request.save_mask:
+        return ()
+    return tuple(MASKS) if request.mask == "auto" else (request.mask,)
+
+
+def _refuse_empty(
+    request: Request, entities: Sequence[Mapping[str, Any]], skipped: Sequence[tuple[str, str]]
+) -> None:
+    tell_skipped(skipped, most=len(skipped))  # no table will be written
+    asked = " or ".join(request.modalities)
+    there = sorted({str(each.get("suffix")) for each in entities})
+    elsewhere = [s for s in skipped if s[1] in REASONS]
+    filtered = request.participants or request.sessions or request.runs or request.filters
+    if filtered or set(there) & set(request.modalities):
+        of_kind = [s for s in skipped if s[0].split(".")[0].endswith(request.modalities)]
+        of_kind = of_kind or elsewhere
+        why = f"; left out {of_kind[0][0]}: {of_kind[0][1]}" if of_kind else ""
+        raise Refusal(
+            Status.NOTHING_SELECTED,
+            f"{request.bids_dir}: no {asked} image passes the filters{why}",
+        )
+    others = f"; anatomical images there are: {', '.join(there)}" if there else ""
+    why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
+    raise Refusal(
+        Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
+    )

@@ -1,0 +1,62 @@
+"""Images and participants whose outputs would be one, on this file system or on another."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from n4ax_bids.app.status import Refusal, Status
+
+if TYPE_CHECKING:
+    from n4ax_bids.app.select.dataset import Job
+
+
+def require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
+    folded = defaultdict(list)
+    for label in known:
+        folded[folded_name(label)].append(label)
+    for label in chosen:
+        if len(same := folded[folded_name(label)]) > 1:
+            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
+
+
+def require_distinct(jobs: Sequence[Job]) -> None:
+    """Refuse two images that would share an output, or a folder on some file systems.
+
+    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
+    of their characters, and BIDS forbids such names. Participants count too: their pages are named
+    after them.
+    """
+    seen: dict[Path, Job] = {}
+    spellings: dict[str, tuple[str, Job]] = {}
+    for job in jobs:
+        other = seen.setdefault(job.outputs.corrected, job)
+        if other is not job:
+            raise Refusal(
+                Status.INVALID_INPUT,
+                f"{other.relative} and {job.relative} would share the output "
+                f"{job.outputs.corrected.name}; remove one of them",
+            )
+        relative = PurePath(job.relative)
+        for path in (relative.parent / job.outputs.stem, *relative.parents):
+            name = path.as_posix()
+            spelling, other = spellings.setdefault(folded_name(name), (name, job))
+            if spelling != name:
+                why = _differ_in_case(spelling, name)
+                raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
+
+
+def _differ_in_case(one: str, two: str) -> str:
+    return (
+        f"{one} and {two} differ only in case or in the form of their characters, and would share "
+        "outputs on file systems that see no difference; rename one of them"
+    )
+
+
+def folded_name(name: str) -> str:
+    """Return what a file system that ignores case and Unicode forms makes of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

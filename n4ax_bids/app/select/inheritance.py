@@ -1,0 +1,112 @@
+"""Which JSON files may describe an image: by the parts of their names, and where they lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids.app.select.segmentations import parse, within
+
+NOT, BY_NUMBER, EXACT = range(3)
+"""how the labels of a sidecar are those of an image"""
+
+
+def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
+    """Return path and entities of each sidecar of an index, by its folder."""
+    folders = defaultdict(list)
+    for sidecar in sidecars:
+        entities = {key: value for key, value in sidecar.entities.items() if key != "extension"}
+        path = Path(sidecar.relpath)
+        folders[path.parent].append((path, entities.items()))
+    return folders
+
+
+def inherited(
+    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Mapping[Path, list]
+) -> tuple[Path, ...]:
+    """Return the sidecars in folders above the image whose entities the image has too."""
+    found = [
+        (len(folder.parts), len(own), likeness, path)
+        for folder in relative.parents
+        for path, own in sidecars.get(folder, ())
+        if own <= entities.items()
+        and is_of(path.name, relative.name)
+        and (likeness := _likeness(path, relative, bids_dir))
+    ]
+    exact = {each[:2] for each in found if each[2] == EXACT}
+    found = [each for each in found if each[2] == EXACT or each[:2] not in exact]
+    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
+    folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
+    return (*(bids_dir / path for *_, path in sorted(found)), *folders)
+
+
+def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
+    """Return how well a sidecar's labels are an image's, for pybids compares numbers.
+
+    A sidecar of run-01 is taken for run-1, unless there is the image run-01, to which it belongs.
+    """
+    wanted, name = parse(sidecar.name).entities, image.name
+    for key, label in parse(image.name).entities.items():
+        if wanted.get(key, label) != label:
+            name = re.sub(rf"(?<![^_]){key}-[^_.]+", f"{key}-{wanted[key]}", name)
+    if name == image.name:
+        return EXACT
+    stem = _stem(image.with_name(name))
+    others = (bids_dir / image.with_name(stem + ending) for ending in (".nii", ".nii.gz"))
+    return NOT if any(map(os.path.lexists, others)) else BY_NUMBER
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def is_of(sidecar: str, image: str) -> bool:
+    """Tell whether each part of a sidecar's name is in an image's, as BIDS inheritance asks.
+
+    pybids passes over entities that it does not know, and takes the participant from the folder
+    where a name has none or another one.
+    """
+    own, its = parse(sidecar), parse(image)
+    parts = sidecar.split(".")[0].split("_")[:-1]
+    known = {f"{key}-{value}" for key, value in own.entities.items()}
+    return own.suffix == its.suffix and set(parts) == known and within(own.entities, its.entities)
+
+
+def require_of_dataset(sidecar: Path, source: Path, relative: str) -> None:
+    """Refuse a sidecar that is a link to a file of something else: outputs would repeat it.
+
+    Links into the object store of git-annex are of the dataset. Where the image is a link as well,
+    as in a view of a dataset on another disk, the sidecar may lie where the image's dataset does.
+
+    Parameters
+    ----------
+    sidecar, source : the file and the image that it describes
+    relative : the image's name from the dataset's root
+
+    Raises
+    ------
+    ValueError
+        One line that names the link and where it leads.
+    """
+    depth = len(PurePath(relative).parts)
+    real = os.path.realpath(sidecar)
+    if _is_inside(real, os.path.realpath(source.parents[depth - 1])):
+        return
+    image = Path(os.path.realpath(source))
+    around = image.parents[min(depth, len(image.parents)) - 1]
+    around = image.parent if around == Path(around.anchor) else around
+    if "/annex/objects/" in real or _is_inside(real, str(around)):
+        return
+    raise ValueError(
+        f"{sidecar}: a link to {real}, which is outside the dataset; expected a file of the "
+        "dataset (copy it there if it belongs to the image)"
+    )
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path.startswith(os.path.join(folder, ""))

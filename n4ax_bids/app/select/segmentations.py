@@ -1,0 +1,199 @@
+"""Masks and segmentations of other pipelines: which files are of an image, by their names.
+
+Mask, weight and report ask here, so that they mean the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from n4ax_bids.app.select.filters import numbered_keys
+from n4ax_bids.io.names import why_unfit
+
+OF_THE_FILE = ("desc", "label")
+"""entities that say what a segmentation is, not whose"""
+REFERENCE = "T1w"
+"""the space of a file that names none, where a pipeline has averaged several images"""
+EXTENSIONS = (".nii", ".nii.gz")
+
+
+class Name(NamedTuple):
+    """A BIDS file name in its parts."""
+
+    entities: Mapping[str, str]
+    suffix: str
+    extension: str
+
+
+class Segmentation(NamedTuple):
+    """A file of another pipeline that is of an image."""
+
+    path: Path
+    transform: Path | None
+    """ITK transform that takes images from the image's space to the file's, where there is one"""
+
+
+class Segmentations:
+    """The masks, probabilities and labels in folders of other pipelines.
+
+    A file is of an image if it has the same participant, and no entity, but for those that say
+    what it is, that the image has not. A space must be the image's own, by the name of its
+    suffix. The file that shares most entities is taken.
+
+    Parameters
+    ----------
+    folders : derivative datasets by name; the first that has a file counts
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.folders = dict(folders)
+
+    def mask(self, image: str) -> Segmentation | None:
+        """Return the brain mask of an image, desc-brain_mask.
+
+        Parameters
+        ----------
+        image : its name, with or without folders
+
+        Raises
+        ------
+        ValueError
+            If two files are equally near to it.
+        """
+        return self._first(image, "mask", desc="brain")
+
+    def probability(self, image: str, label: str) -> Segmentation | None:
+        """Return the probability of a tissue, label-<label>_probseg without desc; as `mask`."""
+        return self._first(image, "probseg", label=label)
+
+    def labels(self, image: str, root: Path) -> Iterator[Segmentation]:
+        """Yield the dseg files of an image in one folder, the nearest first, those with desc last.
+
+        Files that are equally near and have the same desc are ambiguous and left out.
+        """
+        by_desc: dict[str, list[tuple[Name, Path]]] = {}
+        for name, path in _files(root, image):
+            if name.suffix == "dseg" and "label" not in name.entities and _fits(name, image):
+                by_desc.setdefault(name.entities.get("desc", ""), []).append((name, path))
+        for desc in sorted(by_desc):
+            best = _nearest(by_desc[desc], image)
+            if len(best) == 1:
+                yield self._with_transform(root, image, *best[0])
+
+    def _first(self, image: str, suffix: str, **what: str) -> Segmentation | None:
+        for root in self.folders.values():
+            found = self.within(root, image, suffix, **what)
+            if found:
+                return found
+        return None
+
+    def within(self, root: Path, image: str, suffix: str, **what: str) -> Segmentation | None:
+        """Return the file of an image in one folder, by suffix, desc and label; as `mask`."""
+        fitting = [
+            (name, path)
+            for name, path in _files(root, image)
+            if name.suffix == suffix
+            and {key: name.entities[key] for key in OF_THE_FILE if key in name.entities} == what
+            and _fits(name, image)
+        ]
+        if not fitting:
+            return None
+        best = _nearest(fitting, image)
+        if len(best) > 1:
+            paths = sorted(path for _, path in best)
+            raise ValueError(f"{paths[0]} and {paths[1]} are both of it; expected one")
+        return self._with_transform(root, image, *best[0])
+
+    def _with_transform(self, root: Path, image: str, name: Name, path: Path) -> Segmentation:
+        """Add the transform that a pipeline has left which has averaged several images.
+
+        Its name has all entities of the image that it is of.
+        """
+        wanted = parse(image)
+        space = name.entities.get("space", REFERENCE)
+        if wanted.suffix != space:
+            return Segmentation(path, None)
+        of_transform = {"from": "orig", "to": space, "mode": "image"}
+        for other, transform in _files(root, image):
+            own = dict(other.entities)
+            if other.suffix != "xfm" or other.extension not in (".txt", ".tfm", ".mat", ".h5"):
+                continue
+            if {key: own.pop(key, None) for key in of_transform} != of_transform:
+                continue
+            if len(own) == len(wanted.entities) and within(own, wanted.entities):
+                return Segmentation(path, transform)
+        return Segmentation(path, None)
+
+
+def parse(name: str) -> Name:
+    """Take a BIDS file name, with or without folders, into its parts."""
+    stem, dot, extension = name.rpartition("/")[2].partition(".")
+    *pairs, suffix = stem.split("_")
+    found = (re.fullmatch(r"([a-zA-Z0-9]+)-(.+)", pair) for pair in pairs)
+    return Name(dict(pair.groups() for pair in found if pair), suffix, dot + extension)
+
+
+def _fits(name: Name, image: str) -> bool:
+    wanted = parse(image)
+    if name.extension not in EXTENSIONS:
+        return False
+    if name.entities.get("space") not in (None, wanted.suffix):
+        return False
+    skipped = (*OF_THE_FILE, "space")
+    own = {key: value for key, value in name.entities.items() if key not in skipped}
+    return "sub" in own and within(own, wanted.entities)
+
+
+def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
+    """Tell whether an image has all these entities, with the same labels."""
+    return all(key in entities and _same(key, value, entities[key]) for key, value in own.items())
+
+
+def _same(key: str, one: str, other: str) -> bool:
+    if key in numbered_keys() and one.isdecimal() and other.isdecimal():
+        return int(one) == int(other)
+    return one == other
+
+
+def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Path]]:
+    """Return those that share most entities with the image, run-01 before run-1 for run-01."""
+    wanted = parse(image).entities.items()
+    ranks = [
+        (len(set(name.entities) - {*OF_THE_FILE}), len(name.entities.items() & wanted))
+        for name, _ in files
+    ]
+    return [file for file, rank in zip(files, ranks, strict=True) if rank == max(ranks)]
+
+
+def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
+    """Return what another pipeline may have of an image: of its session, and of all sessions."""
+    entities = parse(image).entities
+    subject = root / f"sub-{entities.get('sub')}"
+    folders = [subject / "anat", subject]  # some tools make no folder anat
+    if "ses" in entities:
+        session = subject / f"ses-{entities['ses']}"
+        folders += [session / "anat", session]
+    found, seen = [], set()
+    for folder in folders:
+        real = os.path.realpath(folder)  # a link may give a folder a second name
+        if folder.is_dir() and real not in seen:
+            seen.add(real)
+            found += _listed(folder, folder.stat().st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=8)
+def _listed(folder: Path, _: int) -> list[tuple[Name, Path]]:
+    """Return the files of a folder that are of interest; kept until the folder changes."""
+    return [
+        (name, path)
+        for path in sorted(folder.iterdir())
+        if (name := parse(path.name)).suffix in ("mask", "probseg", "dseg", "xfm")
+        and not path.name.startswith(".")
+        and not why_unfit(path.name)
+    ]

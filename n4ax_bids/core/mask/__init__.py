@@ -1,0 +1,1 @@
+"""Masks that are found in the image itself: the head, the brain."""

@@ -1,0 +1,206 @@
+"""The mask that an image asks for: the brain where one is found, else the head, else Otsu's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from n4ax_bids.core.mask import brain_mask, head_mask
+from n4ax_bids.core.mask.brain_mask import SURE, Brain, find_brain
+from n4ax_bids.core.mask.head_mask import Head, block_size, checked, field_within, find_head
+from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
+from n4ax_bids.options import N4Options
+
+COVERED = 0.7
+"""share of the brain that Otsu's mask covers where the field is weak"""
+AGREE = 0.85
+"""correlation of the fields of two masks, below which neither is to be trusted"""
+SPECK = 0.5
+"""of Otsu's mask: a head smaller than that is none"""
+COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
+
+Kind = Literal["brain", "head", "otsu"]
+NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
+
+
+class AutoMask(NamedTuple):
+    """A mask, what it is, and how it came about."""
+
+    mask: np.ndarray
+    """bool, like the image"""
+    kind: Kind
+    """"brain" without its rim, "head", or "otsu" where neither was found"""
+    share: float
+    """of the image's voxels that are in the mask"""
+    rounds: int
+    """of mask and field in turn; 0 where the image is too thin or flat"""
+    confidence: float
+    """0 to 1, that there is a brain and that it was found"""
+    otsu_covers: float
+    """share of the mask that Otsu's threshold of the image alone would have found"""
+    notes: tuple[str, ...]
+    """what a person should know, each a sentence"""
+
+
+def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMask:
+    """Find the mask for an estimate of the field.
+
+    Parameters
+    ----------
+    image : array (I, J) or (I, J, K), finite intensities
+    zooms : voxel size per axis, mm; 1 where not given
+
+    Returns
+    -------
+    AutoMask
+
+    Raises
+    ------
+    ValueError
+        As `head_mask`.
+    """
+    image, zooms = checked(image, zooms)
+    head = find_head(image, zooms)
+    brain = find_brain(head)
+    confidence = 0.0 if brain is None else brain.confidence
+    if confidence >= SURE:
+        if _weak(head, brain, zooms, image.shape):
+            note = (
+                "The fields estimated in the brain and in Otsu's mask do not agree: there is "
+                "hardly any field; Otsu's mask is kept."
+            )
+            return _otsu(image, head, confidence, note)
+        mask = brain_mask.on_image(image.shape, head, brain, brain.rim)
+        return _result(mask, "brain", image, head, confidence, ())
+    why = _why_no_brain(head, brain)
+    found = _usable(head)
+    if found is not None:
+        return _otsu(image, head, confidence, why, found)
+    return _result(head_mask.on_image(image, head), "head", image, head, confidence, (why,))
+
+
+def named_mask(
+    word: Literal["auto", "head", "brain"],
+    image: np.ndarray,
+    zooms: Sequence[float] | None = None,
+) -> AutoMask:
+    """Find the mask that a word names, and say how it came about.
+
+    Parameters
+    ----------
+    word : "auto" as `auto_mask`, or "head" or "brain" for that one and no other
+    image : array (I, J) or (I, J, K), finite intensities
+    zooms : voxel size per axis, mm; 1 where not given
+
+    Returns
+    -------
+    AutoMask; the confidence of "head" is 0, because no brain was looked for
+
+    Raises
+    ------
+    ValueError
+        As `head_mask`, and for "brain" where no plausible brain is found.
+    """
+    if word == "auto":
+        return auto_mask(image, zooms)
+    image, zooms = checked(image, zooms)
+    head = find_head(image, zooms)
+    if word == "head":
+        mask = head_mask.on_image(image, head)
+        return _result(mask, "head", image, head, 0.0, _doubtful_head(head))
+    brain = find_brain(head)
+    if brain is None or brain.confidence < SURE:
+        raise ValueError(NO_BRAIN)
+    mask = brain_mask.on_image(image.shape, head, brain)
+    return _result(mask, "brain", image, head, brain.confidence, ())
+
+
+def found_mask(word: str, image, zooms: Sequence[float] | None = None):
+    """Return the mask that "auto", "head" or "brain" names, on the device of the image.
+
+    Raises
+    ------
+    ValueError
+        As `named_mask`.
+    """
+    mask = named_mask(word, np.asarray(image), zooms).mask
+    return jax.numpy.asarray(mask) if isinstance(image, jax.Array) else mask
+
+
+def _usable(head: Head) -> str | None:
+    """Say why a head mask is not to be used; None where it is."""
+    if not head.rounds:
+        return "The image is too thin or too flat for mask and field in turn: Otsu's mask."
+    if not head.settled:
+        return f"The head mask still changed after {head.rounds} rounds: Otsu's mask is kept."
+    otsu = head.copy.values > otsu_threshold(head.copy.values)
+    if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(otsu):
+        return "The head mask is less than half as large as Otsu's, which is kept."
+    return None
+
+
+def _doubtful_head(head: Head) -> tuple[str, ...]:
+    """Say what is odd about a head mask that was asked for by name."""
+    if not head.rounds:
+        return ("The image is too thin or too flat for mask and field in turn: Otsu's mask.",)
+    if not head.settled:
+        return (f"The head mask still changed after {head.rounds} rounds.",)
+    return ()
+
+
+def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
+    """Say whether two masks that both cover the brain find different fields in it."""
+    copy, block = head.copy, block_size(shape, zooms)
+    otsu = copy.values > otsu_threshold(copy.values)
+    inside = np.zeros(copy.values.shape, bool)
+    inside[brain.box] = brain.edge > brain.rim
+    both = otsu & inside
+    if not both.any() or np.count_nonzero(both) < COVERED * np.count_nonzero(inside):
+        return False
+    fields = [field_within(copy, mask, block, COMPARED)[inside] for mask in (inside, otsu)]
+    if min(field.std() for field in fields) == 0:
+        return True
+    return float(np.corrcoef(*fields)[0, 1]) < AGREE
+
+
+def _why_no_brain(head: Head, brain: Brain | None) -> str:
+    if head.copy.values.ndim < 3:
+        return "An image with two axes is not searched for a brain."
+    if brain is None:
+        return "There is nothing like a brain in the image."
+    worst = min(brain.checks, key=brain.checks.get)
+    return (
+        f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "
+        f"{brain.confidence:.2f}, the least for: {worst})."
+    )
+
+
+def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
+    """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
+    mask = otsu_mask(image)
+    clipped = np.minimum(image, image.dtype.type(head.copy.ceiling))
+    calm = otsu_mask(clipped)
+    if np.count_nonzero(mask) < SPECK * np.count_nonzero(calm):
+        mask = calm
+        notes += ("A few voxels are far brighter than the rest: they were clipped for the mask.",)
+    return _result(mask, "otsu", image, head, confidence, notes)
+
+
+def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
+    otsu = head.copy.values > otsu_threshold(head.copy.values)
+    inside = _on_copy(mask, head)
+    covers = np.count_nonzero(otsu & inside) / max(1, np.count_nonzero(inside))
+    share = np.count_nonzero(mask) / mask.size
+    return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
+
+
+def _on_copy(mask: np.ndarray, head: Head) -> np.ndarray:
+    """The middle voxel of each block."""
+    factors, shape = head.copy.factors, head.copy.values.shape
+    middle = (
+        slice(f // 2, f // 2 + f * (n - 1) + 1, f) for f, n in zip(factors, shape, strict=True)
+    )
+    return mask[tuple(middle)]

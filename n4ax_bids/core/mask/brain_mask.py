@@ -1,0 +1,283 @@
+"""The brain in an image of a head of any contrast, from its own intensities and shape.
+
+There is no atlas and nothing learned: the median of the head's depths tells how bright tissue is,
+erosion finds a first piece, a closed surface around it stops at the dark skull, and what lies
+inside and hangs together is the brain. Whether that can be a brain is told by its size and shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from n4ax_bids.core.mask import morphology
+from n4ax_bids.core.mask.coarse import enlarged
+from n4ax_bids.core.mask.head_mask import BLOCK, Head, checked, find_head
+from n4ax_bids.core.mask.star_surface import Surface, depth, fit_surface
+
+TISSUE = (0.5, 2.6)
+"""of the brain's median: what may belong to it, at most the fluid of a T2w image"""
+RIM = 1.25
+"""voxels below the edge of the brain mask: meninges, fluid and partial volume, whose intensity is
+no tissue's"""
+WIDER = 1.4
+"""mm beyond what hangs together, so that cortex is inside of the mask"""
+VOLUME = (500.0, 700.0, 2400.0, 3000.0)
+"""ml: nobody's, a small one, a large one with its membranes, nobody's"""
+SURE = 0.5
+"""confidence from which a mask is taken for a brain"""
+MOST_PIECES = 3
+"""of an erosion, that are tried as seeds"""
+CERTAIN = 0.8
+"""confidence from which no other seed is tried"""
+SMALLEST_PIECE = 0.05
+"""of the largest, for a seed"""
+ROUNDS = 4
+"""surfaces fitted from one seed"""
+
+
+class Brain(NamedTuple):
+    """What was taken for a brain, on a box of the head's coarse copy."""
+
+    edge: np.ndarray
+    """float32, signed distance to the mask's edge in mm, positive inside; of the box"""
+    box: tuple[slice, ...]
+    """of the copy"""
+    median: float
+    """intensity of its tissue, without the field"""
+    volume: float
+    """ml"""
+    confidence: float
+    """0 to 1, the product of `checks`"""
+    rim: float
+    """mm below the edge, where intensities are no tissue's; see `RIM`"""
+    checks: dict[str, float]
+    """what speaks for a brain, each 0 to 1"""
+
+
+def brain_mask(
+    image: np.ndarray, zooms: Sequence[float] | None = None, *, inner: float = 0.0
+) -> np.ndarray:
+    """Return which voxels belong to the brain; none where no plausible brain is found.
+
+    Parameters
+    ----------
+    image : array (I, J, K), finite intensities; T1w, T2w, FLAIR or PDw, with or without a field,
+        a whole head or what another tool has left of one
+    zooms : voxel size per axis, mm; 1 where not given
+    inner : mm by which the mask is made smaller
+
+    Returns
+    -------
+    bool array like `image`; all False where there is no brain, and for an image with two axes
+
+    Raises
+    ------
+    ValueError
+        As `head_mask`.
+    """
+    image, zooms = checked(image, zooms)
+    head = find_head(image, zooms)
+    brain = find_brain(head)
+    if brain is None or brain.confidence < SURE:
+        return np.zeros(image.shape, bool)
+    return on_image(image.shape, head, brain, inner)
+
+
+def on_image(shape: Sequence[int], head: Head, brain: Brain, inner: float = 0.0) -> np.ndarray:
+    """Return the brain, made smaller by `inner` mm, on the voxels of the image."""
+    start = [part.start for part in brain.box]
+    return enlarged(brain.edge - inner, start, head.copy.factors, shape)
+
+
+def find_brain(head: Head) -> Brain | None:
+    """Look for a brain in a head; None where there is nothing to look at."""
+    copy = head.copy
+    extents = [n * zoom for n, zoom in zip(copy.values.shape, copy.zooms, strict=True)]
+    unit = _unit(extents)
+    if not head.rounds or unit is None or not head.mask.any():
+        return None
+    place = _Place(head, unit)
+    if min(place.rough.shape) < 4:
+        return None
+    best = None
+    for seed in _seeds(place):
+        found = _grown(place, *seed)
+        if found is not None and (best is None or found.confidence > best.confidence):
+            best = found
+        if best is not None and best.confidence >= CERTAIN:
+            break
+    return best
+
+
+class _Place:
+    """The head's box on its copy, and every second block of it for what need not be fine."""
+
+    def __init__(self, head: Head, unit: float) -> None:
+        self.unit, self.zooms = unit, head.copy.zooms
+        blocks = math.prod(head.copy.zooms) / math.prod(head.copy.factors)
+        self.rim = RIM * blocks ** (1 / 3)
+        self.box = morphology.box(head.mask)
+        self.values, self.mask = head.corrected[self.box], head.mask[self.box]
+        steps = [max(1, round(2 * BLOCK * unit / zoom)) for zoom in self.zooms]
+        self.every = tuple(slice(step // 2, None, step) for step in steps)
+        self.rough, self.rough_mask = self.values[self.every], self.mask[self.every]
+        self.rough_zooms = [z * step for z, step in zip(self.zooms, steps, strict=True)]
+        self.start = np.array([s // 2 * z for s, z in zip(steps, self.zooms, strict=True)])
+        """mm, of the first rough block"""
+
+
+def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
+    """Fit the surface from a seed, and see what is in it."""
+    fitted = _surface(place, piece, median)
+    if fitted is None:
+        return None
+    inside = depth(fitted.surface, place.values.shape, place.zooms, fitted.centre)
+    edge, part = _refined(place, inside, fitted.median, fitted.strictness)
+    if edge is None:
+        return None
+    checks = _checks(edge, place.zooms, fitted.surface, place.unit, fitted.moved)
+    checks["tissue"] = _like_brain(place.values[part] / fitted.median, edge, place.unit)
+    volume = np.count_nonzero(edge > 0) * math.prod(place.zooms) / 1000
+    box = tuple(
+        slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
+    )
+    return Brain(edge, box, fitted.median, volume, math.prod(checks.values()), place.rim, checks)
+
+
+def _unit(extents: Sequence[float]) -> float | None:
+    """Size of the head that may be in an image: 1 for a human's; None between the two."""
+    longest = max(extents)
+    if longest >= 100:
+        return 1.0
+    return longest / 256 if longest <= 60 else None
+
+
+def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
+    """Pieces that may lie in the brain, each with the median of its tissue.
+
+    First the largest that erosion leaves, then the middle of the largest
+    ball in the head: where neck and face are in the image, they can leave the larger piece.
+    """
+    values, zooms, unit = place.rough, place.rough_zooms, place.unit
+    solid = morphology.filled(morphology.closed(place.rough_mask, zooms, 8 * unit))
+    below = ndimage.distance_transform_edt(np.pad(solid, 1), sampling=zooms)[(slice(1, -1),) * 3]
+    deep = place.rough_mask & (below > min(25 * unit, 0.6 * below.max()))
+    if not deep.any():
+        return
+    median = float(np.median(values[deep]))
+    for piece in _eroded_pieces(values, zooms, unit, median):
+        yield piece, float(np.median(values[piece]))
+    ball = deep & (below > below.max() - 8 * unit)
+    ball = morphology.dilated(morphology.largest(ball), zooms, 15 * unit) & place.rough_mask
+    yield ball, float(np.median(values[ball]))
+
+
+def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:
+    """The largest pieces of the first erosion whose largest is no larger than a brain."""
+    tissue = (values > 0.45 * median) & (values < 1.6 * median)
+    within = morphology.distance(tissue, zooms, 22 * unit)
+    pieces: list[np.ndarray] = []
+    for radius in (3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20):
+        eroded = within > radius * unit
+        if not eroded.any():
+            break
+        pieces = morphology.largest_pieces(eroded, MOST_PIECES, SMALLEST_PIECE)
+        grown = morphology.dilated(pieces[0], zooms, (radius + 1) * unit)
+        if np.count_nonzero(grown) * math.prod(zooms) <= 1.9e6 * unit**3:
+            break
+    return pieces
+
+
+class _Fitted(NamedTuple):
+    """A surface, and with what it was fitted."""
+
+    surface: Surface
+    centre: np.ndarray
+    """mm, from the first block of the box"""
+    median: float
+    strictness: float
+    moved: float
+    """share of its inside that changed in the last round"""
+
+
+def _surface(place: _Place, piece: np.ndarray, median: float) -> _Fitted | None:
+    """Fit the surface a few times, each from the centre and the median of the one before."""
+    values, unit = place.rough, place.unit
+    centre = place.start + _centre(piece, place.rough_zooms)
+    strictness, before, fitted = 1.0, None, None
+    for _ in range(ROUNDS):
+        relative = place.values * np.float32(1 / median)
+        surface = fit_surface(relative, place.zooms, centre, unit, strictness)
+        inside = depth(surface, values.shape, place.rough_zooms, centre - place.start)
+        mask = inside > 0
+        tissue, middle = mask & (values > 0.4 * median), inside > 10 * unit
+        if not tissue.any() or not middle.any():
+            return None
+        median = float(np.median(values[tissue]))
+        moved = 1.0
+        if before is not None:
+            moved = np.count_nonzero(mask != before) / np.count_nonzero(mask | before)
+        fitted = _Fitted(surface, centre, median, strictness, moved)
+        before, centre = mask, place.start + _centre(mask, place.rough_zooms)
+        # Dark fluid in sulci and ventricles (T1w, FLAIR) is no skull; where there is little of
+        # it (T2w, PDw), darkness can be taken at its word.
+        dark = np.mean(values[middle] < TISSUE[0] * median)
+        strictness = float(np.interp(dark, (0.01, 0.03), (3.0, 1.0)))
+    return fitted
+
+
+def _centre(mask: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
+    return np.array([index.mean() for index in np.nonzero(mask)]) * zooms
+
+
+def _refined(place: _Place, inside: np.ndarray, median: float, strictness: float):
+    """What hangs together inside the surface, without gaps; its signed distance and its box."""
+    unit, zooms = place.unit, place.zooms
+    near = inside > -8 * unit
+    part = morphology.box(near, margin=2)
+    values, near = place.values[part], near[part]
+    tissue = near & (values > TISSUE[0] * median) & (values < TISSUE[1] * median)
+    radius = (1 + 2 * strictness) * unit
+    eroded = morphology.eroded(tissue, zooms, radius)
+    if not eroded.any():
+        return None, part
+    piece = morphology.dilated(morphology.largest(eroded), zooms, radius + unit)
+    whole = near & morphology.filled(morphology.closed(tissue & piece, zooms, 8 * unit))
+    edge = morphology.signed_distance(whole, zooms, 8 * unit)
+    return (edge + WIDER * unit).astype(np.float32), part
+
+
+def _checks(edge, zooms, surface: Surface, unit, moved) -> dict[str, float]:
+    """What speaks for a brain: its volume and extents, a skull around it, a round shape."""
+    mask = edge > 0
+    volume = np.count_nonzero(mask) * math.prod(zooms) / 1000
+    sides = sorted(
+        zoom * np.count_nonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        for axis, zoom in enumerate(zooms)
+    )
+    radii = surface.radii
+    return {
+        "volume": float(np.interp(volume / unit**3, VOLUME, (0, 1, 1, 0))),
+        "extent": float(np.interp(sides[0] / unit, (75, 105), (0, 1))),
+        "shape": float(np.interp(radii.std() / radii.mean(), (0.2, 0.4), (1, 0))),
+        "enclosed": float(np.interp(surface.enclosed.mean(), (0.5, 0.8), (0, 1))),
+        "whole": float(np.interp(surface.cut.mean(), (0.1, 0.35), (1, 0))),
+        "stable": float(np.interp(moved, (0.05, 0.3), (1, 0))),
+    }
+
+
+def _like_brain(values: np.ndarray, edge: np.ndarray, unit: float) -> float:
+    """Say whether intensities inside, in medians, may be a brain's.
+
+    Fluid is bright (T2w) or dark (T1w, FLAIR), and nothing else in a brain is far from the median.
+    Necks and faces hold much of both: fat, and bone or air.
+    """
+    bright = np.mean(values[edge > 2 * unit] > 1.5)
+    deep = values[edge > 8 * unit]
+    dark = np.mean(deep < TISSUE[0]) if deep.size else 0.0
+    return float(np.interp(min(bright / 0.1, dark / 0.02), (0.3, 1), (1, 0)))

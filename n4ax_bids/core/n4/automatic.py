@@ -1,0 +1,150 @@
+"""Whether a mask that a program made can carry a solve: one check for every automatic mask."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import numpy as np
+
+from n4ax_bids.core.n4.plan import Plan
+from n4ax_bids.core.n4.remarks import few_samples, n_points
+from n4ax_bids.core.threshold import otsu_threshold
+
+FEW = 8
+"""A grid with this many samples for each control point is large enough to blame a mask that leaves
+fewer samples than control points; on a smaller one any mask may."""
+
+SMALLEST_SHARE = 0.005
+"""of the samples; a brain in a field of view of 44 cm still fills 0.9 %"""
+
+BRIGHTEST = 4.0
+"""times the intensity of an object outside the mask that is larger than it; on real images 3.2"""
+
+SEPARATED = 0.8
+"""share of the variance that lies between an object and what is darker; noise split in two has
+0.64 to 0.75, a head in air 0.83 to 0.93"""
+
+LEAST_SEPARATED, VALLEY = 0.6, 0.3
+"""A lower share will do where there is a valley between the two: the density of samples half way
+between their medians, over the lower of the densities at the medians. Noise split in two has no
+valley; an object whose intensities are spread wide by a field and several tissues has one."""
+
+_MOST_SAMPLES = 1 << 15  # outside the mask; as many tell what is left out as well as all of them
+
+
+def check_automatic_mask(
+    image: jax.Array | np.ndarray, mask: jax.Array | np.ndarray, plan: Plan, name: str = "Otsu's"
+) -> str | None:
+    """Check an automatic mask's share of the image and its number of samples.
+
+    A few very bright voxels can decide an automatic threshold. The mask then holds them and
+    leaves the object out, and the field fits nothing. Whether an object is left out is found
+    by splitting the samples outside the mask once more, by Otsu's threshold.
+
+    Parameters
+    ----------
+    image : array of the plan's shape
+    mask : bool array like it
+    plan : Plan of the solve, whose samples count
+    name : of the method, for the message
+
+    Returns
+    -------
+    A warning of one sentence, or None
+
+    Raises
+    ------
+    ValueError
+        If the mask is empty or constant, or leaves fewer samples than the first level has control
+        points although the grid has many more.
+    """
+    values, inside = _samples(image, mask, plan)
+    n, size, points = int(np.count_nonzero(inside)), inside.size, n_points(plan)
+    found = f"{name} mask holds {n} of {size} samples"
+    if n < points and size >= FEW * points:
+        raise ValueError(
+            f"{found}, fewer than the {points} control points of the first level: a few very "
+            "bright voxels may have decided it; expected another mask or a smaller shrink factor"
+        )
+    if n and size >= FEW * points and not values[inside].min() < values[inside].max():
+        remedy = "another mask" if values.max() > 0 else "values above 0, and the image has none"
+        raise ValueError(
+            f"{found}, all of one intensity ({values[inside].flat[0]:g}); expected {remedy}"
+        )
+    if n < points:
+        return few_samples(n, plan)
+    left_out = _left_out(values, inside)
+    if left_out:
+        return (
+            f"{found} and leaves out an object of {left_out[0]} that is {left_out[1]:.1f} times "
+            "darker: a few very bright voxels may have decided it; look at the result, or use "
+            "another mask"
+        )
+    if n < SMALLEST_SHARE * size:
+        return f"{found} ({100 * n / size:.2g} %); look at the result, or use another mask"
+    return None
+
+
+def _samples(image, mask, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples of an image, float32, and of its mask, on the host."""
+    on_host = not isinstance(image, jax.Array) or next(iter(image.devices())).platform == "cpu"
+    values, inside = (np.asarray(array) if on_host else array for array in (image, mask))
+    # Copied once: what follows would otherwise walk over the whole image each time.
+    values = np.array(plan.sample(values, plan.image_start).T, np.float32, order="C")
+    return values, np.array(plan.sample(inside, plan.image_start).T, bool, order="C")
+
+
+def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | None:
+    """Find an object outside the mask that is larger and much darker than the mask.
+
+    What is outside is split twice, because the first split may only find the dim part of what is
+    inside. Returns the number of samples and how many times darker it is.
+    """
+    step = max(1, math.ceil((values.size / _MOST_SAMPLES) ** (1 / values.ndim)))
+    thinned = (slice(None, None, step),) * values.ndim
+    part, chosen = values[thinned], inside[thinned]
+    rest, bright, n_found = part[~chosen & np.isfinite(part)], values[inside], 0.0
+    for _ in range(2):
+        upper, rest, separated = _split(rest)
+        if not (upper.size and bright.size):
+            return None
+        n_found += upper.size * values.size / part.size
+        darker = float(np.median(upper))
+        brightness = float(np.median(bright)) / darker if darker > 0 else 1.0
+        if n_found > bright.size:
+            if brightness <= BRIGHTEST:  # the mask's own tissue goes on there
+                return None
+            if separated:
+                return round(n_found), brightness
+    return None
+
+
+def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Split values by Otsu's threshold: upper, lower, and whether these are two things."""
+    nothing = values[:0]
+    if not values.size:
+        return nothing, values, False
+    try:
+        above = values > otsu_threshold(values)
+    except ValueError:  # no two classes in float32
+        return nothing, values, False
+    upper, lower = values[above], values[~above]
+    if not (upper.size and lower.size):
+        return nothing, values, False
+    wide = values.astype(np.float64)
+    share, gap = above.mean(), wide[above].mean() - wide[~above].mean()
+    separation = share * (1 - share) * gap**2 / wide.var()
+    apart = separation >= SEPARATED
+    return upper, lower, bool(apart or (separation >= LEAST_SEPARATED and _valley(upper, lower)))
+
+
+def _valley(upper: np.ndarray, lower: np.ndarray) -> bool:
+    """Say whether few values lie half way between the medians of two parts."""
+    low, high = float(np.median(lower)), float(np.median(upper))
+    reach = (high - low) / 6
+
+    def density(centre: float) -> int:
+        return sum(np.count_nonzero(np.abs(part - centre) <= reach) for part in (upper, lower))
+
+    return density((low + high) / 2) < VALLEY * min(density(low), density(high))

@@ -1,0 +1,105 @@
+"""What a caller should know about a solve that ran, although its result may be of little use."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from n4ax_bids.core.n4.plan import Plan
+
+if TYPE_CHECKING:
+    from n4ax_bids.core.n4.estimate import N4Result
+
+
+class N4Warning(UserWarning):
+    """An image was solved, but its result may be of little use; the message says why."""
+
+
+def remarks(result: N4Result, plan: Plan, doubt: str | None = None) -> tuple[str, ...]:
+    """Return what a person should know about a result.
+
+    Parameters
+    ----------
+    result : N4Result
+    plan : Plan that it was solved by
+    doubt : what `check_automatic_mask` said of the mask
+    """
+    few = doubt or few_samples(result.n_voxels, plan)
+    beyond = beyond_range(result.log_image_range, result.log_field_range)
+    return tuple(remark for remark in (few, beyond) if remark)
+
+
+def few_samples(n_samples: int, plan: Plan) -> str | None:
+    """Return a warning where a solve has fewer samples than its first level control points."""
+    points = n_points(plan)
+    if n_samples >= points:
+        return None
+    size = math.prod(plan.sample_shape)
+    remedy = "use a smaller shrink factor or a larger mask"
+    if max(plan.shrink_factors) == 1:
+        remedy = "use a larger mask" if size > points else "the image is too small for N4"
+    return (
+        f"{n_samples} of {size} samples take part, fewer than the {points} control points of the "
+        f"first level; look at the result ({remedy})"
+    )
+
+
+def without_logarithm(n: int, n_voxels: int, *, masked: bool) -> str | None:
+    """Return a warning where intensities that take part are 0 or less.
+
+    Without a mask the air of many images is 0, which is no reason to warn.
+
+    Parameters
+    ----------
+    n : number of values of 0 or less among those that take part
+    n_voxels : number of values that take part
+    masked : whether there is a mask or a weight
+    """
+    if n and n == n_voxels:
+        return (
+            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
+            "means nothing (use another mask, or shift the image to positive values)"
+        )
+    if n and masked:
+        return (
+            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
+            "without a logarithm, as in ITK"
+        )
+    return None
+
+
+def n_points(plan: Plan) -> int:
+    """Return the number of control points of the first level.
+
+    An axis of one voxel counts as one: the field is constant along it.
+    """
+    pairs = zip(plan.n_control_points, plan.shape, strict=True)
+    return math.prod(1 if n == 1 else points for points, n in pairs)
+
+
+MOST_DRIFT = 5.0
+"""times the range of the logarithms; the mean of ln b is not held fixed, and drifted by up to 2.4
+times the range on real images"""
+
+
+def beyond_range(
+    log_image_range: tuple[float, float], log_field_range: tuple[float, float]
+) -> str | None:
+    """Return a warning where ln b spans more than the image's logarithms, or drifted far off.
+
+    A field that explains the image cannot vary more than the image does.
+
+    Parameters
+    ----------
+    log_image_range, log_field_range : lowest and highest value of ln(intensity) and of ln b, at
+        the voxels that took part
+    """
+    (lowest, highest), (low, high) = log_image_range, log_field_range
+    span = highest - lowest
+    if high - low <= span and max(abs(low), abs(high)) <= MOST_DRIFT * span:
+        return None
+    return (
+        f"ln of the field goes from {low:.3g} to {high:.3g} inside the mask, beyond what the "
+        f"image's own logarithms span there ({lowest:.3g} to {highest:.3g}): it is no bias field; "
+        "look at mask and histogram_sharpening"
+    )

@@ -1,0 +1,267 @@
+"""The solve on the host: rows in, lattice out; several images at once where they fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from n4ax_bids.core import bspline
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.n4 import convergence
+from n4ax_bids.core.n4.iterate import (
+    Numbers,
+    Program,
+    State,
+    end_level,
+    last_difference,
+    run,
+    run_batch,
+    start,
+)
+from n4ax_bids.core.n4.levels import (
+    MOST_ENTRIES,
+    Levels,
+    lattice_sizes,
+    n_entries,
+    padded_lattice,
+    stack,
+    unpadded_lattice,
+)
+from n4ax_bids.core.n4.plan import Plan
+from n4ax_bids.core.n4.rows import Layout, Rows
+from n4ax_bids.core.n4.take import platform
+from n4ax_bids.options import N4Options
+
+GPU_COPIES = 128
+"""of the histogram: enough that threads seldom wait for one another. Not yet measured."""
+
+Report = Callable[[int, int, float], None]
+
+
+class End(NamedTuple):
+    """How a level ended."""
+
+    n_iterations: int = 0
+    value: float = float("nan")
+    """last stopping statistic; NaN where no iteration was asked for"""
+
+
+class Solved(NamedTuple):
+    """The lattice of the last level on the shrunk grid, axes in raster order."""
+
+    field: LogField
+    ends: list[End]
+    unseen: bool
+    """whether more of the first voxels have to be looked at for a rising run"""
+    ranges: np.ndarray
+    """(4,), lowest and highest log intensity and ln b of the mask's voxels"""
+
+
+class _Group(NamedTuple):
+    """Levels that share a program."""
+
+    numbers: tuple[int, ...]
+    fields: tuple[LogField, ...]
+    levels: Levels
+
+
+def solve(rows: Rows, layout: Layout, plan: Plan, report: Report | None = None) -> Solved:
+    """Run all levels of one image."""
+    numbers, program = _program(plan.options, report is not None, rows.log_image)
+    ends = [End() for _ in plan.options.n_iterations]
+    fields = _fields(plan)
+    field, bias = fields[0], _no_bias(rows)
+    unseen = False
+    for group in _groups(plan, layout):
+        state = _start(group, field, bias)
+        tell = report and (lambda level, *told, at=group.numbers: report(at[level] + 1, *told))
+        state = _iterate(rows, group.levels, state, numbers, program, plan.options, tell)
+        field, bias, unseen = _field_of(state.lattice, group), state.bias, bool(state.unseen)
+        _note(ends, group, state)
+        if unseen:
+            break
+    return Solved(_refined(field, fields[-1]), ends, unseen, np.asarray(state.ranges))
+
+
+def solve_batch(
+    rows: Sequence[Rows], layouts: Sequence[Layout], plans: Sequence[Plan]
+) -> list[Solved]:
+    """Run all levels of several images together; shapes and options must be the same.
+
+    Raises
+    ------
+    ValueError
+        If the host would have to decide for each image when a level ends.
+    """
+    options = plans[0].options
+    numbers, program = _program(options, False, rows[0].log_image)
+    if numbers.host_decides:
+        raise ValueError("levels that end by ITK's statistic are solved one image at a time")
+    together = _stacked(rows)
+    fields = [_fields(plan) for plan in plans]
+    now = [each[0] for each in fields]
+    bias = [_no_bias(one) for one in rows]
+    ends = [[End() for _ in options.n_iterations] for _ in plans]
+    unseen = np.zeros(len(plans), bool)
+    for groups in zip(*map(_groups, plans, layouts), strict=True):
+        levels = _stacked([group.levels._replace(max_iterations=None) for group in groups])
+        levels = levels._replace(max_iterations=groups[0].levels.max_iterations)
+        states = [_start(*each) for each in zip(groups, now, bias, strict=True)]
+        state = _stacked(states)
+        if not program.can_stop:
+            shared = ("level", "iteration", "waits", "done")
+            state = state._replace(**{name: getattr(states[0], name) for name in shared})
+        state = run_batch(together, state, levels, numbers, program)
+        bias = list(state.bias)
+        unseen |= np.asarray(state.unseen)
+        lattices, changes = np.asarray(state.lattice), np.asarray(state.changes)
+        done = np.broadcast_to(state.done, changes.shape)
+        for i, group in enumerate(groups):
+            now[i] = _field_of(lattices[i], group)
+            _note(ends[i], group, state._replace(done=done[i], changes=changes[i]))
+    ranges = np.asarray(state.ranges)
+    return [
+        Solved(_refined(*each), end, bool(more), seen)
+        for *each, end, more, seen in zip(
+            now, (f[-1] for f in fields), ends, unseen, ranges, strict=True
+        )
+    ]
+
+
+def can_end_by_itk(options: N4Options) -> bool:
+    """Say whether ITK's statistic, which only the host can compute, may end a level."""
+    can_stop = options.convergence_threshold > convergence.NO_STOP
+    return can_stop and options.convergence_statistic == "itk"
+
+
+def size_of_lattice(plan: Plan) -> tuple[int, ...]:
+    """Return the padded size of the last lattice; images of one batch have the same."""
+    return lattice_sizes(_fields(plan)[-1])
+
+
+def _stacked(trees: Sequence) -> NamedTuple:
+    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)
+
+
+def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers, Program]:
+    threshold = options.convergence_threshold
+    can_stop, by_itk = threshold > convergence.NO_STOP, can_end_by_itk(options)
+    fwhm, noise, n_bins = options.histogram_sharpening
+    on_gpu = platform(array) != "cpu"
+    numbers = Numbers(
+        stop_at=threshold * convergence.MARGIN if by_itk else threshold,
+        host_decides=by_itk,
+        wait_always=told,
+        fwhm=fwhm,
+        noise=noise,
+        over_relaxation=options.over_relaxation,
+    )
+    skip_rising = options.itk_version == "5"
+    return numbers, Program(n_bins, can_stop, skip_rising, GPU_COPIES if on_gpu else 1)
+
+
+def _no_bias(rows: Rows) -> jax.Array | np.ndarray | None:
+    if rows.n_slabs:
+        return None
+    # On a CPU numpy's: nothing is compiled for them. Elsewhere they would have to be sent.
+    xp = np if platform(rows.log_image) == "cpu" else jax.numpy
+    return xp.zeros(rows.log_image.shape, rows.log_image.dtype)
+
+
+@lru_cache(maxsize=32)
+def _fields(plan: Plan) -> tuple[LogField, ...]:
+    """A zero field on the shrunk grid at each level, axes in raster order."""
+    first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
+    order, points = plan.options.bspline_order, np.array(plan.n_control_points[::-1])
+    fields = []
+    for level in range(len(plan.options.n_iterations)):
+        scale = 2**level if plan.options.refine else 1
+        lattice = np.zeros((points - order) * scale + order, plan.options.precision)
+        place = (tuple(scale * v for v in values) for values in (first, step, clamp))
+        fields.append(LogField(lattice, order, *place))
+    return tuple(fields)
+
+
+@lru_cache(maxsize=32)
+def _groups(plan: Plan, layout: Layout) -> list[_Group]:
+    """The levels that have iterations: together, or each its own where that takes memory."""
+    fields, most = _fields(plan), plan.options.n_iterations
+    active = [level for level, n in enumerate(most) if n]
+    shared = active and len(active) * n_entries(fields[active[-1]], layout) <= MOST_ENTRIES
+    groups = []
+    for numbers in [active] if shared else [[level] for level in active]:
+        chosen = tuple(fields[level] for level in numbers)
+        levels = stack(chosen, [most[level] for level in numbers], layout)
+        groups.append(_Group(tuple(numbers), chosen, levels))
+    return groups
+
+
+def _start(group: _Group, field: LogField, bias: jax.Array | np.ndarray | None) -> State:
+    lattice = _refined(field, group.fields[0]).lattice
+    sizes = lattice_sizes(group.fields[-1])
+    return start(padded_lattice(lattice, sizes), bias, len(group.numbers))
+
+
+def _field_of(lattice: jax.Array, group: _Group) -> LogField:
+    last = group.fields[-1]
+    return last._replace(lattice=unpadded_lattice(lattice, last.lattice))
+
+
+def _note(ends: list[End], group: _Group, state: State) -> None:
+    done, changes = np.asarray(state.done), np.asarray(state.changes)
+    for level, n, value in zip(group.numbers, done, changes, strict=True):
+        ends[level] = End(int(n), float(value))
+
+
+def _iterate(
+    rows: Rows,
+    levels: Levels,
+    state: State,
+    numbers: Numbers,
+    program: Program,
+    options: N4Options,
+    tell: Report | None,
+) -> State:
+    """Run the levels of one group.
+
+    The compiled loop ends levels by itself; only where ITK's own statistic might end one, or where
+    each iteration is to be told, does it come back to the host, which decides and sends it on.
+    """
+    while True:
+        state = run(rows, state, levels, numbers, program)
+        if not state.waits or state.unseen:
+            return state
+        value, n = float(state.change), int(state.iteration)
+        ends = program.can_stop and value <= numbers.stop_at
+        shown = value
+        if (numbers.host_decides and ends) or (tell and options.convergence_statistic == "itk"):
+            difference = np.asarray(last_difference(rows, state, levels), np.float32)
+            shown = convergence.itk(difference[_in_mask(rows)])
+        if numbers.host_decides and ends:
+            value, ends = shown, shown <= options.convergence_threshold
+        if tell:
+            tell(int(state.level), n, shown)
+        if ends or n == levels.max_iterations[state.level]:
+            state = end_level(levels, state._replace(bias=None), value)._replace(bias=state.bias)
+        else:
+            state = state._replace(waits=np.False_)
+
+
+def _in_mask(rows: Rows) -> np.ndarray:
+    """Say which voxels of the list are in the mask, all slabs in turn."""
+    if rows.voxel is None:
+        return np.asarray(rows.weight).ravel() > 0
+    length = rows.log_image.shape[-1]
+    return (np.arange(length) < np.asarray(rows.listed).reshape(-1, 1)).ravel()
+
+
+def _refined(field: LogField, later: LogField) -> LogField:
+    """The same function on the lattice of a later level."""
+    lattice = np.asarray(field.lattice)
+    while lattice.shape != later.lattice.shape:
+        lattice = bspline.refine(lattice, field.order)
+    return later._replace(lattice=lattice)

@@ -1,0 +1,182 @@
+"""Which voxels of an image a solve sees: samples of image, mask and weight, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from n4ax_bids.core.arrays import not_finite, odd_inside, plain
+from n4ax_bids.core.n4 import rows as voxels
+from n4ax_bids.core.n4.plan import Plan
+from n4ax_bids.core.n4.rows import Layout, Rows
+
+
+class NothingSampled(ValueError):
+    """Mask and weight have voxels that count, but shrinking takes none of them."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; try shrink_factor=1")
+        self.found = found
+
+
+class Taken(NamedTuple):
+    """The voxels of an image, ready to be laid out."""
+
+    n_voxels: int
+    size: tuple
+    """equal for images that can share a solve"""
+    n_bytes: Callable[[int], int]
+    """memory for a number of slabs"""
+    lay_out: Callable[[int, int], tuple[Rows, Layout]]
+    """for a number of slabs and of first voxels"""
+    length: int
+    """of the list of voxels"""
+
+
+def take(
+    image, mask, weight, plan: Plan, dense: bool | None = None, free: float = np.inf
+) -> Taken:
+    """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`.
+
+    `free` is the memory that there is for them.
+    """
+    image, mask, weight, _ = plain(image, mask, weight)
+    given = {"image": image, "mask": mask, "weight": weight}
+    for name, array in given.items():
+        if array is not None and tuple(array.shape) != plan.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
+            )
+    if dense is None:
+        shape = (1, *plan.sample_shape[::-1])[-3:]
+        fits = _dense_bytes(shape, np.dtype(plan.options.precision)) <= free
+        dense = fits and isinstance(image, jax.Array) and platform(image) != "cpu"
+    xp = jax.numpy if dense else np
+    # ITK reads every pixel type into float32, whatever the solve's precision.
+    values = _in_three(plan.sample(xp.asarray(image), plan.image_start), xp)
+    if mask is None:
+        mask = xp.broadcast_to(xp.asarray(True), plan.shape)
+    passed = _Passed(image, mask, weight, plan)
+    chosen = plan.sample(xp.asarray(mask), plan.mask_start)
+    # What is not a number is not 0 either, and would count as inside.
+    if chosen.dtype.kind == "f" and not xp.isfinite(chosen).all():
+        raise ValueError("mask has values that are not finite; expected 0 outside, not 0 inside")
+    inside = _in_three(chosen != 0, xp, bool)
+    if weight is not None:
+        weight = _in_three(plan.sample(xp.asarray(weight), plan.weight_start), xp)
+        inside = inside & ~(weight <= 0)  # one that is not a number stays, to be refused
+    take = _take_dense if dense else _take_listed
+    return take(values, inside, weight, np.dtype(plan.options.precision), passed)
+
+
+class _Passed(NamedTuple):
+    """The arrays as they were passed, for what is said of them when they are refused."""
+
+    image: jax.Array | np.ndarray
+    mask: jax.Array | np.ndarray
+    weight: jax.Array | np.ndarray | None
+    plan: Plan
+
+    def _inside(self) -> np.ndarray:
+        inside = np.asarray(self.mask) != 0
+        return inside if self.weight is None else inside & ~(np.asarray(self.weight) <= 0)
+
+    def nobody(self) -> ValueError:
+        """Say why no sample takes part."""
+        n, size = int(np.count_nonzero(self._inside())), math.prod(self.plan.shape)
+        if not n:
+            return ValueError(f"no voxel of {size} takes part: mask or weight is empty")
+        shrink = " x ".join(map(str, self.plan.shrink_factors))
+        where = "mask" if self.weight is None else "mask and weight"
+        return NothingSampled(
+            f"no voxel of the {where} is sampled at shrink {shrink} (it has {n})"
+        )
+
+    def require_contrast(self, low: float, high: float, weight: float = 1.0) -> None:
+        """Refuse values that are not finite, and an image without contrast."""
+        if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(weight)):
+            for name in ("image", "weight"):
+                array = getattr(self, name)
+                odd = False if array is None else not_finite(array) & self._inside()
+                if np.any(odd):
+                    raise odd_inside(name, np.asarray(array), odd)
+            raise ValueError("image or weight has values inside the mask that are not finite")
+        if low == high:
+            negative = low < 0 and not (np.asarray(self.image) > 0).any()
+            also = " and values above 0, of which the image has none" if negative else ""
+            raise ValueError(f"image is constant ({low}) inside the mask; expected contrast{also}")
+
+
+def _in_three(array, xp, dtype=np.float32):
+    """In raster order, with three axes."""
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused later on
+        array = xp.asarray(array.T, dtype)
+    return array if array.ndim == 3 else array[None]
+
+
+def platform(array: jax.Array) -> str:
+    """Return what kind of device an array lies on."""
+    return next(iter(array.devices())).platform
+
+
+def _take_listed(
+    values: np.ndarray,
+    inside: np.ndarray,
+    weight: np.ndarray | None,
+    dtype: np.dtype,
+    passed: _Passed,
+) -> Taken:
+    if not inside.any():
+        raise passed.nobody()
+    found = voxels.find(values, inside, weight)
+    low, high = found.intensities.min(), found.intensities.max()
+    passed.require_contrast(low, high, 1.0 if weight is None else found.weights.max())
+    shape, sizes = values.shape, voxels.sizes_of(found, values.shape)
+
+    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
+        rows, layout = voxels.lay_out(found, shape, dtype, slabs=slabs, first=first)
+        return jax.device_put(rows), layout
+
+    return Taken(
+        found.n_listed,
+        (*sizes, str(dtype), weight is None),
+        partial(voxels.n_bytes, found, dtype.itemsize),
+        lay_out,
+        sizes[0],
+    )
+
+
+def _take_dense(
+    values: jax.Array,
+    inside: jax.Array,
+    weight: jax.Array | None,
+    dtype: np.dtype,
+    passed: _Passed,
+) -> Taken:
+    layout = voxels.dense_layout(values.shape)
+    made = partial(voxels.lay_out_dense, values, inside, weight, dtype=str(dtype))
+    rows, seen = made(first=voxels.FIRST)
+    n_voxels, low, high = (one.item() for one in seen)
+    if n_voxels == 0:
+        raise passed.nobody()
+    passed.require_contrast(low, high)
+    length = rows.log_image.size
+
+    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
+        if slabs:
+            raise ValueError("a dense grid is not taken in slabs")
+        return (rows if first == voxels.FIRST else made(first=first)[0]), layout
+
+    n_bytes = _dense_bytes(values.shape, dtype)
+    return Taken(
+        n_voxels, (*layout.sizes, str(dtype), "dense"), lambda slabs: n_bytes, lay_out, length
+    )
+
+
+def _dense_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return math.prod(voxels.dense_layout(shape).sizes) * (6 * dtype.itemsize + 16)

@@ -1,0 +1,63 @@
+"""What every method's options share: how one is declared, and how its value is checked.
+
+Command-line flags, Nipype traits and sidecar keys are read from the dataclasses that are made
+with `option`; nobody retypes a name, a default or a help text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import Any
+
+from n4ax_bids.arguments import is_bool, shown
+
+MASK_WORDS = ("otsu", "auto", "head", "brain")
+"""Masks that are found in the image itself."""
+
+
+def option(default: Any, help: str, *, unit: str | None = None, choices: tuple = ()) -> Any:
+    """Declare a dataclass field together with its help text, its unit and its choices."""
+    return field(default=default, metadata={"help": help, "unit": unit, "choices": choices})
+
+
+def whole_numbers(name: str, value: Any) -> tuple[int, ...]:
+    """Return whole numbers as a tuple; a single one stands for itself."""
+    if isinstance(value, str | bytes | bytearray):
+        raise ValueError(f"{name} is {shown(value)}; expected whole numbers such as (50, 50)")
+    if isinstance(value, Sequence) or getattr(value, "ndim", 0):
+        return tuple(whole(name, v) for v in value)
+    return (whole(name, value),)
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number; a ValueError names what it was for."""
+    try:
+        if is_bool(value) or getattr(value, "ndim", 0):
+            raise ValueError
+        found = int(value)
+        if found != value:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {shown(value)}; expected a whole number") from None
+    return found
+
+
+def number(name: str, value: Any) -> float:
+    """Return a number as a float; a ValueError names what it was for."""
+    try:
+        if (
+            is_bool(value)
+            or isinstance(value, str | bytes | bytearray)
+            or getattr(value, "ndim", 0)
+        ):
+            raise ValueError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {shown(value)}; expected a number") from None
+
+
+def require(holds: bool, name: str, value: Any, expected: str) -> None:
+    """Raise a ValueError that names an option, its value and what was expected."""
+    if not holds:
+        raise ValueError(f"{name} is {shown(value)}; expected {expected}")

@@ -1,0 +1,125 @@
+"""Options from a TOML file, and a run's options as one."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from n4ax_bids.app import cli, run
+from n4ax_bids.app.command import config
+from n4ax_bids.app.status import Status
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """Run the command line with a configuration file, up to the request that it makes."""
+
+    def parse(text, *flags):
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        caught = []
+        monkeypatch.setattr(run, "run", lambda request: caught.append(request) or Status.OK)
+        words = ["/raw", "/out", "participant", "--config-file", str(path), *flags]
+        assert cli.main(words) == 0
+        return caught[0]
+
+    return parse
+
+
+def test_every_kind_of_value(asked):
+    request = asked(
+        """
+        participant-label = ["sub-01", "02"]
+        run-id = 1
+        modalities = ["T1w", "FLAIR"]
+        mem = "800M"
+        nprocs = 2
+        desc = "preproc"
+        no-bias-field = true
+        skip-bids-validation = false
+        refine = false
+        verbose = 1
+        n_iterations = [7, 5]
+        histogram-sharpening = [0.2, 0.02, 100]
+        convergence-threshold = 1e-5
+        """
+    )
+    assert request.participants == ("01", "02")
+    assert request.runs == ("1",)
+    assert request.modalities == ("T1w", "FLAIR")
+    assert (request.mem, request.nprocs, request.desc) == (800_000_000, 2, "preproc")
+    assert (request.bias_field, request.validate) == (False, True)
+    assert (request.options.refine, request.options.n_iterations) == (False, (7, 5))
+    assert request.options.histogram_sharpening == (0.2, 0.02, 100)
+    assert request.options.convergence_threshold == 1e-5
+
+
+def test_the_command_line_wins(asked):
+    text = 'desc = "a"\npreset = "robust"\nparticipant-label = ["01"]\nrefine = false\n'
+    request = asked(text, "--desc", "b", "--participant-label", "02", "03", "--refine")
+    assert (request.desc, request.participants) == ("b", ("02", "03"))
+    assert request.options.refine is True
+    assert request.preset == "robust"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a =", "not readable as TOML"),
+        ("colour = 1", "no option colour; there are: accept-new-source, bids-database-dir, "),
+        ('config-file = "x"', "no option config-file"),
+        ('nprocs = "two"', "--nprocs: invalid int value: 'two'"),
+        ("nprocs = [1, 2]", "nprocs is [1, 2]; expected one value"),
+        ("sloppy = 1", "sloppy is 1; expected true or false"),
+        ("desc = true", "desc is True; expected a word, a number or a list"),
+        ("participant-label = []", "participant-label is []; expected one value"),
+        ('mask = "skull"', "--mask: invalid choice: 'skull'"),
+        ("[desc]\nx = 1", "expected a word, a number or a list"),
+        ("shrink-factor = 0", "shrink_factor is 0; expected at least 1"),
+    ],
+)
+def test_what_is_no_option(tmp_path, capsys, text, words):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["/raw", "/out", "participant", "--config-file", str(path)])
+    assert caught.value.code == 2
+    line = capsys.readouterr().err.splitlines()[0]
+    assert words in line
+    assert str(path) in line or "shrink" in words
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "--config-file", str(tmp_path / "no.toml")])
+    assert "no.toml: not readable as TOML" in capsys.readouterr().err
+
+
+def test_a_snapshot_is_a_configuration_file_of_the_same_run(asked, tmp_path):
+    (tmp_path / "prep").mkdir()
+    (tmp_path / "filters.json").write_text('{"t1w": {"run": 1}}')
+    flags = ["--preset", "robust", "--sloppy", "--shrink-start", "0", "1", "0", "--no-refine"]
+    flags += ["-m", "T1w", "PDw", "--session-label", "a", "-d", f"x={tmp_path / 'prep'}"]
+    flags += ["--weight", "WM", "--mem", "2", "-w", "work", "--output-dtype", "source"]
+    flags += ["--bids-filter-file", str(tmp_path / "filters.json"), "--device", "gpu:1", "-v"]
+    first = asked("", *flags)
+    again = asked(first.snapshot)
+    assert again == first
+    assert replace(again, snapshot="", run_id="") == replace(first, snapshot="", run_id="")
+    about = tomllib.loads(first.snapshot)["run"]
+    assert about["id"] == first.run_id
+    assert about["bids_dir"] == "/raw"
+    assert {"jax", "nipype", "pybids"} <= set(about["versions"])
+
+
+def test_a_run_leaves_its_snapshot(fake_node, make_dataset, tmp_path):
+    out = tmp_path / "out"
+    words = [str(make_dataset("sub-01/anat/sub-01_T1w.nii.gz")), str(out), "participant"]
+    assert cli.main([*words, "--over-relaxation", "1.3"]) == 0
+    (path,) = (out / "logs").glob("*/options.toml")
+    found = tomllib.loads(path.read_text())
+    assert found["run"]["id"] == path.parent.name
+    assert found["over-relaxation"] == 1.3
+    assert set(found) - {"run"} <= set(config.options())

@@ -1,0 +1,309 @@
+"""Each flag of `n4ax-bids` by what it does to a run; solver flags are in test_run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from n4ax_bids.app import cli
+from n4ax_bids.app.command import parser
+from n4ax_bids.app.status import Status
+
+FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
+NAMES = [
+    "sub-01/anat/sub-01_acq-a_run-1_T1w.nii.gz",
+    "sub-01/anat/sub-01_acq-b_run-2_T1w.nii.gz",
+    "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
+    "sub-02/ses-2/anat/sub-02_ses-2_T2w.nii.gz",
+    "sub-02/ses-2/anat/sub-02_ses-2_FLAIR.nii.gz",
+    "sub-02/ses-2/anat/sub-02_ses-2_UNIT1.nii.gz",
+    "sub-02/ses-2/anat/sub-02_ses-2_part-phase_T2w.nii.gz",
+]
+
+
+def test_every_flag_is_used_by_a_test():
+    """That the test shows its effect, a person has to see."""
+    text = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    for action in parser.build_parser()._actions:
+        if action.option_strings and action.dest != "help":
+            used = [f for f in action.option_strings if re.search(rf"[\"' ]{f}[\"' =]", text)]
+            assert used, action.option_strings
+
+
+@pytest.fixture
+def taken(make_dataset, tmp_path, fake_node):
+    """Run over the names; return the numbers of those that were corrected."""
+
+    def run(*flags, status=0):
+        words = [str(make_dataset(*NAMES)), str(tmp_path / "out"), "participant", *flags]
+        fake_node.clear()
+        assert cli.main(words) == status
+        names = {str(Path(each.input_image).relative_to(tmp_path / "raw")) for each in fake_node}
+        return [number for number, name in enumerate(NAMES) if name in names]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", [0, 1, 2, 3]),
+        ("--participant-label 01", [0, 1]),
+        ("--participant_label sub-01 sub-02", [0, 1, 2, 3]),
+        ("--session-label ses-1", [2]),  # participant 01 has no sessions
+        ("--session-id 2 --participant-label 02", [3]),
+        ("--run-id 1", [0]),
+        ("--run-id run-01 2", [0, 1]),
+        ("-m FLAIR", [4]),
+        ("--modalities T2w FLAIR UNIT1", [3, 4, 5]),
+        ("-m T1w T1w", [0, 1, 2]),
+    ],
+)
+def test_which_images(taken, flags, expected):
+    assert taken(*flags.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        ("--participant-label 03", 2, "no participant 03 in the dataset; there are: 01, 02"),
+        ("--session-label 3", 2, "no session 3 in the dataset; there are: 1, 2"),
+        ("--run-id 3", 2, "no run 3 in the dataset; there are: 1, 2"),
+        ("-m T1map", 2, "no modality T1map that can be corrected; there are: T1w, T2w"),
+        ("-m PDw", 66, "the dataset has no PDw image; anatomical images there are: FLAIR, T1w"),
+        ("-m FLAIR --participant-label 01", 18, "no FLAIR image passes the filters"),
+    ],
+)
+def test_labels_that_are_not_there(taken, capsys, flags, status, words):
+    assert taken(*flags.split(), status=status) == []
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"t1w": {"acquisition": "a"}}, [0, 3]),
+        ({"t1w": {"acquisition": None}}, [2, 3]),
+        ({"t1w": {"acquisition": "*"}}, [0, 1, 3]),
+        ({"t1w": {"run": [1, "02"]}, "t2w": {"session": "2"}}, [0, 1, 3]),
+        ({"bold": {"task": "x"}}, [0, 1, 2, 3]),
+    ],
+)
+def test_bids_filter_file(taken, tmp_path, content, expected):
+    path = tmp_path / "filters.json"
+    path.write_text(json.dumps(content))
+    assert taken("--bids-filter-file", str(path)) == expected
+
+
+def test_a_filter_file_against_a_flag(taken, tmp_path, capsys):
+    path = tmp_path / "filters.json"
+    path.write_text('{"t2w": {"session": "1"}}')
+    flags = ["--bids-filter-file", str(path), "--session-label", "2", "--participant-label", "02"]
+    assert taken(*flags, status=2) == []
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "--session-label 2 and session 1 of the filter file contradict" in line
+    assert "there are: 1, 2" in line
+
+
+def test_bids_database_dir(taken, tmp_path, capsys):
+    flags = ["--bids-database-dir", str(tmp_path / "db")]
+    assert taken(*flags) == [0, 1, 2, 3]
+    assert "index: made in" in capsys.readouterr().err
+    (kept,) = (tmp_path / "db").iterdir()
+    assert taken(*flags, "--participant-label", "02") == [2, 3]
+    assert f"index: from {kept}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "warned"),
+    [("no", [0, 1, 2, 3], False), ("warn", [0, 1, 2, 3], True), ("yes", [1, 2, 3], False)],
+)
+@pytest.mark.parametrize("key", ["ImageType", "ImageTypeText"])
+def test_skip_normalized(taken, make_dataset, capsys, choice, expected, warned, key):
+    sidecar = NAMES[0].replace(".nii.gz", ".json")
+    make_dataset(json_files={sidecar: {key: ["ORIGINAL", "PRIMARY", "M", "NORM"]}})
+    assert taken("--skip-normalized", choice) == expected
+    text = capsys.readouterr().err
+    assert ("the scanner has corrected this image already" in text) == warned
+    assert ("skipped " + NAMES[0] in text) == (choice == "yes")
+
+
+def test_unit1_is_warned_of(taken, capsys):
+    taken("-m", "UNIT1")
+    assert "UNIT1 is free of a receive field by design" in capsys.readouterr().err
+
+
+def test_few_skipped_images_are_named_and_many_counted(taken, capsys):
+    taken()
+    text = capsys.readouterr().err
+    assert f"skipped {NAMES[4]}: FLAIR was not asked for" in text
+    assert f"skipped {NAMES[6]}: part is phase" in text
+
+
+def test_many_skipped_images_of_one_reason_are_one_line(make_dataset, tmp_path, fake_node, capsys):
+    names = [f"sub-{n}/anat/sub-{n}_PDw.nii.gz" for n in range(1, 8)]
+    root = make_dataset(*names, empty=True)
+    make_dataset("sub-1/anat/sub-1_T1w.nii.gz")
+    assert cli.main([str(root), str(tmp_path / "out"), "participant"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " skipped " in line]
+    assert f"{', '.join(names[:3])} and 4 more (logs/skipped): PDw was not asked for" in line
+    tables = sorted((tmp_path / "out" / "logs" / "skipped").iterdir())
+    assert len(tables) == 7
+
+
+def test_notrack_and_verbose(taken, capsys):
+    assert taken("--notrack") == [0, 1, 2, 3]
+    assert " DEBUG " not in capsys.readouterr().err
+    taken("-v")
+    assert " DEBUG " in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(make_dataset, tmp_path):
+    """Correct one image with the real node; return corrected, field (or None) and sidecar."""
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+
+    def correct(*flags, desc="biascorr", status=0):
+        root, out = make_dataset(name), tmp_path / "out"
+        assert cli.main([str(root), str(out), "participant", *FAST, *flags]) == status
+        stem = out / f"sub-01/anat/sub-01_desc-{desc}_T1w"
+        field = out / "sub-01/anat/sub-01_desc-biasfield_T1w.nii.gz"
+        corrected = nb.load(f"{stem}.nii.gz")
+        corrected.get_fdata()  # before another run writes another one
+        return (
+            corrected,
+            nb.load(field) if field.exists() else None,
+            json.loads(stem.with_suffix(".json").read_text()),
+        )
+
+    return correct
+
+
+def test_desc(run, bids_errors, tmp_path):
+    _, field, _ = run("--desc", "preproc", desc="preproc")
+    assert field is not None
+    assert not list((tmp_path / "out").rglob("*biascorr*.nii.gz"))
+    assert "desc-preproc\t" in (tmp_path / "out" / "descriptions.tsv").read_text()
+    assert bids_errors(tmp_path / "out") == []
+
+
+def test_no_bias_field(run, tmp_path):
+    assert run()[1] is not None
+    _, field, _ = run("--no-bias-field")
+    assert field is None  # nor that of the first run, which had other options
+    assert not list((tmp_path / "out").rglob("*biasfield*"))
+    assert list((tmp_path / "out").rglob("*biaslattice_T1w.nii.gz"))
+
+
+def test_output_dtype(run):
+    floats, _, sidecar = run()
+    assert floats.get_data_dtype() == np.float32
+    assert (sidecar["N4"]["stored_slope"], sidecar["N4"]["stored_intercept"]) == (1, 0)
+    whole, _, sidecar = run("--output-dtype", "source")
+    assert whole.get_data_dtype() == np.int16
+    slope, intercept = (sidecar["N4"][f"stored_{name}"] for name in ("slope", "intercept"))
+    stored = np.asarray(whole.dataobj.get_unscaled(), np.float64)
+    np.testing.assert_array_equal(slope * stored + intercept, whole.get_fdata())
+    # half a step of the slope, and the float32 of both files
+    atol = slope / 2 + 1e-4
+    np.testing.assert_allclose(whole.get_fdata(), floats.get_fdata(), atol=atol, rtol=0)
+
+
+def test_sloppy(run):
+    """Flags win over it, as over a preset."""
+    n4 = run("--sloppy", "--preset", "robust")[2]["N4"]
+    assert n4["options"]["n_iterations"] == [4, 3]  # the flag's
+    assert n4["options"]["shrink_factor"] == 4
+    assert run("--preset", "robust")[2]["N4"]["options"]["shrink_factor"] == 1
+
+
+def test_method_is_recorded_and_an_unknown_one_is_refused(run, capsys):
+    assert run("--method", "n4")[2]["N4"]["method"] == "n4"
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "--method", "n5"])
+    assert "'n5' (choose from " in capsys.readouterr().err
+
+
+def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
+    from n4ax_bids import device
+
+    # At shrink 4 so small an image is warned of.
+    assert run("--shrink-factor", "2")[2]["N4"]["device"] == "cpu"
+    assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
+    monkeypatch.setattr(device, "_gpus", lambda: [])
+    for nvidia, level in ((False, "INFO"), (True, "WARNING")):
+        monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
+        run("--device", "auto", "--overwrite")
+        said = capsys.readouterr().err
+        assert f"{level} no GPU that JAX sees: computing on the CPU" in said
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])
+def test_a_gpu_that_is_not_there(make_dataset, tmp_path, capsys, monkeypatch, name):
+    from n4ax_bids import device
+
+    monkeypatch.setattr(device, "_gpus", lambda: [])
+    words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant"]
+    assert cli.main([*words, "--device", name]) == 2
+    assert f"device is '{name}'; JAX sees no GPU here" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_shrink_mm(run):
+    n4 = run("--shrink-mm", "3.3")[2]["N4"]
+    assert n4["shrink_factors"] == [2, 2, 2]  # of 1.5, 1.6 and 1.7 mm
+    assert n4["options"]["shrink_mm"] == 3.3
+
+
+def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatch):
+    from n4ax_bids.app.machine import resources
+
+    found = []
+    shares = resources.shares
+    monkeypatch.setattr(
+        resources, "shares", lambda **given: found.append(given["memory"]) or shares(**given)
+    )
+    words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant", "--mem"]
+    for text in ("200", "0.2G", "200M"):
+        assert cli.main([*words, text]) == 0
+    assert found == [200_000_000] * 3
+
+
+def test_every_flag_is_in_the_documentation():
+    text = (Path(__file__).parents[3] / "docs" / "usage.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    for action in parser.build_parser()._actions:
+        if action.option_strings and action.dest != "help":
+            flags = [f"`{flag}" for flag in action.option_strings]
+            named = [f"`{action.dest}`"]  # solver options have a table of their own
+            assert any(each in row for row in rows for each in (*flags, *named)), flags
+
+
+def test_the_readme_begins_with_a_dry_run():
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^n4ax-bids .*$", text, flags=re.MULTILINE)
+    assert commands[0].endswith("--dry-run")
+
+
+def test_the_work_folder_is_cleaned_of_what_other_machines_have_left(run, tmp_path):
+    work = tmp_path / "work"
+    left = work / ".n4ax_bids-0123abcd-1-1-89abcdef"  # of a machine that was heard of just now
+    left.mkdir(parents=True)
+    run("-w", str(work))
+    assert left.is_dir()
+    run("-w", str(work), "--clean-workdir")
+    assert list(work.iterdir()) == []
+
+
+def test_one_output_folder_takes_one_label(run, make_dataset, tmp_path, capsys):
+    run("--desc", "preproc", desc="preproc")
+    (out,) = (path.parent for path in tmp_path.rglob("descriptions.tsv"))
+    raw = make_dataset("sub-01/anat/sub-01_T1w.nii.gz")
+    words = [str(raw), str(out), "participant", "--skip-bids-validation"]
+    assert cli.main(words) == Status.USAGE
+    assert "holds images with --desc preproc; expected the same label" in capsys.readouterr().err

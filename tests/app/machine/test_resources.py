@@ -1,0 +1,143 @@
+"""What a run may take: images at a time, threads, memory, devices."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from n4ax_bids.app.machine import resources
+from n4ax_bids.app.machine.resources import Memory, shares
+
+TWO = "--xla_force_host_platform_device_count=2"
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """Eight cores, 10 GB, no GPU."""
+    monkeypatch.setattr(resources, "n_cores", lambda: 8)
+    monkeypatch.setattr(resources, "free_memory", lambda: 10_000_000_000)
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ())
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "images", "threads"),
+    [
+        ({}, 8, 8),
+        ({"n_threads": 1}, 1, 1),  # one core asked, one core used
+        ({"n_images": 1}, 1, 1),
+        ({"n_images": 3}, 3, 3),
+        ({"n_images": 3, "n_threads": 2}, 3, 2),
+        ({"n_images": 1, "n_threads": 6}, 1, 6),
+        ({"n_threads": 99}, 20, 8),  # no more threads than cores, no more images than there are
+    ],
+)
+def test_images_and_threads_stand_for_one_another(given, images, threads):
+    (share,) = shares(n_jobs=20, **given)
+    assert (share.n_images, share.n_threads) == (images, threads)
+    assert share.environment == {} and share.label == "" and share.memory == 10_000_000_000
+
+
+def test_the_device_asked_for_is_kept():
+    assert [share.device for share in shares(n_jobs=5, device="cpu")] == ["cpu"]
+    assert [share.device for share in shares(n_jobs=5, device="gpu")] == ["gpu"]  # refused later
+
+
+def test_each_gpu_has_a_process_that_sees_it_alone(monkeypatch):
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ("2", "GPU-abc", "5"))
+    found = shares(n_jobs=100, n_images=8, memory=9000)
+    assert [share.environment for share in found] == [
+        {"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("2", "GPU-abc", "5")
+    ]
+    assert {share.device for share in found} == {"gpu"}  # no fall-back on the CPU, three times
+    assert [share.label for share in found] == ["GPU 2", "GPU GPU-abc", "GPU 5"]
+    assert [share.n_images for share in found] == [3, 3, 3]
+    assert [share.memory for share in found] == [3000, 3000, 3000]
+    assert len(shares(n_jobs=2)) == 2  # no process without an image
+    assert [share.label for share in shares(n_jobs=100, device="cpu")] == [""]
+
+
+def test_one_gpu_needs_no_other_process(monkeypatch):
+    monkeypatch.setattr(resources, "visible_gpus", lambda: ("0",))
+    for device in ("auto", "gpu"):
+        (share,) = shares(n_jobs=9, device=device)
+        assert share.device == device and share.environment == {}
+
+
+def test_simulated_cpu_devices_have_a_process_each(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"{TWO} --xla_cpu_enable_fast_math=false")
+    found = shares(n_jobs=9, device="cpu", n_images=4, n_threads=6)
+    assert [share.environment["XLA_FLAGS"] for share in found] == [
+        "--xla_cpu_enable_fast_math=false"
+    ] * 2
+    assert [(share.n_images, share.n_threads) for share in found] == [(2, 3)] * 2
+    assert len({share.label for share in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ("0", "1", "2")),
+        ({"CUDA_VISIBLE_DEVICES": "1, GPU-x"}, ("1", "GPU-x")),
+        ({"CUDA_VISIBLE_DEVICES": "1,-1,2"}, ("1",)),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
+        ({"JAX_PLATFORMS": "cpu"}, ()),
+        ({"JAX_PLATFORMS": "cuda,cpu"}, ("0", "1", "2")),
+    ],
+)
+def test_gpus_are_those_that_cuda_and_jax_may_use(monkeypatch, environment, expected):
+    monkeypatch.undo()  # the real `visible_gpus`
+    from n4ax_bids.interfaces import n4
+
+    monkeypatch.setattr(n4, "n_gpus", lambda: 3)
+    monkeypatch.setattr(resources, "entry_points", lambda group: ["xla_cuda12"])
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert resources.visible_gpus() == expected
+    monkeypatch.setattr(resources, "entry_points", lambda group: [])  # JAX without CUDA
+    assert resources.visible_gpus() == ()
+
+
+def test_the_machine_is_asked(monkeypatch):
+    monkeypatch.undo()
+    assert resources.n_cores() >= 1
+    assert 0 < resources.free_memory()
+
+
+def test_memory_is_never_given_twice():
+    memory, held, most = Memory(10), [], []
+
+    def work(n_bytes):
+        with memory.reserved(n_bytes):
+            held.append(n_bytes)
+            most.append(sum(held))
+            held.remove(n_bytes)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (4, 7, 2, 9, 5, 1, 8) * 20]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 140 and max(most) <= 10
+
+
+def test_who_needs_more_than_there_is_waits_to_be_alone():
+    memory, order = Memory(10), []
+
+    def large():
+        with memory.reserved(99):
+            order.append("large")
+
+    thread = threading.Thread(target=large)
+    with memory.reserved(1):
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        order.append("small")
+    thread.join()
+    assert order == ["small", "large"]
+    with memory.reserved(10):  # all is given back
+        pass

@@ -1,0 +1,160 @@
+"""The names of a dataset's anatomical files, in memory and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from n4ax_bids.app import cli
+from n4ax_bids.app.select import index as module
+from n4ax_bids.app.select.index import index
+from n4ax_bids.app.status import Refusal, Status
+
+NAMES = [
+    "sub-01/anat/sub-01_T1w.nii.gz",
+    "sub-02/ses-pre/anat/sub-02_ses-pre_T1w.nii.gz",
+    "sub-02/ses-post/anat/sub-02_ses-post_T1w.nii.gz",
+]
+
+
+def images(layout):
+    return {file.relpath for file in layout.get(extension=[".nii", ".nii.gz"])}
+
+
+@pytest.fixture
+def root(make_dataset):
+    return make_dataset(
+        *NAMES,
+        "sub-01/func/sub-01_task-x_bold.nii.gz",
+        "sub-02/ses-pre/dwi/sub-02_ses-pre_dwi.nii.gz",
+        "derivatives/x/sub-02/ses-pre/anat/sub-02_ses-pre_T1w.nii.gz",
+        empty=True,
+    )
+
+
+def test_only_anatomical_folders_of_the_chosen_are_indexed(root):
+    assert images(index(root)) == set(NAMES)
+    assert images(index(root, participants=["02"], sessions=["pre"])) == {NAMES[1]}
+    assert images(index(root, participants=["0"])) == set()
+
+
+def test_a_kept_index_serves_later_runs_and_all_participants(root, tmp_path, monkeypatch):
+    place = tmp_path / "database"
+    assert images(index(root, participants=["01"], database_dir=place)) == set(NAMES)
+    (kept,) = place.iterdir()
+    assert [path.name for path in kept.iterdir()] == ["layout_index.sqlite"]
+    monkeypatch.setattr(module, "_make_database", None)  # a second one would call it
+    assert images(index(root, database_dir=place)) == set(NAMES)
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "session"])
+def test_a_kept_index_is_made_anew_when_the_dataset_changes(root, tmp_path, change):
+    place = tmp_path / "database"
+    index(root, database_dir=place)
+    expected = set(NAMES)
+    if change == "removed":
+        (root / NAMES[0]).unlink()
+        expected.remove(NAMES[0])
+    else:
+        new = {"added": "sub-02/ses-pre/anat/sub-02_ses-pre_T2w.nii"}.get(
+            change, "sub-01/ses-new/anat/sub-01_ses-new_T1w.nii"
+        )
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / new).touch()
+        expected.add(new)
+    assert images(index(root, database_dir=place)) == expected
+
+
+def test_a_kept_index_is_made_anew_when_other_files_are_indexed(root, tmp_path, monkeypatch):
+    """By another version of the program: what it has kept may hold files that are none of ours."""
+    place = tmp_path / "database"
+    monkeypatch.setattr(module, "_ANATOMY", ".*")
+    assert set(NAMES) < images(index(root, database_dir=place))
+    monkeypatch.undo()
+    assert images(index(root, database_dir=place)) == set(NAMES)
+
+
+def test_several_processes_may_make_the_same_index(root, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from n4ax_bids.app.select.index import index\n"
+        "layout = index(Path(sys.argv[1]), database_dir=Path(sys.argv[2]))\n"
+        "print(len(layout.get(suffix='T1w')))"
+    )
+    words = [sys.executable, "-c", code, str(root), str(tmp_path / "database")]
+    processes = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        out, err = process.communicate()
+        assert out.strip() == "3", err
+    assert len(list((tmp_path / "database").iterdir())) == 1
+
+
+def test_a_place_for_the_index_that_cannot_be_written(root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Refusal, match="file/x: cannot keep an index here") as caught:
+        index(root, database_dir=tmp_path / "file" / "x")
+    assert caught.value.status == Status.CANNOT_WRITE
+
+
+@pytest.mark.parametrize("place", ["raw/db", "raw", "link/db", "link"])
+def test_no_index_inside_the_dataset(root, tmp_path, place):
+    before = sorted(root.rglob("*"))
+    (tmp_path / "link").symlink_to(root)
+    place = root / Path(place).relative_to("raw") if place[:3] == "raw" else tmp_path / place
+    with pytest.raises(Refusal, match="lies inside the dataset that it indexes"):
+        index(root, database_dir=place)
+    assert sorted(root.rglob("*")) == before
+
+
+def test_a_dry_run_takes_a_kept_index_and_makes_none(root, tmp_path):
+    place = tmp_path / "database"
+    words = [str(root), str(tmp_path / "out"), "participant", "--bids-database-dir", str(place)]
+    assert cli.main([*words, "--dry-run", "--skip-bids-validation"]) == 0
+    assert not place.exists()
+    assert images(index(root, database_dir=place, make=False)) == set(NAMES)
+    assert not place.exists()
+
+
+PROGRAM = r"""
+import json, re, sys, time
+from pathlib import Path
+from n4ax_bids.app.select import dataset
+from n4ax_bids.app.request import Request
+root = Path(sys.argv[1])
+start = time.perf_counter()
+selection = dataset.select(Request(root, root.parent / "out"))
+seconds = time.perf_counter() - start
+# Not getrusage's: that begins with what the process that started this one had.
+memory = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps([len(selection.jobs), len(selection.skipped), seconds, memory]))
+"""
+
+
+@pytest.mark.slow
+def test_two_thousand_participants(make_dataset):
+    """In less than 60 s and 1 GB: 7 s and 0.13 GB when this was written."""
+    kinds = ["anat/{}T1w.nii.gz", "anat/{}T2w.nii.gz", "anat/{}FLAIR.nii.gz", "dwi/{}dwi.nii.gz"]
+    kinds += [f"func/{{}}task-rest_run-{n}_bold.nii.gz" for n in (1, 2)]
+    subjects = [f"sub-{n:04}" for n in range(2000)]
+    names = [f"{s}/ses-1/{kind.format(f'{s}_ses-1_')}" for s in subjects for kind in kinds]
+    root = make_dataset(*names, empty=True, json_files={"T1w.json": {"EchoTime": 1}})
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    n_jobs, n_skipped, seconds, memory = json.loads(done.stdout.splitlines()[-1])
+    assert (n_jobs, n_skipped) == (4000, 2000)
+    print(f"{seconds:.1f} s, {memory / 1e9:.2f} GB, {time.perf_counter() - start:.1f} s in all")
+    assert memory < 1e9

@@ -1,0 +1,247 @@
+"""Head, brain and automatic masks: strong fields, hot spots, labels, and what is no brain."""
+
+import jax
+import nibabel as nb
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import n4ax_bids
+from n4ax_bids.core.mask import morphology
+from n4ax_bids.core.mask.auto_mask import auto_mask
+from n4ax_bids.core.mask.brain_mask import brain_mask
+from n4ax_bids.core.mask.coarse import above, ceiling, coarse, enlarged
+from n4ax_bids.core.mask.head_mask import find_head, head_mask
+from n4ax_bids.core.n4 import rows
+from n4ax_bids.core.n4.estimate import n4
+from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.options import N4Options
+
+ZOOMS = (3.0, 3.0, 3.0)
+
+
+def ball(shape, radius, zooms=ZOOMS, centre=None):
+    """Distance in units of an ellipsoid with these radii in mm."""
+    centre = [n * z / 2 for n, z in zip(shape, zooms, strict=True)] if centre is None else centre
+    axes = np.ix_(*(np.arange(n) * z for n, z in zip(shape, zooms, strict=True)))
+    return np.sqrt(sum(((a - c) / radius) ** 2 for a, c in zip(axes, centre, strict=True)))
+
+
+def made_head(white=100.0, grey=75.0, scalp=120.0, field=0.0, seed=0):
+    """A head of 3 mm voxels: white and grey matter, a skull, a scalp; and its brain."""
+    shape = (68, 72, 66)
+    image = np.zeros(shape, np.float32)
+    image[ball(shape, 92) < 1] = scalp
+    image[ball(shape, 84) < 1] = 8
+    brain = ball(shape, 74) < 1
+    image[brain] = grey
+    image[ball(shape, 58) < 1] = white
+    rng = np.random.default_rng(seed)
+    b = np.exp(field * (ball(shape, 92) ** 2 - 0.5))
+    return np.abs(image * b + rng.normal(0, 2, shape)).astype(np.float32), brain
+
+
+def coverage(mask, truth):
+    return np.count_nonzero(mask & truth) / np.count_nonzero(truth)
+
+
+@pytest.mark.parametrize("field", (0.0, 2.0))
+@pytest.mark.parametrize(("white", "grey"), ((100, 75), (60, 90), (80, 85)))
+def test_brain_is_found_in_every_contrast(white, grey, field):
+    image, brain = made_head(white, grey, field=field)
+    found = brain_mask(image, ZOOMS)
+    assert coverage(found, brain) > 0.98
+    assert coverage(brain, found) > 0.75
+
+
+def test_head_holds_where_otsu_finds_the_rim_alone():
+    image, brain = made_head(field=2.5)
+    assert coverage(otsu_mask(image), brain) < 0.5
+    assert coverage(head_mask(image, ZOOMS), brain) > 0.95
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "brain" and result.otsu_covers < 0.6 and result.rounds >= 2
+
+
+@pytest.mark.parametrize(("size", "factor"), ((8, 15), (6, 30), (1, 1000)))
+@pytest.mark.parametrize("corner", (False, True))
+def test_hot_spots_leave_no_speck(size, factor, corner):
+    image, brain = made_head()
+    at = slice(2, 2 + size) if corner else slice(34, 34 + size)
+    image[at, at, at] = factor * 100
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "brain" and coverage(result.mask, brain) > 0.8
+
+
+def test_hot_spots_in_an_image_without_brain_are_clipped_and_told():
+    image = np.where(ball((30, 30, 3), 35) < 1, 100, 1).astype(np.float32)
+    image += np.random.default_rng(0).normal(0, 1, image.shape).astype(np.float32)
+    image[0, 0, 0] = 1e6
+    assert otsu_mask(image).sum() == 1
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "otsu" and result.share > 0.2
+    assert any("clipped" in note for note in result.notes)
+
+
+def test_mask_is_the_same_again_and_in_either_memory_order():
+    image, _ = made_head(field=1.0)
+    first = auto_mask(image, ZOOMS).mask
+    np.testing.assert_array_equal(first, auto_mask(image, ZOOMS).mask)
+    assert (first != auto_mask(np.asfortranarray(image), ZOOMS).mask).mean() < 0.002
+
+
+def test_what_is_no_brain_gives_the_head_or_otsu_and_says_so():
+    rng = np.random.default_rng(1)
+    for shape, zooms in (((60, 60), (3, 3)), ((60, 60, 4), ZOOMS), ((40, 40, 40), (1, 1, 1))):
+        centre = [n * z / 2 for n, z in zip(shape, zooms, strict=True)]
+        axes = np.ix_(*(np.arange(n) * z for n, z in zip(shape, zooms, strict=True)))
+        away = sum((a - c) ** 2 for a, c in zip(axes[:2], centre[:2], strict=True))
+        body = (away < (0.3 * shape[0] * zooms[0]) ** 2) & np.ones(shape, bool)
+        image = np.where(body, 80, 3) + rng.normal(0, 1, shape)
+        result = auto_mask(image.astype(np.float32), zooms)
+        assert result.kind in ("head", "otsu") and result.notes
+        assert (result.mask == body).mean() > 0.99
+        if len(shape) == 3:
+            assert not brain_mask(image.astype(np.float32), zooms).any()
+
+
+def test_all_masks_share_one_program():
+    """Images of many shapes and masks of many sizes: nothing is compiled for the second."""
+    image, _ = made_head()
+    auto_mask(image, ZOOMS)
+    before = n4ax_bids.core.n4.iterate.run._cache_size()
+    for part in (image[4:, :, 10:], image[:, 6:], image * (ball(image.shape, 60) < 1)):
+        auto_mask(part, ZOOMS)
+    assert n4ax_bids.core.n4.iterate.run._cache_size() == before
+
+
+def test_words_of_n4():
+    image, _ = made_head(field=1.0)
+    options = N4Options(shrink_factor=2, n_iterations=(3,))
+    for word, mask in (
+        ("auto", auto_mask(image, ZOOMS).mask),
+        ("head", n4ax_bids.head_mask(image, ZOOMS)),
+        ("brain", n4ax_bids.brain_mask(image, ZOOMS)),
+    ):
+        expected = n4(image, mask, zooms=ZOOMS, options=options)
+        np.testing.assert_array_equal(n4(image, word, zooms=ZOOMS, options=options), expected)
+    assert isinstance(
+        n4(jax.numpy.asarray(image), "auto", zooms=ZOOMS, options=options), jax.Array
+    )
+    with pytest.raises(ValueError, match="'skull'; expected an array, 'otsu', 'auto', 'head'"):
+        n4(image, "skull")
+    with pytest.raises(ValueError, match="no plausible brain"):
+        n4(image[:30], "brain", zooms=(1, 1, 1))
+
+
+@pytest.mark.parametrize("find", (head_mask, brain_mask, auto_mask))
+def test_bad_input_is_named(find):
+    image, _ = made_head()
+    with pytest.raises(ValueError, match="nan"):
+        find(np.where(image > 90, np.nan, image), ZOOMS)
+    with pytest.raises(ValueError, match="zooms"):
+        find(image, (1.0, 1.0))
+    with pytest.raises(ValueError, match="4 axes"):
+        find(image[..., None])
+
+
+def test_constant_image_gives_no_mask():
+    result = auto_mask(np.full((40, 40, 40), 5, np.float32), ZOOMS)
+    assert result.kind == "otsu" and not result.mask.any() and result.notes
+
+
+def test_distance_is_exact_within_its_range(rng):
+    mask, zooms = rng.random((20, 18, 9)) > 0.02, (1.0, 1.5, 4.0)
+    exact = ndimage.distance_transform_edt(mask, sampling=zooms)
+    found = morphology.distance(mask, zooms, 6)
+    near = exact <= 6
+    np.testing.assert_allclose(found[near], exact[near], rtol=1e-5)
+    assert (found[~near] > 6).all()
+
+
+def test_fill_and_pieces():
+    mask = ball((30, 30, 30), 30) < 1
+    hollow = mask & ~(ball((30, 30, 30), 12) < 1)
+    np.testing.assert_array_equal(morphology.filled(hollow), mask)
+    hollow[0, 0, 0] = True
+    first, second = morphology.largest_pieces(hollow, 5)
+    assert first.sum() == hollow.sum() - 1 and second.sum() == 1
+    assert len(morphology.largest_pieces(hollow, 5, smallest=0.1)) == 1
+    assert morphology.largest_pieces(np.zeros((3, 3), bool), 2) == []
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_coarse_copy_and_back(rng, order):
+    image = np.asarray(rng.random((13, 11, 9)), np.float32, order=order)
+    copy = coarse(image, (1, 1, 3), 3)
+    assert copy.factors == (3, 3, 1) and copy.values.shape == (4, 3, 9)
+    clipped = np.minimum(image, copy.ceiling)
+    np.testing.assert_allclose(copy.values[1, 2, 4], clipped[3:6, 6:9, 4].mean(), rtol=1e-6)
+    levels = rng.random(copy.values.shape).astype(np.float32)
+    spread = np.repeat(np.repeat(levels, 3, 0), 3, 1)
+    spread = np.pad(spread, [(0, 1), (0, 2), (0, 0)], mode="edge")
+    np.testing.assert_array_equal(above(image, levels, copy.factors), image > spread)
+    assert ceiling(np.append(image.ravel(), 1e9)) < 1.01
+    grown = enlarged(levels - 0.5, (0, 0, 0), copy.factors, image.shape)
+    assert grown.shape == image.shape
+    np.testing.assert_array_equal(grown[1:12:3, 1:9:3], levels > 0.5)
+
+
+def test_list_has_room_for_as_many_as_asked(rng):
+    inside = rng.random((6, 7, 8)) > 0.5
+    values = rng.random(inside.shape).astype(np.float32)
+    found = rows.find(values, inside, None)
+    listed, _ = rows.lay_out(found, inside.shape, np.dtype(np.float32), least=7 << 9)
+    assert listed.log_image.size == 7 << 9 and listed.listed == inside.sum()
+
+
+HEADS = (
+    "aomic-piop2-0002",
+    "brainweb-t1-pn3-rf20-head2mm",
+    "fpg-flair-3t",
+    "sim-t1-rf40A-pn3",
+    "sim-t2-rf60B-pn5",
+    "sim-pd-prisma64ch-pn3",
+    "aomic-piop2-0001",
+)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_brain_against_labels_of_real_and_simulated_heads(test_data, name):
+    """At least 98 % of grey and white matter inside, at least 60 % of the mask is either."""
+    folder = test_data(f"labelled/{name}")
+    read = nb.load(folder / "image.nii.gz")
+    tissue = sum(
+        np.asarray(nb.load(folder / f"label-{label}.nii.gz").dataobj) > 0.5
+        for label in ("GM", "WM")
+    ).astype(bool)
+    found = brain_mask(np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3])
+    assert coverage(found, tissue) >= 0.98
+    assert coverage(tissue, found) >= 0.60
+
+
+def test_measured_field_is_found(test_data):
+    """3 T, 64 channels: Otsu's mask leaves an error of 0.335 of 0.397, the true brain 0.122."""
+    folder = test_data("labelled/xa30-norm-pair")
+    read = nb.load(folder / "image.nii.gz")
+    image, zooms = np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3]
+    brain = np.asarray(nb.load(folder / "brain_mask_rough.nii.gz").dataobj) > 0
+    true = np.log(nb.load(folder / "field_true.nii.gz").get_fdata()[brain])
+    options = N4Options(shrink_factor=2)
+    found = n4(image, "auto", zooms=zooms, options=options, return_bias=True)[1][brain]
+    assert np.std(found - true) <= 0.13
+
+
+@pytest.mark.parametrize(
+    "name", ("spine-sct_T2starw", "kidney-ge3t_GRE", "labelled/mouse-fvb-invivo-3/image")
+)
+def test_other_bodies_are_no_brains(test_data, name):
+    read = nb.load(test_data(f"{name}.nii.gz"))
+    result = auto_mask(np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3])
+    assert result.kind in ("head", "otsu") and result.confidence < 0.5 and result.notes
+
+
+def test_a_neck_is_no_brain(test_data):
+    read = nb.load(test_data("head-philips3t_T1w.nii.gz"))
+    image = np.asarray(read.dataobj, np.float32)[:, :, :130]
+    head = find_head(image, (1.0, 1.0, 1.0))
+    assert head.mask.any() and auto_mask(image).kind != "brain"
