@@ -172,7 +172,7 @@ def compare(
             np.allclose(one.affine, other.affine, atol=1e-5)
             for one, other in zip(ours, theirs, strict=True)
         ),
-        tuple(made.correction["n_iterations"]),
+        tuple(made.correction["details"]["n_iterations"]),
         words,
     )
 

@@ -115,3 +115,9 @@ def odd_dash(word: str) -> OddDash | None:
     if bare == rest or first == "-":
         return None
     return OddDash(f"{unicodedata.name(first, 'a character')} (U+{ord(first):04X})", bare)
+
+
+def listed(words: Iterable[object]) -> str:
+    """Return words as a sentence lists them: "a, b and c"."""
+    *first, last = [str(word) for word in words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import logging
@@ -11,86 +10,29 @@ import os
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from n4ax_bids import arguments, compilation
+from n4ax_bids import arguments, compilation, methods
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
+from n4ax_bids.core.arrays import NothingSampled
+from n4ax_bids.core.call import NAMES, without_logarithm
+from n4ax_bids.core.estimator import Given, Report, Solve
 from n4ax_bids.core.field import divide
-from n4ax_bids.core.n4.automatic import check_automatic_mask
-from n4ax_bids.core.n4.call import NAMES
-from n4ax_bids.core.n4.estimate import estimate
-from n4ax_bids.core.n4.plan import Plan, padding, plan, shrink_factors
-from n4ax_bids.core.n4.remarks import remarks, without_logarithm
-from n4ax_bids.core.n4.take import NothingSampled
-from n4ax_bids.io import geometry, placement, volume
+from n4ax_bids.correction import Correction, field_of, statistics
+from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import MASK_WORDS, N4Options, require_options
+from n4ax_bids.options import MASK_WORDS
 from n4ax_bids.outputs import checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What was done to an image."""
-
-    output_image: Path | None
-    bias_image: Path | None
-    lattice_image: Path | None
-    found_mask_image: Path | None
-    mask: str
-    """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
-    mask_found: dict[str, str | int | float | None]
-    """for "auto", "head" and "brain", empty for others: kind, share of the image's voxels, rounds,
-    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find"""
-    n_voxels_mask: int
-    """voxels inside the mask and of positive weight, full grid"""
-    n_voxels_used: int
-    """those of the shrunk grid that the estimate saw"""
-    shift: float
-    """subtracted from every voxel first: the lowest value where that is negative, else 0"""
-    non_positive: int
-    """voxels inside the mask with an intensity <= 0; they enter the estimate without logarithm"""
-    device: str
-    n_iterations: tuple[int, ...]
-    convergence: tuple[float, ...]
-    converged: tuple[bool, ...]
-    shrink_factors: tuple[int, ...]
-    shrink_start: tuple[int, ...]
-    """first sample on each axis; negative in the padding of a spline distance"""
-    n_control_points: tuple[int, ...]
-    """of the first level"""
-    lattice: dict[str, int | tuple[float, ...]]
-    """order, first, step and clamp of the log field, and the shape of the image"""
-    rescaled: bool
-    """whether any voxel was: those where the mask is 1, if rescaling is asked for"""
-    rescale_slope: float
-    rescale_intercept: float
-    """u = slope·v/b + intercept where the mask is 1; 1 and 0 without rescaling"""
-    stored_slope: float
-    stored_intercept: float
-    """u = slope·voxel + intercept for the voxels of the corrected file; 1 and 0 if it is float"""
-    field_min: float
-    field_max: float
-    field_cv: float
-    """coefficient of variation of b; like its range, inside the mask"""
-    notes: tuple[str, ...]
-    """what a person should know about the inputs"""
-    sha256: dict[str, str]
-    """of the input files, as they were when they were read, by the names of `correct`'s inputs"""
-    seconds: dict[str, float] = dataclasses.field(compare=False)
-    """wall time of decode, mask, solve, divide and encode; not that of waiting for the device"""
 
 
 @suggesting("correct")
@@ -103,20 +45,24 @@ def correct(
     mask_image: str | Path | None = None,
     auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
     weight_image: str | Path | None = None,
-    options: N4Options | None = None,
+    options: Any = None,
     rescale_intensities: bool = True,
     output_dtype: Literal["float32", "source"] = "float32",
     copy_header: bool = False,
     device: str = "auto",
     dimension: int | None = None,
-    report: Callable[[int, int, float], None] | None = None,
+    report: Report | None = None,
     shift_negative: bool = False,
     correct_outside: bool = False,
     mask_transform: str | Path | None = None,
     weight_transform: str | Path | None = None,
     found_mask_image: str | Path | None = None,
+    method_images: Mapping[str, str | Path] | None = None,
 ) -> Correction:
-    """Correct the bias field of one image as the ANTs program `N4BiasFieldCorrection` does.
+    """Correct the bias field of one image.
+
+    The method is the one that the options belong to; by default this does what the ANTs program
+    `N4BiasFieldCorrection` does.
 
     Without a mask every voxel counts. With a mask *file* only its non-zero voxels are corrected
     (the others keep their values) and, where it is 1, rescaled to the range that the image had
@@ -136,29 +82,33 @@ def correct(
     auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
         brain where one is found, else the head, else Otsu's mask
     weight_image : confidence; voxels with a weight <= 0 take no part
-    options : N4Options, the ANTs program's defaults where not given
+    options : options of a method, such as N4Options; the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own
     copy_header : keep the input's intent and display range in the headers of the outputs too, as
         nipype's input of that name does; ANTs leaves them out, for they are of the input's values
     device : "auto", "cpu", "gpu" or "gpu:N"
     dimension : 2 or 3 if the image must have so many axes
-    report : called after each iteration, as `n4ax_bids.core.n4.estimate` does
+    report : called after each iteration with level, iteration and stopping statistic
     shift_negative : if the lowest value is negative, bring it to 0 first, and leave it there
     correct_outside : with a mask file, correct the voxels outside it as well
     mask_transform, weight_transform : ITK transform files that take images from the image's
         space to that of the mask or weight, which is then resampled onto the image's grid
     found_mask_image : .nii or .nii.gz, where the mask that `auto_mask` finds is written as 0 and 1
+    method_images : .nii or .nii.gz for further images of the method, by the labels of its outputs
 
     Raises
     ------
     TypeError
-        If a file is no path but, say, an image of nibabel, or `options` are no N4Options.
+        If a file is no path but, say, an image of nibabel, or `options` belong to no method.
     OSError, ValueError
         If an input, an option or the device does not fit; one line that names the file. No file
         has been written then.
     """
-    options = require_options(options)
+    method = methods.of_options(options)
+    options = method.options() if options is None else options
+    method_images = dict(method_images or {})
+    _require_labels(method, method_images)
     _require_paths(
         input_image=input_image,
         output_image=output_image,
@@ -167,6 +117,7 @@ def correct(
         mask_image=mask_image,
         weight_image=weight_image,
         found_mask_image=found_mask_image,
+        **{f"method_images[{label!r}]": path for label, path in method_images.items()},
     )
     _require_paths(
         "an ITK transform", mask_transform=mask_transform, weight_transform=weight_transform
@@ -193,6 +144,7 @@ def correct(
         bias_image,
         lattice_image,
         found_mask_image,
+        further=method_images,
         inputs={"input image": input_image, "mask": mask_image, "weight": weight_image},
     )
     where = devices.resolve(device)
@@ -216,15 +168,14 @@ def correct(
         if region.mask_values is not None and rescale_intensities:  # the range counts all of it
             require_finite(image.path, image.data, region.mask, LEAVE_OUT)
     with _naming(image.path, region.name):
-        solve = _plan(image, region, options)
         with _timed(seconds, "mask"):
-            doubt = _doubt(image, region, solve)
+            solve = _prepare(method, image, region, options)
         # Only what computes on the device holds it; other threads read and write meanwhile.
         with devices.use(where), compilation.kept(), _timed(seconds, "solve"):
-            result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
+            result = solve(report)
         with _timed(seconds, "divide"), devices.few_threads():
             corrected, log_bias = divide(image.data, result.log_field)
-            bias = _field(image.data, corrected, log_bias)
+            bias = field_of(image.data, corrected, log_bias)
 
     with _timed(seconds, "divide"):
         scale, notes = None, region.notes
@@ -234,7 +185,7 @@ def correct(
             if rescale_intensities:
                 corrected, scale = rescaled(corrected, image.data, region.mask_values)
                 notes += () if scale else (f"{region.name}: {NOT_RESCALED}",)
-        statistics = _statistics(image.data, bias, region.inside)
+        numbers = statistics(image.data, bias, region.inside)
     with _timed(seconds, "encode"):
         save(
             outputs,
@@ -245,22 +196,19 @@ def correct(
             region.mask,
             output_dtype,
             whole=copy_header,
+            further=result.images,
         )
     slope, intercept = scale or (1.0, 0.0)
     stored_slope, stored_intercept = stored(outputs.output_image)
     return Correction(
-        *outputs,
+        *outputs[:4],
+        method_images=dict(outputs.further),
         mask=region.name,
         mask_found=dict(region.facts),
-        n_voxels_used=result.n_voxels,
         shift=shift,
         device=devices.describe(where),
-        n_iterations=tuple(result.n_iterations),
-        convergence=tuple(float(value) for value in result.convergence),
-        converged=tuple(bool(value) for value in result.converged),
-        shrink_factors=solve.shrink_factors,
-        shrink_start=solve.image_start,
-        n_control_points=solve.n_control_points,
+        method=method.name,
+        details=result.details,
         lattice=parametrisation(result.log_field, image.data.shape),
         rescaled=scale is not None,
         rescale_slope=slope,
@@ -270,12 +218,12 @@ def correct(
         notes=(
             *image.notes,
             *notes,
-            *remarks(result, solve, doubt),
-            *filter(None, [_without_logarithm(region, statistics)]),
+            *result.notes,
+            *filter(None, [_without_logarithm(region, numbers)]),
         ),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
-        **statistics,
+        **numbers,
     )
 
 
@@ -289,6 +237,16 @@ def _require_words(output_dtype: object, auto_mask: object, report: object) -> N
         raise TypeError(f"report is {shown(report)}; expected a function or None")
 
 
+def _require_labels(method: methods.Method, images: Mapping[str, object]) -> None:
+    known = [output.label for output in method.outputs]
+    for label in images:
+        if label not in known:
+            has = ", ".join(known) or "none"
+            raise ValueError(
+                f"method_images has {label!r}; expected outputs of {method.name}: {has}"
+            )
+
+
 def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) -> None:
     """Refuse arrays and images where a path belongs; all but the input may be None."""
     for name, value in files.items():
@@ -299,43 +257,6 @@ def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) ->
             )
         if isinstance(value, str) and not value:
             raise ValueError(f"{name} is ''; expected the path of a file")
-
-
-def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
-    """Check an automatic mask; return what is odd about it."""
-    if region.mask is None or region.mask_values is not None:
-        return None
-    return check_automatic_mask(image.data, region.mask, solve, NAMES[region.name])
-
-
-def memory_needed(input_image: str | Path, options: N4Options) -> int:
-    """Return about how many bytes `correct` takes at most for an image, from its header alone.
-
-    Measured: 20 bytes a voxel of the image, and 40 for each that the estimate sees at shrink 1.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file has no header that can be read; one line that names it.
-    """
-    header = volume.load_header(input_image)
-    factors = (options.shrink_factor,) * 3
-    if options.shrink_mm is not None:
-        shape = header.get_data_shape()[:3]
-        factors = shrink_factors(options, shape, placement.zooms(header, len(shape)))
-    return math.prod(header.get_data_shape()) * (24 + 40 // math.prod(factors))
-
-
-def axes(input_image: str | Path) -> int:
-    """Return how many axes `correct` sees in an image, 2 or 3, from its header alone.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file has no header that can be read; one line that names it.
-    """
-    shape = volume.load_header(input_image).get_data_shape()
-    return 2 if math.prod(shape[2:]) == 1 else 3
 
 
 @contextmanager
@@ -374,71 +295,33 @@ def _naming(path: Path, mask: str) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
-    """Sizes and positions for this image; geometry and sample phases as ITK has them.
-
-    Each file is shrunk by its own header, as ANTs does.
-    """
-    shape = image.data.shape
-    place = geometry.read_geometry(image.path, len(shape))
-    pads = padding(options, shape, place.spacing)
-    padded = [n + sum(pad) for n, pad in zip(shape, pads, strict=True)]
-    factors = shrink_factors(options, shape, place.spacing)
-
-    def start(path: Path | None) -> tuple[int, ...] | None:
-        lower = [pad[0] for pad in pads]
-        return path and geometry.itk_shrink_start(path, padded, factors, lower)
-
-    return plan(
-        options,
-        shape,
-        place.spacing,
-        image_start=start(image.path),
-        mask_start=start(region.mask_header),
-        weight_start=start(region.weight_header),
-    )
-
-
-def _field(image: np.ndarray, corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
-    """Return the field, in place of its logarithm; refuse one that is not finite or not > 0."""
-    low, high = log_bias.min(), log_bias.max()
-    with np.errstate(over="ignore", under="ignore"):
-        usable = 0 < np.exp(low) and np.exp(high) < np.inf
-    if not (usable and _finite_where_image_is(corrected, image)):
-        raise ValueError(
-            f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
-            "inside the mask enter the estimate as they are; use a mask or shift the image)"
-        )
-    return np.exp(log_bias, out=log_bias)
-
-
-def _finite_where_image_is(corrected: np.ndarray, image: np.ndarray) -> bool:
-    """Return whether division has made no voxel NaN or infinite that was a number before."""
-    if np.isfinite(corrected.min()) and np.isfinite(corrected.max()):
-        return True
-    return bool((np.isfinite(corrected) | ~np.isfinite(image)).all())
-
-
-def _statistics(
-    image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None
-) -> dict[str, int | float]:
-    with np.errstate(invalid="ignore"):  # NaN outside the mask
-        non_positive = image <= 0
-    field = bias.T
-    if inside is not None:
-        non_positive &= inside
-        field = field[inside.T]  # Fortran order: one sweep over memory
-    return {
-        "n_voxels_mask": int(field.size),
-        "non_positive": int(np.count_nonzero(non_positive)),
-        "field_min": float(field.min()),
-        "field_max": float(field.max()),
-        "field_cv": float(field.std(dtype=np.float64) / field.mean(dtype=np.float64)),
+def _prepare(method: methods.Method, image: Volume, region: Region, options: Any) -> Solve:
+    """Prepare the solve of an image, whose geometry and sample phases are as ITK has them."""
+    place = geometry.read_geometry(image.path, image.data.ndim)
+    headers = {
+        "image": image.path,
+        "mask": region.mask_header,
+        "weight": region.weight_header,
     }
 
+    def sampling(role: str, padded: Any, factors: Any, lower: Any) -> tuple[int, ...] | None:
+        path = headers[role]
+        return path and geometry.itk_shrink_start(path, padded, factors, lower)
 
-def _without_logarithm(region: Region, statistics: Mapping[str, int | float]) -> str | None:
-    n, n_voxels = int(statistics["non_positive"]), int(statistics["n_voxels_mask"])
+    automatic = region.mask is not None and region.mask_values is None
+    given = Given(
+        image.data,
+        region.mask,
+        region.weight,
+        place.spacing,
+        automatic=NAMES[region.name] if automatic else None,
+        sampling=sampling,
+    )
+    return methods.load(method.prepare)(given, options)
+
+
+def _without_logarithm(region: Region, numbers: Mapping[str, int | float]) -> str | None:
+    n, n_voxels = int(numbers["non_positive"]), int(numbers["n_voxels_mask"])
     return without_logarithm(n, n_voxels, masked=region.inside is not None)
 
 

@@ -22,17 +22,25 @@ class Outputs(NamedTuple):
     bias_image: Path | None
     lattice_image: Path | None
     found_mask_image: Path | None
+    further: Mapping[str, Path] = {}
+    """images of the method, by their labels"""
 
 
-def checked(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) -> Outputs:
+def checked(
+    *paths: str | Path | None,
+    inputs: Mapping[str, str | Path | None],
+    further: Mapping[str, str | Path] = {},
+) -> Outputs:
     """Check names and folders before any work is done; no output may take an input's place.
 
     Parameters
     ----------
     paths : of the outputs
     inputs : what each input is, and its path
+    further : paths of the method's own images, by their labels
     """
-    given = [Path(path).absolute() for path in paths if path is not None]
+    more = {label: Path(path).absolute() for label, path in further.items()}
+    given = [Path(path).absolute() for path in paths if path is not None] + [*more.values()]
     for i, path in enumerate(given):
         volume.require_name(path)
         require_writable(path)
@@ -44,7 +52,7 @@ def checked(*paths: str | Path | None, inputs: Mapping[str, str | Path | None]) 
                     f"{path}: is the {kind} itself, which would be overwritten; expected another "
                     "name for the output"
                 )
-    return Outputs(*(None if path is None else Path(path).absolute() for path in paths))
+    return Outputs(*(None if path is None else Path(path).absolute() for path in paths), more)
 
 
 def stored(path: Path | None) -> tuple[float, float]:
@@ -71,13 +79,20 @@ def save(
     dtype: str,
     *,
     whole: bool,
+    further: Mapping[str, np.ndarray] = {},
 ) -> None:
     """Write all outputs under hidden names, then rename them, the corrected image last.
 
-    `whole` headers keep what they say of the input's values.
+    `whole` headers keep what they say of the input's values; `further` are the method's own
+    images, by their labels.
     """
     with ExitStack() as stack:
-        parts = Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs))
+        parts = Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs[:4]))
+        more = {
+            label: stack.enter_context(replacing(path)) for label, path in outputs.further.items()
+        }
+        for label, part in more.items():
+            volume.write(part, further[label], image, whole=False)
         if parts.output_image:
             volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
         if parts.bias_image:

@@ -19,7 +19,8 @@ from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
 from n4ax_bids.core.n4.plan import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.correct import axes, correct, memory_needed
+from n4ax_bids.correct import correct
+from n4ax_bids.demand import axes, memory_needed
 from n4ax_bids.io import volume
 from n4ax_bids.io.geometry import itk_shrink_start
 from n4ax_bids.io.lattice import load_lattice
@@ -84,7 +85,7 @@ def test_corrected_times_field_is_the_image(ball):
     np.testing.assert_allclose(corrected * bias, image, rtol=5e-7)  # three float32 roundings
     assert not record.rescaled and record.rescale_slope == 1 and record.rescale_intercept == 0
     assert record.mask == "otsu" and record.device == "cpu"
-    assert record.n_iterations == (2, 2) and record.shrink_factors == (2, 2, 2)
+    assert record.details.n_iterations == (2, 2) and record.details.shrink_factors == (2, 2, 2)
     assert record.n_control_points == (4, 4, 4)
     inside = otsu_mask(image)
     assert record.n_voxels_mask == inside.sum() and record.non_positive == 0

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "root": set(),
     "arguments": set(),
     "options": {"arguments"},
+    "methods": {"arguments", "options"},
     "core": {"jax", "numpy", "scipy", "arguments", "options"},
     "io": {"numpy", "nibabel", "isal", "SimpleITK"},
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
@@ -33,6 +34,8 @@ MAY_IMPORT = {
     "region": {"numpy", "options", "core", "io"},
     "outputs": {"numpy", "core", "io"},
     "rescale": {"numpy"},
+    "correction": {"numpy"},
+    "demand": {"methods", "io"},
     "correct": {
         "jax",
         "numpy",
@@ -45,8 +48,11 @@ MAY_IMPORT = {
         "region",
         "outputs",
         "rescale",
+        "correction",
+        "methods",
     },
-    "interfaces": {"nipype", "options", "ants", "device", "correct"},
+    "correct_array": {"jax", "numpy", "core", "methods"},
+    "interfaces": {"nipype", "options", "ants", "device", "correct", "correction"},
     "workflows": {"nipype", "options", "interfaces"},
     "report": {"numpy", "matplotlib", "PIL", "nireports", "jinja2", "markupsafe"},
     "app": {
@@ -68,6 +74,8 @@ MAY_IMPORT = {
         "region",
         "report",
         "root",
+        "methods",
+        "demand",
     },
     "__main__": {"app"},
 }

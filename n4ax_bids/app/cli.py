@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import compilation
 from n4ax_bids.app.command.config import read_config, snapshot
-from n4ax_bids.app.command.parser import LEVELS, build_parser
+from n4ax_bids.app.command.parser import DEFAULT_METHOD, LEVELS, build_parser, flag_of
 from n4ax_bids.app.machine import writable
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines
-from n4ax_bids.options import MASK_WORDS, PRESETS, N4Options, sloppy
+from n4ax_bids.methods import METHODS, option_names
+from n4ax_bids.options import MASK_WORDS
 
 if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
@@ -43,13 +44,12 @@ _at_work = False
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; see `app.status`."""
-    parser = build_parser()
     try:
-        arguments = parse(parser, argv)
-        options = solver_options(arguments)
+        arguments = parse(argv)
+        options = options_of(arguments)
         _require_consistent(arguments)
     except ValueError as error:
-        parser.error(str(error))
+        build_parser().error(str(error))
     _set_up_log(verbose=arguments.verbose > 0)
     log = logging.getLogger("n4ax_bids")
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
@@ -86,37 +86,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         _end_of_run()
 
 
-def parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> argparse.Namespace:
-    """Parse the command line, with the configuration file that it names as defaults."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, with the configuration file that it names as defaults.
+
+    Raises
+    ------
+    ValueError
+        If the configuration file does not fit, or an option is of a method that is not used.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config-file", type=Path)
+    first.add_argument("--method")
     try:
-        config_file = first.parse_known_args(argv)[0].config_file
+        known = first.parse_known_args(argv)[0]
+        config_file, method = known.config_file, known.method
     except argparse.ArgumentError:  # no value: the whole parser says so
-        config_file = None
+        config_file, method = None, None
+    given = {}
     if config_file:
-        parser.set_defaults(**read_config(config_file.expanduser()))
-    return parser.parse_args(argv)
+        given = read_config(config_file.expanduser(), method)
+        method = method or given.get("method")
+    parser = build_parser(method=method if method in METHODS else DEFAULT_METHOD)
+    parser.set_defaults(**given)
+    arguments = parser.parse_args(argv)
+    _require_own_options(arguments)
+    return arguments
 
 
-def solver_options(arguments: argparse.Namespace) -> N4Options:
+def _require_own_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of a method that is not the chosen one."""
+    own = option_names(METHODS[arguments.method])
+    for method in METHODS.values():
+        for name in option_names(method):
+            if name not in own and name in vars(arguments):
+                raise ValueError(
+                    f"{flag_of(name)} is an option of --method {method.name}; the method is "
+                    f"{arguments.method}"
+                )
+
+
+def options_of(arguments: argparse.Namespace) -> Any:
     """Return the preset's options, made sloppy where that is wanted, and changed by flags."""
-    base = PRESETS[arguments.preset]
-    return dataclasses.replace(
-        sloppy(base) if arguments.sloppy else base, **solver_changes(arguments)
-    )
-
-
-def solver_changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the solver options that were given on the command line."""
+    method = METHODS[arguments.method]
+    base = method.presets[arguments.preset]
     given = vars(arguments)
-    names = [item.name for item in dataclasses.fields(N4Options)]
-    return {name: given[name] for name in names if name in given}
+    changes = {name: given[name] for name in option_names(method) if name in given}
+    return dataclasses.replace(method.sloppy(base) if arguments.sloppy else base, **changes)
 
 
-def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:
+def request_of(arguments: argparse.Namespace, options: Any) -> Request:
     """Return what was asked for, with absolute paths."""
     from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.request import Request

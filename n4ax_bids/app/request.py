@@ -42,7 +42,8 @@ class Request:
     """tissue whose probability is the weight"""
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     """folders with masks and tissue probabilities, by the name that links have for them"""
-    options: N4Options = N4Options()
+    options: Any = N4Options()
+    """of the method"""
     rescale: bool = False
     # what is written
     desc: str = "biascorr"

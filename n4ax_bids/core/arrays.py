@@ -181,3 +181,11 @@ def odd_inside(name: str, array: np.ndarray, odd: np.ndarray) -> ValueError:
         f"{name} has {describe_odd(array, odd)}, inside the mask; expected values that are finite "
         "in float32 there (set them to 0, or leave them out by a mask)"
     )
+
+
+class NothingSampled(ValueError):
+    """Mask and weight have voxels that count, but shrinking takes none of them."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; try shrink_factor=1")
+        self.found = found

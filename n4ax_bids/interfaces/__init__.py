@@ -1,7 +1,8 @@
 """Nipype interfaces: each a door to one verb."""
 
+from n4ax_bids.interfaces.bias import BiasFieldCorrection
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
 from n4ax_bids.interfaces.patch import patch
 
-__all__ = ["FixN4BiasFieldCorrection", "N4BiasFieldCorrection", "patch"]
+__all__ = ["BiasFieldCorrection", "FixN4BiasFieldCorrection", "N4BiasFieldCorrection", "patch"]

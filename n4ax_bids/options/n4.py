@@ -191,9 +191,11 @@ PRESET_HELP: dict[str, str] = {
     "robust": "n4ax's robust set: full resolution, 50, 50, 30, 20 iterations, threshold 0.0015",
 }
 
-
-METHODS: dict[str, type] = {"n4": N4Options}
-"""Ways to estimate the field, and the class of the options of each."""
+WHY_NOT_FMRIPREP = """\
+Why fmriprep is not the default: fMRIPrep gives its last N4 a white-matter weight image. Without
+that weight (--weight WM), the preset's fifth level takes tissue contrast for field: grey and
+white matter end up closer together than the scanner left them.
+"""
 
 
 def sloppy(options: N4Options) -> N4Options:

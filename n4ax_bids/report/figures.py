@@ -1,4 +1,4 @@
-"""The figures of one image: before and after, field, histograms and convergence.
+"""The figures of one image: before and after, field, histograms.
 
 Light enough for ten thousand images: raster mosaics as WebP, curves as SVG.
 """
@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from n4ax_bids.report import mosaic
+from n4ax_bids.report.colours import AFTER, BEFORE
 from n4ax_bids.report.mosaic import Paint, Sample, View
 
 QUALITY = 80
@@ -23,24 +24,11 @@ N_BINS, SMOOTHING = 256, 3
 """bins of a histogram, and the standard deviation of what smooths it, in bins"""
 WEAK = math.log(1.1)
 """a field that goes less than so far from its middle, in ln b, does not use all colours"""
-BEFORE, AFTER = "#d1670f", "#1768b0"
-"""colours of the two states, here and on the page"""
 OUTLINE = (240, 200, 40)
 """colour of a mask's rim, red, green, blue"""
 
 _PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
 _DRAWING = threading.Lock()  # matplotlib is not made for threads
-
-
-class Level(NamedTuple):
-    """How one fitting level went."""
-
-    n_iterations: int
-    most: int
-    """iterations allowed"""
-    convergence: float
-    """last value of the stopping statistic; NaN where it is not known"""
-    converged: bool
 
 
 class _Scale(NamedTuple):
@@ -171,15 +159,14 @@ def _smoothed(counts: np.ndarray) -> np.ndarray:
     return np.convolve(counts, kernel, mode="same") / share
 
 
-def curves(path: Path, counts: Histogram, levels: Sequence[Level], threshold: float) -> None:
-    """Write histograms and convergence as SVG.
+def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = None) -> None:
+    """Write histograms, and beside them a figure of the method's own, as SVG.
 
     Parameters
     ----------
     path : .svg
     counts : from `histogram`
-    levels : one for each fitting level
-    threshold : of the stopping statistic; 0 for none
+    panel : draws on matplotlib axes; None for histograms alone
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -194,9 +181,12 @@ def curves(path: Path, counts: Histogram, levels: Sequence[Level], threshold: fl
     look = {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
     with _DRAWING, mpl.rc_context(style | look):
         drawn = Figure(figsize=(12, 3.1))
-        left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
-        _histograms(left, counts)
-        _convergence(right, levels, threshold)
+        if panel is None:
+            _histograms(drawn.subplots(gridspec_kw=_PLACES), counts)
+        else:
+            left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
+            _histograms(left, counts)
+            panel(right)
         drawn.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -212,38 +202,6 @@ def _histograms(axes, counts: Histogram) -> None:
     axes.set_xlim(counts.centres[0], counts.centres[-1])
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-
-
-def _convergence(axes, levels: Sequence[Level], threshold: float) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    numbers = np.arange(1, len(levels) + 1)
-    values = np.array([level.convergence for level in levels], float)
-    shown = np.isfinite(values) & (values > 0)
-    axes.set(title="Convergence", xlabel="fitting level", xticks=numbers)
-    axes.set_xlim(0.5, len(levels) + 0.5)
-    axes.set_ylabel("last change of the field (CV)")
-    if not shown.any():
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "no value recorded", ha="center", transform=axes.transAxes)
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")  # powers as matplotlib sets them take 0.2 s
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.plot(numbers[shown], values[shown], "o-", color=AFTER, clip_on=False)
-    for number, level, value in zip(numbers, levels, values, strict=True):
-        if not (math.isfinite(value) and value > 0):
-            continue
-        words = f"{level.n_iterations} of {level.most}" + (", met" if level.converged else "")
-        axes.annotate(words, (number, value), (0, 9), textcoords="offset points", ha="center")
-    lowest, highest = values[shown].min(), values[shown].max()
-    if threshold > 0:
-        axes.axhline(threshold, color="0.4", linestyle="--", linewidth=1)
-        label = f"threshold {threshold:g}"
-        axes.annotate(label, (0.55, threshold), (0, 3), textcoords="offset points", color="0.3")
-        lowest, highest = min(lowest, threshold), max(highest, threshold)
-    axes.set_ylim(lowest / 2, highest * 3)
 
 
 def _colours() -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from n4ax_bids.report import measures, templates
 from n4ax_bids.report.distribution import Point, strips
-from n4ax_bids.report.measures import MEASURES, Box
+from n4ax_bids.report.measures import COMMON, Box, Measure
 from n4ax_bids.report.page import KEPT, Failure
 
 CORRECTED = "corrected"
@@ -38,9 +38,15 @@ class Table:
     failed: Sequence[Failure]
     boxes: Mapping[tuple[str, str], Box | None]
     """(suffix, measure) → box"""
+    measures: Sequence[Measure]
+    """the columns"""
 
 
-def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> Table:
+def gather(
+    records: Iterable[Mapping[str, Any]],
+    failed: Sequence[Failure],
+    own: Sequence[Measure] = (),
+) -> Table:
     """Put images together and find those that stand out.
 
     Parameters
@@ -48,15 +54,16 @@ def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> T
     records : of each image: image, suffix, page, measures, warnings, and status where there is
         more to say than that it is corrected
     failed : images that could not be corrected
+    own : measures of the methods, besides those that every image has
     """
-    records = list(records)
-    names = [measure.name for measure in MEASURES]
+    records, columns = list(records), (*COMMON, *own)
+    names = [measure.name for measure in columns]
     values = [
         {name: measures.number(record["measures"], name) for name in names} for record in records
     ]
     by_kind: dict[tuple[str, str], list[float]] = {}
-    for record, own in zip(records, values, strict=True):
-        for name, value in own.items():
+    for record, numbers in zip(records, values, strict=True):
+        for name, value in numbers.items():
             if value is not None:
                 by_kind.setdefault((record["suffix"], name), []).append(value)
     boxes = {kind: measures.box(found) for kind, found in by_kind.items()}
@@ -65,14 +72,14 @@ def gather(records: Iterable[Mapping[str, Any]], failed: Sequence[Failure]) -> T
             record["image"],
             record["suffix"],
             record["page"],
-            own,
+            numbers,
             record.get("status", CORRECTED),
             len(record["warnings"]),
-            tuple(_outliers(own, record["suffix"], boxes)),
+            tuple(_outliers(numbers, record["suffix"], boxes)),
         )
-        for record, own in zip(records, values, strict=True)
+        for record, numbers in zip(records, values, strict=True)
     ]
-    return Table(rows, failed, boxes)
+    return Table(rows, failed, boxes, columns)
 
 
 def _outliers(
@@ -88,7 +95,7 @@ def _outliers(
 
 def tsv(table: Table) -> str:
     """Return the table as text with tabs: full precision, n/a where there is no number."""
-    names = [measure.name for measure in MEASURES]
+    names = [measure.name for measure in table.measures]
     lines = [["bids_name", "suffix", "status", *names, "n_warnings", "outliers"]]
     for row in table.rows:
         numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
@@ -111,7 +118,9 @@ def html(table: Table, *, generator: str) -> str:
     table : from `gather`
     generator : the program and its version
     """
-    shown = [m for m in MEASURES if any(row.values[m.name] is not None for row in table.rows)]
+    shown = [
+        m for m in table.measures if any(row.values[m.name] is not None for row in table.rows)
+    ]
     suffixes = sorted({row.suffix for row in table.rows})
     spread = {m.name: _spread(table, m.name) for m in shown if m.plotted}
     plots = [(m, _plot(table, m.name, suffixes)) for m in shown if spread.get(m.name)]
@@ -128,7 +137,7 @@ def html(table: Table, *, generator: str) -> str:
             head=style,
             script=script,
             odd=sorted(filter(attrgetter("outliers"), table.rows), key=_least_odd_last),
-            labels={m.name: m.label for m in MEASURES},
+            labels={m.name: m.label for m in table.measures},
             fewest=measures.FEWEST,
             whisker=measures.WHISKER,
         )

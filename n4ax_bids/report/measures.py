@@ -25,7 +25,7 @@ class Measure(NamedTuple):
     plotted: bool = True
 
 
-MEASURES = (
+COMMON = (
     Measure("field_min", "field, lowest", "lowest value of the field inside the mask", False),
     Measure("field_max", "field, highest", "highest value of the field inside the mask", False),
     Measure("field_ratio", "field ratio", "highest / lowest value of the field in the mask"),
@@ -49,7 +49,6 @@ MEASURES = (
         "voxels inside the mask with an intensity of 0 or less",
         False,
     ),
-    Measure("n_iterations", "iterations", "iterations of all fitting levels together"),
 )
 
 

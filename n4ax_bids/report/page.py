@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from n4ax_bids.report import templates
 
-_NOT_OF_THE_SOURCE = ("N4", "Sources", "Description", "SkullStripped")
+_NOT_OF_THE_SOURCE = ("BiasCorrection", "Sources", "Description", "SkullStripped")
 """keys of a corrected image's sidecar that do not come from the source's"""
 
 
@@ -44,7 +44,8 @@ class Image:
     @property
     def options(self) -> list[tuple[str, str]]:
         """The options used, in words."""
-        return [(name, _plain(value)) for name, value in self.sidecar["N4"]["options"].items()]
+        options = self.sidecar["BiasCorrection"]["Options"]
+        return [(name, _plain(value)) for name, value in options.items()]
 
     @property
     def metadata(self) -> list[tuple[str, str]]:

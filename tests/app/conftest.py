@@ -141,12 +141,15 @@ def put_fake_node(
                     "lattice": {},
                     "mask": "otsu",
                     "n_voxels_mask": 7,
-                    "n_voxels_used": 7,
                     "non_positive": 0,
                     "device": "none",
-                    "n_iterations": (4, 3),
-                    "convergence": (0.1, float("nan")),
-                    "converged": (False, True),
+                    "method": "n4",
+                    "details": {
+                        "n_voxels_used": 7,
+                        "n_iterations": (4, 3),
+                        "convergence": (0.1, float("nan")),
+                        "converged": (False, True),
+                    },
                     "field_min": 1.9,
                     "field_max": 2.1,
                     "field_cv": 0.1,
@@ -160,6 +163,6 @@ def put_fake_node(
                 }
             return SimpleNamespace(outputs=outputs)
 
-    monkeypatch.setattr(interfaces, "N4BiasFieldCorrection", Node)
+    monkeypatch.setattr(interfaces, "BiasFieldCorrection", Node)
     monkeypatch.setattr(pool, "start", lambda share: "none")
     return given

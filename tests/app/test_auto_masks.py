@@ -61,9 +61,9 @@ def test_the_mask_is_recorded_told_and_measured_in(places, capsys):
     image = volume.load(root / NAME)
     expected = auto_mask(image.data, image.zooms)
     assert expected.kind == "brain"
-    n4 = sidecar(out)["N4"]
-    assert n4["mask"] == "auto" and n4["n_voxels_mask"] == expected.mask.sum()
-    for name, value in n4["mask_found"].items():
+    n4 = sidecar(out)["BiasCorrection"]
+    assert n4["Mask"] == "auto" and n4["NVoxelsMask"] == expected.mask.sum()
+    for name, value in n4["MaskFound"].items():
         assert value == getattr(expected, name), name
     told = capsys.readouterr().err
     (line,) = [line for line in told.splitlines() if " mask: brain, " in line]
@@ -123,7 +123,7 @@ def test_a_tissue_as_the_weight_inside_the_mask(places, tmp_path):
     assert run(places, "--mask", "auto", "--weight", "WM", "-d", f"seg={folder}") == 0
     read = volume.load(root / NAME)
     expected = auto_mask(read.data, read.zooms).mask[:34].sum()
-    assert sidecar(out)["N4"]["n_voxels_mask"] == expected
+    assert sidecar(out)["BiasCorrection"]["NVoxelsMask"] == expected
     record = json.loads((out / "sub-01" / "figures" / "sub-01_desc-record_T1w.json").read_text())
     assert record["region"] == f"voxels of {weight.name} and the mask auto"
     voxel = 27 / 1000
@@ -137,7 +137,7 @@ def test_an_image_without_a_brain_fails_alone(places, write_image, caplog):
     assert run(places, "--mask", "brain", "--no-reports") == 1
     text = (out / "logs" / "crash-sub-02_T1w.txt").read_text()
     assert "sub-02_T1w.nii.gz: no plausible brain was found" in text
-    assert sidecar(out)["N4"]["mask_found"]["kind"] == "brain"
+    assert sidecar(out)["BiasCorrection"]["MaskFound"]["kind"] == "brain"
     assert not list(out.glob("sub-02/anat/*"))
     assert run(places, "--mask", "auto", "--no-reports", "--overwrite") == 0
 
@@ -155,7 +155,7 @@ def test_the_mask_is_saved_as_an_output_of_the_image(places, bids_errors, capsys
     about = json.loads((out / brain.replace(".nii.gz", ".json")).read_text())
     assert about["Type"] == "Brain" and about["Sources"] == [f"bids:raw:{NAME}"]
     assert about["SpatialReference"] == f"bids:raw:{NAME}" and about["Description"]
-    assert about["N4"]["mask_found"]["kind"] == "brain"
+    assert about["BiasCorrection"]["MaskFound"]["kind"] == "brain"
     assert len(list(out.rglob("*_mask.*"))) == 2
     record = json.loads((out / "logs/images/sub-01/anat/sub-01_T1w.json").read_text())
     assert brain in record["outputs"]
@@ -187,12 +187,12 @@ def test_a_restart_knows_the_mask(places, capsys):
 def test_what_was_saved_serves_a_later_run_as_a_mask(places, tmp_path):
     root, out = places
     assert run(places, "--mask", "auto", "--save-mask", "--no-reports") == 0
-    first = sidecar(out)["N4"]["n_voxels_mask"]
+    first = sidecar(out)["BiasCorrection"]["NVoxelsMask"]
     again = tmp_path / "again"
     flags = ("--mask", "derivatives", "-d", f"n4={out}", "--no-reports")
     assert run((root, again), *flags) == 0
-    assert sidecar(again)["N4"]["n_voxels_mask"] == first
-    assert sidecar(again)["N4"]["mask"].endswith("_space-T1w_desc-brain_mask.nii.gz")
+    assert sidecar(again)["BiasCorrection"]["NVoxelsMask"] == first
+    assert sidecar(again)["BiasCorrection"]["Mask"].endswith("_space-T1w_desc-brain_mask.nii.gz")
 
 
 def test_the_masks_of_two_contrasts_have_two_names():

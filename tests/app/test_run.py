@@ -69,15 +69,14 @@ def check_outputs(root: Path, out: Path, relative: str):
         text = Path(stem.replace("@", label).replace(".nii.gz", ".json")).read_text()
         content = json.loads(text)
         assert content["Sources"] == [f"bids:raw:{relative}"]
-        n4 = content["N4"]
-        assert set(n4["options"]) == {item.name for item in fields(N4Options)}
-        assert n4["mask"] == "otsu"
-        assert 0 < n4["n_voxels_mask"] < np.prod(nb.load(source).shape)
-        assert n4["device"]
-        assert (
-            len(n4["n_iterations"]) == len(n4["convergence"]) == len(n4["options"]["n_iterations"])
-        )
-        assert not n4["rescaled"]
+        n4 = content["BiasCorrection"]
+        assert set(n4["Options"]) == {item.name for item in fields(N4Options)}
+        assert n4["Mask"] == "otsu"
+        assert 0 < n4["NVoxelsMask"] < np.prod(nb.load(source).shape)
+        assert n4["Device"]
+        details, levels = n4["Details"], len(n4["Options"]["n_iterations"])
+        assert len(details["n_iterations"]) == len(details["convergence"]) == levels
+        assert not n4["Rescaled"]
     assert set(content["Lattice"]) == {"order", "first", "step", "clamp", "shape"}
     assert tuple(content["Lattice"]["shape"]) == nb.load(source).shape
 
@@ -289,12 +288,13 @@ def test_options_reach_the_solver(make_dataset, tmp_path):
     flags = ["--device", "cpu", "--shrink-factor", "2", "--n-iterations", "3", "2", "1"]
     more = ["--n-control-points", "5", "4", "4", "--over-relaxation", "1.5", "--mask", "none"]
     assert main(root, tmp_path / "out", *flags, *more) == 0
-    n4 = json.loads((tmp_path / "out/sub-01/anat/sub-01_desc-biascorr_T1w.json").read_text())["N4"]
-    assert n4["mask"] == "none"
-    assert n4["n_iterations"] == [3, 2, 1]
-    assert n4["shrink_factors"] == [2, 2, 2]
-    assert n4["n_control_points"] == [5, 4, 4]
-    assert n4["options"]["over_relaxation"] == 1.5
+    sidecar = tmp_path / "out/sub-01/anat/sub-01_desc-biascorr_T1w.json"
+    n4 = json.loads(sidecar.read_text())["BiasCorrection"]
+    assert n4["Mask"] == "none"
+    assert n4["Details"]["n_iterations"] == [3, 2, 1]
+    assert n4["Details"]["shrink_factors"] == [2, 2, 2]
+    assert n4["Details"]["n_control_points"] == [5, 4, 4]
+    assert n4["Options"]["over_relaxation"] == 1.5
 
 
 def test_bad_images_among_good_ones(make_dataset, write_image, bids_errors, tmp_path, capsys):

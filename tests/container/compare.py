@@ -92,7 +92,8 @@ def close(ours: Path, theirs: Path, names: list[str], bids: Path) -> Iterator[st
             found = difference(*pair)
             itself = NOTHING
             if not within_full_run_bounds(found, itself):
-                itself = itk_itself(source, record["N4"]["shrink_factors"], found)
+                details = record["BiasCorrection"]["Details"]
+                itself = itk_itself(source, details["shrink_factors"], found)
             beside = "" if itself is NOTHING else f"; ITK itself {figures(itself)}"
             print(f"          {Path(name).name}: {figures(found)}{beside}")
             if not within_full_run_bounds(found, itself):

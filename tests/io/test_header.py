@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from n4ax_bids.correct import axes, memory_needed
+from n4ax_bids.demand import axes, memory_needed
 from n4ax_bids.io import volume
 from n4ax_bids.options import N4Options
 

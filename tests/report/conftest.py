@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from n4ax_bids.report.measures import MEASURES
+from n4ax_bids.report.measures import COMMON
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
@@ -20,7 +20,7 @@ def make_record():
     """Make the record of an image: (name, **measures)."""
 
     def make(name: str, *, warnings=(), **measures) -> dict:
-        values = {measure.name: 1.0 for measure in MEASURES if "_cv_" not in measure.name}
+        values = {measure.name: 1.0 for measure in COMMON if "_cv_" not in measure.name}
         return {
             "image": name,
             "suffix": name.rpartition("_")[2],
@@ -32,6 +32,8 @@ def make_record():
             "tissues": [],
             "notes": [],
             "warnings": list(warnings),
+            "panel": "At each level: iterations done.",
+            "details": [["voxels used", 7]],
             "measures": values | measures,
         }
 
@@ -43,12 +45,11 @@ def make_sidecar():
     """Make the sidecar of a corrected image: (**more)."""
 
     def make(**more) -> dict:
-        n4 = {
-            "n_voxels_used": 7,
-            "device": "cpu",
-            "options": {"shrink_factor": 4, "bspline_fitting_distance": None, "refine": True},
-            "versions": {"jax": "0"},
+        facts = {
+            "Device": "cpu",
+            "Options": {"shrink_factor": 4, "bspline_fitting_distance": None, "refine": True},
+            "Versions": {"jax": "0"},
         }
-        return {"N4": n4, "Sources": ["bids:raw:x"], **more}
+        return {"BiasCorrection": facts, "Sources": ["bids:raw:x"], **more}
 
     return make

@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids.report import figures, mosaic
-from n4ax_bids.report.figures import Level
+from n4ax_bids.report import convergence, figures, mosaic
 
 SHAPE = (40, 44, 36)
-LEVELS = [Level(50, 50, 3e-4, False), Level(7, 50, 9e-5, True)]
+DETAILS = {"n_iterations": [50, 7], "convergence": [3e-4, 9e-5], "converged": [False, True]}
+
+
+def panel(threshold, details=DETAILS):
+    """N4's own figure: 50 iterations allowed at each level."""
+    options = {"n_iterations": [50, 50], "convergence_threshold": threshold}
+    return partial(convergence.draw, options=options, details=details)
 
 
 def sample(volume):
@@ -100,7 +106,7 @@ def test_histogram_keeps_the_counts_and_is_smooth():
 def test_curves_tell_levels_and_threshold(tmp_path):
     path = tmp_path / "a.svg"
     counts = figures.histogram(np.arange(99.0), np.arange(99.0), (0, 100))
-    figures.curves(path, counts, LEVELS, 1e-4)
+    figures.curves(path, counts, panel(1e-4))
     text = re.sub(r"<[^>]+>", " ", path.read_text())
     for words in (
         "50 of 50",
@@ -115,8 +121,16 @@ def test_curves_tell_levels_and_threshold(tmp_path):
 
 def test_convergence_that_is_not_known(tmp_path):
     counts = figures.histogram(np.arange(99.0), np.arange(99.0), (0, 100))
-    figures.curves(tmp_path / "a.svg", counts, [Level(0, 0, float("nan"), False)], 0)
+    unknown = {"n_iterations": [0], "convergence": [None], "converged": [False]}
+    figures.curves(tmp_path / "a.svg", counts, panel(0, unknown))
     assert "no value recorded" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_method_without_a_figure_of_its_own_has_histograms_alone(tmp_path):
+    counts = figures.histogram(np.arange(99.0), np.arange(99.0), (0, 100))
+    figures.curves(tmp_path / "a.svg", counts)
+    text = (tmp_path / "a.svg").read_text()
+    assert "Intensities inside the mask" in text and "Convergence" not in text
 
 
 def test_equal_figures_are_equal_files_in_threads_too(tmp_path, views):
@@ -127,7 +141,7 @@ def test_equal_figures_are_equal_files_in_threads_too(tmp_path, views):
         image, field, svg = (tmp_path / f"{number}.{end}" for end in ("webp", "f.webp", "svg"))
         figures.image(image, views, sample(volume), (0, 60))
         figures.field(field, views, sample(volume / 99), sample(volume > 9), (0.9, 1.6))
-        figures.curves(svg, counts, LEVELS, 0)
+        figures.curves(svg, counts, panel(0))
         return [path.read_bytes() for path in (image, field, svg)]
 
     with ThreadPoolExecutor(4) as threads:

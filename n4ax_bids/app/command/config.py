@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.command.parser import add_flags, first_name
+from n4ax_bids.app.command.parser import DEFAULT_METHOD, add_flags, first_name
 from n4ax_bids.app.command.words import did_you_mean
 from n4ax_bids.io.text import read_text
+from n4ax_bids.methods import METHODS
 
 ABOUT = "run"
 """table of a snapshot that tells of the run and is no option"""
@@ -28,10 +29,10 @@ class _Reader(argparse.ArgumentParser):
         raise ValueError(first_name(message))
 
 
-def options() -> dict[str, argparse.Action]:
+def options(method: str = DEFAULT_METHOD) -> dict[str, argparse.Action]:
     """Return the flags by their long names without dashes, as a configuration file has them."""
     reader = _Reader(add_help=False, allow_abbrev=False)
-    add_flags(reader)
+    add_flags(reader, method)
     return {_key(action): action for action in reader._actions if action.dest not in NOT_OPTIONS}
 
 
@@ -40,8 +41,13 @@ def _key(action: argparse.Action) -> str:
     return names[0].removeprefix("--")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
     """Return the options of a TOML file as the parser would have them.
+
+    Parameters
+    ----------
+    path : TOML
+    method : that the command line names; where it names none, the file may
 
     Raises
     ------
@@ -57,9 +63,11 @@ def read_config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     content.pop(ABOUT, None)
-    known = options()
+    named = method or content.get("method")
+    method = named if isinstance(named, str) and named in METHODS else DEFAULT_METHOD
+    known = options(method)
     reader = _Reader(add_help=False, allow_abbrev=False)
-    add_flags(reader)
+    add_flags(reader, method)
     for action in reader._actions:
         action.default = argparse.SUPPRESS
     words: list[str] = []
@@ -123,7 +131,7 @@ def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: s
     }
     used = {
         key: _plain(values[action.dest])
-        for key, action in options().items()
+        for key, action in options(arguments.method).items()
         if values.get(action.dest) not in (None, [], ())
     }
     return tomli_w.dumps(used | table)

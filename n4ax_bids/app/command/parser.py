@@ -14,9 +14,10 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from n4ax_bids import __version__
 from n4ax_bids.app.command import words
 from n4ax_bids.arguments import odd_dash
-from n4ax_bids.options import METHODS, PRESET_HELP, N4Options
+from n4ax_bids.methods import METHODS, Method, option_names
 
 LEVELS = ("participant", "group")
+DEFAULT_METHOD = "n4"
 LEVEL_HELP = (
     "participant corrects images; group gathers the numbers of those that have been corrected in "
     "a table and a page"
@@ -28,12 +29,6 @@ non-uniformity (N4, as ANTs computes it) and write corrected images, bias fields
 lattices as BIDS derivatives. By default the field is estimated inside an Otsu mask (--mask otsu)
 with the ANTs program's own options (--preset ants), and the whole image is divided by it without
 rescaling, so that corrected x field = input. --dry-run shows what would be done.
-"""
-
-WHY_NOT_FMRIPREP = """\
-Why fmriprep is not the default: fMRIPrep gives its last N4 a white-matter weight image. Without
-that weight (--weight WM), the preset's fifth level takes tissue contrast for field: grey and
-white matter end up closer together than the scanner left them.
 """
 
 EXAMPLES = """\
@@ -66,8 +61,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, "".join(f"{line}\n" for line in lines))
 
 
-def build_parser(kind: type[argparse.ArgumentParser] = Parser) -> Any:
-    """Return the command line's parser; solver flags come from `N4Options`."""
+def build_parser(
+    kind: type[argparse.ArgumentParser] = Parser, method: str = DEFAULT_METHOD
+) -> Any:
+    """Return the command line's parser.
+
+    Parameters
+    ----------
+    kind : class of the parser
+    method : whose options are read; those of the others are shown, and refused by `of_method`
+    """
     parser = kind(
         prog="n4ax-bids",
         description=DESCRIPTION,
@@ -79,19 +82,22 @@ def build_parser(kind: type[argparse.ArgumentParser] = Parser) -> Any:
     add("bids_dir", type=Path, help="root of a BIDS dataset")
     add("output_dir", type=Path, help="root of the derivative dataset, made if it is not there")
     add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help=LEVEL_HELP)
-    add_flags(parser)
+    add_flags(parser, method)
     return parser
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add all that is not positional."""
+def add_flags(parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD) -> None:
+    """Add all that is not positional; options are those of a method."""
+    chosen = METHODS[method]
     _add_selection_flags(parser.add_argument_group("which images"))
-    _add_correction_flags(parser.add_argument_group("how they are corrected"))
+    _add_correction_flags(parser.add_argument_group("how they are corrected"), chosen)
     _add_output_flags(parser.add_argument_group("what is written"))
     _add_machine_flags(parser.add_argument_group("what the run may take"))
     _add_restart_flags(parser.add_argument_group("what is done again"))
     _add_other_flags(parser.add_argument_group("other"))
-    _add_solver_flags(parser)
+    others = [each for each in METHODS.values() if each is not chosen]
+    for each in (chosen, *others):
+        _add_option_flags(parser, each)
 
 
 def _add_selection_flags(group: argparse._ArgumentGroup) -> None:
@@ -150,12 +156,12 @@ def _add_selection_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
+def _add_correction_flags(group: argparse._ArgumentGroup, method: Method) -> None:
     add = group.add_argument
     add(
         "--method",
         choices=tuple(METHODS),
-        default="n4",
+        default=DEFAULT_METHOD,
         help="how the field is estimated (default: %(default)s)",
     )
     add(
@@ -185,9 +191,9 @@ def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--preset",
-        choices=tuple(PRESET_HELP),
-        default="ants",
-        help="named set of solver options, listed below (default: %(default)s)",
+        choices=tuple(method.presets),
+        default=method.default_preset,
+        help="named set of the method's options, listed below (default: %(default)s)",
     )
     add(
         "--rescale",
@@ -345,10 +351,18 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _add_solver_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("solver options", "each replaces what the preset says")
-    hints = get_type_hints(N4Options)
-    for item in fields(N4Options):
+def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
+    """Add a group with a method's options; names that are there already are listed in its text."""
+    there = parser._option_string_actions
+    shared = [name for name in map(flag_of, option_names(method)) if name in there]
+    text = "each replaces what the preset says"
+    if shared:
+        text += f"; above: {' '.join(shared)}"
+    group = parser.add_argument_group(f"options of {method.title} (--method {method.name})", text)
+    hints = get_type_hints(method.options)
+    for item in fields(method.options):
+        if flag_of(item.name) in shared:
+            continue
         unit = item.metadata["unit"]
         text = item.metadata["help"] + (f" ({unit})" if unit else "")
         group.add_argument(
@@ -379,9 +393,15 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
 
 
 def _epilog() -> str:
-    width = max(map(len, PRESET_HELP))
-    wrapped = partial(
-        textwrap.fill, width=95, subsequent_indent=" " * (width + 4), break_on_hyphens=False
-    )
-    lines = [wrapped(f"  {name:{width}}  {text}") for name, text in PRESET_HELP.items()]
-    return "\n".join(["presets:", *lines, "", WHY_NOT_FMRIPREP, EXAMPLES])
+    lines = []
+    for method in METHODS.values():
+        width = max(map(len, method.preset_help))
+        wrapped = partial(
+            textwrap.fill, width=95, subsequent_indent=" " * (width + 4), break_on_hyphens=False
+        )
+        lines.append(f"presets of {method.title}:")
+        lines += [
+            wrapped(f"  {name:{width}}  {text}") for name, text in method.preset_help.items()
+        ]
+        lines += ["", method.epilog] if method.epilog else [""]
+    return "\n".join([*lines, EXAMPLES])

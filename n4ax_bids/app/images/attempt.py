@@ -33,11 +33,14 @@ from n4ax_bids.report.page import KEPT
 log = logging.getLogger("n4ax_bids")
 
 CLAIMS = claims.FOLDER
+FURTHER = "method_images"
+"""the node's output that holds further images of the method, by their labels"""
 MADE = {
     "output_image": "corrected",
     "bias_image": "field",
     "lattice_image": "lattice",
     "found_mask_image": "masks",
+    "method_images": "further",
 }
 """Outputs of the node, and what `Outputs` calls them."""
 
@@ -138,7 +141,7 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
 
     The system would end the whole run for it, and not even name the image.
     """
-    from n4ax_bids.correct import memory_needed
+    from n4ax_bids.demand import memory_needed
 
     needed = {
         path: memory_needed(path, request.options)
@@ -158,16 +161,16 @@ def correct(
     job: Job, *, request: Request, share: Share, work: Path, private: Path, claim: Claim
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's record."""
-    from n4ax_bids.interfaces import N4BiasFieldCorrection
+    from n4ax_bids.interfaces import BiasFieldCorrection
 
     started = datetime.now(UTC)
     given = node.inputs(job, request, private)
     dataset.read_metadata(job)  # names a sidecar that is no text before its size is asked for
     inputs = finished.Inputs.of(job)
     metadata = dataset.read_metadata(job)
-    n4 = N4BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
-    n4._tell_notes = False  # the run's own log does
-    made = n4.run(cwd=str(work)).outputs
+    each = BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
+    each._tell_notes = False  # the run's own log does
+    made = each.run(cwd=str(work)).outputs
     return publish(
         job,
         request,
@@ -176,7 +179,7 @@ def correct(
         metadata=metadata,
         started=started,
         correction=made.correction,
-        made={name: Path(getattr(made, name)) for name in wanted(job)},
+        made=files_of(made, job),
         folder=private,
     )
 
@@ -184,6 +187,14 @@ def correct(
 def wanted(job: Job) -> list[str]:
     """Return the node's outputs that are published for a job."""
     return [name for name, label in MADE.items() if getattr(job.outputs, label)]
+
+
+def files_of(outputs: Any, job: Job) -> dict[str, Path]:
+    """Return the files that a node has made, by its outputs' names; further ones by label."""
+    files = {name: Path(getattr(outputs, name)) for name in wanted(job) if name != FURTHER}
+    if job.outputs.further:
+        files |= {label: Path(path) for label, path in outputs.method_images.items()}
+    return files
 
 
 def publish(
@@ -229,7 +240,8 @@ def publish(
         written.write_text(derivatives.encode(content), encoding="utf-8")
         files.append((written, path))
     # The corrected image comes last, but for the record: where it is, everything is.
-    targets = {name: getattr(job.outputs, MADE[name]) for name in wanted(job)}
+    targets = {name: getattr(job.outputs, MADE[name]) for name in wanted(job) if name != FURTHER}
+    targets |= job.outputs.further
     kind = sidecars.kind_of_mask(job, correction)
     if kind:
         targets["found_mask_image"] = job.outputs.masks[kind]

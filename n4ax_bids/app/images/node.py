@@ -11,7 +11,7 @@ from n4ax_bids.options import MASK_WORDS
 
 
 def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
-    """Return the inputs of `N4BiasFieldCorrection`, save those of the machine.
+    """Return the inputs of `BiasFieldCorrection`, save those of the machine.
 
     Without `rescale` the whole image is divided by its field, so that corrected × field = input;
     with it a mask file means what it means to the ANTs program.
@@ -27,26 +27,29 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     OSError, ValueError
         If the image cannot be corrected; one line that names it.
     """
-    from n4ax_bids.correct import axes
-    from n4ax_bids.interfaces.spec import node_inputs
+    from n4ax_bids.demand import axes
 
     if job.problem:
         raise ValueError(f"{job.source}: {job.problem}")
-    n_axes = axes(job.source)
-    given: dict[str, Any] = node_inputs(request.options, n_axes)
-    given |= {
+    given: dict[str, Any] = {
         "input_image": str(job.source),
         "output_image": str(folder / "corrected.nii.gz"),
         "lattice_image": str(folder / "lattice.nii.gz"),
+        "options": request.options,
+        "dimension": axes(job.source),
+        "rescale_intensities": request.rescale,
+        "output_dtype": request.output_dtype,
     }
     if job.outputs.field:
         given["bias_image"] = str(folder / "field.nii.gz")
-    if n_axes != 3:
-        given["dimension"] = n_axes
     if request.mask in MASK_WORDS:
         given["auto_mask"] = request.mask
     if job.outputs.masks:
         given["found_mask_image"] = str(folder / "mask.nii.gz")
+    if job.outputs.further:
+        given["method_images"] = {
+            label: str(folder / f"{label}.nii.gz") for label in job.outputs.further
+        }
     if job.mask:
         given["mask_image"] = str(job.mask)
         given["correct_outside"] = not request.rescale
@@ -55,8 +58,4 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     for name in ("mask_transform", "weight_transform"):
         if getattr(job, name):
             given[name] = str(getattr(job, name))
-    if not request.rescale:
-        given["args"] = f"-r 0 {given.get('args', '')}".strip()
-    if request.output_dtype == "source":
-        given["output_dtype"] = "source"
     return given

@@ -219,11 +219,11 @@ def _nodes(name: str, held: _Held, request: Request) -> list[tuple]:
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
 
-    from n4ax_bids.interfaces import N4BiasFieldCorrection
+    from n4ax_bids.interfaces import BiasFieldCorrection
 
     given = node.inputs(held.job, request, Path())
-    n4 = pe.Node(
-        N4BiasFieldCorrection(**given, device=request.device),
+    solving = pe.Node(
+        BiasFieldCorrection(**given, device=request.device),
         name=name,
         n_procs=request.omp_nthreads or 1,
     )
@@ -240,7 +240,7 @@ def _nodes(name: str, held: _Held, request: Request) -> list[tuple]:
     for fact in facts:
         setattr(done.inputs, fact, request if fact == "request" else getattr(held, fact))
     outputs = ("correction", *attempt.wanted(held.job))
-    return [(n4, done, [(output, output) for output in outputs])]
+    return [(solving, done, [(output, output) for output in outputs])]
 
 
 def _put_in_place(
@@ -255,6 +255,7 @@ def _put_in_place(
     lattice_image,
     bias_image=None,
     found_mask_image=None,
+    method_images=None,
 ):
     """Publish what a node has made; nipype runs the text of this function by itself."""
     from pathlib import Path
@@ -275,7 +276,7 @@ def _put_in_place(
         metadata=metadata,
         started=started,
         correction=correction,
-        made={name: Path(path) for name, path in made.items() if path},
+        made={name: Path(path) for name, path in (made | (method_images or {})).items() if path},
         folder=Path.cwd(),
     )
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from n4ax_bids import methods
 from n4ax_bids.app.outputs import provenance
 from n4ax_bids.app.outputs.derivatives import NAME, write_text
 from n4ax_bids.app.outputs.provenance import Way
 from n4ax_bids.app.request import Request
-from n4ax_bids.options import PRESETS
+from n4ax_bids.arguments import listed
 
 CITATIONS = Path(__file__).parents[2] / "data" / "citations.json"
 TITLE = "Methods: bias field correction"
@@ -91,16 +92,19 @@ def _lines(ways: Sequence[Way]) -> Iterator[tuple[bool, str]]:
 def paragraphs(way: Way) -> Iterator[str]:
     """Yield the text about one way; [@key] stands for a citation."""
     request = way.request
-    images = _and(request.modalities)
+    method = methods.METHODS[request.method]
+    cited = f" [@{method.cited}]" if method.cited else ""
+    images = listed(request.modalities)
     text = (
-        f"The {images} images were corrected for intensity non-uniformity with N4 [@n4], as "
-        f"computed by {NAME} {way.version} on JAX {way.jax} [@jax]. "
+        f"The {images} images were corrected for intensity non-uniformity with "
+        f"{method.title}{cited}, as computed by {NAME} {way.version} on JAX {way.jax} [@jax]. "
         f"{_region(request)} {_result(request)}"
     )
     if request.sloppy:
         text += " Few iterations were made, to try the program out: these images are no result."
     yield text
-    yield _solver(request)
+    changed = request.options != method.presets[request.preset]
+    yield methods.load(method.paragraph)(request.options, request.preset, changed)
     yield (
         "Images were found in the BIDS [@bids] dataset by PyBIDS [@pybids] and corrected by a "
         "node of Nipype [@nipype]."
@@ -108,7 +112,7 @@ def paragraphs(way: Way) -> Iterator[str]:
 
 
 def _region(request: Request) -> str:
-    sources = _and(list(request.derivatives)) or "other pipelines"
+    sources = listed(list(request.derivatives)) or "other pipelines"
     places = {
         "otsu": "The field was estimated in the voxels above Otsu's threshold [@otsu]",
         "auto": "The field was estimated inside a mask that was found in each image by "
@@ -138,47 +142,19 @@ def _result(request: Request) -> str:
     return f"{done} Voxels were stored {stored}."
 
 
-def _solver(request: Request) -> str:
-    """Say every solver option."""
-    o, base = request.options, PRESETS[request.preset]
-    changed = "" if o == base else ", some of them changed"
-    shrink = f"one in {o.shrink_factor} voxels of each axis"
-    if o.shrink_mm is not None:
-        shrink = f"voxels about {o.shrink_mm:g} mm apart"
-    elif o.shrink_factor == 1:
-        shrink = "every voxel"
-    if o.shrink_start is not None:
-        shrink += f", the first being {_and(o.shrink_start)}"
-    knots = "one span on each axis at the first level"
-    if o.bspline_fitting_distance is not None:
-        knots = f"knots {o.bspline_fitting_distance:g} mm apart at the first level"
-    elif o.n_control_points is not None:
-        knots = f"{_and(o.n_control_points)} control points at the first level"
-    finer = "twice as many spans at each next level" if o.refine else "as many at each next level"
-    fwhm, noise, n_bins = o.histogram_sharpening
-    statistic = "as ITK keeps it" if o.convergence_statistic == "itk" else "computed exactly"
-    return (
-        f"The options were those of the preset {request.preset}{changed}. The field was estimated "
-        f"from {shrink}, as B-splines [@bsplines] of order {o.bspline_order} with {knots} and "
-        f"{finer}. The {len(o.n_iterations)} levels had at most {_and(o.n_iterations)} iterations "
-        "and ended early when the coefficient of variation of the field's change, "
-        f"{statistic}, was not above {o.convergence_threshold:g}; updates were multiplied by "
-        f"{o.over_relaxation:g}. The histogram was sharpened [@n3] with a full width at half "
-        f"maximum of {fwhm:g}, a noise of {noise:g} and {n_bins} bins, as in ITK "
-        f"{o.itk_version}, in {o.precision}."
-    )
-
-
-def _and(words: Iterable[object]) -> str:
-    *first, last = [str(word) for word in words] or [""]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _cited(text: str) -> list[dict[str, str]]:
+def _known() -> dict[str, Mapping[str, str]]:
+    """Return every citation there is, by its key."""
     known = json.loads(CITATIONS.read_text(encoding="utf-8"))
+    for method in methods.METHODS.values():
+        known |= method.citations
+    return known
+
+
+def _cited(text: str) -> list[Mapping[str, str]]:
+    known = _known()
     return [known[key] for key in dict.fromkeys(_MARK.findall(text))]
 
 
 def _with_names(text: str) -> str:
-    known = json.loads(CITATIONS.read_text(encoding="utf-8"))
+    known = _known()
     return _MARK.sub(lambda found: f"({known[found[1]]['cite']})", text)

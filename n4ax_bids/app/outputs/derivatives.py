@@ -14,6 +14,7 @@ from typing import Any
 
 from n4ax_bids.app.machine import presence
 from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
+from n4ax_bids.methods import METHODS
 
 NAME = "n4ax_bids"
 LINK = "raw"
@@ -48,11 +49,14 @@ class Outputs:
     """why the file system cannot have these names; then they are shorter ones, for the log"""
     masks: Mapping[str, Path] = field(default_factory=dict)
     """of each kind that may be found; one of them is written. Empty where none is wanted"""
+    further: Mapping[str, Path] = field(default_factory=dict)
+    """images that only this method makes, by their labels"""
 
     @property
     def images(self) -> tuple[Path, ...]:
         """The images; the corrected one, where it is there, says that all others are."""
-        return tuple(filter(None, (self.corrected, self.field, self.lattice)))
+        fixed = (self.corrected, self.field, self.lattice)
+        return (*filter(None, fixed), *self.further.values())
 
     @classmethod
     def of(
@@ -63,6 +67,7 @@ class Outputs:
         desc: str = "biascorr",
         bias_field: bool = True,
         masks: Iterable[str] = (),
+        further: Iterable[str] = (),
     ) -> Outputs:
         """Build the names from the source's own name, so that every entity is kept.
 
@@ -73,6 +78,7 @@ class Outputs:
         desc : label of the corrected image
         bias_field : whether the field is written as an image
         masks : kinds of mask that may be found, where the mask is to be written
+        further : labels of images that only this method makes
         """
         stem = relative.name.removesuffix(".gz").removesuffix(".nii")
 
@@ -80,8 +86,9 @@ class Outputs:
             entities, _, suffix = stem.rpartition("_")
             return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
 
-        kinds = tuple(masks)
-        names = path(desc).name, path(LATTICE).name, *(mask_name(stem, kind) for kind in kinds)
+        kinds, labels = tuple(masks), tuple(further)
+        names = [path(label).name for label in (desc, LATTICE, *labels)]
+        names += [mask_name(stem, kind) for kind in kinds]
         problem = _too_long(max(names, key=n_bytes), output_dir)
         if problem:
             digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
@@ -95,6 +102,7 @@ class Outputs:
             path(LATTICE),
             problem,
             {kind: folder / mask_name(stem, kind) for kind in kinds},
+            {label: path(label) for label in labels},
         )
 
 
@@ -199,7 +207,7 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
 
 
 def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
-    """Remove an earlier run's field and masks that this one does not write.
+    """Remove an earlier run's field, masks and further images that this one does not write.
 
     They would be of another image.
 
@@ -213,6 +221,11 @@ def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
         if kind != each:
             mask.unlink(missing_ok=True)
             sidecar_path(mask).unlink(missing_ok=True)
+    ours = {output.label for method in METHODS.values() for output in method.outputs}
+    for label in ours - set(outputs.further):
+        other = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, label))
+        other.unlink(missing_ok=True)
+        sidecar_path(other).unlink(missing_ok=True)
     if outputs.field is None:
         field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
         field.unlink(missing_ok=True)

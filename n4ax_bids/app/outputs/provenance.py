@@ -19,7 +19,7 @@ from n4ax_bids import __version__
 from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_json
-from n4ax_bids.options import PRESETS, N4Options
+from n4ax_bids.methods import METHODS
 
 LOOKS = 16
 """small files read at a time; a shared file system takes milliseconds for each"""
@@ -81,9 +81,8 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
     """Return a way from records; None if they are of a version with other options."""
     try:
         settings = facts["settings"]
-        options = N4Options(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
-        )
+        method = METHODS[settings["method"]]
+        options = method.read(settings["options"])
         stems = [PurePath(source).name.partition(".")[0] for source in sources]
         request = Request(
             Path(),
@@ -96,15 +95,10 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
             options=options,
             rescale=settings["rescale"],
             output_dtype=settings["output_dtype"],
-            preset=facts["preset"] or _preset_of(options),
+            preset=facts["preset"] or method.preset_of(options),
             sloppy=bool(facts["sloppy"]),
         )
         jax = facts["jax"] or packages.version("jax")
         return Way(request, str(facts["version"]), str(jax), tuple(stems))
     except (LookupError, TypeError, ValueError, AttributeError):
         return None
-
-
-def _preset_of(options: N4Options) -> str:
-    """Return the preset with these options; for records that do not tell it."""
-    return next((name for name, each in PRESETS.items() if each == options), "ants")

@@ -25,6 +25,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.atomic import shortened
 from n4ax_bids.io.text import read_text
+from n4ax_bids.methods import METHODS
 
 if TYPE_CHECKING:
     from n4ax_bids.app.select.dataset import Selection
@@ -66,6 +67,7 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     # Rows that somebody has added stay.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
     meanings = {request.desc: CORRECTED, **DESCRIPTIONS}
+    meanings |= {each.label: each.meaning for each in METHODS[request.method].outputs}
     if request.save_mask:
         meanings |= MASKS
     mine = [f"desc-{label}\t{meaning}" for label, meaning in meanings.items()]

@@ -22,7 +22,10 @@ from n4ax_bids.app.outputs.derivatives import (
 )
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import Job
+from n4ax_bids.methods import METHODS
 
+KEY = "BiasCorrection"
+"""key of a sidecar that says what was asked for and what happened"""
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
 
 
@@ -47,7 +50,7 @@ def of(
     common = {
         "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
-        "N4": {"weight": links.get(job.weight, "none")}
+        KEY: {"Weight": links.get(job.weight, "none")}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
     }
     meanings = {
@@ -55,6 +58,9 @@ def of(
         outputs.field: DESCRIPTIONS[FIELD],
         outputs.lattice: DESCRIPTIONS[LATTICE],
     }
+    for output in METHODS[request.method].outputs:
+        if output.label in outputs.further:
+            meanings[outputs.further[output.label]] = output.meaning
     contents = {
         path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
         for path in outputs.images
@@ -106,8 +112,8 @@ def _record(
     """Return what was asked for, what happened, and by which versions."""
     # Files, their digests and the lattice are told elsewhere; times change from run to run,
     # folders from machine to machine.
-    files = ("output_image", "bias_image", "lattice_image", "found_mask_image")
-    elsewhere = (*files, "lattice", "sha256", "seconds")
+    files = ("output_image", "bias_image", "lattice_image", "found_mask_image", "method_images")
+    elsewhere = (*files, "method", "details", "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
     if not happened.get("mask_found"):
         happened.pop("mask_found", None)
@@ -117,8 +123,19 @@ def _record(
         happened["notes"] = [note.replace(path, link) for note in happened["notes"]]
     versions = {name: packages.version(name) for name in ("jax", "numpy")}
     return {
-        "method": request.method,
-        "options": asdict(request.options),
-        **happened,
-        "versions": {NAME: __version__, **versions},
+        "Method": request.method,
+        "Options": asdict(request.options),
+        "Details": correction["details"],
+        **_camel_case(happened),
+        "Versions": {NAME: __version__, **versions},
+    }
+
+
+def _camel_case(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts under names as BIDS writes keys: field_min is FieldMin."""
+    return {
+        "".join(part.capitalize() for part in key.split("_")): (
+            _camel_case(value) if isinstance(value, Mapping) else value
+        )
+        for key, value in facts.items()
     }

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from n4ax_bids import methods
 from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
+from n4ax_bids.app.outputs.sidecars import KEY
 from n4ax_bids.app.reports import tissues
 from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.core.field import LogField
@@ -25,6 +28,7 @@ from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
+from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_WORDS
 from n4ax_bids.region import region
 
@@ -99,7 +103,8 @@ def write(
 
     sidecar = sidecar_path(job.outputs.corrected)
     text = read_bytes(sidecar, what="JSON")
-    n4 = parse_json(sidecar, text)["N4"]
+    facts = parse_json(sidecar, text)[KEY]
+    method = METHODS[facts["Method"]]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     _require_same(job, output_dir, image)
     if image.data.shape != corrected.data.shape:
@@ -107,13 +112,14 @@ def write(
             f"{corrected.path}: shape {corrected.data.shape}; expected that of {image.path}, "
             f"{image.data.shape}"
         )
-    inside, where = _inside(job, image, n4)
+    inside, where = _inside(job, image, facts)
     before, after = image.data.T[inside.T], corrected.data.T[inside.T]
     window = _window(image.data, before, after)
     grid = _grid(image)
     views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
     found, notes = tissues.find(image, job.relative, derivatives)
-    values = _measures(n4, image, corrected, before, after, found)
+    values = _measures(facts, image, corrected, before, after, found)
+    values |= {each.name: each.of(facts["Details"]) for each in method.measures}
     remarks = _remarks(values)
     values["mask_ml"] = before.size * float(np.prod(_zooms(image))) / 1000
     record = {
@@ -122,7 +128,10 @@ def write(
         "source": job.relative,
         "sidecar": sidecar.relative_to(output_dir).as_posix(),
         "sidecar_sha256": hashlib.sha256(text).hexdigest(),
-        "warnings": [*n4.get("notes", ()), *remarks],
+        "method": method.name,
+        "panel": method.caption if method.panel else "",
+        "details": [(label, facts["Details"][name]) for label, name in method.shown],
+        "warnings": [*facts.get("Notes", ()), *remarks],
         "region": where,
         "window": window,
         "gain": _median(before) / (_median(after) or 1.0),
@@ -131,14 +140,18 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    outline = grid.values(inside) if n4.get("mask") in FOUND else None
+    outline = grid.values(inside) if facts.get("Mask") in FOUND else None
     draw.image(names["before"], views, grid.values(image.data), window, outline)
     draw.image(names["after"], views, grid.values(corrected.data), window, outline)
-    limits = n4["field_min"], n4["field_max"]
+    limits = facts["FieldMin"], facts["FieldMax"]
     log_field = grid.field(_log_field(job.outputs.lattice))
     draw.field(names["field"], views, log_field, grid.values(inside), limits)
     counts = draw.histogram(before, after, window)
-    draw.curves(names["curves"], counts, *_levels(n4))
+    panel = None
+    if method.panel:
+        own = methods.load(method.panel)
+        panel = partial(own, options=facts["Options"], details=facts["Details"])
+    draw.curves(names["curves"], counts, panel)
     return remarks
 
 
@@ -152,12 +165,12 @@ def _require_same(job: Job, output_dir: Path, image: Volume) -> None:
         raise ValueError(f"{image.path}: was replaced since it was corrected; correct it again")
 
 
-def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     """Return the voxels that the numbers are of, and what they are.
 
     Those that the estimate saw; where it saw all, those above Otsu's threshold.
     """
-    word = n4.get("mask")
+    word = correction.get("Mask")
     word = word if job.mask is None and word in MASK_WORDS else None
     if job.mask is None and job.weight is None and word is None:
         what = "voxels above Otsu's threshold (the estimate used every voxel)"
@@ -171,22 +184,22 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
         weight_transform=job.weight_transform,
     )
     if word and job.weight is None:
-        return found.inside, _in_words(n4)
+        return found.inside, _in_words(correction)
     names = [path.name for path in (job.mask, job.weight) if path]
     names += [f"the mask {word}"] if word else []
     return found.inside, f"voxels of {' and '.join(names)}"
 
 
-def _in_words(n4: Mapping[str, Any]) -> str:
+def _in_words(correction: Mapping[str, Any]) -> str:
     """Say what an automatic mask is, and how it came about."""
-    facts = n4.get("mask_found")
+    facts = correction.get("MaskFound")
     if not facts:
         return "voxels above Otsu's threshold"
-    details = [f"{100 * facts['share']:.3g} % of the image", f"{facts['rounds']} rounds"]
-    if facts["confidence"] is not None:
-        details.append(f"confidence {facts['confidence']:.2f}")
-    details.append(f"Otsu's threshold alone finds {100 * facts['otsu_covers']:.3g} % of them")
-    kind = KINDS[facts["kind"]]
+    details = [f"{100 * facts['Share']:.3g} % of the image", f"{facts['Rounds']} rounds"]
+    if facts["Confidence"] is not None:
+        details.append(f"confidence {facts['Confidence']:.2f}")
+    details.append(f"Otsu's threshold alone finds {100 * facts['OtsuCovers']:.3g} % of them")
+    kind = KINDS[facts["Kind"]]
     return f"{kind} ({', '.join(details)})"
 
 
@@ -223,26 +236,8 @@ def _log_field(path: Path) -> LogField:
     return LogField(*(found[name] for name in LogField._fields))
 
 
-def _levels(n4: Mapping[str, Any]) -> tuple[list, float]:
-    from n4ax_bids.report.figures import Level
-
-    options = n4["options"]
-    rows = zip(
-        n4["n_iterations"],
-        options["n_iterations"],
-        n4["convergence"],
-        n4["converged"],
-        strict=False,
-    )
-    levels = [
-        Level(done, most, float("nan") if last is None else last, bool(met))
-        for done, most, last, met in rows
-    ]
-    return levels, options["convergence_threshold"]
-
-
 def _measures(
-    n4: Mapping[str, Any],
+    facts: Mapping[str, Any],
     image: Volume,
     corrected: Volume,
     before: np.ndarray,
@@ -251,9 +246,13 @@ def _measures(
 ) -> dict[str, float | int | None]:
     """Return the numbers of an image; those that cannot be had are None."""
     everything = np.ones(before.shape, bool)
-    values = {name: n4[name] for name in ("field_min", "field_max", "field_cv", "non_positive")}
-    values["field_ratio"] = n4["field_max"] / n4["field_min"]
-    values["n_iterations"] = sum(n4["n_iterations"])
+    values = {
+        "field_min": facts["FieldMin"],
+        "field_max": facts["FieldMax"],
+        "field_cv": facts["FieldCv"],
+        "non_positive": facts["NonPositive"],
+        "field_ratio": facts["FieldMax"] / facts["FieldMin"],
+    }
     values["cv_before"] = _or_none(coefficient_of_variation, before, everything)
     values["cv_after"] = _or_none(coefficient_of_variation, after, everything)
     if found is None:

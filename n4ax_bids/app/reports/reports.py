@@ -8,12 +8,12 @@ import re
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n4ax_bids.app.command.words import counted
 from n4ax_bids.app.machine import resources
@@ -26,6 +26,10 @@ from n4ax_bids.app.select.folders import LABEL
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.io.text import opened
+from n4ax_bids.methods import METHODS
+
+if TYPE_CHECKING:
+    from n4ax_bids.report.measures import Measure
 
 log = logging.getLogger("n4ax_bids")
 
@@ -224,7 +228,7 @@ def group(request: Request) -> Status:
         print(f"{gathered} to gather; nothing was written")
         print(*(printable(f"-> {output_dir / name}") for name in (TABLE, GROUP)), sep="\n")
         return Status.OK
-    table = pages.gather(rows, failed)
+    table = pages.gather(rows, failed, _own_measures(rows))
     write_text(output_dir / TABLE, pages.tsv(table))
     write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
     n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
@@ -243,6 +247,15 @@ def group(request: Request) -> Status:
         )
     log.info("%s: %s", gathered, output_dir / GROUP)
     return Status.OK
+
+
+def _own_measures(rows: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
+    """Return the measures of the methods that images were corrected by, and of N4."""
+    from n4ax_bids.report.measures import Measure
+
+    names = dict.fromkeys(["n4", *(row.get("method", "n4") for row in rows)])
+    found = [each for name in names if name in METHODS for each in METHODS[name].measures]
+    return tuple(Measure(each.name, each.label, each.meaning) for each in found)
 
 
 def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:

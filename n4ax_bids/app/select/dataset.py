@@ -19,6 +19,7 @@ from n4ax_bids.app.select.masks import Masks
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
+from n4ax_bids.methods import METHODS
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
@@ -229,6 +230,7 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
         desc=request.desc,
         bias_field=request.bias_field,
         masks=_kinds(request),
+        further=[output.label for output in METHODS[request.method].outputs],
     )
     return Job(
         source=request.bids_dir / relative,

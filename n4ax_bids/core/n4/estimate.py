@@ -18,13 +18,21 @@ import numpy as np
 
 from n4ax_bids.arguments import is_bool, shown
 from n4ax_bids.core.arrays import as_list, one_for_each
+from n4ax_bids.core.call import (
+    Call,
+    N4Warning,
+    divided,
+    n_cores,
+    prepare,
+    without_logarithm,
+)
+from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
-from n4ax_bids.core.n4.call import Call, divided, n_cores, prepare, without_logarithm
-from n4ax_bids.core.n4.plan import Plan
-from n4ax_bids.core.n4.remarks import N4Warning, remarks
+from n4ax_bids.core.n4.automatic import check_automatic_mask
+from n4ax_bids.core.n4.plan import Plan, plan
+from n4ax_bids.core.n4.remarks import remarks
 from n4ax_bids.core.n4.rows import FIRST
 from n4ax_bids.core.n4.solve import (
-    Report,
     Solved,
     can_end_by_itk,
     size_of_lattice,
@@ -107,10 +115,11 @@ def n4(
     N. J. Tustison et al., N4ITK: Improved N3 Bias Correction, IEEE Trans Med Imaging 29(6),
     2010, doi 10.1109/TMI.2010.2046908.
     """
-    call = prepare(image, mask, weight, zooms, options)
-    result = estimate(call.image, call.mask, call.weight, plan=call.plan)
+    planned = _prepared(image, mask, weight, zooms, require_options(options))
+    call = planned.call
+    result = estimate(call.image, call.mask, call.weight, plan=planned.plan)
     corrected, log_bias = divided(call, result.log_field)
-    for remark in _remarks(call, result):
+    for remark in _remarks(planned, result):
         warnings.warn(remark, N4Warning, stacklevel=2)
     return (corrected, log_bias) if return_bias else corrected
 
@@ -156,32 +165,68 @@ def n4_batch(
     if not (together is None or is_bool(together)):
         raise TypeError(f"together is {shown(together)}; expected True, False or None")
     options = require_options(options)
-    each = {"masks": masks, "weights": weights, "zooms": zooms}
-    each = {name: one_for_each(name, given, len(images)) for name, given in each.items()}
+    lists = {"masks": masks, "weights": weights, "zooms": zooms}
+    lists = {name: one_for_each(name, given, len(images)) for name, given in lists.items()}
     calls = []
-    for number, arrays in enumerate(zip(images, *each.values(), strict=True)):
+    for number, arrays in enumerate(zip(images, *lists.values(), strict=True)):
         with _numbered(number):
-            calls.append(prepare(*arrays, options))
+            calls.append(_prepared(*arrays, options))
     results = estimate_batch(
-        [call.image for call in calls],
-        [call.mask for call in calls],
-        [call.weight for call in calls],
-        plans=[call.plan for call in calls],
+        [each.call.image for each in calls],
+        [each.call.mask for each in calls],
+        [each.call.weight for each in calls],
+        plans=[each.plan for each in calls],
         together=together,
     )
     both = []
-    for number, (call, result) in enumerate(zip(calls, results, strict=True)):
+    for number, (each, result) in enumerate(zip(calls, results, strict=True)):
         with _numbered(number):
-            both.append(divided(call, result.log_field))
-        for remark in _remarks(call, result):
+            both.append(divided(each.call, result.log_field))
+        for remark in _remarks(each, result):
             warnings.warn(f"images[{number}]: {remark}", N4Warning, stacklevel=2)
     corrected = [one for one, _ in both]
     return (corrected, [log_bias for _, log_bias in both]) if return_bias else corrected
 
 
-def _remarks(call: Call, result: N4Result) -> tuple[str, ...]:
-    found = without_logarithm(call)
-    return remarks(result, call.plan, call.doubt) + ((found,) if found else ())
+class _Planned(NamedTuple):
+    """One image of a call, and how it is to be solved."""
+
+    call: Call
+    plan: Plan
+    doubt: str | None
+    """what is odd about an automatic mask"""
+
+
+def _prepared(image, mask, weight, zooms, options: N4Options) -> _Planned:
+    made = []
+    call = prepare(
+        image, mask, weight, zooms, lambda shape, mm: made.append(plan(options, shape, mm))
+    )
+    doubt = None
+    if call.automatic:
+        doubt = check_automatic_mask(call.image, call.mask, made[0], call.automatic)
+    return _Planned(call, made[0], doubt)
+
+
+def _remarks(planned: _Planned, result: N4Result) -> tuple[str, ...]:
+    found = _without_logarithm(planned)
+    return remarks(result, planned.plan, planned.doubt) + ((found,) if found else ())
+
+
+def _without_logarithm(planned: _Planned) -> str | None:
+    """Return a warning where samples that take part are 0 or less."""
+    call, made = planned.call, planned.plan
+    values = made.sample(call.image, made.image_start)
+    odd, n_inside = values <= 0, values.size
+    inside = None
+    if call.mask is not None:
+        inside = made.sample(call.mask, made.mask_start) != 0
+    if call.weight is not None:
+        positive = made.sample(call.weight, made.weight_start) > 0
+        inside = positive if inside is None else inside & positive
+    if inside is not None:
+        odd, n_inside = odd & inside, int(inside.sum())
+    return without_logarithm(int(odd.sum()), n_inside, masked=inside is not None)
 
 
 @contextmanager

@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from n4ax_bids.core.n4.estimate import N4Result
 
 
-class N4Warning(UserWarning):
-    """An image was solved, but its result may be of little use; the message says why."""
-
-
 def remarks(result: N4Result, plan: Plan, doubt: str | None = None) -> tuple[str, ...]:
     """Return what a person should know about a result.
 
@@ -42,30 +38,6 @@ def few_samples(n_samples: int, plan: Plan) -> str | None:
         f"{n_samples} of {size} samples take part, fewer than the {points} control points of the "
         f"first level; look at the result ({remedy})"
     )
-
-
-def without_logarithm(n: int, n_voxels: int, *, masked: bool) -> str | None:
-    """Return a warning where intensities that take part are 0 or less.
-
-    Without a mask the air of many images is 0, which is no reason to warn.
-
-    Parameters
-    ----------
-    n : number of values of 0 or less among those that take part
-    n_voxels : number of values that take part
-    masked : whether there is a mask or a weight
-    """
-    if n and n == n_voxels:
-        return (
-            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
-            "means nothing (use another mask, or shift the image to positive values)"
-        )
-    if n and masked:
-        return (
-            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
-            "without a logarithm, as in ITK"
-        )
-    return None
 
 
 def n_points(plan: Plan) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from n4ax_bids.core import bspline
+from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import convergence
 from n4ax_bids.core.n4.iterate import (
@@ -38,8 +39,6 @@ from n4ax_bids.options import N4Options
 
 GPU_COPIES = 128
 """of the histogram: enough that threads seldom wait for one another. Not yet measured."""
-
-Report = Callable[[int, int, float], None]
 
 
 class End(NamedTuple):

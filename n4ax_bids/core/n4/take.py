@@ -10,18 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from n4ax_bids.core.arrays import not_finite, odd_inside, plain
+from n4ax_bids.core.arrays import NothingSampled, not_finite, odd_inside, plain
 from n4ax_bids.core.n4 import rows as voxels
 from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.n4.rows import Layout, Rows
-
-
-class NothingSampled(ValueError):
-    """Mask and weight have voxels that count, but shrinking takes none of them."""
-
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{found}; try shrink_factor=1")
-        self.found = found
 
 
 class Taken(NamedTuple):

@@ -203,10 +203,12 @@ def test_no_bias_field(run, tmp_path):
 def test_output_dtype(run):
     floats, _, sidecar = run()
     assert floats.get_data_dtype() == np.float32
-    assert (sidecar["N4"]["stored_slope"], sidecar["N4"]["stored_intercept"]) == (1, 0)
+    facts = sidecar["BiasCorrection"]
+    assert (facts["StoredSlope"], facts["StoredIntercept"]) == (1, 0)
     whole, _, sidecar = run("--output-dtype", "source")
     assert whole.get_data_dtype() == np.int16
-    slope, intercept = (sidecar["N4"][f"stored_{name}"] for name in ("slope", "intercept"))
+    facts = sidecar["BiasCorrection"]
+    slope, intercept = facts["StoredSlope"], facts["StoredIntercept"]
     stored = np.asarray(whole.dataobj.get_unscaled(), np.float64)
     np.testing.assert_array_equal(slope * stored + intercept, whole.get_fdata())
     # half a step of the slope, and the float32 of both files
@@ -216,14 +218,14 @@ def test_output_dtype(run):
 
 def test_sloppy(run):
     """Flags win over it, as over a preset."""
-    n4 = run("--sloppy", "--preset", "robust")[2]["N4"]
-    assert n4["options"]["n_iterations"] == [4, 3]  # the flag's
-    assert n4["options"]["shrink_factor"] == 4
-    assert run("--preset", "robust")[2]["N4"]["options"]["shrink_factor"] == 1
+    n4 = run("--sloppy", "--preset", "robust")[2]["BiasCorrection"]
+    assert n4["Options"]["n_iterations"] == [4, 3]  # the flag's
+    assert n4["Options"]["shrink_factor"] == 4
+    assert run("--preset", "robust")[2]["BiasCorrection"]["Options"]["shrink_factor"] == 1
 
 
 def test_method_is_recorded_and_an_unknown_one_is_refused(run, capsys):
-    assert run("--method", "n4")[2]["N4"]["method"] == "n4"
+    assert run("--method", "n4")[2]["BiasCorrection"]["Method"] == "n4"
     with pytest.raises(SystemExit):
         cli.main(["/raw", "/out", "participant", "--method", "n5"])
     assert "'n5' (choose from " in capsys.readouterr().err
@@ -233,7 +235,7 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
     from n4ax_bids import device
 
     # At shrink 4 so small an image is warned of.
-    assert run("--shrink-factor", "2")[2]["N4"]["device"] == "cpu"
+    assert run("--shrink-factor", "2")[2]["BiasCorrection"]["Device"] == "cpu"
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     monkeypatch.setattr(device, "_gpus", lambda: [])
     for nvidia, level in ((False, "INFO"), (True, "WARNING")):
@@ -255,9 +257,9 @@ def test_a_gpu_that_is_not_there(make_dataset, tmp_path, capsys, monkeypatch, na
 
 
 def test_shrink_mm(run):
-    n4 = run("--shrink-mm", "3.3")[2]["N4"]
-    assert n4["shrink_factors"] == [2, 2, 2]  # of 1.5, 1.6 and 1.7 mm
-    assert n4["options"]["shrink_mm"] == 3.3
+    n4 = run("--shrink-mm", "3.3")[2]["BiasCorrection"]
+    assert n4["Details"]["shrink_factors"] == [2, 2, 2]  # of 1.5, 1.6 and 1.7 mm
+    assert n4["Options"]["shrink_mm"] == 3.3
 
 
 def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatch):

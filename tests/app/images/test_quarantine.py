@@ -32,7 +32,7 @@ spec = importlib.util.spec_from_file_location("conftest", conftest)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.put_fake_node(pytest.MonkeyPatch(), digests=True)
-Node, begun = interfaces.N4BiasFieldCorrection, threading.Barrier(int(together))
+Node, begun = interfaces.BiasFieldCorrection, threading.Barrier(int(together))
 
 class Killing(Node):
     def run(self, cwd):
@@ -44,7 +44,7 @@ class Killing(Node):
             threading.Event().wait(60)  # killed meanwhile
         return super().run(cwd)
 
-interfaces.N4BiasFieldCorrection = Killing
+interfaces.BiasFieldCorrection = Killing
 sys.exit(cli.main(words))
 """
 

@@ -42,8 +42,7 @@ def sidecars(job, metadata=None, options=None):
         "mask": "otsu",
         "n_voxels_mask": 12,
         "device": "cpu",
-        "n_iterations": (50, 3),
-        "convergence": (1e-3, float("nan")),
+        "details": {"n_iterations": (50, 3), "convergence": (1e-3, float("nan"))},
         "seconds": {"solve": 0.1},
     }
     request = Request(tmp, tmp / "out", options=options or N4Options())
@@ -54,7 +53,7 @@ def sidecars(job, metadata=None, options=None):
 def test_no_sidecar_tells_a_time(job):
     """Equal runs give equal files."""
     for content in sidecars(job):
-        assert "seconds" not in content["N4"] and "mask" in content["N4"]
+        assert "Seconds" not in content["BiasCorrection"] and "Mask" in content["BiasCorrection"]
 
 
 def test_names_keep_the_source_s_entities_and_are_compressed(job):
@@ -70,17 +69,18 @@ def test_names_keep_the_source_s_entities_and_are_compressed(job):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_option_is_in_every_sidecar(job, name):
-    for content in sidecars(job, options=PRESETS[name]):
-        for item in fields(N4Options):
-            assert content["N4"]["options"][item.name] == getattr(PRESETS[name], item.name)
+    wanted = PRESETS[name]
+    for content in sidecars(job, options=wanted):
+        found = content["BiasCorrection"]["Options"]
+        assert found == {item.name: getattr(wanted, item.name) for item in fields(N4Options)}
 
 
 def test_what_the_run_found_is_in_the_sidecar_and_its_paths_are_not(job):
     for content in sidecars(job):
-        n4 = content["N4"]
-        assert (n4["mask"], n4["n_voxels_mask"], n4["device"]) == ("otsu", 12, "cpu")
+        n4 = content["BiasCorrection"]
+        assert (n4["Mask"], n4["NVoxelsMask"], n4["Device"]) == ("otsu", 12, "cpu")
         assert not {"output_image", "bias_image", "lattice_image"} & set(n4)
-        assert set(n4["versions"]) == {"n4ax_bids", "jax", "numpy"}
+        assert set(n4["Versions"]) == {"n4ax_bids", "jax", "numpy"}
         assert content["Sources"] == [f"bids:raw:{job.relative}"]
         assert content["Description"]
 

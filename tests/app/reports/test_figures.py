@@ -145,7 +145,7 @@ def test_voxels_outside_the_mask_may_be_nan(corrected, tmp_path):
 def test_warnings(corrected, tmp_path):
     sidecar = corrected.outputs.corrected.with_name("sub-01_desc-biascorr_T1w.json")
     content = json.loads(sidecar.read_text())
-    content["N4"] |= {"notes": ["taken as equal"]}
+    content["BiasCorrection"] |= {"Notes": ["taken as equal"]}
     sidecar.write_text(json.dumps(content))
     image = nb.load(corrected.outputs.corrected)
     uneven = image.get_fdata(dtype=np.float32) * np.linspace(0.2, 3, image.shape[0])[:, None, None]

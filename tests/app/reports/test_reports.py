@@ -186,7 +186,7 @@ def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
-    content["N4"]["field_max"] = 3.0
+    content["BiasCorrection"]["FieldMax"] = 3.0
     sidecar.write_text(json.dumps(content))
     assert run(level="group") == 0
     assert "sub-01_T1w" not in text_of(out / "group.html")

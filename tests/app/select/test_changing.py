@@ -36,7 +36,7 @@ def meanwhile(raw, finishing_node, monkeypatch):
     """Let something happen while the first image is corrected."""
 
     def do(what, *, after=True):
-        fake = interfaces.N4BiasFieldCorrection
+        fake = interfaces.BiasFieldCorrection
 
         class Node(fake):
             def run(self, cwd):
@@ -46,7 +46,7 @@ def meanwhile(raw, finishing_node, monkeypatch):
                     what()
                 return made or super().run(cwd)
 
-        monkeypatch.setattr(interfaces, "N4BiasFieldCorrection", Node)
+        monkeypatch.setattr(interfaces, "BiasFieldCorrection", Node)
 
     return do
 

@@ -142,8 +142,8 @@ class TestRun:
         root, out, folder = places
         corrected, field, sidecar = self.run(places, "--mask", "derivatives")
         inside = nb.load(folder / BRAIN).get_fdata() > 0
-        assert sidecar["N4"]["n_voxels_mask"] == np.count_nonzero(inside)
-        assert sidecar["N4"]["mask"] == f"bids:fmriprep:{BRAIN}"
+        assert sidecar["BiasCorrection"]["NVoxelsMask"] == np.count_nonzero(inside)
+        assert sidecar["BiasCorrection"]["Mask"] == f"bids:fmriprep:{BRAIN}"
         assert sidecar["Sources"] == [f"bids:raw:{T1W}", f"bids:fmriprep:{BRAIN}"]
         assert str(folder) not in json.dumps(sidecar)
         # The whole image is corrected: three float32 roundings.
@@ -160,9 +160,9 @@ class TestRun:
         image = nb.load(root / T1W).get_fdata()
         inside = nb.load(folder / BRAIN).get_fdata() > 0
         np.testing.assert_array_equal(corrected[~inside], image[~inside].astype(np.float32))
-        n4 = sidecar["N4"]
-        assert n4["rescaled"] and n4["rescale_slope"] != 1
-        expected = n4["rescale_slope"] * image / field + n4["rescale_intercept"]
+        n4 = sidecar["BiasCorrection"]
+        assert n4["Rescaled"] and n4["RescaleSlope"] != 1
+        expected = n4["RescaleSlope"] * image / field + n4["RescaleIntercept"]
         # float32, and the intercept is a difference of numbers 10 times its size
         np.testing.assert_allclose(corrected[inside], expected[inside], rtol=1e-5)
         assert corrected[inside].max() == pytest.approx(image[inside].max(), rel=1e-6)
@@ -171,7 +171,7 @@ class TestRun:
         _, plain, _ = self.run(places, "--mask", "none", "--weight", "WM")
         _, field, sidecar = self.run(places, "--weight", "WM")
         assert sidecar["Sources"][1] == f"bids:fmriprep:{WHITE}"
-        assert (sidecar["N4"]["mask"], sidecar["N4"]["weight"]) == (
+        assert (sidecar["BiasCorrection"]["Mask"], sidecar["BiasCorrection"]["Weight"]) == (
             "otsu",
             f"bids:fmriprep:{WHITE}",
         )
@@ -195,8 +195,8 @@ class TestRun:
         assert not np.allclose(nb.load(folder / WHITE).affine, image.affine)
         _, field, sidecar = self.run(places, *flags, "--overwrite")
         np.testing.assert_array_equal(field, expected)
-        assert sidecar["N4"]["n_voxels_mask"] == before["N4"]["n_voxels_mask"]
-        assert sidecar["N4"]["notes"] == []
+        assert sidecar["BiasCorrection"]["NVoxelsMask"] == before["BiasCorrection"]["NVoxelsMask"]
+        assert sidecar["BiasCorrection"]["Notes"] == []
         record = json.loads(next((out / "sub-01/figures").glob("*.json")).read_text())
         assert record["tissues"] == [
             f"fmriprep:{WHITE}",
@@ -222,7 +222,7 @@ class TestRun:
             sitk.WriteTransform(transform, str(path))
             _, field, sidecar = self.run(places, *flags)
             assert np.array_equal(field, expected) == (shift == 4)
-            (note,) = sidecar["N4"]["notes"]
+            (note,) = sidecar["BiasCorrection"]["Notes"]
             assert f"through {path.name}" in note
             name = path.relative_to(folder).as_posix()
             assert sidecar["Sources"][1:] == [f"bids:fmriprep:{BRAIN}", f"bids:fmriprep:{name}"]

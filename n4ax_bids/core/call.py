@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,35 +12,52 @@ import numpy as np
 
 from n4ax_bids.arguments import shown
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, odd_inside, plain
+from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.field import LogField, divide_checked
-from n4ax_bids.core.n4 import remarks
-from n4ax_bids.core.n4.automatic import check_automatic_mask
-from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import MASK_WORDS, N4Options, require_options
+from n4ax_bids.options import MASK_WORDS
 
 NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
 """How a message names them."""
 
+Check = Callable[[tuple[int, ...], tuple[float, ...] | None], Any]
+
+
+class N4Warning(UserWarning):
+    """An image was solved, but its result may be of little use; the message says why."""
+
 
 class Call(NamedTuple):
-    """The arrays of one image, and how it is to be solved."""
+    """The arrays of one image, checked."""
 
     image: jax.Array | np.ndarray
     mask: jax.Array | np.ndarray | None
     weight: jax.Array | np.ndarray | None
     hidden: np.ndarray | None
     """where a masked array is masked; the result is masked there as well"""
-    plan: Plan
-    doubt: str | None
-    """what is odd about an automatic mask"""
+    zooms: tuple[float, ...] | None
+    """mm; None where not given"""
+    automatic: str | None
+    """how a message names a mask that was found in the image"""
+
+    @property
+    def given(self) -> Given:
+        """What an estimator gets."""
+        zooms = self.zooms or (1.0,) * np.ndim(self.image)
+        return Given(self.image, self.mask, self.weight, zooms, self.automatic)
 
 
 def prepare(
-    image: Any, mask: Any, weight: Any, zooms: Sequence[float] | None, options: N4Options | None
+    image: Any, mask: Any, weight: Any, zooms: Sequence[float] | None, check: Check | None = None
 ) -> Call:
-    """Check what was passed, and make the mask where a word asks for one; errors as `n4.n4`."""
-    options = require_options(options)
+    """Check what was passed, and make the mask where a word asks for one; errors as `n4`.
+
+    Parameters
+    ----------
+    image, mask, weight, zooms : as the caller has passed them
+    check : called with the shape and the zooms before a mask is looked for, to refuse an image
+        that the options do not fit
+    """
     image = as_array(image, "image")
     if image is None:
         raise TypeError("image is None; expected an array")
@@ -54,13 +71,13 @@ def prepare(
     image, mask, weight, hidden = plain(image, None if word else as_array(mask, "mask"), weight)
     _require_numbers(mask, weight)
     sizes_mm = _voxel_sizes(zooms)
-    solved, doubt = plan(options, np.shape(image), sizes_mm), None
+    if check is not None:
+        check(np.shape(image), sizes_mm)
     if word:
         mask = _automatic(word, image, hidden, sizes_mm)
         if not mask.any():
             raise ValueError(_constant(image, hidden))
-        doubt = check_automatic_mask(image, mask, solved, NAMES.get(word, word))
-    return Call(image, mask, weight, hidden, solved, doubt)
+    return Call(image, mask, weight, hidden, sizes_mm, NAMES[word] if word else None)
 
 
 def _require_numbers(mask: Any, weight: Any) -> None:
@@ -162,19 +179,28 @@ def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:
     )
 
 
-def without_logarithm(call: Call) -> str | None:
-    """Return a warning where samples that take part are 0 or less."""
-    plan, values = call.plan, call.plan.sample(call.image, call.plan.image_start)
-    odd, n_inside = values <= 0, values.size
-    inside = None
-    if call.mask is not None:
-        inside = plan.sample(call.mask, plan.mask_start) != 0
-    if call.weight is not None:
-        positive = plan.sample(call.weight, plan.weight_start) > 0
-        inside = positive if inside is None else inside & positive
-    if inside is not None:
-        odd, n_inside = odd & inside, int(inside.sum())
-    return remarks.without_logarithm(int(odd.sum()), n_inside, masked=inside is not None)
+def without_logarithm(n: int, n_voxels: int, *, masked: bool) -> str | None:
+    """Return a warning where intensities that take part are 0 or less.
+
+    Without a mask the air of many images is 0, which is no reason to warn.
+
+    Parameters
+    ----------
+    n : number of values of 0 or less among those that take part
+    n_voxels : number of values that take part
+    masked : whether there is a mask or a weight
+    """
+    if n and n == n_voxels:
+        return (
+            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
+            "means nothing (use another mask, or shift the image to positive values)"
+        )
+    if n and masked:
+        return (
+            f"{n} of {n_voxels} voxels inside the mask are 0 or less: they enter the estimate "
+            "without a logarithm, as in ITK"
+        )
+    return None
 
 
 def n_cores() -> int:

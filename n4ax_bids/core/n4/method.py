@@ -1,0 +1,98 @@
+"""N4 as one of the methods: options and arrays in, the field and N4's own numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
+from n4ax_bids.core.n4.automatic import check_automatic_mask
+from n4ax_bids.core.n4.estimate import estimate
+from n4ax_bids.core.n4.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.core.n4.remarks import remarks
+from n4ax_bids.options import N4Options
+
+
+@dataclass(frozen=True)
+class N4Details:
+    """What N4 alone has to say of a solve."""
+
+    n_voxels_used: int
+    """voxels of the shrunk grid that the estimate saw"""
+    n_iterations: tuple[int, ...]
+    """done at each level"""
+    convergence: tuple[float, ...]
+    """last value of the stopping statistic at each level; NaN where no iteration was asked for"""
+    converged: tuple[bool, ...]
+    """whether a level ended because that value was not above the threshold"""
+    shrink_factors: tuple[int, ...]
+    shrink_start: tuple[int, ...]
+    """first sample on each axis; negative in the padding of a spline distance"""
+    n_control_points: tuple[int, ...]
+    """of the first level"""
+
+
+def prepare(given: Given, options: N4Options) -> Solve:
+    """Prepare a solve; see `n4ax_bids.core.estimator.Estimator`.
+
+    Raises
+    ------
+    ValueError
+        If a size or an option does not fit the image, or an automatic mask can carry no solve.
+    """
+    made = plan_of(given, options)
+    doubt = None
+    if given.automatic:
+        doubt = check_automatic_mask(given.image, given.mask, made, given.automatic)
+
+    def solve(report: Report | None = None) -> Estimate:
+        result = estimate(given.image, given.mask, given.weight, plan=made, report=report)
+        details = N4Details(
+            n_voxels_used=result.n_voxels,
+            n_iterations=tuple(result.n_iterations),
+            convergence=tuple(float(value) for value in result.convergence),
+            converged=tuple(bool(value) for value in result.converged),
+            shrink_factors=made.shrink_factors,
+            shrink_start=made.image_start,
+            n_control_points=made.n_control_points,
+        )
+        return Estimate(result.log_field, details, remarks(result, made, doubt))
+
+    return solve
+
+
+def plan_of(given: Given, options: N4Options) -> Plan:
+    """Return sizes and positions; each file is sampled by its own header, as ANTs does."""
+    shape, zooms = given.image.shape, given.zooms
+    if given.sampling is None:
+        return plan(options, shape, zooms)
+    pads = padding(options, shape, zooms)
+    padded = [n + sum(pad) for n, pad in zip(shape, pads, strict=True)]
+    factors = shrink_factors(options, shape, zooms)
+    lower = [pad[0] for pad in pads]
+    starts = (given.sampling(role, padded, factors, lower) for role in ("image", "mask", "weight"))
+    image_start, mask_start, weight_start = starts
+    return plan(
+        options,
+        shape,
+        zooms,
+        image_start=image_start,
+        mask_start=mask_start,
+        weight_start=weight_start,
+    )
+
+
+def memory(options: N4Options, shape: Sequence[int], zooms: Sequence[float]) -> int:
+    """Return about how many bytes the solve of an image takes; measured: 40 for each sample.
+
+    Parameters
+    ----------
+    options : N4Options
+    shape : voxels of each axis
+    zooms : mm of each axis
+    """
+    factors = (options.shrink_factor,) * 3
+    if options.shrink_mm is not None:
+        factors = shrink_factors(options, shape[:3], zooms)
+    return math.prod(shape) * (40 // math.prod(factors))

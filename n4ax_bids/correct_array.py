@@ -1,0 +1,70 @@
+"""Correct one image that is an array, by any method."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from n4ax_bids import methods
+from n4ax_bids.core.call import N4Warning, divided, prepare, without_logarithm
+
+
+def correct_array(
+    image: jax.Array | np.ndarray,
+    mask: jax.Array | np.ndarray | str | None = "otsu",
+    weight: jax.Array | np.ndarray | None = None,
+    *,
+    zooms: Sequence[float] | None = None,
+    options: Any = None,
+    return_bias: bool = False,
+):
+    """Correct the bias field of an image by the method that the options belong to.
+
+    Parameters
+    ----------
+    image : array (I, J) or (I, J, K), intensities
+    mask : array like `image` (not 0 = inside), None for all voxels, or a word: "otsu", "head",
+        "brain" or "auto"
+    weight : array like `image`, confidence of each voxel; voxels with weight <= 0 take no part
+    zooms : size of a voxel on each axis in mm, 1 where not given
+    options : options of a method; N4's with the ANTs program's defaults where not given
+    return_bias : also return the field
+
+    Returns
+    -------
+    corrected : float32 array like `image`, image / exp(log_bias) at every voxel
+    log_bias : float32 array like `image`, ln of the field; only with `return_bias`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `n4ax_bids.n4`, and if the options belong to no method.
+
+    Warns
+    -----
+    N4Warning
+        With each note of the method on its result.
+    """
+    method = methods.of_options(options)
+    options = method.options() if options is None else options
+    call = prepare(image, mask, weight, zooms)
+    estimate = methods.load(method.prepare)(call.given, options)(None)
+    corrected, log_bias = divided(call, estimate.log_field)
+    for note in (*estimate.notes, *filter(None, [_without_logarithm(call)])):
+        warnings.warn(note, N4Warning, stacklevel=2)
+    return (corrected, log_bias) if return_bias else corrected
+
+
+def _without_logarithm(call: Any) -> str | None:
+    """Return a warning where voxels that take part are 0 or less."""
+    values = np.asarray(call.image)
+    inside = np.ones(values.shape, bool) if call.mask is None else np.asarray(call.mask) != 0
+    if call.weight is not None:
+        inside &= np.asarray(call.weight) > 0
+    masked = call.mask is not None or call.weight is not None
+    n = int(np.count_nonzero((values <= 0) & inside))
+    return without_logarithm(n, int(np.count_nonzero(inside)), masked=masked)
