@@ -42,8 +42,6 @@ from n4ax_bids.core.n4.solve import (
 from n4ax_bids.core.n4.take import Taken, take
 from n4ax_bids.options import N4Options, require_options
 
-MOST_SLABS = 64
-
 
 class N4Result(NamedTuple):
     """The field and how the solve went."""
@@ -351,16 +349,17 @@ def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solv
     slabs = 0
     while taken.n_bytes(slabs) > free:
         slabs = max(2, 2 * slabs)
-        if slabs > MOST_SLABS:
+        if slabs > taken.most_slabs:
+            needed = taken.n_bytes(taken.most_slabs)
             raise MemoryError(
-                f"the solve takes {taken.n_bytes(MOST_SLABS)} bytes for {taken.n_voxels} voxels; "
+                f"the solve takes {needed} bytes for {taken.n_voxels} voxels; "
                 f"expected at most {free:.0f}"
             )
-    rows, layout = taken.lay_out(slabs, FIRST)
-    solved = solve(rows, layout, plan, report)
+    voxels, layout = taken.lay_out(slabs, FIRST)
+    solved = solve(voxels, layout, plan, report)
     if solved.unseen:  # an image that rises from voxel to voxel, made by a program
-        rows, layout = taken.lay_out(slabs, taken.length)
-        solved = solve(rows, layout, plan, report)
+        voxels, layout = taken.lay_out(slabs, taken.length)
+        solved = solve(voxels, layout, plan, report)
     if solved.unseen:
         raise MemoryError(
             f"the image rises throughout the first of {slabs} slabs, and more than {free:.0f} "

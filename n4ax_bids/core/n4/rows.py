@@ -16,41 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.n4.storage import Dense, Listed, Slabs
+
 MOST_COARSE = 1 << 18
 """voxels in the mask; beyond, a grid is padded to one of many sizes"""
 FIRST = 1024
 """voxels at the start of the scan that are looked at for a rising run"""
-
-
-class Rows(NamedTuple):
-    """What the compiled program works on: M voxels, in R rows of N, at P0 × P1 places.
-
-    The padding of the list repeats its last voxel, which changes no range and no row; only what
-    counts voxels has to leave it out. The padding of the rows has at least one. In slabs, S is
-    the first axis of what has M or R; `row` counts through all slabs.
-    """
-
-    log_image: jax.Array
-    """(M,), voxels of the mask in raster order"""
-    weight: jax.Array | None
-    """(M,), > 0 in the mask, 0 elsewhere; None: 1"""
-    listed: jax.Array
-    """number of voxels of the mask in the list; (S,) in slabs"""
-    n_voxels: jax.Array
-    """number of voxels in the mask"""
-    first: jax.Array
-    """(F,), the mask's first voxels in the list; M after the last"""
-    voxel: jax.Array | None
-    """(M,), where each voxel stands in the rows; None: the list is the rows"""
-    place: jax.Array | None
-    """(R,), where each row stands in the plane of the other axes; None: in turn"""
-    row: jax.Array | None
-    """(P0·P1,), which row stands there; the last of the padding where none does"""
-
-    @property
-    def n_slabs(self) -> int:
-        """Number of slabs; 0 for arrays without that axis."""
-        return self.log_image.shape[0] if self.log_image.ndim == 2 else 0
 
 
 class Layout(NamedTuple):
@@ -137,7 +108,7 @@ def lay_out(
     slabs: int = 0,
     first: int = FIRST,
     least: int = 1,
-) -> tuple[Rows, Layout]:
+) -> tuple[Listed | Slabs, Layout]:
     """List the mask's voxels with the logarithm of their intensity, and their rows.
 
     Parameters
@@ -152,7 +123,8 @@ def lay_out(
 
     Returns
     -------
-    rows : Rows, numpy arrays; intensities <= 0 stand without logarithm, as in ITK
+    voxels : Listed, or Slabs where slabs are asked for, of numpy arrays; intensities <= 0 stand
+        without logarithm, as in ITK
     layout : Layout
     """
     n0, n1, _ = shape
@@ -196,8 +168,8 @@ def lay_out(
         logs, counts, voxel, place = logs[0], counts[0], voxel[0], place[0]
         weights = None if weights is None else weights[0]
     n_voxels = np.asarray(found.n_listed)
-    rows = Rows(logs, weights, np.asarray(counts), n_voxels, start, voxel, place, row)
-    return rows, Layout(tuple(shape), found.columns, (p0, p1, width))
+    made = Listed(logs, weights, np.asarray(counts), n_voxels, start, voxel, place, row)
+    return Slabs(made) if slabs else made, Layout(tuple(shape), found.columns, (p0, p1, width))
 
 
 class Seen(NamedTuple):
@@ -212,7 +184,7 @@ class Seen(NamedTuple):
 @partial(jax.jit, static_argnames=("dtype", "first"))
 def lay_out_dense(
     values: jax.Array, inside: jax.Array, weight: jax.Array | None, *, dtype: str, first: int
-) -> tuple[Rows, Seen]:
+) -> tuple[Dense, Seen]:
     """Take every voxel of the padded grid, on the device where it lies; for `dense_layout`.
 
     Parameters
@@ -241,8 +213,7 @@ def lay_out_dense(
     logs = jnp.where(kept > 0, jnp.log(jnp.where(kept > 0, kept, 1)), kept)
     start = jnp.flatnonzero(inside, size=min(first, values.size), fill_value=values.size)
     weights = confidence.astype(dtype)
-    rows = Rows(logs, weights, n_voxels, n_voxels, start.astype(jnp.int32), None, None, None)
-    return rows, seen
+    return Dense(logs, weights, n_voxels, start.astype(jnp.int32)), seen
 
 
 def dense_layout(shape: tuple[int, int, int]) -> Layout:

@@ -1,4 +1,4 @@
-"""The solve on the host: rows in, lattice out; several images at once where they fit together."""
+"""The solve on the host: voxels in, lattice out; several images at once where they fit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import convergence
 from n4ax_bids.core.n4.iterate import (
-    Numbers,
-    Program,
     State,
     end_level,
     last_difference,
@@ -33,7 +31,9 @@ from n4ax_bids.core.n4.levels import (
     unpadded_lattice,
 )
 from n4ax_bids.core.n4.plan import Plan
-from n4ax_bids.core.n4.rows import Layout, Rows
+from n4ax_bids.core.n4.residual import Numbers, Program
+from n4ax_bids.core.n4.rows import Layout
+from n4ax_bids.core.n4.storage import Slabs, Storage, listed_on_host
 from n4ax_bids.core.n4.take import platform
 from n4ax_bids.options import N4Options
 
@@ -68,17 +68,17 @@ class _Group(NamedTuple):
     levels: Levels
 
 
-def solve(rows: Rows, layout: Layout, plan: Plan, report: Report | None = None) -> Solved:
+def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = None) -> Solved:
     """Run all levels of one image."""
-    numbers, program = _program(plan.options, report is not None, rows.log_image)
+    numbers, program = _program(plan.options, report is not None, voxels.log_image)
     ends = [End() for _ in plan.options.n_iterations]
     fields = _fields(plan)
-    field, bias = fields[0], _no_bias(rows)
+    field, bias = fields[0], _no_bias(voxels)
     unseen = False
     for group in _groups(plan, layout):
         state = _start(group, field, bias)
         tell = report and (lambda level, *told, at=group.numbers: report(at[level] + 1, *told))
-        state = _iterate(rows, group.levels, state, numbers, program, plan.options, tell)
+        state = _iterate(voxels, group.levels, state, numbers, program, plan.options, tell)
         field, bias, unseen = _field_of(state.lattice, group), state.bias, bool(state.unseen)
         _note(ends, group, state)
         if unseen:
@@ -87,7 +87,7 @@ def solve(rows: Rows, layout: Layout, plan: Plan, report: Report | None = None) 
 
 
 def solve_batch(
-    rows: Sequence[Rows], layouts: Sequence[Layout], plans: Sequence[Plan]
+    voxels: Sequence[Storage], layouts: Sequence[Layout], plans: Sequence[Plan]
 ) -> list[Solved]:
     """Run all levels of several images together; shapes and options must be the same.
 
@@ -97,13 +97,13 @@ def solve_batch(
         If the host would have to decide for each image when a level ends.
     """
     options = plans[0].options
-    numbers, program = _program(options, False, rows[0].log_image)
+    numbers, program = _program(options, False, voxels[0].log_image)
     if numbers.host_decides:
         raise ValueError("levels that end by ITK's statistic are solved one image at a time")
-    together = _stacked(rows)
+    together = _stacked(voxels)
     fields = [_fields(plan) for plan in plans]
     now = [each[0] for each in fields]
-    bias = [_no_bias(one) for one in rows]
+    bias = [_no_bias(one) for one in voxels]
     ends = [[End() for _ in options.n_iterations] for _ in plans]
     unseen = np.zeros(len(plans), bool)
     for groups in zip(*map(_groups, plans, layouts), strict=True):
@@ -163,12 +163,12 @@ def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers,
     return numbers, Program(n_bins, can_stop, skip_rising, GPU_COPIES if on_gpu else 1)
 
 
-def _no_bias(rows: Rows) -> jax.Array | np.ndarray | None:
-    if rows.n_slabs:
+def _no_bias(voxels: Storage) -> jax.Array | np.ndarray | None:
+    if isinstance(voxels, Slabs):
         return None
     # On a CPU numpy's: nothing is compiled for them. Elsewhere they would have to be sent.
-    xp = np if platform(rows.log_image) == "cpu" else jax.numpy
-    return xp.zeros(rows.log_image.shape, rows.log_image.dtype)
+    xp = np if platform(voxels.log_image) == "cpu" else jax.numpy
+    return xp.zeros(voxels.log_image.shape, voxels.log_image.dtype)
 
 
 @lru_cache(maxsize=32)
@@ -217,7 +217,7 @@ def _note(ends: list[End], group: _Group, state: State) -> None:
 
 
 def _iterate(
-    rows: Rows,
+    voxels: Storage,
     levels: Levels,
     state: State,
     numbers: Numbers,
@@ -231,15 +231,15 @@ def _iterate(
     each iteration is to be told, does it come back to the host, which decides and sends it on.
     """
     while True:
-        state = run(rows, state, levels, numbers, program)
+        state = run(voxels, state, levels, numbers, program)
         if not state.waits or state.unseen:
             return state
         value, n = float(state.change), int(state.iteration)
         ends = program.can_stop and value <= numbers.stop_at
         shown = value
         if (numbers.host_decides and ends) or (tell and options.convergence_statistic == "itk"):
-            difference = np.asarray(last_difference(rows, state, levels), np.float32)
-            shown = convergence.itk(difference[_in_mask(rows)])
+            difference = np.asarray(last_difference(voxels, state, levels), np.float32)
+            shown = convergence.itk(difference[listed_on_host(voxels)])
         if numbers.host_decides and ends:
             value, ends = shown, shown <= options.convergence_threshold
         if tell:
@@ -248,14 +248,6 @@ def _iterate(
             state = end_level(levels, state._replace(bias=None), value)._replace(bias=state.bias)
         else:
             state = state._replace(waits=np.False_)
-
-
-def _in_mask(rows: Rows) -> np.ndarray:
-    """Say which voxels of the list are in the mask, all slabs in turn."""
-    if rows.voxel is None:
-        return np.asarray(rows.weight).ravel() > 0
-    length = rows.log_image.shape[-1]
-    return (np.arange(length) < np.asarray(rows.listed).reshape(-1, 1)).ravel()
 
 
 def _refined(field: LogField, later: LogField) -> LogField:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -13,21 +12,100 @@ import numpy as np
 from n4ax_bids.core.arrays import NothingSampled, not_finite, odd_inside, plain
 from n4ax_bids.core.n4 import rows as voxels
 from n4ax_bids.core.n4.plan import Plan
-from n4ax_bids.core.n4.rows import Layout, Rows
+from n4ax_bids.core.n4.rows import Layout
+from n4ax_bids.core.n4.storage import Dense, Storage
+
+MOST_SLABS = 64
 
 
-class Taken(NamedTuple):
-    """The voxels of an image, ready to be laid out."""
+class Taken(Protocol):
+    """The samples that enter a solve, of one of the kinds below."""
 
     n_voxels: int
+    """number of samples inside the mask"""
     size: tuple
     """equal for images that can share a solve"""
-    n_bytes: Callable[[int], int]
-    """memory for a number of slabs"""
-    lay_out: Callable[[int, int], tuple[Rows, Layout]]
-    """for a number of slabs and of first voxels"""
     length: int
     """of the list of voxels"""
+    most_slabs: int
+    """number of parts that the samples can be taken in at most; 0: only as a whole"""
+
+    def n_bytes(self, slabs: int) -> int:
+        """Return the memory that the solve takes in a number of slabs."""
+
+    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
+        """Lay the samples out in a number of slabs, for a number of first voxels."""
+
+
+@dataclass(frozen=True)
+class TakenListed:
+    """Samples that were listed on the host."""
+
+    found: voxels.Found
+    shape: tuple[int, int, int]
+    """of the grid of samples"""
+    dtype: np.dtype
+    """of the solve"""
+    most_slabs: int = MOST_SLABS
+
+    @property
+    def n_voxels(self) -> int:
+        return self.found.n_listed
+
+    @property
+    def size(self) -> tuple:
+        sizes = voxels.sizes_of(self.found, self.shape)
+        return (*sizes, str(self.dtype), self.found.weights is None)
+
+    @property
+    def length(self) -> int:
+        return self.size[0]
+
+    def n_bytes(self, slabs: int) -> int:
+        return voxels.n_bytes(self.found, self.dtype.itemsize, slabs)
+
+    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
+        made, layout = voxels.lay_out(self.found, self.shape, self.dtype, slabs=slabs, first=first)
+        return jax.device_put(made), layout
+
+
+@dataclass(frozen=True)
+class TakenDense:
+    """Samples of an image that lies on a device: all of its grid, where it lies."""
+
+    values: jax.Array
+    inside: jax.Array
+    weight: jax.Array | None
+    dtype: np.dtype
+    """of the solve"""
+    n_voxels: int
+    made: Dense
+    """laid out for the usual number of first voxels"""
+    most_slabs: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        return voxels.dense_layout(self.values.shape)
+
+    @property
+    def size(self) -> tuple:
+        return (*self.layout.sizes, str(self.dtype), "dense")
+
+    @property
+    def length(self) -> int:
+        return self.made.log_image.size
+
+    def n_bytes(self, slabs: int) -> int:
+        return _dense_bytes(self.values.shape, self.dtype)
+
+    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
+        if first == voxels.FIRST:
+            return self.made, self.layout
+        return _dense(self.values, self.inside, self.weight, self.dtype, first)[0], self.layout
+
+
+def _dense(values, inside, weight, dtype: np.dtype, first: int) -> tuple[Dense, voxels.Seen]:
+    return voxels.lay_out_dense(values, inside, weight, dtype=str(dtype), first=first)
 
 
 def take(
@@ -128,19 +206,7 @@ def _take_listed(
     found = voxels.find(values, inside, weight)
     low, high = found.intensities.min(), found.intensities.max()
     passed.require_contrast(low, high, 1.0 if weight is None else found.weights.max())
-    shape, sizes = values.shape, voxels.sizes_of(found, values.shape)
-
-    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
-        rows, layout = voxels.lay_out(found, shape, dtype, slabs=slabs, first=first)
-        return jax.device_put(rows), layout
-
-    return Taken(
-        found.n_listed,
-        (*sizes, str(dtype), weight is None),
-        partial(voxels.n_bytes, found, dtype.itemsize),
-        lay_out,
-        sizes[0],
-    )
+    return TakenListed(found, values.shape, dtype)
 
 
 def _take_dense(
@@ -150,24 +216,12 @@ def _take_dense(
     dtype: np.dtype,
     passed: _Passed,
 ) -> Taken:
-    layout = voxels.dense_layout(values.shape)
-    made = partial(voxels.lay_out_dense, values, inside, weight, dtype=str(dtype))
-    rows, seen = made(first=voxels.FIRST)
+    made, seen = _dense(values, inside, weight, dtype, voxels.FIRST)
     n_voxels, low, high = (one.item() for one in seen)
     if n_voxels == 0:
         raise passed.nobody()
     passed.require_contrast(low, high)
-    length = rows.log_image.size
-
-    def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
-        if slabs:
-            raise ValueError("a dense grid is not taken in slabs")
-        return (rows if first == voxels.FIRST else made(first=first)[0]), layout
-
-    n_bytes = _dense_bytes(values.shape, dtype)
-    return Taken(
-        n_voxels, (*layout.sizes, str(dtype), "dense"), lambda slabs: n_bytes, lay_out, length
-    )
+    return TakenDense(values, inside, weight, dtype, n_voxels, made)
 
 
 def _dense_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
