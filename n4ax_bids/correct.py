@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import jax
 import numpy as np
 
 from n4ax_bids import arguments, compilation
@@ -32,11 +33,12 @@ from n4ax_bids.core.n4.take import NothingSampled
 from n4ax_bids.io import geometry, placement, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import MASK_WORDS, N4Options, require_options
-from n4ax_bids.outputs import checked, parametrisation, save, stored
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS, N4Options, require_options
+from n4ax_bids.outputs import Outputs, checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored
+from n4ax_bids.skull_strip import Means
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class Correction:
     """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
     mask_found: dict[str, str | int | float | None]
     """for "auto", "head" and "brain", empty for others: kind, share of the image's voxels, rounds,
-    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find"""
+    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find; for
+    "synthstrip" and "hd-bet" the program and its version in the place of rounds and confidence"""
     n_voxels_mask: int
     """voxels inside the mask and of positive weight, full grid"""
     n_voxels_used: int
@@ -101,7 +104,7 @@ def correct(
     bias_image: str | Path | None = None,
     lattice_image: str | Path | None = None,
     mask_image: str | Path | None = None,
-    auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
+    auto_mask: Literal["otsu", "auto", "head", "brain", "synthstrip", "hd-bet"] | None = None,
     weight_image: str | Path | None = None,
     options: N4Options | None = None,
     rescale_intensities: bool = True,
@@ -134,7 +137,8 @@ def correct(
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
-        brain where one is found, else the head, else Otsu's mask
+        brain where one is found, else the head, else Otsu's mask; "synthstrip" or "hd-bet" for
+        the brain that this program finds, which has to be installed
     weight_image : confidence; voxels with a weight <= 0 take no part
     options : N4Options, the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
@@ -155,8 +159,8 @@ def correct(
     TypeError
         If a file is no path but, say, an image of nibabel, or `options` are no N4Options.
     OSError, ValueError
-        If an input, an option or the device does not fit; one line that names the file. No file
-        has been written then.
+        If an input, an option or the device does not fit, or a program that finds the mask is
+        not installed or fails; one line that names the file. No file has been written then.
     """
     options = require_options(options)
     _require_paths(
@@ -212,6 +216,7 @@ def correct(
             weight_image=weight_image,
             mask_transform=mask_transform,
             weight_transform=weight_transform,
+            means=_means(where, outputs),
         )
         if region.mask_values is not None and rescale_intensities:  # the range counts all of it
             require_finite(image.path, image.data, region.mask, LEAVE_OUT)
@@ -282,8 +287,9 @@ def correct(
 def _require_words(output_dtype: object, auto_mask: object, report: object) -> None:
     if not is_among(output_dtype, ("float32", "source")):
         raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
-    if not (auto_mask is None or is_among(auto_mask, MASK_WORDS)):
-        words = ", ".join(MASK_WORDS)
+    known = (*MASK_WORDS, *MASK_PROGRAMS)
+    if not (auto_mask is None or is_among(auto_mask, known)):
+        words = ", ".join(known)
         raise ValueError(f"auto_mask is {shown(auto_mask)}; expected one of {words} or None")
     if not (report is None or callable(report)):
         raise TypeError(f"report is {shown(report)}; expected a function or None")
@@ -301,11 +307,20 @@ def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) ->
             raise ValueError(f"{name} is ''; expected the path of a file")
 
 
+def _means(where: jax.Device, outputs: Outputs) -> Means:
+    """Return what a program that finds the mask may take: the device of the solve, its threads."""
+    folder = next((path.parent for path in outputs if path), None)
+    gpu = None if where.platform == "cpu" else where.id
+    return Means(gpu, devices.start(), folder, devices.is_closed)
+
+
 def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
     """Check an automatic mask; return what is odd about it."""
     if region.mask is None or region.mask_values is not None:
         return None
-    return check_automatic_mask(image.data, region.mask, solve, NAMES[region.name])
+    return check_automatic_mask(
+        image.data, region.mask, solve, NAMES.get(region.name, region.name)
+    )
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:

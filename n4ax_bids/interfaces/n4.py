@@ -23,7 +23,7 @@ from nipype.utils.gpu_count import gpu_count
 from n4ax_bids import ants
 from n4ax_bids.interfaces.command import AntsCommand, output_name
 from n4ax_bids.interfaces.spec import add_option_traits, read_options, six_digits
-from n4ax_bids.options import MASK_WORDS, N4Options
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS, N4Options
 
 _log = logging.getLogger("nipype.interface")
 
@@ -71,8 +71,10 @@ class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
     )
     auto_mask = traits.Enum(
         *MASK_WORDS,
+        *MASK_PROGRAMS,
         desc="estimate the field inside this mask, correct the whole image: otsu, head, brain, or "
-        "auto for the brain where one is found, else the head; default: every voxel",
+        "auto for the brain where one is found, else the head; synthstrip or hd-bet for the brain "
+        "that this program finds; default: every voxel",
     )
     found_mask_image = File(
         hash_files=False,

@@ -16,6 +16,7 @@ import numpy as np
 
 from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
+from n4ax_bids.app.outputs.sidecars import how_found
 from n4ax_bids.app.reports import tissues
 from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.core.field import LogField
@@ -25,7 +26,7 @@ from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 from n4ax_bids.region import region
 
 _EVERY = 1 << 20
@@ -36,7 +37,7 @@ KINDS = {
     "otsu": "voxels above Otsu's threshold",
 }
 """what the masks are that `--mask auto` finds"""
-FOUND = ("auto", "head", "brain")
+FOUND = ("auto", "head", "brain", *MASK_PROGRAMS)
 """masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
 
 
@@ -158,14 +159,16 @@ def _inside(job: Job, image: Volume, n4: Mapping[str, Any]) -> tuple[np.ndarray,
     Those that the estimate saw; where it saw all, those above Otsu's threshold.
     """
     word = n4.get("mask")
-    word = word if job.mask is None and word in MASK_WORDS else None
+    word = word if job.mask is None and word in (*MASK_WORDS, *MASK_PROGRAMS) else None
+    # What a program has found is read: to find it again would take minutes.
+    by_program = job.outputs.masks["brain"] if word in MASK_PROGRAMS else None
     if job.mask is None and job.weight is None and word is None:
         what = "voxels above Otsu's threshold (the estimate used every voxel)"
         return region(image, auto_mask="otsu").inside, what
     found = region(
         image,
-        mask_image=job.mask,
-        auto_mask=word,
+        mask_image=by_program or job.mask,
+        auto_mask=None if by_program else word,
         weight_image=job.weight,
         mask_transform=job.mask_transform,
         weight_transform=job.weight_transform,
@@ -182,9 +185,7 @@ def _in_words(n4: Mapping[str, Any]) -> str:
     facts = n4.get("mask_found")
     if not facts:
         return "voxels above Otsu's threshold"
-    details = [f"{100 * facts['share']:.3g} % of the image", f"{facts['rounds']} rounds"]
-    if facts["confidence"] is not None:
-        details.append(f"confidence {facts['confidence']:.2f}")
+    details = [f"{100 * facts['share']:.3g} % of the image", *how_found(facts)]
     details.append(f"Otsu's threshold alone finds {100 * facts['otsu_covers']:.3g} % of them")
     kind = KINDS[facts["kind"]]
     return f"{kind} ({', '.join(details)})"
