@@ -38,7 +38,7 @@ from n4ax_bids.outputs import Outputs, checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored
-from n4ax_bids.skull_strip import Means
+from n4ax_bids.skull_strip import TOOLS, Means
 
 _log = logging.getLogger(__name__)
 
@@ -318,9 +318,10 @@ def _doubt(image: Volume, region: Region, solve: Plan) -> str | None:
     """Check an automatic mask; return what is odd about it."""
     if region.mask is None or region.mask_values is not None:
         return None
-    return check_automatic_mask(
-        image.data, region.mask, solve, NAMES.get(region.name, region.name)
-    )
+    if region.name in TOOLS:
+        name = f"{TOOLS[region.name].name}'s"
+        return check_automatic_mask(image.data, region.mask, solve, name, cause="")
+    return check_automatic_mask(image.data, region.mask, solve, NAMES[region.name])
 
 
 def memory_needed(input_image: str | Path, options: N4Options) -> int:

@@ -309,3 +309,18 @@ def test_what_is_recorded_of_a_correction(bin, tmp_path, install):
     given = {"options": SHORT, "device": "cpu", "rescale_intensities": False}
     correct(path, other, mask_image=mask, correct_outside=True, **given)
     np.testing.assert_array_equal(volume.load(out).data, volume.load(other).data)
+
+
+def test_a_mask_that_cannot_carry_a_solve_is_told(bin, tmp_path, install):
+    """It is checked as every mask that nobody has looked at."""
+    path = made(tmp_path / "T1w.nii.gz")
+    given = {"auto_mask": "synthstrip", "options": SHORT, "device": "cpu"}
+    values = np.sort(volume.load(path).data.ravel())
+    install(bin, level=float(values[-30]))
+    n = np.count_nonzero(values > values[-30])
+    with pytest.raises(ValueError) as raised:
+        correct(path, tmp_path / "out.nii.gz", **given)
+    assert str(raised.value) == (
+        f"{path}: SynthStrip's mask holds {n} of 10560 samples, fewer than the 64 control points "
+        "of the first level; expected another mask or a smaller shrink factor"
+    )
