@@ -263,12 +263,14 @@ def test_one_program_at_a_time_and_who_waits_can_be_ended(bin, image, install, w
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
-    wait_for(child)
-    time.sleep(0.5)
-    assert len(calls(log)) == 1
-    stop.set()
-    for thread in threads:
-        thread.join(30)
+    try:
+        wait_for(child)
+        time.sleep(0.5)
+        assert len(calls(log)) == 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
     assert len(ended) == 3 and len(calls(log)) == 1 and not skull_strip._turn.locked()
 
 
