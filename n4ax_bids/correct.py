@@ -15,22 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 from n4ax_bids import arguments, compilation, methods
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, require_bools, shown, suggesting
 from n4ax_bids.core.arrays import NothingSampled
 from n4ax_bids.core.call import NAMES, without_logarithm
-from n4ax_bids.core.estimator import Given, Report, Solve
+from n4ax_bids.core.estimator import Automatic, Given, Report, Solve
 from n4ax_bids.core.field import divide
 from n4ax_bids.correction import Correction, field_of, statistics
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.options import MASK_WORDS
-from n4ax_bids.outputs import checked, parametrisation, save, stored
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.outputs import Outputs, checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored
+from n4ax_bids.skull_strip import TOOLS, Means
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ def correct(
     bias_image: str | Path | None = None,
     lattice_image: str | Path | None = None,
     mask_image: str | Path | None = None,
-    auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
+    auto_mask: Literal["otsu", "auto", "head", "brain", "synthstrip", "hd-bet"] | None = None,
     weight_image: str | Path | None = None,
     options: Any = None,
     rescale_intensities: bool = True,
@@ -80,7 +83,8 @@ def correct(
     output_image, bias_image, lattice_image : .nii or .nii.gz, None for no such file; the folders
         must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
-        brain where one is found, else the head, else Otsu's mask
+        brain where one is found, else the head, else Otsu's mask; "synthstrip" or "hd-bet" for
+        the brain that this program finds, which has to be installed
     weight_image : confidence; voxels with a weight <= 0 take no part
     options : options of a method, such as N4Options; the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; acts with a mask file only
@@ -102,8 +106,8 @@ def correct(
     TypeError
         If a file is no path but, say, an image of nibabel, or `options` belong to no method.
     OSError, ValueError
-        If an input, an option or the device does not fit; one line that names the file. No file
-        has been written then.
+        If an input, an option or the device does not fit, or a program that finds the mask is
+        not installed or fails; one line that names the file. No file has been written then.
     """
     method = methods.of_options(options)
     options = method.options() if options is None else options
@@ -164,6 +168,7 @@ def correct(
             weight_image=weight_image,
             mask_transform=mask_transform,
             weight_transform=weight_transform,
+            means=_means(where, outputs),
         )
         if region.mask_values is not None and rescale_intensities:  # the range counts all of it
             require_finite(image.path, image.data, region.mask, LEAVE_OUT)
@@ -230,8 +235,9 @@ def correct(
 def _require_words(output_dtype: object, auto_mask: object, report: object) -> None:
     if not is_among(output_dtype, ("float32", "source")):
         raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
-    if not (auto_mask is None or is_among(auto_mask, MASK_WORDS)):
-        words = ", ".join(MASK_WORDS)
+    known = (*MASK_WORDS, *MASK_PROGRAMS)
+    if not (auto_mask is None or is_among(auto_mask, known)):
+        words = ", ".join(known)
         raise ValueError(f"auto_mask is {shown(auto_mask)}; expected one of {words} or None")
     if not (report is None or callable(report)):
         raise TypeError(f"report is {shown(report)}; expected a function or None")
@@ -257,6 +263,13 @@ def _require_paths(what: str = "a NIfTI file", /, **files: str | Path | None) ->
             )
         if isinstance(value, str) and not value:
             raise ValueError(f"{name} is ''; expected the path of a file")
+
+
+def _means(where: jax.Device, outputs: Outputs) -> Means:
+    """Return what a program that finds the mask may take: the device of the solve, its threads."""
+    folder = next((path.parent for path in outputs[:4] if path), None)
+    gpu = None if where.platform == "cpu" else where.id
+    return Means(gpu, devices.start(), folder, devices.is_closed)
 
 
 @contextmanager
@@ -308,13 +321,17 @@ def _prepare(method: methods.Method, image: Volume, region: Region, options: Any
         path = headers[role]
         return path and geometry.itk_shrink_start(path, padded, factors, lower)
 
-    automatic = region.mask is not None and region.mask_values is None
+    automatic = None
+    if region.name in TOOLS:
+        automatic = Automatic(f"{TOOLS[region.name].name}'s", cause="")
+    elif region.mask is not None and region.mask_values is None:
+        automatic = Automatic(NAMES[region.name])
     given = Given(
         image.data,
         region.mask,
         region.weight,
         place.spacing,
-        automatic=NAMES[region.name] if automatic else None,
+        automatic=automatic,
         sampling=sampling,
     )
     return methods.load(method.prepare)(given, options)

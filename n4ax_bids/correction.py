@@ -24,7 +24,8 @@ class Correction:
     """"none", the word of an automatic mask ("otsu", "auto", ...), or the mask's path"""
     mask_found: dict[str, str | int | float | None]
     """for "auto", "head" and "brain", empty for others: kind, share of the image's voxels, rounds,
-    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find"""
+    confidence, and otsu_covers, the share of the mask that Otsu's threshold alone would find; for
+    "synthstrip" and "hd-bet" the program and its version in the place of rounds and confidence"""
     n_voxels_mask: int
     """voxels inside the mask and of positive weight, full grid"""
     shift: float

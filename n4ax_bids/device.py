@@ -235,6 +235,11 @@ def closed() -> Iterator[None]:
         _closed.clear()
 
 
+def is_closed() -> bool:
+    """Return whether nobody may compute any more, because the run is being ended."""
+    return _closed.is_set()
+
+
 def _require_open() -> None:
-    if _closed.is_set():
+    if is_closed():
         raise KeyboardInterrupt

@@ -17,7 +17,8 @@ from n4ax_bids.io.finite import require_finite
 from n4ax_bids.io.grids import on_grid
 from n4ax_bids.io.resample import through
 from n4ax_bids.io.volume import Volume, load
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.skull_strip import Means, brain
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Found(NamedTuple):
     mask: np.ndarray
     """bool"""
     facts: Mapping[str, Any]
-    """kind, share, rounds, confidence and otsu_covers; empty for Otsu's mask"""
+    """kind, share, rounds, confidence and otsu_covers; kind, share, program, version and
+    otsu_covers for a mask of another program; empty for Otsu's mask"""
     notes: tuple[str, ...]
     """what a person should know, each a sentence"""
 
@@ -86,6 +88,7 @@ def region(
     weight_image: str | Path | None = None,
     mask_transform: str | Path | None = None,
     weight_transform: str | Path | None = None,
+    means: Means | None = None,
 ) -> Region:
     """Read or make the mask of an image, and read its weight.
 
@@ -94,10 +97,12 @@ def region(
     image : Volume
     mask_image : NIfTI file on the image's voxels, in any order of the axes; not 0 = inside
     auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
-        brain where one is found, else the head, else Otsu's mask
+        brain where one is found, else the head, else Otsu's mask; "synthstrip" or "hd-bet" for
+        the brain that this program finds
     weight_image : NIfTI file on the image's voxels, in any order of the axes; > 0 = inside
     mask_transform, weight_transform : ITK transform file that takes images from the image's
         space to that of the mask or weight, which is then resampled onto the image's grid
+    means : what a program of others may take
 
     Raises
     ------
@@ -107,8 +112,8 @@ def region(
     """
     if mask_image is not None and auto_mask is not None:
         raise ValueError(f"{mask_image}: a mask file and auto_mask {auto_mask!r}; expected one")
-    if auto_mask not in (None, *MASK_WORDS):
-        words = ", ".join(MASK_WORDS)
+    if auto_mask not in (None, *MASK_WORDS, *MASK_PROGRAMS):
+        words = ", ".join((*MASK_WORDS, *MASK_PROGRAMS))
         raise ValueError(f"auto_mask is {auto_mask!r}; expected one of {words}, or None")
     mask_file = _file(mask_image, image, mask_transform, labels=True)
     weight_file = _file(weight_image, image, weight_transform, labels=False)
@@ -120,7 +125,8 @@ def region(
         if not mask.any():
             raise ValueError(f"{mask_image}: every voxel of the mask is 0; expected some inside")
     elif auto_mask is not None:
-        found = automatic(image, auto_mask)
+        by_program = auto_mask in MASK_PROGRAMS
+        found = _by_program(image, auto_mask, means) if by_program else automatic(image, auto_mask)
         mask, name = found.mask, auto_mask
     inside, weight = mask, None
     if weight_file.values is not None:
@@ -205,6 +211,21 @@ def _named(image: Volume, word: str) -> Found:
         while len(_kept) > _MOST_KEPT:
             _kept.popitem(last=False)
     return found
+
+
+def _by_program(image: Volume, word: str, means: Means | None) -> Found:
+    """Let a program of others find the mask."""
+    require_finite(image.path, image.data, None, LEAVE_OUT)
+    made = brain(image, word, means)
+    n_voxels = np.count_nonzero(made.mask)
+    facts = {
+        "kind": "brain",
+        "share": float(n_voxels / made.mask.size),
+        "program": made.program,
+        "version": made.version or None,
+        "otsu_covers": float(np.count_nonzero(otsu_mask(image.data) & made.mask) / n_voxels),
+    }
+    return Found(made.mask, facts, made.notes + _changed(facts))
 
 
 def _changed(facts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from n4ax_bids.options import N4Options
 def init_n4_wf(
     *,
     options: N4Options | None = None,
-    auto_mask: Literal["otsu", "auto", "head", "brain"] | None = None,
+    auto_mask: Literal["otsu", "auto", "head", "brain", "synthstrip", "hd-bet"] | None = None,
     per_image: tuple[Literal["in_mask", "in_weight"], ...] = (),
     dimension: Literal[2, 3] = 3,
     copy_header: bool = True,
@@ -34,7 +34,8 @@ def init_n4_wf(
     ----------
     options : N4Options, default the ANTs program's; ``n4ax_bids.preset(name)`` gives others
     auto_mask : "otsu" to estimate inside Otsu's mask of each image and correct the whole image;
-        "head", "brain", or "auto" for the brain where one is found, else the head
+        "head", "brain", or "auto" for the brain where one is found, else the head; "synthstrip"
+        or "hd-bet" for the brain that this program finds
     per_image : which of ``in_mask`` and ``in_weight`` are lists, with a file for each image; the
         others are one file for all of them, or not set
     dimension : axes of the images

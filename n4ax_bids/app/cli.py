@@ -24,7 +24,7 @@ from n4ax_bids.app.machine import writable
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.methods import METHODS, option_names
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 if TYPE_CHECKING:
     from n4ax_bids.app.request import Request
@@ -156,6 +156,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         bids_database_dir=_absolute(arguments.bids_database_dir),
         method=arguments.method,
         mask=arguments.mask,
+        mask_program=mask_program(arguments),
         weight=arguments.weight,
         derivatives=named_folders(arguments.derivatives),
         options=options,
@@ -163,7 +164,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         desc=arguments.desc,
         bias_field=not arguments.no_bias_field,
         output_dtype=arguments.output_dtype,
-        save_mask=arguments.save_mask,
+        save_mask=arguments.save_mask or arguments.mask in MASK_PROGRAMS,
         dry_run=arguments.dry_run,
         boilerplate_only=arguments.boilerplate_only,
         reports=not arguments.no_reports,
@@ -185,6 +186,26 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
     check_folders(request)
     text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
     return dataclasses.replace(request, snapshot=text)
+
+
+def mask_program(arguments: argparse.Namespace) -> str | None:
+    """Return name and version of the program that finds the masks; None where there is none.
+
+    Raises
+    ------
+    Refusal
+        If images may be corrected and the program is not installed.
+    """
+    if arguments.mask not in MASK_PROGRAMS or arguments.analysis_level == "group":
+        return None
+    from n4ax_bids import skull_strip
+
+    try:
+        return skull_strip.installed(arguments.mask).label
+    except FileNotFoundError as error:
+        if arguments.reports_only or arguments.boilerplate_only:  # the masks are there already
+            return None
+        raise Refusal(Status.USAGE, f"--mask {arguments.mask}: {error}") from error
 
 
 def _require_utf_8(arguments: argparse.Namespace) -> None:
@@ -252,10 +273,10 @@ def _require_consistent(arguments: argparse.Namespace) -> None:
             f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
             "has no mask to rescale in"
         )
-    if arguments.save_mask and arguments.mask not in MASK_WORDS:
+    if arguments.save_mask and arguments.mask not in (*MASK_WORDS, *MASK_PROGRAMS):
         raise ValueError(
             "--save-mask needs a mask that is found in the image; expected --mask auto, head, "
-            f"brain or otsu, not {arguments.mask}"
+            f"brain, otsu, synthstrip or hd-bet, not {arguments.mask}"
         )
     if arguments.no_reports and arguments.reports_only:
         raise ValueError("--no-reports and --reports-only contradict each other; expected one")

@@ -76,6 +76,7 @@ def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator
     for note in notes(job, metadata, request):
         yield f"         note: {note}"
     mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
+    mask = f"{mask} ({request.mask_program})" if request.mask_program else mask
     rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""
     yield f"         mask: {mask}, weight: {job.weight or 'none'}{rescaled}"
     for path in job.outputs.images:

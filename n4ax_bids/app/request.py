@@ -38,6 +38,8 @@ class Request:
     # how each is corrected
     method: str = "n4"
     mask: str = "otsu"
+    mask_program: str | None = None
+    """name and version of the program that finds the masks, where `mask` names one"""
     weight: str | None = None
     """tissue whose probability is the weight"""
     derivatives: Mapping[str, Path] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy as np
 
 from n4ax_bids.arguments import shown
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, odd_inside, plain
-from n4ax_bids.core.estimator import Given
+from n4ax_bids.core.estimator import Automatic, Given
 from n4ax_bids.core.field import LogField, divide_checked
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import MASK_WORDS
@@ -37,8 +37,8 @@ class Call(NamedTuple):
     """where a masked array is masked; the result is masked there as well"""
     zooms: tuple[float, ...] | None
     """mm; None where not given"""
-    automatic: str | None
-    """how a message names a mask that was found in the image"""
+    automatic: Automatic | None
+    """of a mask that was found in the image"""
 
     @property
     def given(self) -> Given:
@@ -77,7 +77,7 @@ def prepare(
         mask = _automatic(word, image, hidden, sizes_mm)
         if not mask.any():
             raise ValueError(_constant(image, hidden))
-    return Call(image, mask, weight, hidden, sizes_mm, NAMES[word] if word else None)
+    return Call(image, mask, weight, hidden, sizes_mm, Automatic(NAMES[word]) if word else None)
 
 
 def _require_numbers(mask: Any, weight: Any) -> None:

@@ -32,6 +32,14 @@ class Sampling(Protocol):
         """
 
 
+class Automatic(NamedTuple):
+    """How a mask that a program has made is named when it is objected to."""
+
+    name: str
+    cause: str = ": a few very bright voxels may have decided it"
+    """what may have led to an odd mask"""
+
+
 class Given(NamedTuple):
     """The arrays of one image, as an estimator gets them."""
 
@@ -43,8 +51,8 @@ class Given(NamedTuple):
     """like the image, confidence of each voxel; None for equal weights"""
     zooms: tuple[float, ...]
     """size of a voxel on each axis, mm"""
-    automatic: str | None = None
-    """how a message names a mask that a program has made; None for a person's own"""
+    automatic: Automatic | None = None
+    """of a mask that a program has made; None for a person's own"""
     sampling: Sampling | None = None
     """of the files that the arrays come from; None: aligned axes are assumed"""
 

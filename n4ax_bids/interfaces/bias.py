@@ -21,7 +21,7 @@ from nipype.interfaces.base import (
 from nipype.utils.filemanip import split_filename
 from nipype.utils.gpu_count import gpu_count
 
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 if TYPE_CHECKING:
     from n4ax_bids.correction import Correction
@@ -47,8 +47,10 @@ def shared_traits() -> dict[str, Any]:
         ),
         "auto_mask": traits.Enum(
             *MASK_WORDS,
+            *MASK_PROGRAMS,
             desc="estimate the field inside this mask, correct the whole image: otsu, head, "
-            "brain, or auto for the brain where one is found, else the head; default: every voxel",
+            "brain, or auto for the brain where one is found, else the head; synthstrip or hd-bet "
+            "for the brain that this program finds; default: every voxel",
         ),
         "found_mask_image": File(
             hash_files=False,

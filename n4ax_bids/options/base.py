@@ -14,6 +14,8 @@ from n4ax_bids.arguments import is_bool, shown
 
 MASK_WORDS = ("otsu", "auto", "head", "brain")
 """Masks that are found in the image itself."""
+MASK_PROGRAMS = ("synthstrip", "hd-bet")
+"""Masks that programs of others find in an image file."""
 
 
 def option(default: Any, help: str, *, unit: str | None = None, choices: tuple = ()) -> Any:

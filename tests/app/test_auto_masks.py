@@ -137,7 +137,7 @@ def test_an_image_without_a_brain_fails_alone(places, write_image, caplog):
     assert run(places, "--mask", "brain", "--no-reports") == 1
     text = (out / "logs" / "crash-sub-02_T1w.txt").read_text()
     assert "sub-02_T1w.nii.gz: no plausible brain was found" in text
-    assert sidecar(out)["BiasCorrection"]["MaskFound"]["kind"] == "brain"
+    assert sidecar(out)["BiasCorrection"]["MaskFound"]["Kind"] == "brain"
     assert not list(out.glob("sub-02/anat/*"))
     assert run(places, "--mask", "auto", "--no-reports", "--overwrite") == 0
 
@@ -155,7 +155,7 @@ def test_the_mask_is_saved_as_an_output_of_the_image(places, bids_errors, capsys
     about = json.loads((out / brain.replace(".nii.gz", ".json")).read_text())
     assert about["Type"] == "Brain" and about["Sources"] == [f"bids:raw:{NAME}"]
     assert about["SpatialReference"] == f"bids:raw:{NAME}" and about["Description"]
-    assert about["BiasCorrection"]["MaskFound"]["kind"] == "brain"
+    assert about["BiasCorrection"]["MaskFound"]["Kind"] == "brain"
     assert len(list(out.rglob("*_mask.*"))) == 2
     record = json.loads((out / "logs/images/sub-01/anat/sub-01_T1w.json").read_text())
     assert brain in record["outputs"]

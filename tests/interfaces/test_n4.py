@@ -358,6 +358,7 @@ def test_auto_mask_is_saved_on_request(image, work):
         assert outputs.correction["n_voxels_mask"] == inside.sum()
         assert outputs.correction["mask"] == word and outputs.correction["mask_found"]["kind"]
     assert short(input_image=str(image), auto_mask="otsu").inputs.auto_mask == "otsu"
+    assert short(input_image=str(image), auto_mask="hd-bet").inputs.auto_mask == "hd-bet"
     with pytest.raises(Exception, match="auto_mask"):
         short(input_image=str(image), auto_mask="bet")
 

@@ -15,6 +15,7 @@ from n4ax_bids import __version__
 from n4ax_bids.app.command import words
 from n4ax_bids.arguments import odd_dash
 from n4ax_bids.methods import METHODS, Method, option_names
+from n4ax_bids.options import MASK_PROGRAMS
 
 LEVELS = ("participant", "group")
 DEFAULT_METHOD = "n4"
@@ -166,13 +167,14 @@ def _add_correction_flags(group: argparse._ArgumentGroup, method: Method) -> Non
     )
     add(
         "--mask",
-        choices=("auto", "head", "brain", "otsu", "none", "derivatives"),
+        choices=("auto", "head", "brain", "otsu", "none", "derivatives", *MASK_PROGRAMS),
         default="otsu",
         help="where the field is estimated: in the head or the brain that is found in the image; "
         "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
         "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "
         "mask; derivatives: in desc-brain_mask of -d (where there is none: weighted by its "
-        "label-WM_probseg) (default: %(default)s)",
+        "label-WM_probseg); synthstrip, hd-bet: in the brain that this program finds, where it is "
+        "installed; its mask is always written (default: %(default)s)",
     )
     add(
         "--weight",

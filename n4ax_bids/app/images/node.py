@@ -7,7 +7,7 @@ from typing import Any
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import Job
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 
 def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     }
     if job.outputs.field:
         given["bias_image"] = str(folder / "field.nii.gz")
-    if request.mask in MASK_WORDS:
+    if request.mask in (*MASK_WORDS, *MASK_PROGRAMS):
         given["auto_mask"] = request.mask
     if job.outputs.masks:
         given["found_mask_image"] = str(folder / "mask.nii.gz")

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from n4ax_bids.app.images.attempt import Outcome, State
+from n4ax_bids.app.outputs import sidecars
 from n4ax_bids.app.status import Status
 from n4ax_bids.io.names import printable
 
@@ -197,15 +198,12 @@ def _tell(head: str, outcome: Outcome, pace: str) -> None:
 def _tell_mask(head: str, facts: Mapping[str, Any] | None) -> None:
     """Log at -v how the mask of an image came about, where it was found in the image."""
     if facts and log.isEnabledFor(logging.DEBUG):
-        sure = facts["confidence"]
         log.info(
-            "%s: mask: %s, %.3g %% of the image, %d rounds%s; Otsu's threshold finds %.3g %% "
-            "of it",
+            "%s: mask: %s, %.3g %% of the image, %s; Otsu's threshold finds %.3g %% of it",
             head,
             facts["kind"],
             100 * facts["share"],
-            facts["rounds"],
-            "" if sure is None else f", confidence {sure:.2f}",
+            ", ".join(sidecars.how_found(facts)),
             100 * facts["otsu_covers"],
         )
 

@@ -123,12 +123,20 @@ def _region(request: Request) -> str:
         "alternating Otsu's threshold [@otsu] and N4",
         "brain": "The field was estimated inside the brain, which was found by morphology in "
         "the head that alternating Otsu's threshold [@otsu] and N4 found in each image",
+        "synthstrip": "The field was estimated inside the brain that SynthStrip [@synthstrip]"
+        f"{_program(request)} found in each image",
+        "hd-bet": f"The field was estimated inside the brain that HD-BET [@hdbet]"
+        f"{_program(request)} found in each image, without test-time augmentation",
         "none": "The field was estimated in all voxels",
         "derivatives": f"The field was estimated inside the brain masks of {sources}, or, where "
         "there was none, weighted by the probability of white matter",
     }
     weight = f", weighted by the probability of {request.weight} tissue of {sources}"
     return places[request.mask] + (weight if request.weight else "") + "."
+
+
+def _program(request: Request) -> str:
+    return f" (the program {request.mask_program})" if request.mask_program else ""
 
 
 def _result(request: Request) -> str:

@@ -37,6 +37,7 @@ DECIDE_THE_CONTENT = {
     "skip_normalized",
     "method",
     "mask",
+    "mask_program",
     "weight",
     "options",
     "rescale",
@@ -234,6 +235,8 @@ def settings(request: Request) -> dict[str, Any]:
     # Their names are in the sidecars; the files taken from them are inputs of an image.
     used = request.mask == "derivatives" or request.weight
     chosen["derivatives"] = sorted(request.derivatives) if used else []
+    if request.mask_program is None:  # most records have no such key
+        del chosen["mask_program"]
     plain = {
         name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
         for name, value in chosen.items()

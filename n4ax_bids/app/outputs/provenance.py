@@ -90,6 +90,7 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
             modalities=tuple(sorted({stem.rpartition("_")[2] for stem in stems})),
             method=settings["method"],
             mask=settings["mask"],
+            mask_program=settings.get("mask_program"),
             weight=settings["weight"],
             derivatives={name: Path() for name in settings["derivatives"]},
             options=options,

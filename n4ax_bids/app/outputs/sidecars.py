@@ -98,6 +98,20 @@ def kind_of_mask(job: Job, correction: Mapping[str, Any]) -> str | None:
     return found.get("kind", correction["mask"])
 
 
+def how_found(facts: Mapping[str, Any]) -> list[str]:
+    """Return in words how a mask was found: the rounds and the confidence, or the program.
+
+    Parameters
+    ----------
+    facts : `MaskFound` of a sidecar, or `mask_found` of a node's record
+    """
+    facts = {key.lower(): value for key, value in facts.items()}
+    if "program" in facts:
+        return [f"by {facts['program']} {facts['version'] or '(version not known)'}"]
+    sure = facts["confidence"]
+    return [f"{facts['rounds']} rounds"] + ([] if sure is None else [f"confidence {sure:.2f}"])
+
+
 def _link(path: Path, request: Request) -> str:
     """Return the BIDS URI of a file of another pipeline."""
     for name, folder in request.derivatives.items():

@@ -18,7 +18,7 @@ import numpy as np
 from n4ax_bids import methods
 from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
-from n4ax_bids.app.outputs.sidecars import KEY
+from n4ax_bids.app.outputs.sidecars import KEY, how_found
 from n4ax_bids.app.reports import tissues
 from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.core.field import LogField
@@ -29,7 +29,7 @@ from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.methods import METHODS
-from n4ax_bids.options import MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 from n4ax_bids.region import region
 
 _EVERY = 1 << 20
@@ -40,7 +40,7 @@ KINDS = {
     "otsu": "voxels above Otsu's threshold",
 }
 """what the masks are that `--mask auto` finds"""
-FOUND = ("auto", "head", "brain")
+FOUND = ("auto", "head", "brain", *MASK_PROGRAMS)
 """masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
 
 
@@ -171,14 +171,16 @@ def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.
     Those that the estimate saw; where it saw all, those above Otsu's threshold.
     """
     word = correction.get("Mask")
-    word = word if job.mask is None and word in MASK_WORDS else None
+    word = word if job.mask is None and word in (*MASK_WORDS, *MASK_PROGRAMS) else None
+    # What a program has found is read: to find it again would take minutes.
+    by_program = job.outputs.masks["brain"] if word in MASK_PROGRAMS else None
     if job.mask is None and job.weight is None and word is None:
         what = "voxels above Otsu's threshold (the estimate used every voxel)"
         return region(image, auto_mask="otsu").inside, what
     found = region(
         image,
-        mask_image=job.mask,
-        auto_mask=word,
+        mask_image=by_program or job.mask,
+        auto_mask=None if by_program else word,
         weight_image=job.weight,
         mask_transform=job.mask_transform,
         weight_transform=job.weight_transform,
@@ -195,9 +197,7 @@ def _in_words(correction: Mapping[str, Any]) -> str:
     facts = correction.get("MaskFound")
     if not facts:
         return "voxels above Otsu's threshold"
-    details = [f"{100 * facts['Share']:.3g} % of the image", f"{facts['Rounds']} rounds"]
-    if facts["Confidence"] is not None:
-        details.append(f"confidence {facts['Confidence']:.2f}")
+    details = [f"{100 * facts['Share']:.3g} % of the image", *how_found(facts)]
     details.append(f"Otsu's threshold alone finds {100 * facts['OtsuCovers']:.3g} % of them")
     kind = KINDS[facts["Kind"]]
     return f"{kind} ({', '.join(details)})"

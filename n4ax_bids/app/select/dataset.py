@@ -20,6 +20,7 @@ from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
 from n4ax_bids.methods import METHODS
+from n4ax_bids.options import MASK_PROGRAMS
 
 NO_IMAGES = (".json", ".tsv")
 """extensions of files that stand beside images"""
@@ -250,6 +251,8 @@ def _kinds(request: Request) -> tuple[str, ...]:
     """Return the kinds of mask that may be found and are to be written."""
     if not request.save_mask:
         return ()
+    if request.mask in MASK_PROGRAMS:
+        return ("brain",)
     return tuple(MASKS) if request.mask == "auto" else (request.mask,)
 
 

@@ -34,7 +34,11 @@ _MOST_SAMPLES = 1 << 15  # outside the mask; as many tell what is left out as we
 
 
 def check_automatic_mask(
-    image: jax.Array | np.ndarray, mask: jax.Array | np.ndarray, plan: Plan, name: str = "Otsu's"
+    image: jax.Array | np.ndarray,
+    mask: jax.Array | np.ndarray,
+    plan: Plan,
+    name: str = "Otsu's",
+    cause: str = ": a few very bright voxels may have decided it",
 ) -> str | None:
     """Check an automatic mask's share of the image and its number of samples.
 
@@ -48,6 +52,7 @@ def check_automatic_mask(
     mask : bool array like it
     plan : Plan of the solve, whose samples count
     name : of the method, for the message
+    cause : what may have led to such a mask, for the message
 
     Returns
     -------
@@ -64,8 +69,8 @@ def check_automatic_mask(
     found = f"{name} mask holds {n} of {size} samples"
     if n < points and size >= FEW * points:
         raise ValueError(
-            f"{found}, fewer than the {points} control points of the first level: a few very "
-            "bright voxels may have decided it; expected another mask or a smaller shrink factor"
+            f"{found}, fewer than the {points} control points of the first level{cause}; "
+            "expected another mask or a smaller shrink factor"
         )
     if n and size >= FEW * points and not values[inside].min() < values[inside].max():
         remedy = "another mask" if values.max() > 0 else "values above 0, and the image has none"
@@ -78,8 +83,7 @@ def check_automatic_mask(
     if left_out:
         return (
             f"{found} and leaves out an object of {left_out[0]} that is {left_out[1]:.1f} times "
-            "darker: a few very bright voxels may have decided it; look at the result, or use "
-            "another mask"
+            f"darker{cause}; look at the result, or use another mask"
         )
     if n < SMALLEST_SHARE * size:
         return f"{found} ({100 * n / size:.2g} %); look at the result, or use another mask"

@@ -202,7 +202,7 @@ def _prepared(image, mask, weight, zooms, options: N4Options) -> _Planned:
     )
     doubt = None
     if call.automatic:
-        doubt = check_automatic_mask(call.image, call.mask, made[0], call.automatic)
+        doubt = check_automatic_mask(call.image, call.mask, made[0], *call.automatic)
     return _Planned(call, made[0], doubt)
 
 

@@ -44,7 +44,7 @@ def prepare(given: Given, options: N4Options) -> Solve:
     made = plan_of(given, options)
     doubt = None
     if given.automatic:
-        doubt = check_automatic_mask(given.image, given.mask, made, given.automatic)
+        doubt = check_automatic_mask(given.image, given.mask, made, *given.automatic)
 
     def solve(report: Report | None = None) -> Estimate:
         result = estimate(given.image, given.mask, given.weight, plan=made, report=report)

@@ -58,6 +58,8 @@ def test_every_solver_option_is_in_the_text(item):
         ({"mask": "auto"}, "the brain where one was found with confidence, or else the head"),
         ({"mask": "head"}, "inside the head, which was found"),
         ({"mask": "brain"}, "inside the brain, which was found"),
+        ({"mask": "synthstrip"}, "the brain that SynthStrip (Hoopes et al., 2022) found"),
+        ({"mask": "hd-bet", "mask_program": "hd-bet 2.0.1"}, "(the program hd-bet 2.0.1) found"),
         ({"mask": "none"}, "in all voxels."),
         ({"mask": "derivatives"}, "inside the brain masks of fmriprep"),
         ({"weight": "WM"}, "weighted by the probability of WM tissue of fmriprep"),
