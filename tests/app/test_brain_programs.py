@@ -68,10 +68,10 @@ def test_the_mask_is_written_recorded_and_cited(
     about = json.loads((out / MASK.replace(".nii.gz", ".json")).read_text())
     assert about["Type"] == "Brain" and about["BiasCorrection"]["Mask"] == "synthstrip"
     n4 = sidecar(out)["BiasCorrection"]
-    found = n4["mask_found"]
-    assert (found["program"], found["version"]) == ("mri_synthstrip", "7.4.1")
-    assert found["share"] == pytest.approx(inside.mean())
-    assert n4["n_voxels_mask"] == inside.sum()
+    found = n4["MaskFound"]
+    assert (found["Program"], found["Version"]) == ("mri_synthstrip", "7.4.1")
+    assert found["Share"] == pytest.approx(inside.mean())
+    assert n4["NVoxelsMask"] == inside.sum()
     record = json.loads((out / "logs/images/sub-01/anat/sub-01_T1w.json").read_text())
     assert (
         record["settings"]["mask_program"] == "mri_synthstrip 7.4.1" and MASK in record["outputs"]
