@@ -8,9 +8,11 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from n4ax_bids import interfaces
 from n4ax_bids.app.images import node
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import select
+from n4ax_bids.interfaces import N4BiasFieldCorrection
 from n4ax_bids.options import N4Options
 
 T1W = "sub-01/anat/sub-01_T1w.nii.gz"
@@ -72,3 +74,21 @@ def test_an_image_of_one_slice_has_two_axes(given, tmp_path):
 def test_a_job_with_a_problem_is_refused_with_it(given, tmp_path):
     with pytest.raises(ValueError, match=r"sub-01_T1w.nii.gz: no mask"):
         given(problem="no mask")
+
+
+def test_the_pretended_node_tells_what_the_real_one_does(fake_node, make_dataset, tmp_path):
+    """Or else tests of what comes after a solve would be tests of something else."""
+    inputs = {
+        "input_image": str(make_dataset(T1W) / T1W),
+        "output_image": str(tmp_path / "corrected.nii.gz"),
+        "bias_image": str(tmp_path / "field.nii.gz"),
+        "lattice_image": str(tmp_path / "lattice.nii.gz"),
+    }
+    pretended = interfaces.N4BiasFieldCorrection(**inputs).run(cwd=str(tmp_path)).outputs
+    real = N4BiasFieldCorrection(**inputs, n_iterations=[1], device="cpu", auto_mask="otsu")
+    outputs = real.run(cwd=str(tmp_path)).outputs
+    assert outputs.correction.keys() == pretended.correction.keys()
+    assert outputs.correction["lattice"].keys() == pretended.correction["lattice"].keys()
+    assert outputs.correction["sha256"] == pretended.correction["sha256"]
+    for name, value in pretended.correction.items():
+        assert type(value) is type(outputs.correction[name]), name
