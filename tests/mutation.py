@@ -61,7 +61,7 @@ OTHERS = {
     "core/mask/head_mask": ("core/mask/test_masks", "test_auto_mask_files"),
     "core/mask/morphology": ("core/mask/test_masks",),
     "core/mask/star_surface": ("core/mask/test_masks",),
-    "core/n4/call": ("core/test_arrays", "core/n4/test_estimate"),
+    "core/n4/call": ("test_arguments", "core/test_arrays", "core/n4/test_estimate"),
     "core/n4/iterate": ("core/n4/test_estimate", "core/n4/test_batch", "core/n4/test_itk"),
     "core/n4/levels": ("core/n4/test_estimate", "core/n4/test_batch", "core/n4/test_itk"),
     "core/n4/plan": ("core/n4/test_plan", "core/n4/test_estimate"),

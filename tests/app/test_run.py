@@ -12,8 +12,11 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli
-from n4ax_bids.app.images import attempt
+from n4ax_bids.app import cli, run
+from n4ax_bids.app.images import attempt, quarantine
+from n4ax_bids.app.machine import pool, presence, resources
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import dataset
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -242,6 +245,28 @@ def test_a_preset_for_a_weight_is_not_used_without_a_word(
         assert main(root, tmp_path / "out", *flags, *dry) == 0
         said = capsys.readouterr().err
         assert said.count("3 of 3 images have no white-matter weight") == warned
+
+
+def test_an_image_whose_process_has_ended_has_failed_and_loses_its_mark(make_dataset, tmp_path):
+    """The mark says that the run died with it; here only its process did."""
+    root, out, told = make_dataset(*THREE[:2]), tmp_path / "out", []
+    request = Request(root, out)
+    jobs = dataset.select(request).jobs
+    (share,) = resources.shares(n_jobs=1)
+
+    class Devices:
+        def run(self, task, jobs, work):
+            for job in jobs:
+                path = quarantine.path_of(job, out)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+                yield pool.Done(share, pool.WorkerEnded("a process ended by signal 9"))
+
+    with presence.at_work(out, tmp_path / "work") as (here, work):
+        run._in_pool(jobs, request, told.append, devices=Devices(), here=here, work=work)
+    assert [outcome.job for outcome in told] == list(jobs)
+    assert all(isinstance(outcome.error, pool.WorkerEnded) for outcome in told)
+    assert not list((out / quarantine.FOLDER).iterdir())
 
 
 # --- the whole way, with the real node ----------------------------------------------------------
