@@ -84,6 +84,7 @@ OTHERS = {
     "report/group": ("report/test_group", "report/test_measures"),
     "report/templates": ("report/test_page", "report/test_group"),
     "rescale": ("test_correct", "test_correct_files"),
+    "workflows": ("interfaces/test_workflow",),
 }
 """Test files of the modules that have none of their own name, or more than that one."""
 
