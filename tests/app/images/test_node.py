@@ -55,6 +55,15 @@ def test_mask_weight_rescaling_type_and_field(given, tmp_path):
     assert given({"output_dtype": "source"})["output_dtype"] == "source"
 
 
+def test_each_transform_stays_with_its_own_file(given, tmp_path):
+    mask, weight = tmp_path / "mask.nii.gz", tmp_path / "weight.nii.gz"
+    one, other = tmp_path / "mask.tfm", tmp_path / "weight.h5"
+    assert not {"mask_transform", "weight_transform"} & set(given(mask=mask, weight=weight))
+    found = given(mask=mask, weight=weight, mask_transform=one, weight_transform=other)
+    assert (found["mask_transform"], found["weight_transform"]) == (str(one), str(other))
+    assert "mask_transform" not in given(weight=weight, weight_transform=other)
+
+
 def test_words_of_options_stay_beside_our_own(given):
     found = given({"options": N4Options(bspline_order=2)})
     assert found["args"].startswith("-r 0 -b [")
