@@ -208,7 +208,8 @@ def _in_child(root: Path, words: tuple[str, ...]) -> int:
 def failed_test(root: Path) -> str:
     """Return the test that failed in the last run, or the file that could not be collected."""
     lines = (root / LOG).read_text(errors="replace").splitlines()
-    names = [line.split()[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    names = [line.partition(" ")[2].partition(" - ")[0] for line in failed]
     return names[0] if names else ""
 
 

@@ -72,3 +72,10 @@ def test_the_files_that_are_named_exist(module):
     assert [
         each for each in mutation.tests_of(module) if not (mutation.ROOT / each).exists()
     ] == []
+
+
+@pytest.mark.parametrize("name", ["tests/test_a.py", "tests/test_a.py::test_b[c d-e]"])
+def test_the_test_that_failed_is_known(tmp_path, name):
+    text = f"1 passed\nFAILED {name} - AssertionError: a - b\nFAILED tests/c.py::test_d\n"
+    (tmp_path / mutation.LOG).write_text(text)
+    assert mutation.failed_test(tmp_path) == name
