@@ -97,6 +97,12 @@ def fake_node(monkeypatch):
 
 
 @pytest.fixture
+def forgetful_node(monkeypatch):
+    """The same without digests of its inputs, for a test that replaces them afterwards."""
+    return put_fake_node(monkeypatch, digests=False)
+
+
+@pytest.fixture
 def finishing_node(fake_node):
     """The same, in tests of what is finished."""
     return fake_node
