@@ -357,6 +357,18 @@ def test_verbose_prints_what_ants_prints(here, capsys, convergence):
     assert len(said[0]) >= 4 and "Elapsed time: " in mine and "Device: " in mine
 
 
+@needs_ants
+def test_iterations_and_threshold_without_words_are_those_of_ants(here, capsys):
+    words = "-d 3 -i image.nii.gz -v".split()
+    _, printed = ants_program(here, words)
+    assert ours(*words) == 0
+    theirs, mine = (
+        [(line[0], line[1], line[3]) for line in re.findall(LINE, text)]
+        for text in (printed, capsys.readouterr().out)
+    )
+    assert mine == theirs and len(theirs) == 4 * 50
+
+
 def test_words_without_effect_are_said(here, capsys):
     assert ours(*"-i image.nii.gz -s 2 -c [2x2,0] -b 200 -v 0".split()) == 0
     expected = "n4ax-n4: -b 200: not read, as it has no brackets; the default counts\n"

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, require_options, sloppy
 
@@ -97,26 +98,19 @@ def test_options_are_frozen_comparable_and_hashable():
         N4Options().shrink_factor = 2
 
 
-def test_defaults_are_those_of_the_ants_program():
-    options = N4Options()
-    assert options == PRESETS["ants"] == preset("ants")
-    assert options.shrink_factor == 4
-    assert options.n_iterations == (50, 50, 50, 50)
-    assert options.convergence_threshold == 0
-    assert options.histogram_sharpening == (0.15, 0.01, 200)
-    assert (options.bspline_order, options.over_relaxation) == (3, 1.0)
-
-
-def test_presets_are_what_their_programs_ask_for():
-    fmriprep = PRESETS["fmriprep"]
-    assert fmriprep.n_iterations == (50,) * 5
-    assert fmriprep.convergence_threshold == 1e-7
-    assert (fmriprep.shrink_factor, fmriprep.bspline_fitting_distance) == (4, 200.0)
-    fast, robust = PRESETS["fast"], PRESETS["robust"]
-    assert (fast.n_iterations, fast.over_relaxation) == ((8, 12, 12, 8), 1.8)
-    assert (robust.n_iterations, robust.convergence_threshold) == ((50, 50, 30, 20), 1.5e-3)
-    assert fast.shrink_factor == robust.shrink_factor == PRESETS["simpleitk"].shrink_factor == 1
-    assert PRESETS["simpleitk"].convergence_threshold == 1e-3
+def test_numbers_of_the_preset_simpleitk_are_those_of_its_filter():
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    assert PRESETS["simpleitk"] == N4Options(
+        shrink_factor=1,  # it leaves shrinking to its caller
+        n_iterations=n4.GetMaximumNumberOfIterations(),
+        convergence_threshold=n4.GetConvergenceThreshold(),
+        histogram_sharpening=(
+            n4.GetBiasFieldFullWidthAtHalfMaximum(),
+            n4.GetWienerFilterNoise(),
+            n4.GetNumberOfHistogramBins(),
+        ),
+        bspline_order=n4.GetSplineOrder(),
+    )
 
 
 def test_a_preset_takes_changes_and_an_unknown_one_lists_those_there_are():
@@ -172,22 +166,7 @@ def test_options_to_flags_and_back(name):
         elif value is not None:
             words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
     arguments = parser.build_parser().parse_args(["in", "out", "participant", *words])
-    assert preset("ants", **cli.solver_changes(arguments)) == PRESETS[name]
-
-
-@pytest.mark.parametrize("item", OPTIONS, ids=by_name)
-def test_trait(item):
-    from nipype.interfaces.ants import N4BiasFieldCorrection as Ants
-    from nipype.interfaces.base import isdefined
-
-    from n4ax_bids.interfaces import N4BiasFieldCorrection
-
-    trait = N4BiasFieldCorrection.input_spec().trait(item.name)
-    assert trait is not None
-    if item.name not in Ants.input_spec().copyable_trait_names():
-        assert item.metadata["help"] in trait.desc
-        # undefined stands for the default; nobody writes that down a second time
-        assert not isdefined(getattr(N4BiasFieldCorrection().inputs, item.name))
+    assert cli.options_of(arguments) == PRESETS[name]
 
 
 @pytest.mark.parametrize("item", OPTIONS, ids=by_name)

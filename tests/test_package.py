@@ -131,14 +131,6 @@ def test_names_are_listed():
     assert list(n4ax_bids.__all__) == sorted(n4ax_bids.__all__)
 
 
-def test_python_dash_m_is_the_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "n4ax_bids", "--version"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert n4ax_bids.__version__ in done.stdout
-
-
 def test_citation_has_the_version():
     version = PYPROJECT["project"]["version"]
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")

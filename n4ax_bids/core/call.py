@@ -109,8 +109,6 @@ def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
     if zooms is None:
         return None
     try:
-        if isinstance(zooms, str | bytes | dict):
-            raise ValueError
         sizes = np.asarray(zooms)
         if sizes.ndim != 1 or sizes.dtype.kind not in "iuf":
             raise ValueError

@@ -97,17 +97,23 @@ def fake_node(monkeypatch):
 
 
 @pytest.fixture
-def finishing_node(monkeypatch):
-    """The same, and its images count as finished: it tells the digests of its inputs."""
-    return put_fake_node(monkeypatch, digests=True)
+def forgetful_node(monkeypatch):
+    """The same without digests of its inputs, for a test that replaces them afterwards."""
+    return put_fake_node(monkeypatch, digests=False)
+
+
+@pytest.fixture
+def finishing_node(fake_node):
+    """The same, in tests of what is finished."""
+    return fake_node
 
 
 def put_fake_node(
-    monkeypatch: pytest.MonkeyPatch, *, digests: bool = False
+    monkeypatch: pytest.MonkeyPatch, *, digests: bool = True
 ) -> list[SimpleNamespace]:
+    """Put the node in place; without digests of its inputs no image counts as finished."""
     from n4ax_bids import interfaces
     from n4ax_bids.app.machine import pool
-    from n4ax_bids.io.lattice import save_lattice
 
     given = []
 
@@ -117,52 +123,70 @@ def put_fake_node(
             given.append(self.inputs)
 
         def run(self, cwd):
-            image = nb.load(self.inputs.input_image)
-            half = nb.Nifti1Image(image.get_fdata(dtype=np.float32) / 2, image.affine)
-            two = nb.Nifti1Image(np.full(image.shape, 2, np.float32), image.affine)
-            lattice = Path(self.inputs.lattice_image)
-            half.to_filename(self.inputs.output_image)
-            two.to_filename(self.inputs.bias_image)
-            save_lattice(
-                lattice,
-                np.zeros((4, 4, 4)),
-                order=3,
-                first=(0, 0, 0),
-                step=(0.1, 0.1, 0.1),
-                clamp=(1, 1, 1),
-                shape=image.shape,
-                affine=image.affine,
-            )
-            outputs = SimpleNamespace(
-                output_image=self.inputs.output_image,
-                bias_image=self.inputs.bias_image,
-                lattice_image=str(lattice),
-                correction={
-                    "lattice": {},
-                    "mask": "otsu",
-                    "n_voxels_mask": 7,
-                    "non_positive": 0,
-                    "device": "none",
-                    "method": "n4",
-                    "details": {
-                        "n_voxels_used": 7,
-                        "n_iterations": (4, 3),
-                        "convergence": (0.1, float("nan")),
-                        "converged": (False, True),
-                    },
-                    "field_min": 1.9,
-                    "field_max": 2.1,
-                    "field_cv": 0.1,
-                },
-            )
-            if digests:
-                outputs.correction["sha256"] = {
-                    role: hashlib.sha256(Path(given).read_bytes()).hexdigest()
-                    for role, given in vars(self.inputs).items()
-                    if role in ("input_image", "mask_image", "weight_image")
-                }
-            return SimpleNamespace(outputs=outputs)
+            return SimpleNamespace(outputs=SimpleNamespace(**_halve(self.inputs, digests)))
 
     monkeypatch.setattr(interfaces, "BiasFieldCorrection", Node)
     monkeypatch.setattr(pool, "start", lambda share: "none")
     return given
+
+
+def _halve(inputs: SimpleNamespace, digests: bool) -> dict:
+    """Write half the image, a field of 2 and a lattice; return a node's outputs."""
+    from n4ax_bids.io.lattice import save_lattice
+
+    image = nb.load(inputs.input_image)
+    half = nb.Nifti1Image(image.get_fdata(dtype=np.float32) / 2, image.affine)
+    two = nb.Nifti1Image(np.full(image.shape, 2, np.float32), image.affine)
+    half.to_filename(inputs.output_image)
+    two.to_filename(inputs.bias_image)
+    place = {"order": 3, "first": (0, 0, 0), "step": (0.1, 0.1, 0.1), "clamp": (1, 1, 1)}
+    lattice = Path(inputs.lattice_image)
+    save_lattice(lattice, np.zeros((4, 4, 4)), **place, shape=image.shape, affine=image.affine)
+    return {
+        "output_image": inputs.output_image,
+        "bias_image": inputs.bias_image,
+        "lattice_image": str(lattice),
+        "correction": _correction(inputs, place | {"shape": image.shape}, digests),
+    }
+
+
+def _correction(inputs: SimpleNamespace, lattice: dict, digests: bool) -> dict:
+    """Return what the real node tells of a solve, as plain as it does; it imports no JAX here."""
+    names = ("input_image", "mask_image", "weight_image")
+    read = {name: Path(getattr(inputs, name)) for name in names if hasattr(inputs, name)}
+    sha256 = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
+    return {
+        "output_image": str(inputs.output_image),
+        "bias_image": str(inputs.bias_image),
+        "lattice_image": str(inputs.lattice_image),
+        "found_mask_image": None,
+        "method_images": {},
+        "mask": "otsu",
+        "mask_found": {},
+        "n_voxels_mask": 7,
+        "shift": 0.0,
+        "non_positive": 0,
+        "device": "none",
+        "method": "n4",
+        "details": {
+            "n_voxels_used": 7,
+            "n_iterations": [4, 3],
+            "convergence": [0.1, None],
+            "converged": [False, True],
+            "shrink_factors": [4, 4, 4],
+            "shrink_start": [1, 1, 1],
+            "n_control_points": [4, 4, 4],
+        },
+        "lattice": lattice,
+        "rescaled": False,
+        "rescale_slope": 1.0,
+        "rescale_intercept": 0.0,
+        "stored_slope": 1.0,
+        "stored_intercept": 0.0,
+        "field_min": 1.9,
+        "field_max": 2.1,
+        "field_cv": 0.1,
+        "notes": [],
+        "sha256": sha256 if digests else {},
+        "seconds": {},
+    }

@@ -214,7 +214,9 @@ def test_hd_bet_is_cited_and_recorded(home, root, tmp_path, install):
     install(home / "bin", "hd-bet", flags="hd-bet-2")
     out = tmp_path / "out"
     assert run(root, out, "--mask", "hd-bet", "--save-mask", "--no-reports") == 0
-    assert (out / MASK).is_file() and sidecar(out)["BiasCorrection"]["MaskFound"]["Program"] == "hd-bet"
+    assert (out / MASK).is_file() and sidecar(out)["BiasCorrection"]["MaskFound"][
+        "Program"
+    ] == "hd-bet"
     text = (out / "logs" / "CITATION.md").read_text()
     assert re.search(r"HD-BET \(Isensee et al., 2019\).* without test-time augmentation", text)
     assert "10.1002/hbm.24750" in (out / "logs" / "CITATION.bib").read_text()

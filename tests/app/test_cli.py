@@ -8,8 +8,8 @@ from dataclasses import fields
 
 import pytest
 
+import n4ax_bids
 from n4ax_bids.app import cli, run
-from n4ax_bids.app.command import parser
 from n4ax_bids.app.status import Status
 from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options
 
@@ -94,14 +94,6 @@ def test_a_solver_flag_replaces_what_the_preset_says(asked, flags, name, value):
         assert getattr(options, other) == getattr(PRESETS["mriqc"], other)
 
 
-def test_every_option_has_one_flag_with_its_help():
-    actions = {action.dest: action for action in parser.build_parser()._actions}
-    for item in fields(N4Options):
-        action = actions[item.name]
-        assert parser.flag_of(item.name) in action.option_strings
-        assert item.metadata["help"] in action.help.replace("%%", "%")
-
-
 def test_flags_traits_and_fields_have_the_same_names(asked):
     from n4ax_bids.interfaces import N4BiasFieldCorrection
     from n4ax_bids.interfaces.spec import node_inputs
@@ -146,7 +138,7 @@ def test_python_m_n4ax_bids_is_the_command():
         [sys.executable, "-m", "n4ax_bids", "--version"], capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert done.stdout.startswith("n4ax_bids ")
+    assert done.stdout.split() == ["n4ax_bids", n4ax_bids.__version__]
     done = subprocess.run(
         [sys.executable, "-m", "n4ax_bids", "/nowhere", "/nowhere/out", "participant"],
         capture_output=True,

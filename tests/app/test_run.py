@@ -12,8 +12,11 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.app import cli
-from n4ax_bids.app.images import attempt
+from n4ax_bids.app import cli, run
+from n4ax_bids.app.images import attempt, quarantine
+from n4ax_bids.app.machine import pool, presence, resources
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import dataset
 from n4ax_bids.options import N4Options
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -243,6 +246,28 @@ def test_a_preset_for_a_weight_is_not_used_without_a_word(
         assert said.count("3 of 3 images have no white-matter weight") == warned
 
 
+def test_an_image_whose_process_has_ended_has_failed_and_loses_its_mark(make_dataset, tmp_path):
+    """The mark says that the run died with it; here only its process did."""
+    root, out, told = make_dataset(*THREE[:2]), tmp_path / "out", []
+    request = Request(root, out)
+    jobs = dataset.select(request).jobs
+    (share,) = resources.shares(n_jobs=1)
+
+    class Devices:
+        def run(self, task, jobs, work):
+            for job in jobs:
+                path = quarantine.path_of(job, out)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}")
+                yield pool.Done(share, pool.WorkerEnded("a process ended by signal 9"))
+
+    with presence.at_work(out, tmp_path / "work") as (here, work):
+        run._in_pool(jobs, request, told.append, devices=Devices(), here=here, work=work)
+    assert [outcome.job for outcome in told] == list(jobs)
+    assert all(isinstance(outcome.error, pool.WorkerEnded) for outcome in told)
+    assert not list((out / quarantine.FOLDER).iterdir())
+
+
 # --- the whole way, with the real node ----------------------------------------------------------
 
 
@@ -295,51 +320,6 @@ def test_options_reach_the_solver(make_dataset, tmp_path):
     assert n4["Details"]["shrink_factors"] == [2, 2, 2]
     assert n4["Details"]["n_control_points"] == [5, 4, 4]
     assert n4["Options"]["over_relaxation"] == 1.5
-
-
-def test_bad_images_among_good_ones(make_dataset, write_image, bids_errors, tmp_path, capsys):
-    root = make_dataset(*(f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 9)))
-
-    def source(number):
-        return root / f"sub-{number:02}" / "anat" / f"sub-{number:02}_T1w.nii.gz"
-
-    source(2).write_bytes(source(2).read_bytes()[:2000])
-    source(3).write_bytes(b"")
-    nan = nb.load(source(4)).get_fdata()
-    nan[3, 4, 5] = np.nan
-    nb.Nifti1Image(nan.astype(np.float32), np.eye(4)).to_filename(source(4))
-    nb.Nifti1Image(np.full((9, 9, 9), 3, np.int16), np.eye(4)).to_filename(source(5))
-    series = np.random.default_rng(0).uniform(1, 9, (9, 9, 9, 2)).astype(np.float32)
-    nb.Nifti1Image(series, np.eye(4)).to_filename(source(6))
-    source(7).unlink()
-    source(7).symlink_to("../../.git/annex/objects/x")
-    out = tmp_path / "out"
-    assert main(root, out, *FAST) == 1
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    failed = [line for line in text.splitlines() if "failed: " in line]
-    assert len(failed) == 6
-    for number, word in enumerate(
-        ["truncated", "empty", "NaN", "constant", "volumes", "link"], start=2
-    ):
-        (line,) = [line for line in failed if f"sub-{number:02}_T1w" in line]
-        assert word in line
-    assert {name.split("/")[0] for name in files(out) if name.startswith("sub")} == {
-        "sub-01",
-        "sub-08",
-    }
-    assert bids_errors(out) == []
-
-
-def test_a_gpu_that_is_not_there_ends_the_run_before_it_begins(
-    make_dataset, tmp_path, capsys, monkeypatch
-):
-    from n4ax_bids import device
-
-    monkeypatch.setattr(device, "_gpus", lambda: [])
-    assert main(make_dataset(THREE[0]), tmp_path / "out", "--device", "gpu") == 2
-    assert "no GPU" in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "out").exists()
 
 
 def test_real_dataset(test_data, bids_errors, tmp_path):

@@ -4,11 +4,10 @@ import jax
 import nibabel as nb
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from n4ax_bids.core import threshold
 from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
-
-sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_otsu(image, n_bins=200):

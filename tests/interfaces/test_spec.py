@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from nipype.interfaces.base import Undefined, isdefined
 
+from benchmarks import ants_parity
 from n4ax_bids import ants
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 from n4ax_bids.interfaces.n4 import AntsInputSpec
@@ -81,6 +82,13 @@ def test_options_through_a_node_and_back(name):
     words = ants.parse(node.inputs.args if isdefined(node.inputs.args) else "")
     settings = {key: value for part in words.settings.values() for key, value in part.items()}
     assert said(read_options(node.inputs, N4Options, settings)) == said(options)
+
+
+@pytest.mark.parametrize(("name", "client"), [("fmriprep", "P4"), ("mriqc", "P7")])
+def test_a_preset_is_what_its_program_gives_the_node(name, client):
+    """The sets are what those programs were seen to pass; they are compared with ANTs itself."""
+    node = N4BiasFieldCorrection(input_image="x.nii", **ants_parity.SETS[client].inputs)
+    assert node._settings()[1] == PRESETS[name]
 
 
 def test_many_digits_reach_the_solve():

@@ -8,6 +8,7 @@ import io
 import pytest
 
 from n4ax_bids.report import group
+from n4ax_bids.report.measures import Measure
 from n4ax_bids.report.page import Failure
 
 
@@ -20,7 +21,10 @@ def table(make_record):
         for suffix in ("T1w", "T2w")
     ]
     records[6]["measures"]["field_cv"] = 0.9
-    return group.gather(records, [Failure("sub-77_T1w", "ValueError: broken", "…")])
+    own = [Measure("n_iterations", "iterations", "iterations of all fitting levels together")]
+    for record in records:
+        record["measures"]["n_iterations"] = 1
+    return group.gather(records, [Failure("sub-77_T1w", "ValueError: broken", "…")], own)
 
 
 def rows_of(text: str) -> list[dict]:

@@ -43,6 +43,14 @@ def test_stray_voxels_do_not_widen_the_cuts():
         assert all(38 <= index.min() and index.max() <= 81 for index in view.indices)
 
 
+def test_cuts_have_a_margin_around_the_mask():
+    part = slice(100, 200)
+    for view in mosaic.plan(block((300, 300, 300), part, part, part), (1, 1, 1)):
+        for axis in {0, 1, 2} - {view.axis}:
+            shown = view.indices[axis]
+            assert (shown.min(), shown.max()) == (97, 202)  # 3 % of 100 voxels on each side
+
+
 def test_thick_slices_get_more_rows_and_thin_views_are_left_out():
     views = {
         view.axis: view for view in mosaic.plan(np.ones((320, 320, 11), bool), (0.5, 0.5, 7.5))

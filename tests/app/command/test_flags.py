@@ -41,6 +41,7 @@ def taken(make_dataset, tmp_path, fake_node):
 
     def run(*flags, status=0):
         words = [str(make_dataset(*NAMES)), str(tmp_path / "out"), "participant", *flags]
+        words.append("--no-reports")  # they take longer than the rest
         fake_node.clear()
         assert cli.main(words) == status
         names = {str(Path(each.input_image).relative_to(tmp_path / "raw")) for each in fake_node}
@@ -115,7 +116,7 @@ def test_bids_database_dir(taken, tmp_path, capsys):
     assert taken(*flags) == [0, 1, 2, 3]
     assert "index: made in" in capsys.readouterr().err
     (kept,) = (tmp_path / "db").iterdir()
-    assert taken(*flags, "--participant-label", "02") == [2, 3]
+    assert taken(*flags, "--participant-label", "02", "--overwrite") == [2, 3]
     assert f"index: from {kept}" in capsys.readouterr().err
 
 
@@ -168,9 +169,10 @@ def run(make_dataset, tmp_path):
     """Correct one image with the real node; return corrected, field (or None) and sidecar."""
     name = "sub-01/anat/sub-01_T1w.nii.gz"
 
-    def correct(*flags, desc="biascorr", status=0):
+    def correct(*flags, desc="biascorr", status=0, reports=False):
         root, out = make_dataset(name), tmp_path / "out"
-        assert cli.main([str(root), str(out), "participant", *FAST, *flags]) == status
+        words = [str(root), str(out), "participant", *FAST, *flags]
+        assert cli.main(words if reports else [*words, "--no-reports"]) == status
         stem = out / f"sub-01/anat/sub-01_desc-{desc}_T1w"
         field = out / "sub-01/anat/sub-01_desc-biasfield_T1w.nii.gz"
         corrected = nb.load(f"{stem}.nii.gz")
@@ -185,7 +187,7 @@ def run(make_dataset, tmp_path):
 
 
 def test_desc(run, bids_errors, tmp_path):
-    _, field, _ = run("--desc", "preproc", desc="preproc")
+    _, field, _ = run("--desc", "preproc", desc="preproc", reports=True)
     assert field is not None
     assert not list((tmp_path / "out").rglob("*biascorr*.nii.gz"))
     assert "desc-preproc\t" in (tmp_path / "out" / "descriptions.tsv").read_text()
@@ -272,7 +274,7 @@ def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatc
     )
     words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant", "--mem"]
     for text in ("200", "0.2G", "200M"):
-        assert cli.main([*words, text]) == 0
+        assert cli.main([*words, text, "--overwrite"]) == 0
     assert found == [200_000_000] * 3
 
 

@@ -24,6 +24,8 @@ REASONS = {
     "sub-06": "constant image, every voxel is 3",
     "sub-08": "Permission denied",
     "sub-10": "2 volumes of shape (9, 9, 9); expected a single one",
+    "sub-11": "empty file",
+    "sub-12": "link",
 }
 
 
@@ -69,7 +71,7 @@ def images_of(out: Path) -> dict[str, int]:
 
 @pytest.fixture
 def twelve(make_dataset):
-    """Twelve images, five of which cannot be corrected."""
+    """Twelve images, seven of which cannot be corrected."""
     root = make_dataset(*TWELVE)
 
     def source(number):
@@ -84,11 +86,14 @@ def twelve(make_dataset):
     source(8).chmod(0)
     series = np.random.default_rng(0).uniform(1, 9, (9, 9, 9, 2)).astype(np.float32)
     nb.Nifti1Image(series, np.eye(4)).to_filename(source(10))
+    source(11).write_bytes(b"")
+    source(12).unlink()
+    source(12).symlink_to("../../.git/annex/objects/x")
     return root
 
 
 @pytest.mark.parametrize("flags", [[], ["--nprocs", "4"]], ids=["default", "nprocs 4"])
-def test_five_of_twelve_fail_with_their_reasons(twelve, bids_errors, tmp_path, flags):
+def test_seven_of_twelve_fail_with_their_reasons(twelve, bids_errors, tmp_path, flags):
     out = tmp_path / "out"
     status, text = program(twelve, out, *flags)
     assert status == Status.SOME_FAILED
@@ -103,14 +108,14 @@ def test_five_of_twelve_fail_with_their_reasons(twelve, bids_errors, tmp_path, f
         crash = out / "logs" / f"crash-{subject}_T1w.txt"
         assert str(crash) in failed[subject]
         assert "Traceback" in crash.read_text()
-    assert "7 of 12 images corrected, 5 failed" in text
+    assert "5 of 12 images corrected, 7 failed" in text
     good = {name[:6] for name in TWELVE} - set(REASONS)
     assert images_of(out) == dict.fromkeys(good, 6)
     assert bids_errors(out) == []
-    # Once more: the seven stay, the five are tried again.
+    # Once more: the five stay, the seven are tried again.
     status, text = program(twelve, out, *flags)
     assert status == Status.SOME_FAILED
-    assert "0 of 12 images corrected, 5 failed, 7 finished before" in text
+    assert "0 of 12 images corrected, 7 failed, 5 finished before" in text
 
 
 def test_stop_on_first_crash(twelve, tmp_path, capsys):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 
 import pytest
 
@@ -101,27 +103,79 @@ def test_gpus_are_those_that_cuda_and_jax_may_use(monkeypatch, environment, expe
     assert resources.visible_gpus() == ()
 
 
-def test_the_machine_is_asked(monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are given on Linux")
+def test_only_the_cores_that_this_process_may_use_are_counted(monkeypatch):
+    monkeypatch.undo()  # the real `n_cores`
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert resources.n_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert resources.n_cores() == len(allowed)
+
+
+@pytest.mark.parametrize(("told", "counted"), [(6, 6), (None, 1)])
+def test_cores_where_the_system_does_not_say_which_may_be_used(monkeypatch, told, counted):
     monkeypatch.undo()
-    assert resources.n_cores() >= 1
-    assert 0 < resources.free_memory()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: told)
+    assert resources.n_cores() == counted
+
+
+def holder(memory, n_bytes):
+    """Start a thread that holds so much; return it, "it has it" and "give it back"."""
+    has_it, give_back = threading.Event(), threading.Event()
+
+    def hold():
+        with memory.reserved(n_bytes):
+            has_it.set()
+            give_back.wait(60)
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    return thread, has_it, give_back
+
+
+def test_who_asks_for_more_than_is_left_waits_until_enough_is_given_back():
+    memory = Memory(10)
+    first, second = holder(memory, 4), holder(memory, 6)  # together all there is
+    assert first[1].wait(60) and second[1].wait(60)
+    small, large = holder(memory, 5), holder(memory, 7)
+    assert not small[1].wait(0.2) and not large[1].is_set()
+    first[2].set()
+    assert not small[1].wait(0.2) and not large[1].is_set()  # 4 are left
+    second[2].set()
+    assert small[1].wait(60) or large[1].wait(60)
+    assert not (small[1].wait(0.2) and large[1].is_set())  # 12 together
+    small[2].set(), large[2].set()
+    for thread, has_it, _ in (first, second, small, large):
+        thread.join(60)
+        assert has_it.is_set() and not thread.is_alive()
 
 
 def test_memory_is_never_given_twice():
-    memory, held, most = Memory(10), [], []
+    """Many threads at once, each of which holds its memory for a moment."""
+    memory, held, most, lock = Memory(10), [], [], threading.Lock()
+    sizes = (4, 7, 2, 9, 5, 1, 8) * 4
+    begin = threading.Barrier(len(sizes))
 
     def work(n_bytes):
+        begin.wait(60)
         with memory.reserved(n_bytes):
-            held.append(n_bytes)
-            most.append(sum(held))
-            held.remove(n_bytes)
+            with lock:
+                held.append(n_bytes)
+                most.append(sum(held))
+            time.sleep(0.002)
+            with lock:
+                held.remove(n_bytes)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in (4, 7, 2, 9, 5, 1, 8) * 20]
+    threads = [threading.Thread(target=work, args=(n,)) for n in sizes]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(most) == 140 and max(most) <= 10
+    assert len(most) == len(sizes) and max(most) <= 10
 
 
 def test_who_needs_more_than_there_is_waits_to_be_alone():

@@ -99,6 +99,17 @@ def test_one_that_waits_for_ever_gives_up(tmp_path):
         assert sum(waits) > agreement.PATIENCE
 
 
+def test_a_run_at_work_is_waited_for_by_nobody(tmp_path):
+    """Of two that still look, the one with the lower token waits; once the other works it ends."""
+    with presence.at_work(tmp_path) as (one, _), presence.at_work(tmp_path) as (two, _):
+        first, second = sorted((one, two), key=lambda each: each.token)
+        settle(second, changed(desc="b"))
+        waits = []
+        with pytest.raises(Differs, match="desc is b"):
+            settle(first, TERMS, pause=waits.append)
+        assert waits == []
+
+
 def main(root, out, *flags):
     return cli.main([str(root), str(out), "participant", "--no-reports", *flags])
 

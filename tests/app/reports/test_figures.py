@@ -23,7 +23,7 @@ MOST = 400_000
 
 
 @pytest.fixture
-def corrected(fake_node, make_dataset, tmp_path):
+def corrected(forgetful_node, make_dataset, tmp_path):
     """Return a job whose outputs are in place, made by the node that halves images."""
     from n4ax_bids.app import cli
 

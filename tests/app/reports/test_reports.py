@@ -122,11 +122,8 @@ def test_reports_only_solves_nothing(fake_node, run, out, capsys):
     assert "3 of 3 images reported" in capsys.readouterr().err
 
 
-def test_a_figure_that_is_gone_is_drawn_again(fake_node, run, out, monkeypatch):
+def test_a_figure_that_is_gone_is_drawn_again(fake_node, run, out):
     assert run() == 0
-    monkeypatch.setattr(
-        "n4ax_bids.app.outputs.finished.why_not_finished", lambda job, request: None
-    )
     before, n_solved = drawn(out), len(fake_node)
     (out / "sub-02/figures/sub-02_ses-1_desc-field_T1w.webp").unlink()
     assert run() == 0

@@ -1,0 +1,41 @@
+"""Where a run may write: what is there already decides."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from n4ax_bids.app.outputs import derivatives, places
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.status import Refusal, Status
+
+OTHER = {"GeneratedBy": [{"Name": "fMRIPrep"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "dataset_description.json: not readable as JSON"),
+        ("[]", "holds another dataset, made by an unknown program"),
+        ('{"GeneratedBy": []}', "holds another dataset, made by an unknown program"),
+        (json.dumps(OTHER), "holds another dataset, made by fMRIPrep"),
+    ],
+)
+def test_a_folder_that_is_not_ours_is_refused(make_dataset, tmp_path, text, words):
+    root, out = make_dataset(), tmp_path / "out"
+    out.mkdir()
+    places.check_places(Request(root, out))  # nothing is there
+    (out / "dataset_description.json").write_text(text)
+    with pytest.raises(Refusal) as caught:
+        places.check_places(Request(root, out))
+    assert caught.value.status == Status.USAGE
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_our_own_folder_is_taken(make_dataset, tmp_path):
+    root, out = make_dataset(), tmp_path / "out"
+    out.mkdir()
+    ours = {"GeneratedBy": [{"Name": derivatives.NAME}]}
+    (out / "dataset_description.json").write_text(json.dumps(ours))
+    places.check_places(Request(root, out))
