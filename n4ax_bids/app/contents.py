@@ -17,6 +17,7 @@ from n4ax_bids import __version__
 from n4ax_bids.app import boilerplate, methods
 from n4ax_bids.app.dataset import Job
 from n4ax_bids.app.derivatives import NAME
+from n4ax_bids.app.inheritance import require_of_dataset
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
@@ -146,13 +147,33 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
 
 
 def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
-    """Return the columns of a participant's line."""
+    """Return the columns of a participant's line; a page repeats them.
+
+    So a table that is a link has to lead where a sidecar of the participant's images may lead.
+    """
     path = bids_dir / "participants.tsv"
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
     except OSError:  # not there
         return ()
+    if path.is_symlink():
+        image = next(_images(bids_dir, subject), bids_dir / subject)
+        try:
+            require_of_dataset(path, image, image.relative_to(bids_dir).as_posix())
+        except ValueError as error:
+            _warn_once(str(error))
+            return ()
     return rows.get(subject, ())
+
+
+def _images(bids_dir: Path, subject: str) -> Iterator[Path]:
+    for place in ("anat", "ses-*/anat"):
+        yield from sorted((bids_dir / subject).glob(f"{place}/*.nii*"))
+
+
+@lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 @lru_cache(maxsize=1)

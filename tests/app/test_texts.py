@@ -140,6 +140,39 @@ def test_a_table_of_the_output_may_come_from_a_spreadsheet(run, tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("place", "of_images", "is_read"),
+    [
+        ("elsewhere/secret.tsv", None, False),
+        ("raw/phenotype/participants.tsv", None, True),
+        ("elsewhere/.git/annex/objects/x.tsv", None, True),
+        ("original/participants.tsv", "original", True),  # a view of a dataset on another disk
+        ("elsewhere/secret.tsv", "original", False),
+    ],
+)
+def test_a_table_of_participants_that_is_a_link(tmp_path, caplog, place, of_images, is_read):
+    raw, table = tmp_path / "raw", tmp_path / place
+    (raw / T1W).parent.mkdir(parents=True)
+    if of_images:
+        original = tmp_path / of_images / T1W
+        original.parent.mkdir(parents=True)
+        original.touch()
+        (raw / T1W).symlink_to(original)
+    else:
+        (raw / T1W).touch()
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("participant_id\tage\nsub-01\t30\nsub-02\t40\n")
+    (raw / "participants.tsv").symlink_to(table)
+    found = [contents._participant("sub-01", raw) for _ in range(2)]
+    expected = (("participant_id", "sub-01"), ("age", "30")) if is_read else ()
+    assert found == [expected] * 2
+    if not is_read:  # nor for a participant who has no image here
+        assert contents._participant("sub-02", raw) == ()
+    told = [each.getMessage() for each in caplog.records]
+    assert len(told) == (not is_read)
+    assert is_read or f"participants.tsv: a link to {table}, which is outside" in told[0]
+
+
 def test_participants(tmp_path, caplog):
     path = tmp_path / "participants.tsv"
     path.write_bytes(MARK + b"participant_id\tage\r\nsub-01\t30\r\n")
