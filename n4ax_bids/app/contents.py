@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
@@ -137,6 +138,8 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
     """Return a record and the sidecar that it was made of; nothing where that has changed."""
     try:
         record = read_json(path)
+        if not _is_record(record):
+            return {}, {}
         sidecar = output_dir / record["sidecar"]
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
@@ -144,6 +147,23 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
     except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
         pass
     return {}, {}
+
+
+def _is_record(record: Any) -> bool:
+    """Tell whether a record has the parts that pages and tables are made of.
+
+    Who may write the output folder may have changed it; a damaged one counts as none.
+    """
+    if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
+        return False
+    lists = [record.get(key) for key in ("warnings", "notes")]
+    texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
+    if not all(isinstance(each, list) for each in lists):
+        return False
+    if not all(isinstance(text, str) for text in chain(texts, *lists)):
+        return False
+    parts = PurePath(record["source"]).parts
+    return bool(parts) and parts[0].startswith("sub-") and ".." not in parts
 
 
 def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 
 import pytest
@@ -171,6 +173,46 @@ def test_a_table_of_participants_that_is_a_link(tmp_path, caplog, place, of_imag
     told = [each.getMessage() for each in caplog.records]
     assert len(told) == (not is_read)
     assert is_read or f"participants.tsv: a link to {table}, which is outside" in told[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"measures": None},
+        {"measures": "x"},
+        {"warnings": 1e400},
+        {"warnings": [1]},
+        {"notes": {}},
+        {"suffix": -1},
+        {"image": []},
+        {"source": 7},
+        {"source": ""},
+        {"source": "sub-01/../../x"},
+        {"source": "/sub-01/x"},
+        {"sidecar": None},
+    ],
+)
+def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
+    """It ended the level group with an internal error."""
+    sidecar = tmp_path / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
+    path = tmp_path / "sub-01/figures/sub-01_desc-record_T1w.json"
+    for each in (sidecar, path):
+        each.parent.mkdir(parents=True)
+    sidecar.write_text("{}")
+    record = {
+        "image": "sub-01_T1w",
+        "source": T1W,
+        "suffix": "T1w",
+        "sidecar": "sub-01/anat/sub-01_desc-biascorr_T1w.json",
+        "sidecar_sha256": hashlib.sha256(b"{}").hexdigest(),
+        "measures": {},
+        "warnings": [],
+        "notes": [],
+    }
+    path.write_text(json.dumps(record))
+    assert list(contents.records(tmp_path)) == [(record, {})]
+    path.write_text(json.dumps(record | change))
+    assert list(contents.records(tmp_path)) == []
 
 
 def test_participants(tmp_path, caplog):
