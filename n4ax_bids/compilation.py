@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 MOST_PROGRAMS = 1000
 """kept in the shared folder; beyond that the oldest go"""
+LARGEST_PROGRAM = 2**28
+"""bytes; programs of this package have a few hundred thousand"""
 STALE = 2 * 24 * 3600
 """seconds after which a private folder was left behind by a process that was killed"""
 OFF = ("", "off", "none", "0")
@@ -105,7 +107,8 @@ class _Store:
         if not trust.is_trusted_file(mine):  # looked at here, where nobody can exchange it
             mine.unlink()
             raise _Stranger
-        if _digest(mine.read_bytes()) != program.name.partition(".")[0]:
+        is_small = mine.stat().st_size <= LARGEST_PROGRAM  # or reading it takes all memory
+        if not is_small or _digest(mine.read_bytes()) != program.name.partition(".")[0]:
             mine.unlink()
             program.unlink()  # it is compiled once more, and then kept
             _log.debug("%s: damaged, removed", program)

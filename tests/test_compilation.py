@@ -234,6 +234,7 @@ DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-50]),
     "other bytes": lambda path: path.write_bytes(b"x" * path.stat().st_size),
+    "a sparse file": lambda path: os.truncate(path, 2**38),  # reading it took all memory
     "one bit": lambda path: path.write_bytes(
         path.read_bytes()[:-9] + b"?" + path.read_bytes()[-8:]
     ),

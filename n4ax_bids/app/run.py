@@ -89,7 +89,7 @@ def run(request: Request) -> Status:
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
         with places.writing(request.output_dir):
-            agreement.require(here, request, raw)
+            agreement.require(here, request, raw, selection.jobs)
         # Another run may have written and ended since the first look.
         places.check_places(request)
         source.check(request, raw)

@@ -22,6 +22,8 @@ _SILENT = logging.Logger("nibabel's checks of a header")
 _SILENT.addHandler(logging.NullHandler())
 MOST_BEFORE_VOXELS = 64 * 2**20
 """bytes of header and extensions together; those of images have some kB"""
+MOST_EXTENSIONS = 1000
+"""of one header. Those of images have a few; millions of tiny ones would take hours to read"""
 
 
 def load_header(path: str | Path) -> nb.Nifti1Header:
@@ -98,7 +100,7 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     header.check_fix(logger=_SILENT)
     _require_near_voxels(path, header)
     notes = _form_notes(path, header)
-    if _read_extensions(stream, header):
+    if _read_extensions(path, stream, header):
         return header, notes
     note = (
         f"{path.name}: what stands between its header and its voxels is not a header extension "
@@ -139,7 +141,7 @@ def _require_near_voxels(path: Path, header: nb.Nifti1Header) -> None:
         )
 
 
-def _read_extensions(stream: IO[bytes], header: nb.Nifti1Header) -> bool:
+def _read_extensions(path: Path, stream: IO[bytes], header: nb.Nifti1Header) -> bool:
     """Give a header the extensions that follow it; return False if something else follows.
 
     As the NIfTI library does: it takes the extensions up to the first that is not valid, and
@@ -158,6 +160,11 @@ def _read_extensions(stream: IO[bytes], header: nb.Nifti1Header) -> bool:
         size, code = (int.from_bytes(part, order, signed=True) for part in (words[:4], words[4:]))
         if not 8 <= size <= left or code < 0:
             return False
+        if len(header.extensions) == MOST_EXTENSIONS:
+            raise ValueError(
+                f"{path}: more than {MOST_EXTENSIONS} header extensions; expected a few (remove "
+                "them from the file)"
+            )
         content = stream.read(size - 8)
         if len(content) < size - 8:
             return False

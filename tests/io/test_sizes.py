@@ -78,6 +78,25 @@ def test_a_large_extension_is_still_read(tmp_path):
     assert len(extension.get_content()) == size - 8
 
 
+@pytest.mark.parametrize("read", [volume.load, volume.load_header])
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+def test_a_chain_of_a_million_extensions(tmp_path, read, name):
+    """Their bytes are within the limit, but reading them one by one took minutes."""
+    one, n = struct.pack("<ii8x", 16, 6), 1_000_000
+    content = header_bytes((4, 4, 4), offset=352 + 16 * n, extended=True) + one * n + bytes(256)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    refused(path, read, r"more than 1000 header extensions")
+
+
+def test_a_thousand_extensions_are_still_read(tmp_path):
+    one, n = struct.pack("<ii8x", 16, 6), 1000
+    content = header_bytes((4, 4, 4), offset=352 + 16 * n, extended=True) + one * n + bytes(256)
+    path = tmp_path / "x.nii"
+    path.write_bytes(content)
+    assert len(volume.load(path).header.extensions) == n
+
+
 def test_a_bomb_behind_the_voxels(tmp_path):
     path = tmp_path / "x.nii.gz"
     zipped_zeros(path, header_bytes((4, 4, 4)), 256 + 70 * MB)

@@ -9,14 +9,16 @@ the larger token ends; the other waits until it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.machine.presence import Presence
-from n4ax_bids.app.outputs import finished
+from n4ax_bids.app.outputs import finished, source
 from n4ax_bids.app.outputs.source import Identity
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.status import Refusal, Status
 
 PATIENCE = 30.0
@@ -34,7 +36,7 @@ class Differs(Exception):
         self.told = told
 
 
-def require(here: Presence, request: Request, raw: Mapping[str, Any]) -> None:
+def require(here: Presence, request: Request, raw: Mapping[str, Any], jobs: Sequence[Job]) -> None:
     """Refuse to work beside a run with other settings, another version or another dataset.
 
     Parameters
@@ -42,6 +44,7 @@ def require(here: Presence, request: Request, raw: Mapping[str, Any]) -> None:
     here : this run's presence in the output folder
     request : the run
     raw : the raw dataset's description
+    jobs : all images that the run selects, also those that are finished
 
     Raises
     ------
@@ -49,7 +52,7 @@ def require(here: Presence, request: Request, raw: Mapping[str, Any]) -> None:
         With one line that names the other run and the first setting that differs.
     """
     try:
-        settle(here, terms(request, raw))
+        settle(here, terms(request, raw, jobs), bids_dir=request.bids_dir)
     except Differs as error:
         who = f"process {error.told.get('pid')} on {error.told.get('host')}"
         raise Refusal(
@@ -59,19 +62,35 @@ def require(here: Presence, request: Request, raw: Mapping[str, Any]) -> None:
         ) from error
 
 
-def terms(request: Request, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all runs that share an output folder at one time have to have in common."""
+def terms(request: Request, raw: Mapping[str, Any], jobs: Sequence[Job] = ()) -> dict[str, Any]:
+    """Return what all runs that share an output folder at one time have to have in common.
+
+    Of the images a sample is told, since two studies may have the same description. Other runs
+    compare it with what they have under the same names, which may be nothing.
+    """
     return {
         "version": __version__,
         "settings": finished.settings(request),
         "source": vars(Identity.of(request.bids_dir, raw)),
+        "images": source.sample([(job.relative, job.source) for job in jobs]),
     }
 
 
 def settle(
-    here: Presence, mine: Mapping[str, Any], *, pause: Callable[[float], None] = time.sleep
+    here: Presence,
+    mine: Mapping[str, Any],
+    *,
+    bids_dir: Path | None = None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Tell what this run does, and return when it is certain that no other run differs.
+
+    Parameters
+    ----------
+    here : this run's presence in the output folder
+    mine : its terms
+    bids_dir : root of its dataset, to compare images that other runs name
+    pause : waits so many seconds
 
     Raises
     ------
@@ -84,7 +103,7 @@ def settle(
         others = {
             token: (why, told)
             for token, told in here.others().items()
-            if (why := difference(told.get("terms"), mine))
+            if (why := difference(told.get("terms"), mine, bids_dir))
         }
         if not others:
             break
@@ -96,7 +115,7 @@ def settle(
     here.tell(state=AT_WORK)
 
 
-def difference(theirs: Any, mine: Mapping[str, Any]) -> str | None:
+def difference(theirs: Any, mine: Mapping[str, Any], bids_dir: Path | None = None) -> str | None:
     """Return in which way the terms of another run differ from ours, if they do.
 
     A run without terms corrects nothing, as with --reports-only.
@@ -109,7 +128,10 @@ def difference(theirs: Any, mine: Mapping[str, Any]) -> str | None:
         if theirs["settings"] != mine["settings"]:
             return finished.first_difference(theirs["settings"], mine["settings"], "is")
         other, own = (_identity(each["source"]) for each in (theirs, mine))
-        return None if own.agrees(other) else f"its dataset is {other.name!r}, here {own.name!r}"
+        if not own.agrees(other):
+            return f"its dataset is {other.name!r}, here {own.name!r}"
+        image = source.why_other(theirs.get("images", {}), bids_dir) if bids_dir else None
+        return image and f"its dataset has another {image}"
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         return f"its settings cannot be read ({type(error).__name__}: {error})"
 

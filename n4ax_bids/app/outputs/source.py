@@ -11,8 +11,9 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app.outputs import derivatives, finished
@@ -123,6 +124,42 @@ def check(request: Request, raw: Mapping[str, Any]) -> None:
         f"{request.output_dir}: {what}; {request.bids_dir} is {now.name!r}. Expected the same "
         "dataset, another output folder, or --accept-new-source",
     )
+
+
+def sample(images: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """Return the fingerprints of up to 64 images of a dataset, by their names.
+
+    Parameters
+    ----------
+    images : name from the dataset's root, and file, of each; those that cannot be read are passed
+        over
+    """
+    found = {}
+    step = -(-len(images) // MOST) or 1
+    for name, path in images[::step]:
+        with suppress(OSError, ValueError):
+            found[name] = fingerprint(path)
+    return found
+
+
+def why_other(sampled: Mapping[str, str], bids_dir: Path) -> str | None:
+    """Return the first image whose content is another in this dataset, if most are; else None.
+
+    Parameters
+    ----------
+    sampled : fingerprints of another dataset's images, by their names
+    bids_dir : root of this dataset; images that it does not have are not counted
+    """
+    n_same, others = 0, []
+    for name, known in sampled.items():
+        if ".." in PurePath(name).parts or PurePath(name).is_absolute():
+            continue
+        with suppress(OSError, ValueError):  # not there
+            if fingerprint(bids_dir / name) == known:
+                n_same += 1
+            else:
+                others.append(name)
+    return others[0] if len(others) > n_same else None
 
 
 def _compare_images(request: Request) -> tuple[int, list[str]]:

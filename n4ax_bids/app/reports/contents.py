@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
@@ -18,6 +19,7 @@ from n4ax_bids.app.outputs import boilerplate, provenance
 from n4ax_bids.app.outputs.derivatives import NAME
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import Job
+from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
 from n4ax_bids.report.page import KEPT
@@ -136,6 +138,8 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
     """Return a record and the sidecar that it was made of; nothing where that has changed."""
     try:
         record = read_json(path)
+        if not _is_record(record):
+            return {}, {}
         sidecar = output_dir / record["sidecar"]
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
@@ -145,14 +149,51 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
     return {}, {}
 
 
+def _is_record(record: Any) -> bool:
+    """Tell whether a record has the parts that pages and tables are made of.
+
+    Who may write the output folder may have changed it; a damaged one counts as none.
+    """
+    if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
+        return False
+    lists = [record.get(key) for key in ("warnings", "notes")]
+    texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
+    if not all(isinstance(each, list) for each in lists):
+        return False
+    if not all(isinstance(text, str) for text in chain(texts, *lists)):
+        return False
+    parts = PurePath(record["source"]).parts
+    return bool(parts) and parts[0].startswith("sub-") and ".." not in parts
+
+
 def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
-    """Return the columns of a participant's line."""
+    """Return the columns of a participant's line; a page repeats them.
+
+    So a table that is a link has to lead where a sidecar of the participant's images may lead.
+    """
     path = bids_dir / "participants.tsv"
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
     except OSError:  # not there
         return ()
+    if path.is_symlink():
+        image = next(_images(bids_dir, subject), bids_dir / subject)
+        try:
+            require_of_dataset(path, image, image.relative_to(bids_dir).as_posix())
+        except ValueError as error:
+            _warn_once(str(error))
+            return ()
     return rows.get(subject, ())
+
+
+def _images(bids_dir: Path, subject: str) -> Iterator[Path]:
+    for place in ("anat", "ses-*/anat"):
+        yield from sorted((bids_dir / subject).glob(f"{place}/*.nii*"))
+
+
+@lru_cache(maxsize=64)
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 @lru_cache(maxsize=1)

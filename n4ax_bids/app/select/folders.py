@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.request import Request
-from n4ax_bids.io.names import why_unfit
+from n4ax_bids.io.names import printable, why_unfit
 
 LABEL = "[0-9a-zA-Z+]+"
 """what BIDS takes as the label of a participant or a session"""
@@ -125,11 +125,15 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 def misplaced(image: Any) -> str | None:
     """Return why an image does not belong where it is, by the folders' names and its own."""
     *above, name = Path(image.relpath).parts
+    parts = name.split(".")[0].split("_")[:-1]
     for kind in ("sub", "ses"):
-        own = re.match(rf"(?:.*_)?{kind}-({LABEL})_", name)
         place = next((each for each in above if each.startswith(f"{kind}-")), None)
-        if own and place and place != f"{kind}-{own[1]}":
-            return f"its name says {kind}-{own[1]}, but it lies in the folder {place}"
+        # Whatever begins like the entity counts, so that no odd label hides whose image it is.
+        others = [part for part in parts if part.lower().startswith(kind) and part != place]
+        if place and others:
+            return f"its name says {printable(others[0])}, but it lies in the folder {place}"
+    if parts[:1] != above[:1]:
+        return f"its name does not begin with {above[0]}_, the participant of its folder"
     if any(each.startswith("ses-") for each in above) and not re.search(r"_ses-", name):
         return _doubled(Path(image.path), len(above))
     return None

@@ -61,6 +61,7 @@ def index(
     place = database_dir / _name(root)
     try:
         if place.is_dir():
+            _require_files(place)
             log.info("index: from %s", place)
         elif not make:
             return _layout(root, participants, sessions)
@@ -90,6 +91,17 @@ def _layout(
         indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
         **database,
     )
+
+
+def _require_files(place: Path) -> None:
+    """Refuse a database that has a pipe or a device in it: reading one may never end."""
+    for path in place.iterdir():
+        if not path.is_file():
+            raise Refusal(
+                Status.USAGE,
+                f"{path}: no regular file; expected one of an index (remove the folder {place}, "
+                "and it is made anew)",
+            )
 
 
 def _make_database(root: Path, place: Path) -> None:

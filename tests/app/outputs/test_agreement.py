@@ -12,9 +12,10 @@ import pytest
 
 from n4ax_bids.app import cli
 from n4ax_bids.app.machine import presence
-from n4ax_bids.app.outputs import agreement
+from n4ax_bids.app.outputs import agreement, source
 from n4ax_bids.app.outputs.agreement import Differs, settle
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import dataset
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"
 TERMS = {"version": "1", "settings": {"desc": "a", "options": {"shrink": 4}}}
@@ -137,6 +138,54 @@ def test_a_run_with_other_options_is_refused_while_one_goes_on(
         assert main(root, out) == 0  # the same settings
     shutil.rmtree(out)
     assert main(root, out, *flags) == 0  # nobody is there any more
+
+
+@pytest.fixture
+def two_studies(write_image, tmp_path):
+    """Datasets with one description and the same names, each with a person of its own."""
+    roots = []
+    for seed in (1, 2):
+        root = tmp_path / f"study-{seed}"
+        write_image(root / NAME, seed=seed)
+        (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+        roots.append(root)
+    return roots
+
+
+def test_another_study_with_the_same_description_is_refused_while_a_run_goes_on(
+    fake_node, two_studies, tmp_path, capsys
+):
+    """Nothing has been written yet, so the outputs cannot tell whose they are."""
+    out, (one, two) = tmp_path / "out", two_studies
+    request = Request(one, out)
+    with presence.at_work(out) as (other, _):
+        jobs = dataset.select(request).jobs
+        settle(other, agreement.terms(request, {"Name": "x"}, jobs), bids_dir=one)
+        assert main(two, out) == 2
+        assert f"its dataset has another {NAME}" in capsys.readouterr().err.splitlines()[-1]
+        assert main(one, out) == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ({}, None),
+        ({"sub-02/anat/sub-02_T1w.nii.gz": "0"}, None),  # a part that is not here
+        ({NAME: "0"}, NAME),
+        ({f"../study-1/{NAME}": "0", f"/study-1/{NAME}": "0"}, None),
+    ],
+)
+def test_images_that_another_run_names(two_studies, images, expected):
+    assert source.why_other(images, two_studies[0]) == expected
+
+
+def test_a_sample_is_spread_over_the_images(two_studies):
+    image = two_studies[0] / NAME
+    found = source.sample([(f"{number:03}", image) for number in range(200)])
+    assert len(found) <= source.MOST and min(found) == "000" and max(found) > "190"
+    assert source.why_other(source.sample([(NAME, image)]), two_studies[0]) is None
+    assert source.why_other(source.sample([(NAME, image)]), two_studies[1]) == NAME
+    assert source.sample([]) == source.sample([("x", image.with_name("x"))]) == {}
 
 
 def test_what_another_run_has_written_since_the_first_look_is_seen(

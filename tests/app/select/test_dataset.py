@@ -281,6 +281,30 @@ def test_images_below_anat_and_of_others_are_left_with_the_reason(make_dataset, 
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("sub-01/anat/sub-02é_T1w.nii", "its name says sub-02é"),
+        ("sub-01/anat/sub-02-old_T1w.nii", "its name says sub-02-old"),
+        ("sub-01/anat/sub-02 copy_T1w.nii", "its name says sub-02 copy"),
+        ("sub-01/anat/Sub-02_T1w.nii", "its name says Sub-02"),
+        ("sub-01/anat/sub_02_T1w.nii", "its name says sub"),
+        ("sub-01/anat/sub-_T1w.nii", "its name says sub-"),
+        ("sub-01/anat/sub-0\u0661_T1w.nii", "its name says sub-0\u0661"),
+        ("sub-01/anat/sub-01_sub-02_T1w.nii", "its name says sub-02"),
+        ("sub-01/anat/xsub-02_T1w.nii", "its name does not begin with sub-01_"),
+        ("sub-01/anat/acq-x_T1w.nii", "its name does not begin with sub-01_"),
+        ("sub-01/ses-a/anat/sub-01_Ses-b_T1w.nii", "its name says Ses-b"),
+        ("sub-01/ses-a/anat/sub-01_ses-b é_T1w.nii", "its name says ses-b é"),
+    ],
+)
+def test_an_odd_label_does_not_hide_whose_image_it_is(make_dataset, tmp_path, name, why):
+    good = "sub-01/anat/sub-01_acq-x_T1w.nii"
+    selection = select(make_dataset(good, name, empty=True), tmp_path)
+    assert names(selection) == [good]
+    assert dict(selection.skipped)[name].startswith(why)
+
+
 @pytest.mark.parametrize("flags", [{}, {"participants": ("my_subject",)}])
 def test_a_label_that_bids_does_not_allow_is_the_reason(make_dataset, tmp_path, flags):
     root = make_dataset("sub-my_subject/anat/sub-my_subject_T1w.nii.gz", empty=True)

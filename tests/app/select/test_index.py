@@ -71,6 +71,21 @@ def test_a_kept_index_is_made_anew_when_the_dataset_changes(root, tmp_path, chan
     assert images(index(root, database_dir=place)) == expected
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_kept_index_that_is_no_file_is_named(root, tmp_path, kind):
+    """Opening it would never end."""
+    place = tmp_path / "database"
+    index(root, database_dir=place)
+    (kept,) = place.glob("*/layout_index.sqlite")
+    kept.unlink()
+    if kind == "pipe":
+        os.mkfifo(kept)
+    else:
+        kept.symlink_to("/dev/zero")
+    with pytest.raises(Refusal, match=f"{kept}: no regular file.*remove the folder"):
+        index(root, database_dir=place)
+
+
 def test_a_kept_index_is_made_anew_when_other_files_are_indexed(root, tmp_path, monkeypatch):
     """By another version of the program: what it has kept may hold files that are none of ours."""
     place = tmp_path / "database"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 
 import pytest
@@ -139,6 +141,79 @@ def test_a_table_of_the_output_may_come_from_a_spreadsheet(run, tmp_path):
     path.write_bytes(MARK + content)
     assert run("--overwrite")[0] == Status.OK
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("place", "of_images", "is_read"),
+    [
+        ("elsewhere/secret.tsv", None, False),
+        ("raw/phenotype/participants.tsv", None, True),
+        ("elsewhere/.git/annex/objects/x.tsv", None, True),
+        ("original/participants.tsv", "original", True),  # a view of a dataset on another disk
+        ("elsewhere/secret.tsv", "original", False),
+    ],
+)
+def test_a_table_of_participants_that_is_a_link(tmp_path, caplog, place, of_images, is_read):
+    raw, table = tmp_path / "raw", tmp_path / place
+    (raw / T1W).parent.mkdir(parents=True)
+    if of_images:
+        original = tmp_path / of_images / T1W
+        original.parent.mkdir(parents=True)
+        original.touch()
+        (raw / T1W).symlink_to(original)
+    else:
+        (raw / T1W).touch()
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("participant_id\tage\nsub-01\t30\nsub-02\t40\n")
+    (raw / "participants.tsv").symlink_to(table)
+    found = [contents._participant("sub-01", raw) for _ in range(2)]
+    expected = (("participant_id", "sub-01"), ("age", "30")) if is_read else ()
+    assert found == [expected] * 2
+    if not is_read:  # nor for a participant who has no image here
+        assert contents._participant("sub-02", raw) == ()
+    told = [each.getMessage() for each in caplog.records]
+    assert len(told) == (not is_read)
+    assert is_read or f"participants.tsv: a link to {table}, which is outside" in told[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"measures": None},
+        {"measures": "x"},
+        {"warnings": 1e400},
+        {"warnings": [1]},
+        {"notes": {}},
+        {"suffix": -1},
+        {"image": []},
+        {"source": 7},
+        {"source": ""},
+        {"source": "sub-01/../../x"},
+        {"source": "/sub-01/x"},
+        {"sidecar": None},
+    ],
+)
+def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
+    """It ended the level group with an internal error."""
+    sidecar = tmp_path / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
+    path = tmp_path / "sub-01/figures/sub-01_desc-record_T1w.json"
+    for each in (sidecar, path):
+        each.parent.mkdir(parents=True)
+    sidecar.write_text("{}")
+    record = {
+        "image": "sub-01_T1w",
+        "source": T1W,
+        "suffix": "T1w",
+        "sidecar": "sub-01/anat/sub-01_desc-biascorr_T1w.json",
+        "sidecar_sha256": hashlib.sha256(b"{}").hexdigest(),
+        "measures": {},
+        "warnings": [],
+        "notes": [],
+    }
+    path.write_text(json.dumps(record))
+    assert list(contents.records(tmp_path)) == [(record, {})]
+    path.write_text(json.dumps(record | change))
+    assert list(contents.records(tmp_path)) == []
 
 
 def test_participants(tmp_path, caplog):
