@@ -17,6 +17,7 @@ from typing import Any
 from n4ax_bids import __version__
 from n4ax_bids.app.outputs import boilerplate, provenance
 from n4ax_bids.app.outputs.derivatives import NAME
+from n4ax_bids.app.outputs.sidecars import KEY
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.select.inheritance import require_of_dataset
@@ -143,7 +144,9 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
         sidecar = output_dir / record["sidecar"]
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
-            return record, parse_json(sidecar, text)
+            content = parse_json(sidecar, text)
+            if isinstance(content.get(KEY), dict):  # else of an earlier version
+                return record, content
     except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
         pass
     return {}, {}
@@ -156,6 +159,8 @@ def _is_record(record: Any) -> bool:
     """
     if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
         return False
+    if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
+        return False  # of an earlier version
     lists = [record.get(key) for key in ("warnings", "notes")]
     texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
     if not all(isinstance(each, list) for each in lists):

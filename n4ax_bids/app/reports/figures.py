@@ -103,7 +103,11 @@ def write(
 
     sidecar = sidecar_path(job.outputs.corrected)
     text = read_bytes(sidecar, what="JSON")
-    facts = parse_json(sidecar, text)[KEY]
+    facts = parse_json(sidecar, text).get(KEY)
+    if not isinstance(facts, dict):
+        raise ValueError(
+            f"{sidecar}: has no {KEY}; expected a sidecar of this version (correct the image again)"
+        )
     method = METHODS[facts["Method"]]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     _require_same(job, output_dir, image)

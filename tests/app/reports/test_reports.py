@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 
@@ -176,6 +177,24 @@ def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monk
     monkeypatch.undo()
     assert run("--reports-only") == 0
     assert "no ink" not in text_of(out / "sub-02.html")
+
+
+def test_outputs_of_a_version_with_other_sidecars_are_named(fake_node, run, out, caplog):
+    """They are neither shown nor end the run; the images have to be corrected again."""
+    assert run() == 0
+    sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
+    content = json.loads(sidecar.read_text())
+    content["N4"] = content.pop("BiasCorrection")
+    sidecar.write_text(json.dumps(content))
+    record = next((out / "sub-01/figures").glob("*_desc-record_T1w.json"))
+    facts = json.loads(record.read_text())
+    facts["sidecar_sha256"] = hashlib.sha256(sidecar.read_bytes()).hexdigest()
+    record.write_text(json.dumps(facts))
+    assert run(level="group") == 0
+    assert "sub-01_T1w" not in text_of(out / "group.html")
+    assert run("--reports-only") == 1
+    text = next((out / "logs").glob("report-sub-01_*.txt")).read_text()
+    assert "has no BiasCorrection; expected a sidecar of this version" in text
 
 
 def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
