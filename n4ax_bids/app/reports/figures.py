@@ -106,7 +106,8 @@ def write(
     facts = parse_json(sidecar, text).get(KEY)
     if not isinstance(facts, dict):
         raise ValueError(
-            f"{sidecar}: has no {KEY}; expected a sidecar of this version (correct the image again)"
+            f"{sidecar}: has no {KEY}; expected a sidecar of this version (correct the image "
+            "again)"
         )
     method = METHODS[facts["Method"]]
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
