@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -35,10 +37,7 @@ def killing(self, runtime):
             os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
     elif bad and not Path(gate, "again").exists():
-        parent = os.getppid()
-        while os.getppid() == parent:  # killed meanwhile, or left alone
-            time.sleep(0.05)
-        os._exit(1)
+        time.sleep(600)  # killed meanwhile
     return run(self, runtime)
 
 Node._run_interface = killing
@@ -57,15 +56,22 @@ def program(make_dataset, tmp_path):
 
     def run(*flags, bad=BAD, whom="worker"):
         words = [str(root), str(out), "participant", *FAST, "--use-plugin", str(engine), *flags]
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, bad, whom, str(gate), *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=500,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        )
-        return done.returncode, done.stderr
+        log = tmp_path / "log"
+        with open(log, "w") as file:  # no pipe: workers outlive a run that is killed
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, bad, whom, str(gate), *words],
+                stdout=file,
+                stderr=file,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                start_new_session=True,
+            )
+        try:
+            process.wait(500)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return process.returncode, log.read_text()
 
     run.out, run.gate = out, gate
     return run
