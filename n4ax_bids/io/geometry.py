@@ -34,11 +34,9 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
 
     Where the file has more axes (one slice with a third axis of length 1), ITK takes no direction
     from it. ITK refuses some headers (an s-form with shear and no q-form): there the geometry is
-    derived from nibabel's affine. Where the s-form is NaN or infinite ITK is not asked: it prints
-    a matrix on stderr for NaN and never returns for infinity.
+    derived from nibabel's affine, as it is where ITK is not asked (`_is_for_itk`).
     """
-    header = load_header(path)
-    if header["sform_code"] > 0 and not np.isfinite(header.get_sform()).all():
+    if not _is_for_itk(load_header(path)):
         return _from_header(path, n_axes)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -67,13 +65,29 @@ def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
     )
 
 
+def _is_for_itk(header: nb.Nifti1Header) -> bool:
+    """Return whether ITK can read the geometry of a header without harm.
+
+    ITK prints a matrix on stderr for an s-form with NaN, and where a number of it or a voxel size
+    is too small for a normal float32. For an infinite one it never returns.
+    """
+    if header["sform_code"] <= 0:
+        return True
+    form = placement.s_form(header)
+    lengths = np.abs(np.append(form[:3, :3], placement.sizes(header)))
+    denormal = (lengths > 0) & (lengths < np.finfo(np.float32).tiny)
+    within = np.abs(form) <= np.finfo(np.float32).max  # NIfTI-2 has float64; NaN is not within
+    return bool(within.all() and not denormal.any())
+
+
 def _from_header(path: str | Path, n_axes: int) -> Geometry:
     header = load_header(path)
     spacing = placement.zooms(header, n_axes)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ placement.affine(header)
     columns = affine[:n_axes, :n_axes]
-    lengths = np.linalg.norm(columns, axis=0)
-    direction = columns / np.where(lengths > 0, lengths, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(columns, axis=0)
+        direction = columns / np.where(lengths > 0, lengths, 1)
     return _geometry(spacing, affine[:n_axes, 3], direction)
 
 
@@ -161,7 +175,8 @@ def closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]
     axes : the voxel axis that goes along each of the three
     flipped : whether it runs to the left, posterior or inferior
     """
-    found = nb.io_orientation(affine)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = nb.io_orientation(affine)
     if np.isnan(found).any():  # an axis without length
         return (0, 1, 2), (False, False, False)
     axes = np.argsort(found[:, 0])

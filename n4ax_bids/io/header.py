@@ -15,6 +15,7 @@ import nibabel as nb
 import numpy as np
 from isal import igzip, isal_zlib
 
+from n4ax_bids.io import placement
 from n4ax_bids.io.kinds import require_file, what_it_is
 
 _SILENT = logging.Logger("nibabel's checks of a header")
@@ -126,7 +127,7 @@ def _require_axes(path: Path, header: nb.Nifti1Header, block: bytes) -> None:
 
 def _form_notes(path: Path, header: nb.Nifti1Header) -> tuple[str, ...]:
     """Say which affine is passed over because its numbers are not finite."""
-    if header["sform_code"] <= 0 or np.isfinite(header.get_sform()).all():
+    if header["sform_code"] <= 0 or np.isfinite(placement.s_form(header)).all():
         return ()
     return (f"{path.name}: its s-form has values that are NaN or infinite, and is not used",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ import nibabel as nb
 import numpy as np
 
 from n4ax_bids.io.atomic import replacing
-from n4ax_bids.io.header import failures
+from n4ax_bids.io.header import failures, load_header
 from n4ax_bids.io.kinds import require_file
-from n4ax_bids.io.volume import write_image
+from n4ax_bids.io.text import parse_json
+from n4ax_bids.io.volume import load, write_image
 
 COMMENT = 6
 """NIfTI's extension code for plain text"""
 KIND = "n4ax_bids log field"
+MOST_POINTS = 2**25
+"""control points; a plan has no more"""
+HIGHEST_ORDER = 9
+"""of the spline, as of the options"""
 
 
 def save_lattice(
@@ -112,24 +118,55 @@ def load_lattice(path: str | Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    image = nb.load(path)
-    for extension in getattr(image.header, "extensions", ()):
+    header = load_header(path)
+    numbers = _numbers(path, header)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if math.prod(shape) > MOST_POINTS:
+        claimed = " x ".join(map(str, shape))
+        raise ValueError(
+            f"{path}: {claimed} control points; expected at most {MOST_POINTS} in all"
+        )
+    n_axes = len(numbers["first"])
+    if len(shape) != n_axes:
+        raise ValueError(f"{path}: a log field of {n_axes} axes in an image of {len(shape)}")
+    # The points are fewer than what is read of any image, and the file is held to what it claims.
+    return {"lattice": load(path).data.reshape(shape, order="F"), **numbers}
+
+
+def _numbers(path: Path, header: nb.Nifti1Header) -> dict[str, Any]:
+    """Return what the header extension of a log field holds, if it can be one."""
+    for extension in header.extensions:
         if extension.get_code() != COMMENT:
             continue
         try:
-            numbers = json.loads(bytes(extension.get_content()).rstrip(b"\0"))
+            found = parse_json(path, bytes(extension.get_content()).rstrip(b"\0"))
         except ValueError:
             continue
-        if isinstance(numbers, dict) and numbers.get("kind") == KIND:
+        if isinstance(found, dict) and found.get("kind") == KIND:
             break
     else:
         raise ValueError(f"{path}: holds no log field (no header extension written by n4ax_bids)")
-    return {
-        "lattice": np.asarray(image.dataobj, np.float32),
-        "order": numbers["order"],
-        "first": tuple(numbers["first"]),
-        "step": tuple(numbers["step"]),
-        "clamp": tuple(numbers["clamp"]),
-        "shape": tuple(numbers["shape"]),
-        "affine": np.array(numbers["affine"]),
-    }
+    try:
+        parts = {name: tuple(map(float, found[name])) for name in ("first", "step", "clamp")}
+        affine = np.array(found["affine"], np.float64)
+        shape = found["shape"]
+        n_axes = len(shape)
+        whole = [found["order"], *shape]
+        fits = (
+            all(len(part) == n_axes and np.isfinite(part).all() for part in parts.values())
+            and affine.shape == (4, 4)
+            and all(type(n) is int and n > 0 for n in whole)
+            and found["order"] <= HIGHEST_ORDER
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+    if not fits:
+        raise _damaged(path)
+    return {"order": found["order"], **parts, "shape": tuple(shape), "affine": affine}
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"{path}: its log field is damaged (order, first, step, clamp, shape or affine is missing "
+        "or out of range); expected a file as n4ax_bids wrote it"
+    )

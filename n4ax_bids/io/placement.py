@@ -20,7 +20,7 @@ def mm_per_unit(header: nb.Nifti1Header) -> float:
 
 def zooms(header: nb.Nifti1Header, n_axes: int = 3) -> tuple[float, ...]:
     """Return the voxel size of the first axes, mm; 1 unit where the header has no usable one."""
-    return tuple(float(z) for z in _sizes(header)[:n_axes] * mm_per_unit(header))
+    return tuple(float(z) for z in sizes(header)[:n_axes] * mm_per_unit(header))
 
 
 def forms(header: nb.Nifti1Header) -> dict[str, np.ndarray]:
@@ -30,18 +30,28 @@ def forms(header: nb.Nifti1Header) -> dict[str, np.ndarray]:
     -------
     dict with "s-form" and "q-form", those with a code above 0 and finite numbers; without any,
     "voxel sizes" alone, with the origin in the middle of the image as nibabel has it
+
+    Raises
+    ------
+    ValueError
+        If no number of mm is large enough for them.
     """
     found = {}
-    if header["sform_code"] > 0 and np.isfinite(header.get_sform()).all():
-        found["s-form"] = header.get_sform()
-    if header["qform_code"] > 0:
-        found["q-form"] = _q_form(header)
-    if not found:
-        plain = header.copy()
-        plain["pixdim"][1:4] = _sizes(header)
-        found["voxel sizes"] = plain.get_base_affine()
+    if header["sform_code"] > 0 and np.isfinite(s_form(header)).all():
+        found["s-form"] = s_form(header)
     to_mm = np.diag([*(mm_per_unit(header),) * 3, 1.0])
-    return {name: to_mm @ affine for name, affine in found.items()}
+    with np.errstate(over="ignore", invalid="ignore"):  # NIfTI-2 has room for 1e300 m
+        if header["qform_code"] > 0:
+            found["q-form"] = _q_form(header)
+        if not found:
+            plain = header.copy()
+            plain["pixdim"][1:4] = sizes(header)
+            found["voxel sizes"] = plain.get_base_affine()
+        placed = {name: to_mm @ affine for name, affine in found.items()}
+    finite = {name: affine for name, affine in placed.items() if np.isfinite(affine).all()}
+    if not finite:
+        raise ValueError("it puts voxels at infinity; expected a place in mm")
+    return finite
 
 
 def affine(header: nb.Nifti1Header) -> np.ndarray:
@@ -49,10 +59,17 @@ def affine(header: nb.Nifti1Header) -> np.ndarray:
     return next(iter(forms(header).values()))
 
 
-def _sizes(header: nb.Nifti1Header) -> np.ndarray:
-    """Voxel sizes in the header's unit, as the NIfTI library mends them."""
-    sizes = np.abs(header["pixdim"][1:4].astype(np.float64))
-    return np.where((sizes > 0) & np.isfinite(sizes), sizes, 1.0)
+def s_form(header: nb.Nifti1Header) -> np.ndarray:
+    """Return the s-form's affine in the header's unit, whatever its numbers are."""
+    with np.errstate(invalid="ignore"):  # numpy warns where it converts a signalling NaN
+        return header.get_sform()
+
+
+def sizes(header: nb.Nifti1Header) -> np.ndarray:
+    """Return the voxel sizes in the header's unit, as the NIfTI library mends them."""
+    with np.errstate(invalid="ignore"):
+        found = np.abs(header["pixdim"][1:4].astype(np.float64))
+    return np.where((found > 0) & np.isfinite(found), found, 1.0)
 
 
 def _q_form(header: nb.Nifti1Header) -> np.ndarray:
@@ -63,14 +80,17 @@ def _q_form(header: nb.Nifti1Header) -> np.ndarray:
     for 0.
     """
     names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-    numbers = np.array([header[name] for name in names], np.float64)
+    with np.errstate(invalid="ignore"):
+        numbers = np.array([header[name] for name in names], np.float64)
     numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     imaginary, origin = numbers[:3], numbers[3:]
     squared = 1.0 - imaginary @ imaginary
+    if not np.isfinite(squared):  # its square is too large for a number
+        imaginary = imaginary / np.abs(imaginary).max()
     if squared < SMALLEST_REAL_PART:
         imaginary, squared = imaginary / np.linalg.norm(imaginary), 0.0
     rotation = nb.quaternions.quat2mat([np.sqrt(squared), *imaginary])
-    sizes = _sizes(header)
+    lengths = sizes(header)
     if header["pixdim"][0] < 0:
-        sizes[2] = -sizes[2]
-    return nb.affines.from_matvec(rotation @ np.diag(sizes), origin)
+        lengths[2] = -lengths[2]
+    return nb.affines.from_matvec(rotation @ np.diag(lengths), origin)

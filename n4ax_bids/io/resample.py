@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from n4ax_bids.io.grids import OnGrid, on_grid
-from n4ax_bids.io.kinds import require_file
+from n4ax_bids.io.transform import read_transform
 from n4ax_bids.io.volume import Volume
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -66,11 +66,7 @@ def through(other: Volume, image: Volume, transform: str | Path, *, labels: bool
 
 
 def _read(path: Path, image: Volume) -> sitk.Transform:
-    require_file(path)
-    try:
-        found = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not readable as an ITK transform") from error
+    found = read_transform(path)
     if found.GetDimension() != image.data.ndim:
         raise ValueError(
             f"{path}: a transform of {found.GetDimension()} axes; expected {image.data.ndim} as "

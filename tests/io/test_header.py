@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from n4ax_bids.demand import axes, memory_needed
-from n4ax_bids.io import volume
+from n4ax_bids.io import geometry, volume
 from n4ax_bids.options import N4Options
 
 DATA = np.arange(210, dtype=np.int16).reshape(5, 6, 7)
@@ -190,3 +190,89 @@ def test_a_number_of_axes_that_nifti_does_not_have(tmp_path, klass, endianness, 
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"image.nii: .*dim\[0\] is {n_axes}; expected 1 to 7"):
         volume.load(path)
+
+
+SIGNALLING = struct.pack("<I", 0x7F800001)
+"""a NaN at which numpy warns when it is converted"""
+ODD = {
+    "a signalling NaN in the q-form": (1, 0, {"quatern_b": SIGNALLING, "qoffset_x": SIGNALLING}),
+    "a signalling NaN in the s-form": (0, 1, {"srow_x": SIGNALLING}),
+    "signalling NaN as voxel sizes": (1, 2, {"pixdim": SIGNALLING * 4}),
+    "voxels too small for a normal number": (1, 2, {"pixdim": struct.pack("<ff", 1, 1e-41)}),
+    "an s-form with a number too small": (1, 2, {"srow_x": struct.pack("<ff", 1, 4e-43)}),
+    "an s-form as large as can be": (1, 2, {"srow_x": struct.pack("<ff", 1, 3e38)}),
+    "a q-form as large as can be": (1, 0, {"quatern_b": struct.pack("<f", 3e38)}),
+    "rows that cannot be told apart": (0, 1, {"srow_y": struct.pack("<ff", 2, 0)}),
+}
+HUGE = {
+    "a quaternion whose square is too large": (1, 0, {"quatern_c": -9.5e306}),
+    "an s-form whose square is too large": (1, 2, {"srow_x": [1, 1.2e241, 0, 0]}),
+    "an s-form beyond float32": (0, 1, {"srow_y": [0, 1e39, 0, 0]}),
+    "an s-form of metres beyond all numbers": (
+        1,
+        1,
+        {"srow_x": [1e307, 0, 0, 0], "xyzt_units": 1},
+    ),
+    "voxel sizes beyond all numbers": (1, 0, {"pixdim": [1, 1e307, 2, 3, 1, 1, 1, 1]}),
+}
+
+
+def write_header(path, klass, codes, fields):
+    """Write a small image whose header has fields as bytes or as numbers, just as they are."""
+    header = klass.header_class()
+    header.set_data_shape((4, 5, 6))
+    header.set_data_dtype(np.uint8)
+    header["pixdim"][1:4] = header["srow_x"][0], header["srow_y"][1], header["srow_z"][2] = 1, 2, 3
+    header["qform_code"], header["sform_code"] = codes
+    header["vox_offset"], header["magic"] = header.single_vox_offset, header.single_magic
+    block = bytearray(header.binaryblock)
+    for name, value in fields.items():
+        if not isinstance(value, bytes):
+            value = np.asarray(value, header[name].dtype).tobytes()
+        start = header.template_dtype.fields[name][1]
+        block[start : start + len(value)] = value
+    path.write_bytes(bytes(block) + bytes(4) + bytes(range(120)))
+    return path
+
+
+@pytest.mark.parametrize("odd", [*ODD, *HUGE])
+def test_odd_numbers_in_a_header_print_nothing(tmp_path, odd, capfd):
+    """Neither numpy's warnings nor what ITK writes to the terminal past Python reach a user."""
+    *codes, fields = (ODD | HUGE)[odd]
+    klass = nb.Nifti1Image if odd in ODD else nb.Nifti2Image
+    path = write_header(tmp_path / "x.nii", klass, codes, fields)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        image = volume.load(path)
+        volume.load_header(path)
+        axes(path)
+        memory_needed(path, N4Options(shrink_mm=4))
+        found = geometry.read_geometry(path, 3)
+        geometry.closest_axes(image.affine)
+        volume.save(tmp_path / "y.nii", image.data, image)
+    assert [str(each.message) for each in warned] == []
+    assert capfd.readouterr() == ("", "")
+    assert np.isfinite(found.direction).all() and min(found.spacing) > 0
+
+
+def test_voxels_at_infinity_are_refused(tmp_path):
+    fields = {"pixdim": [1, 1e307, 2, 3, 1, 1, 1, 1], "xyzt_units": 1}
+    path = write_header(tmp_path / "x.nii", nb.Nifti2Image, (1, 0), fields)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"x\.nii: damaged .* puts voxels at infinity"):
+            volume.load(path)
+
+
+def test_a_quaternion_of_any_length_is_a_rotation(tmp_path):
+    """By 180 degrees, as for the NIfTI library with lengths that it can square."""
+    affines = [
+        volume.load(
+            write_header(
+                tmp_path / "x.nii", nb.Nifti2Image, (1, 0), {"quatern_b": b, "quatern_c": b}
+            )
+        ).affine
+        for b in (1e3, 1e307)
+    ]
+    np.testing.assert_allclose(*affines, atol=1e-12)
+    np.testing.assert_allclose(affines[0][:3, :3], [[0, 2, 0], [1, 0, 0], [0, 0, -3]], atol=1e-12)

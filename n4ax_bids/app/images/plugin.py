@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import reprlib
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.images import attempt, node
+from n4ax_bids.app.images import attempt, node, quarantine, runner
 from n4ax_bids.app.images.attempt import CLAIMS, MADE, Outcome, State
 from n4ax_bids.app.images.progress import StoppedEarly
+from n4ax_bids.app.images.runner import LOCAL
 from n4ax_bids.app.machine import claims
 from n4ax_bids.app.machine.claims import Claim, Taken
 from n4ax_bids.app.machine.presence import Presence
@@ -31,6 +33,9 @@ log = logging.getLogger("n4ax_bids")
 
 DONE = "_done"
 """behind the name of an image's node: the one that puts its outputs in place"""
+
+
+KILLED = "its process was killed twice, the second time alone (out of memory?)"
 
 
 @dataclass(frozen=True)
@@ -98,19 +103,34 @@ def work_on(
     here : the run's presence in the output folder
     work : folder for unfinished files, seen by all machines that take part
     """
-    from nipype.pipeline import engine as pe
-
     # The SLURM plugin asks for it, and containers often have none.
     os.environ.setdefault("LOGNAME", os.environ.get("USER", "root"))
-    crashes = work / "crashes"
-    workflow = pe.Workflow(name="n4ax_bids_wf", base_dir=str(work))
-    workflow.config["execution"] = {
-        "crashdump_dir": str(crashes),
-        "crashfile_format": "txt",
-        "create_report": "false",
-        "remove_unnecessary_outputs": "false",
-        "stop_on_first_crash": "false",
-    }
+    again, in_flight = _run(jobs, request, tell, engine=engine, here=here, work=work)
+    # As without an engine: who may have killed a worker comes last and alone.
+    for part in (again, *([job] for job in in_flight)):
+        if part:
+            work_on(part, request, tell, engine=engine, here=here, work=work)
+
+
+def _run(
+    jobs: Sequence[Job],
+    request: Request,
+    tell: Callable[[Outcome], None],
+    *,
+    engine: Engine,
+    here: Presence,
+    work: Path,
+) -> tuple[list[Job], list[Job]]:
+    """Run a workflow of jobs; parameters as `work_on`.
+
+    Returns
+    -------
+    jobs that have not been begun, and jobs that were in flight, when a worker was killed. One that
+    was in flight alone is told of as failed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="engine-", dir=work))
+    workflow, crashes = _workflow(folder), folder / "crashes"
+    local = engine.plugin in LOCAL
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         on_the_way: dict[str, _Held] = {}
@@ -120,6 +140,8 @@ def work_on(
                 if not request.overwrite and finished.why_not_finished(job, request) is None:
                     tell(Outcome(job, state=State.FINISHED))
                     continue
+                if local:
+                    quarantine.require_allowed(job, request)
                 workflow.connect(_nodes(f"image_{number}", held, request))
             except Taken:
                 tell(Outcome(job, state=State.LEFT))
@@ -128,36 +150,69 @@ def work_on(
             else:
                 on_the_way[f"image_{number}"] = held
         if not on_the_way:
-            return
+            return [], []
         failed: dict[str, _Held] = {}
+        marks = stack.enter_context(quarantine.Marks(request, alone=len(jobs) == 1))
+
+        def end(held: _Held, outcome: Outcome) -> None:
+            marks.drop(held.job)
+            tell(outcome)
 
         def follow(node: Any, status: str) -> None:
             name = node.name.removesuffix(DONE)
-            if status == "exception" and name in on_the_way:
+            if status == "start" and name in on_the_way and local:
+                marks.add(on_the_way[name].job)
+            elif status == "exception" and name in on_the_way:
                 failed[name] = on_the_way.pop(name)
             elif status == "end" and node.name.endswith(DONE) and name in on_the_way:
                 correction = node.result.outputs.correction
-                tell(on_the_way.pop(name).corrected(request, correction))
+                held = on_the_way.pop(name)
+                end(held, held.corrected(request, correction))
             for name, held in tuple(failed.items()):  # nipype writes its file after it tells us
                 text = _crash_text(crashes, name)
                 if text:
                     del failed[name]
-                    tell(held.failed(request, text))
+                    end(held, held.failed(request, text))
 
         reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
         try:
             # A process that has started JAX must not be forked.
             arguments = {"mp_context": "forkserver", **engine.plugin_args}
             arguments["status_callback"] = follow
-            workflow.run(plugin=_runner(engine.plugin, arguments))
+            runner.run(workflow, engine.plugin, arguments)
         except StoppedEarly:
             raise
+        except runner.DIED:
+            if len(jobs) > 1:
+                left = [held.job for held in on_the_way.values()]
+                in_flight = [job for job in left if job in marks]
+                left = [job for job in left if job not in marks]
+                marks.keep()
+                for name, held in failed.items():
+                    end(held, held.failed(request, _crash_text(crashes, name)))
+                return left, in_flight
+            reason = KILLED
         except Exception as error:  # also where a node has failed, which the others outlive
             reason = f"nipype's {engine.plugin} plugin has failed: {type(error).__name__}: {error}"
             text = traceback.format_exc()
         for name, held in (failed | on_the_way).items():
             crash = _crash_text(crashes, name)
-            tell(held.failed(request, crash or text, "" if crash else reason))
+            end(held, held.failed(request, crash or text, "" if crash else reason))
+    return [], []
+
+
+def _workflow(folder: Path) -> Any:
+    from nipype.pipeline import engine as pe
+
+    workflow = pe.Workflow(name="n4ax_bids_wf", base_dir=str(folder))
+    workflow.config["execution"] = {
+        "crashdump_dir": str(folder / "crashes"),
+        "crashfile_format": "txt",
+        "create_report": "false",
+        "remove_unnecessary_outputs": "false",
+        "stop_on_first_crash": "false",
+    }
+    return workflow
 
 
 @dataclass(frozen=True)
@@ -190,6 +245,7 @@ class _Held:
 
     def corrected(self, request: Request, correction: Mapping[str, Any]) -> Outcome:
         attempt.crash_file(self.job, request).unlink(missing_ok=True)  # an earlier run's
+        quarantine.forget(self.job, request.output_dir)
         self.release()
         seconds = (datetime.now(UTC) - self.started).total_seconds()
         return Outcome(self.job, seconds, correction)
@@ -202,6 +258,7 @@ class _Held:
             error = NodeFailed(reason or message or kind or "no reason is known")
             again = kind == "DeviceError"
             outcome = attempt.failed(self.job, request, error, text, try_again=again)
+            quarantine.forget(self.job, request.output_dir)
         self.release()
         return outcome
 
@@ -279,24 +336,6 @@ def _put_in_place(
         made={name: Path(path) for name, path in (made | (method_images or {})).items() if path},
         folder=Path.cwd(),
     )
-
-
-def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Return a nipype plugin that outlives a node which has ended without a result.
-
-    nipype reports such a node by adding a list to its traceback, which is a string then: the
-    TypeError would end all others.
-    """
-    from nipype.pipeline import plugins
-
-    class Runner(getattr(plugins, f"{name}Plugin")):
-        def _report_crash(self, node: Any, result: Any = None) -> str:
-            if result is not None and isinstance(result["traceback"], str):
-                result = {**result, "traceback": result["traceback"].splitlines(keepends=True)}
-            return super()._report_crash(node, result=result)
-
-    Runner.__name__ = f"{name}Plugin"  # nipype reads the plugin's name there
-    return Runner(plugin_args=dict(arguments))
 
 
 def _crash_text(crashes: Path, name: str) -> str:

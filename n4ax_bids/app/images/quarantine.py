@@ -9,6 +9,7 @@ has died of twice, the last time alone, is not begun again until its mark is rem
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.io.text import read_json
+
+log = logging.getLogger("n4ax_bids")
 
 FOLDER = Path("logs", "attempts")
 MOST = 2
@@ -74,20 +77,76 @@ def marked(job: Job, request: Request, *, alone: bool) -> Iterator[None]:
     OSError
         If the mark cannot be written.
     """
-    path = path_of(job, request.output_dir)
-    mark = Mark() if request.overwrite else Mark.read(path)
-    if mark.n_begun >= MOST and mark.alone:
-        raise SetAside(
-            f"{job.source}: set aside, for {mark.n_begun} runs were killed while they worked on "
-            f"it (out of memory?); to try again remove {path}, or use --overwrite"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"source": job.relative, "n_begun": mark.n_begun + 1, "alone": alone}
-    derivatives.write_text(path, derivatives.encode(content))
+    require_allowed(job, request)
+    _mark(job, request, alone=alone)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        forget(job, request.output_dir)
+
+
+def require_allowed(job: Job, request: Request) -> None:
+    """Raise `SetAside` if runs have died of an image too often."""
+    mark = _known(job, request)
+    if mark.n_begun >= MOST and mark.alone:
+        raise SetAside(
+            f"{job.source}: set aside, for {mark.n_begun} runs were killed while they worked on "
+            f"it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or use "
+            "--overwrite"
+        )
+
+
+class Marks:
+    """Marks on images that are begun one after another, within a block.
+
+    At its end the marks of images that have not ended go, for the run has not died.
+
+    Parameters
+    ----------
+    request : the run
+    alone : no other image of the run is in flight
+    """
+
+    def __init__(self, request: Request, *, alone: bool) -> None:
+        self._request, self._alone = request, alone
+        self._jobs: list[Job] = []
+
+    def __enter__(self) -> Marks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for job in self._jobs:
+            forget(job, self._request.output_dir)
+
+    def __contains__(self, job: Job) -> bool:
+        return job in self._jobs
+
+    def add(self, job: Job) -> None:
+        """Mark an image that is begun now, whose claim one must hold."""
+        self._jobs.append(job)
+        try:
+            _mark(job, self._request, alone=self._alone)
+        except OSError as error:  # its engine has begun it: too late to fail it
+            log.warning("%s: cannot mark the attempt: %s", job.source, error)
+
+    def drop(self, job: Job) -> None:
+        """Leave an image to itself, which has ended: another run may be at it by now."""
+        self._jobs = [each for each in self._jobs if each is not job]
+
+    def keep(self) -> None:
+        """Leave the marks where they are behind the block: the images are tried again alone."""
+        self._jobs.clear()
+
+
+def _known(job: Job, request: Request) -> Mark:
+    return Mark() if request.overwrite else Mark.read(path_of(job, request.output_dir))
+
+
+def _mark(job: Job, request: Request, *, alone: bool) -> None:
+    path, n_begun = path_of(job, request.output_dir), _known(job, request).n_begun
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"source": job.relative, "n_begun": n_begun + 1, "alone": alone}
+    derivatives.write_text(path, derivatives.encode(content))
 
 
 def forget(job: Job, output_dir: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from n4ax_bids.app.machine import presence
 from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
+from n4ax_bids.io.text import read_bytes
 from n4ax_bids.methods import METHODS
 
 NAME = "n4ax_bids"
@@ -165,10 +166,20 @@ def require_inside(output_dir: Path, targets: Iterable[Path]) -> None:
         )
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    """Return whether a file holds these bytes; a longer one is not read."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(data):
+        return False
+    try:
+        return read_bytes(path, limit=len(data)) == data
+    except (OSError, ValueError):  # gone, not to be read, or longer by now: written anew
+        return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; leave a file that holds the text already."""
     data = text.encode("utf-8")
-    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+    if _holds(path, data):
         return
     staged = presence.hidden(path)
     try:

@@ -15,6 +15,7 @@ from typing import Any
 from n4ax_bids.app.select.folders import LABEL, folders
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import UNFIT
+from n4ax_bids.io.text import read_bytes
 
 log = logging.getLogger("n4ax_bids")
 
@@ -43,7 +44,8 @@ def index(
     """Return a pybids layout of the anatomical folders, names only.
 
     In memory it holds the chosen participants and sessions alone. A database in a folder holds
-    all of them, serves later runs, and is made anew when a file has come or gone.
+    all of them, serves later runs, and is made anew when a file has come or gone, or when the
+    dataset has another description.
 
     Parameters
     ----------
@@ -120,14 +122,37 @@ def _make_database(root: Path, place: Path) -> None:
 
 
 def _name(root: Path) -> str:
-    """Return a name that changes when a file is added to the dataset or taken away."""
+    """Return a name that is the same only for the same files in the same dataset.
+
+    Times of folders would be cheaper by little, and say nothing of another dataset in the same
+    place: archives keep them. An index holds names alone, so all that it would hold is compared,
+    and the description, by which a dataset is told from another one as well.
+    """
     from bids import __version__
 
+    digest = hashlib.sha256("\n".join([__version__, _ANATOMY, str(root)]).encode())
+    try:
+        digest.update(read_bytes(root / "dataset_description.json"))
+    except (OSError, ValueError):  # which is told elsewhere
+        pass
+    is_indexed = re.compile(rf"({_ANATOMY})\Z").match
     places = [root]
     for subject in folders(root, "sub-").values():
         for place in (subject, *folders(subject, "ses-").values()):
-            places += [place, *place.glob("anat")]
-    times = [f"{place.relative_to(root)} {place.stat().st_mtime_ns}" for place in places]
-    return hashlib.sha256(
-        "\n".join([__version__, _ANATOMY, str(root), *times]).encode()
-    ).hexdigest()[:32]
+            places += [place, place / "anat"]
+    for place in places:
+        inside = "" if place == root else f"{place.relative_to(root).as_posix()}/"
+        names = (f"{inside}{name}" for name in _names(place))
+        digest.update(os.fsencode("\0".join(name for name in names if is_indexed(name)) + "\0\0"))
+    return digest.hexdigest()[:32]
+
+
+def _names(place: Path) -> list[str]:
+    """Return the sorted names in a folder, with a slash behind folders."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(
+                f"{entry.name}{'/' * entry.is_dir(follow_symlinks=False)}" for entry in entries
+            )
+    except OSError:  # not there, or not to be read
+        return []

@@ -162,3 +162,11 @@ def test_text_files_have_the_usual_mode_and_are_left_when_equal(tmp_path):
     derivatives.write_text(path, "2")
     assert path.read_text() == "2"
     assert sorted(tmp_path.iterdir()) == [plain, path]
+
+
+def test_a_huge_file_in_the_place_of_a_text_is_replaced_unread(tmp_path):
+    path = tmp_path / "dataset_description.json"
+    path.touch()
+    os.truncate(path, 2**42)  # no memory holds it
+    derivatives.write_text(path, "{}")
+    assert path.read_text() == "{}"

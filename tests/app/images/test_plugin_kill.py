@@ -1,0 +1,117 @@
+"""A process of an engine that is killed costs no other image, nor the run its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+
+THREE = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 4)]
+BAD = "sub-02"
+
+# Two workers of MultiProc, forked so that they know the node that a certain image kills: its own
+# process, or that of the run as well, as where a machine is out of memory.
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from n4ax_bids.app import cli
+from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection as Node
+
+bad, whom, gate, *words = sys.argv[1:]
+run = Node._run_interface
+
+def killing(self, runtime):
+    name = Path(self.inputs.input_image).name[:6]
+    Path(gate, name).touch()
+    if bad == name:
+        # The other worker is at an image as well, but for the time when this one is alone.
+        while not any(Path(gate).glob("sub-0[13]")):
+            time.sleep(0.05)
+        if whom == "run":
+            os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif bad and not Path(gate, "again").exists():
+        time.sleep(600)  # killed meanwhile
+    return run(self, runtime)
+
+Node._run_interface = killing
+sys.exit(cli.main(words))
+"""
+FAST = ["--device", "cpu", "--n-iterations", "2", "--skip-bids-validation", "--no-reports"]
+
+
+@pytest.fixture
+def program(make_dataset, tmp_path):
+    """Run in a process of its own; return status and log."""
+    root, out, gate = make_dataset(*THREE), tmp_path / "out", tmp_path / "gate"
+    gate.mkdir()
+    engine = tmp_path / "plugin.yml"
+    engine.write_text("plugin: MultiProc\nplugin_args: {n_procs: 2, mp_context: fork}\n")
+
+    def run(*flags, bad=BAD, whom="worker"):
+        words = [str(root), str(out), "participant", *FAST, "--use-plugin", str(engine), *flags]
+        log = tmp_path / "log"
+        with open(log, "w") as file:  # no pipe: workers outlive a run that is killed
+            process = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, bad, whom, str(gate), *words],
+                stdout=file,
+                stderr=file,
+                env={**os.environ, "JAX_PLATFORMS": "cpu"},
+                start_new_session=True,
+            )
+        try:
+            process.wait(500)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return process.returncode, log.read_text()
+
+    run.out, run.gate = out, gate
+    return run
+
+
+def done(out):
+    return sorted(path.name[:6] for path in out.glob("logs/images/sub-*/anat/*.json"))
+
+
+def marks(out):
+    found = {}
+    for path in out.glob("logs/attempts/*.json"):
+        content = json.loads(path.read_text())
+        found[content["source"][:6]] = content["n_begun"], content["alone"]
+    return found
+
+
+def test_an_image_that_kills_its_worker_fails_alone(program):
+    """nipype itself waits for the result of a killed worker for ever."""
+    begun = time.monotonic()
+    (program.gate / "again").touch()
+    status, log = program()
+    assert status == 1 and time.monotonic() - begun < 400
+    (error,) = (line for line in log.splitlines() if " ERROR " in line)
+    assert "sub-02_T1w: failed: its process was killed twice" in error
+    assert "2 of 3 images corrected, 1 failed" in log and "Traceback" not in log
+    assert done(program.out) == ["sub-01", "sub-03"] and marks(program.out) == {}
+    assert not list((program.out / "logs" / "claims").iterdir())
+
+
+def test_an_image_that_kills_the_run_is_set_aside(program):
+    assert program(whom="run")[0] == -9
+    found = marks(program.out)
+    assert found[BAD] == (1, False) and len(found) == 2  # two workers
+    (program.gate / "again").touch()
+    assert program(whom="run")[0] == -9
+    assert marks(program.out)[BAD] == (2, True)
+    status, log = program(whom="run")
+    assert status == 1 and done(program.out) == ["sub-01", "sub-03"]
+    (error,) = (line for line in log.splitlines() if " ERROR " in line)
+    assert THREE[1] in error and "set aside, for 2 runs were killed" in error
+    assert program("--overwrite", bad="")[0] == 0
+    assert marks(program.out) == {} and len(done(program.out)) == 3
