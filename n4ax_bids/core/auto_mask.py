@@ -11,7 +11,7 @@ import numpy as np
 from n4ax_bids.core import brain_mask, head_mask
 from n4ax_bids.core.brain_mask import SURE, Brain, find_brain
 from n4ax_bids.core.head_mask import Head, block_size, checked, field_within, find_head
-from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
+from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
 
 COVERED = 0.7
@@ -136,8 +136,7 @@ def _usable(head: Head) -> str | None:
         return "The image is too thin or too flat for mask and field in turn: Otsu's mask."
     if not head.settled:
         return f"The head mask still changed after {head.rounds} rounds: Otsu's mask is kept."
-    otsu = head.copy.values > otsu_threshold(head.copy.values)
-    if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(otsu):
+    if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(head.otsu):
         return "The head mask is less than half as large as Otsu's, which is kept."
     return None
 
@@ -154,7 +153,7 @@ def _doubtful_head(head: Head) -> tuple[str, ...]:
 def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
     """Say whether two masks that both cover the brain find different fields in it."""
     copy, block = head.copy, block_size(shape, zooms)
-    otsu = copy.values > otsu_threshold(copy.values)
+    otsu = head.otsu
     inside = np.zeros(copy.values.shape, bool)
     inside[brain.box] = brain.edge > brain.rim
     both = otsu & inside
@@ -181,18 +180,15 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
 def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
     """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
     mask = otsu_mask(image)
-    clipped = np.minimum(image, image.dtype.type(head.copy.ceiling))
-    calm = otsu_mask(clipped)
-    if np.count_nonzero(mask) < SPECK * np.count_nonzero(calm):
-        mask = calm
+    if np.count_nonzero(mask) / mask.size < SPECK * np.count_nonzero(head.otsu) / head.otsu.size:
+        mask = otsu_mask(np.minimum(image, image.dtype.type(head.copy.ceiling)))
         notes += ("A few voxels are far brighter than the rest: they were clipped for the mask.",)
     return _result(mask, "otsu", image, head, confidence, notes)
 
 
 def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
-    otsu = head.copy.values > otsu_threshold(head.copy.values)
     inside = _on_copy(mask, head)
-    covers = np.count_nonzero(otsu & inside) / max(1, np.count_nonzero(inside))
+    covers = np.count_nonzero(head.otsu & inside) / max(1, np.count_nonzero(inside))
     share = np.count_nonzero(mask) / mask.size
     return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
 
