@@ -10,17 +10,12 @@ import numpy as np
 
 from n4ax_bids.core import brain_mask, head_mask
 from n4ax_bids.core.brain_mask import SURE, Brain, find_brain
-from n4ax_bids.core.head_mask import Head, block_size, checked, field_within, find_head
+from n4ax_bids.core.head_mask import Head, checked, find_head
+from n4ax_bids.core.mask_choice import choose
 from n4ax_bids.core.threshold import otsu_mask
-from n4ax_bids.options import N4Options
 
-COVERED = 0.7
-"""share of the brain that Otsu's mask covers where the field is weak"""
-AGREE = 0.85
-"""correlation of the fields of two masks, below which neither is to be trusted"""
 SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
-COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
 
 Kind = Literal["brain", "head", "otsu"]
 NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
@@ -32,7 +27,8 @@ class AutoMask(NamedTuple):
     mask: np.ndarray
     """bool, like the image"""
     kind: Kind
-    """"brain" without its rim, "head", or "otsu" where neither was found"""
+    """"brain", whole or without its rim; "head"; "otsu" where neither was found, or where it is
+    the better one for the field in the brain"""
     share: float
     """of the image's voxels that are in the mask"""
     rounds: int
@@ -67,13 +63,10 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     brain = find_brain(head)
     confidence = 0.0 if brain is None else brain.confidence
     if confidence >= SURE:
-        if _weak(head, brain, zooms, image.shape):
-            note = (
-                "The fields estimated in the brain and in Otsu's mask do not agree: there is "
-                "hardly any field; Otsu's mask is kept."
-            )
-            return _otsu(image, head, confidence, note)
-        mask = brain_mask.on_image(image.shape, head, brain, brain.rim)
+        choice = choose(head, brain, image.shape, zooms)
+        if choice.kind == "otsu":
+            return _otsu(image, head, confidence, choice.note)
+        mask = brain_mask.on_image(image.shape, head, brain, choice.inner)
         return _result(mask, "brain", image, head, confidence, ())
     why = _why_no_brain(head, brain)
     found = _usable(head)
@@ -148,21 +141,6 @@ def _doubtful_head(head: Head) -> tuple[str, ...]:
     if not head.settled:
         return (f"The head mask still changed after {head.rounds} rounds.",)
     return ()
-
-
-def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
-    """Say whether two masks that both cover the brain find different fields in it."""
-    copy, block = head.copy, block_size(shape, zooms)
-    otsu = head.otsu
-    inside = np.zeros(copy.values.shape, bool)
-    inside[brain.box] = brain.edge > brain.rim
-    both = otsu & inside
-    if not both.any() or np.count_nonzero(both) < COVERED * np.count_nonzero(inside):
-        return False
-    fields = [field_within(copy, mask, block, COMPARED)[inside] for mask in (inside, otsu)]
-    if min(field.std() for field in fields) == 0:
-        return True
-    return float(np.corrcoef(*fields)[0, 1]) < AGREE
 
 
 def _why_no_brain(head: Head, brain: Brain | None) -> str:
