@@ -11,11 +11,14 @@ import numpy as np
 from n4ax_bids.core import brain_mask, head_mask
 from n4ax_bids.core.brain_mask import SURE, Brain, find_brain
 from n4ax_bids.core.head_mask import Head, checked, find_head
-from n4ax_bids.core.mask_choice import choose
+from n4ax_bids.core.mask_choice import COVERED, choose
 from n4ax_bids.core.threshold import otsu_mask
 
 SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
+
+CUT = 0.06
+"""share of directions in which the image may end with the brain before that is told"""
 
 Kind = Literal["brain", "head", "otsu"]
 NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
@@ -67,7 +70,7 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
         if choice.kind == "otsu":
             return _otsu(image, head, confidence, choice.note)
         mask = brain_mask.on_image(image.shape, head, brain, choice.inner)
-        return _result(mask, "brain", image, head, confidence, ())
+        return _result(mask, "brain", image, head, confidence, _doubtful_brain(brain))
     why = _why_no_brain(head, brain)
     found = _usable(head)
     if found is not None:
@@ -108,7 +111,7 @@ def named_mask(
     if brain is None or brain.confidence < SURE:
         raise ValueError(NO_BRAIN)
     mask = brain_mask.on_image(image.shape, head, brain)
-    return _result(mask, "brain", image, head, brain.confidence, ())
+    return _result(mask, "brain", image, head, brain.confidence, _doubtful_brain(brain))
 
 
 def found_mask(word: str, image, zooms: Sequence[float] | None = None):
@@ -129,9 +132,22 @@ def _usable(head: Head) -> str | None:
         return "The image is too thin or too flat for mask and field in turn: Otsu's mask."
     if not head.settled:
         return f"The head mask still changed after {head.rounds} rounds: Otsu's mask is kept."
-    if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(head.otsu):
+    size = np.count_nonzero(head.mask)
+    if size < SPECK * np.count_nonzero(head.otsu):
         return "The head mask is less than half as large as Otsu's, which is kept."
+    if np.count_nonzero(head.otsu & head.mask) >= COVERED * size:
+        return "Otsu's mask covers most of what the head mask does, and is kept."
     return None
+
+
+def _doubtful_brain(brain: Brain) -> tuple[str, ...]:
+    """Say what is odd about a brain that was found."""
+    if brain.cut <= CUT:
+        return ()
+    return (
+        f"The image ends with the brain in {brain.cut:.0%} of the directions from its centre: a "
+        "part of it may lie outside.",
+    )
 
 
 def _doubtful_head(head: Head) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ WIDER = 1.4
 """mm beyond what hangs together, so that cortex is inside of the mask"""
 VOLUME = (500.0, 700.0, 2400.0, 3000.0)
 """ml: nobody's, a small one, a large one with its membranes, nobody's"""
+FILLED = (0.5, 0.8)
+"""of what lies inside the skull: a mask of less has lost a part of the brain"""
 SURE = 0.5
 """confidence from which a mask is taken for a brain"""
 MOST_PIECES = 3
@@ -57,6 +59,8 @@ class Brain(NamedTuple):
     """mm below the edge, where intensities are no tissue's; see `RIM`"""
     checks: dict[str, float]
     """what speaks for a brain, each 0 to 1"""
+    cut: float
+    """share of the directions from its centre in which the image ends with the brain"""
 
 
 def brain_mask(
@@ -150,9 +154,11 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    return Brain(
-        edge.T, box[::-1], fitted.median, volume, math.prod(checks.values()), place.rim, checks
-    )
+    filled = np.count_nonzero(edge > 0) / max(1, np.count_nonzero(inside > 0))
+    checks["filled"] = float(np.interp(filled, FILLED, (0, 1)))
+    confidence, cut = math.prod(checks.values()), float(fitted.surface.cut.mean())
+    box = box[::-1]
+    return Brain(edge.T, box, fitted.median, volume, confidence, place.rim, checks, cut)
 
 
 def _unit(extents: Sequence[float]) -> float | None:

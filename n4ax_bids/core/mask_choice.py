@@ -18,7 +18,8 @@ from n4ax_bids.core.head_mask import Head, block_size, field_within
 from n4ax_bids.options import N4Options
 
 COVERED = 0.7
-"""share of the brain that Otsu's mask covers where the field is weak; it is no candidate below"""
+"""share of brain or head that Otsu's mask covers where the field is weak; with less it is no
+candidate"""
 AGREE = 0.88
 """correlation of the fields of brain and Otsu's mask, below which neither is to be trusted"""
 DEEP = 3.0
