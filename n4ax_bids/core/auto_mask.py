@@ -1,4 +1,7 @@
-"""The mask that an image asks for: the brain where one is found, else the head, else Otsu's."""
+"""The mask that an image asks for: the brain where one is found, else the head, or Otsu's.
+
+Otsu's mask is kept wherever it serves as well, so that weak fields are never corrected worse.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from n4ax_bids.core.threshold import otsu_mask
 
 SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
-
 CUT = 0.06
 """share of directions in which the image may end with the brain before that is told"""
 
