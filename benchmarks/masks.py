@@ -17,6 +17,7 @@ import nibabel as nb
 import numpy as np
 from nibabel.processing import resample_from_to
 
+from benchmarks import masks_elsewhere
 from benchmarks.images import DATA
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
 from n4ax_bids import N4Options, auto_mask, brain_mask, head_mask, n4, otsu_mask
@@ -199,6 +200,8 @@ def lines(given: argparse.Namespace, folder: Path | None) -> Iterator[str]:
         yield f"![masks of {name}]({file})"
         yield ""
         yield f"{name}: the mask `auto` (red) and Otsu's (cyan)."
+    yield ""
+    yield from masks_elsewhere.lines(given.quick)
     if not given.quick:
         yield ""
         for part in ATTEMPTS.strip().split("\n\n"):

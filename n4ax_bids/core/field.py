@@ -79,11 +79,13 @@ def sample(log_field: LogField, voxels: Sequence[np.ndarray]) -> np.ndarray:
     -------
     array (n_1, ..., n_D), float32
     """
+    first, *rest = (m.astype(np.float32) for m in _weights(log_field, voxels))
     values = np.asarray(log_field.lattice, np.float32)
-    for axis, matrix in enumerate(_weights(log_field, voxels)):
-        summed = np.tensordot(values, matrix.astype(np.float32), (axis, 1))
-        values = np.moveaxis(summed, -1, axis)
-    return values
+    shape = values.shape[1:]
+    values = (first @ values.reshape(values.shape[0], -1)).reshape(-1, *shape)
+    if len(rest) == 2:
+        values = np.matmul(rest[0], values)
+    return values @ rest[-1].T
 
 
 def divide(

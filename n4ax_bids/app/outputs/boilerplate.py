@@ -117,8 +117,8 @@ def _region(request: Request) -> str:
         "otsu": "The field was estimated in the voxels above Otsu's threshold [@otsu]",
         "auto": "The field was estimated inside a mask that was found in each image by "
         "alternating Otsu's threshold [@otsu] and N4: the brain where one was found with "
-        "confidence, or else the head or, where that was not found either, the voxels above "
-        "Otsu's threshold",
+        "confidence, or else the head or, where neither was found or Otsu's mask served as well, "
+        "the voxels above Otsu's threshold",
         "head": "The field was estimated inside the head, which was found in each image by "
         "alternating Otsu's threshold [@otsu] and N4",
         "brain": "The field was estimated inside the brain, which was found by morphology in "

@@ -1,4 +1,7 @@
-"""The mask that an image asks for: the brain where one is found, else the head, else Otsu's."""
+"""The mask that an image asks for: the brain where one is found, else the head, or Otsu's.
+
+Otsu's mask is kept wherever it serves as well, so that weak fields are never corrected worse.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,14 @@ import numpy as np
 
 from n4ax_bids.core.mask import brain_mask, head_mask
 from n4ax_bids.core.mask.brain_mask import SURE, Brain, find_brain
-from n4ax_bids.core.mask.head_mask import Head, block_size, checked, field_within, find_head
-from n4ax_bids.core.threshold import otsu_mask, otsu_threshold
-from n4ax_bids.options import N4Options
+from n4ax_bids.core.mask.head_mask import Head, checked, find_head
+from n4ax_bids.core.mask.mask_choice import COVERED, choose
+from n4ax_bids.core.threshold import otsu_mask
 
-COVERED = 0.7
-"""share of the brain that Otsu's mask covers where the field is weak"""
-AGREE = 0.85
-"""correlation of the fields of two masks, below which neither is to be trusted"""
 SPECK = 0.5
 """of Otsu's mask: a head smaller than that is none"""
-COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
+CUT = 0.06
+"""share of directions in which the image may end with the brain before that is told"""
 
 Kind = Literal["brain", "head", "otsu"]
 NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
@@ -32,7 +32,8 @@ class AutoMask(NamedTuple):
     mask: np.ndarray
     """bool, like the image"""
     kind: Kind
-    """"brain" without its rim, "head", or "otsu" where neither was found"""
+    """"brain", whole or without its rim; "head"; "otsu" where neither was found, or where it is
+    the better one for the field in the brain"""
     share: float
     """of the image's voxels that are in the mask"""
     rounds: int
@@ -67,14 +68,11 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     brain = find_brain(head)
     confidence = 0.0 if brain is None else brain.confidence
     if confidence >= SURE:
-        if _weak(head, brain, zooms, image.shape):
-            note = (
-                "The fields estimated in the brain and in Otsu's mask do not agree: there is "
-                "hardly any field; Otsu's mask is kept."
-            )
-            return _otsu(image, head, confidence, note)
-        mask = brain_mask.on_image(image.shape, head, brain, brain.rim)
-        return _result(mask, "brain", image, head, confidence, ())
+        choice = choose(head, brain, image.shape, zooms)
+        if choice.kind == "otsu":
+            return _otsu(image, head, confidence, choice.note)
+        mask = brain_mask.on_image(image.shape, head, brain, choice.inner)
+        return _result(mask, "brain", image, head, confidence, _doubtful_brain(brain))
     why = _why_no_brain(head, brain)
     found = _usable(head)
     if found is not None:
@@ -115,7 +113,7 @@ def named_mask(
     if brain is None or brain.confidence < SURE:
         raise ValueError(NO_BRAIN)
     mask = brain_mask.on_image(image.shape, head, brain)
-    return _result(mask, "brain", image, head, brain.confidence, ())
+    return _result(mask, "brain", image, head, brain.confidence, _doubtful_brain(brain))
 
 
 def found_mask(word: str, image, zooms: Sequence[float] | None = None):
@@ -136,10 +134,22 @@ def _usable(head: Head) -> str | None:
         return "The image is too thin or too flat for mask and field in turn: Otsu's mask."
     if not head.settled:
         return f"The head mask still changed after {head.rounds} rounds: Otsu's mask is kept."
-    otsu = head.copy.values > otsu_threshold(head.copy.values)
-    if np.count_nonzero(head.mask) < SPECK * np.count_nonzero(otsu):
+    size = np.count_nonzero(head.mask)
+    if size < SPECK * np.count_nonzero(head.otsu):
         return "The head mask is less than half as large as Otsu's, which is kept."
+    if np.count_nonzero(head.otsu & head.mask) >= COVERED * size:
+        return "Otsu's mask covers most of what the head mask does, and is kept."
     return None
+
+
+def _doubtful_brain(brain: Brain) -> tuple[str, ...]:
+    """Say what is odd about a brain that was found."""
+    if brain.cut <= CUT:
+        return ()
+    return (
+        f"The image ends with the brain in {brain.cut:.0%} of the directions from its centre: a "
+        "part of it may lie outside.",
+    )
 
 
 def _doubtful_head(head: Head) -> tuple[str, ...]:
@@ -149,21 +159,6 @@ def _doubtful_head(head: Head) -> tuple[str, ...]:
     if not head.settled:
         return (f"The head mask still changed after {head.rounds} rounds.",)
     return ()
-
-
-def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
-    """Say whether two masks that both cover the brain find different fields in it."""
-    copy, block = head.copy, block_size(shape, zooms)
-    otsu = copy.values > otsu_threshold(copy.values)
-    inside = np.zeros(copy.values.shape, bool)
-    inside[brain.box] = brain.edge > brain.rim
-    both = otsu & inside
-    if not both.any() or np.count_nonzero(both) < COVERED * np.count_nonzero(inside):
-        return False
-    fields = [field_within(copy, mask, block, COMPARED)[inside] for mask in (inside, otsu)]
-    if min(field.std() for field in fields) == 0:
-        return True
-    return float(np.corrcoef(*fields)[0, 1]) < AGREE
 
 
 def _why_no_brain(head: Head, brain: Brain | None) -> str:
@@ -181,18 +176,15 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
 def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
     """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
     mask = otsu_mask(image)
-    clipped = np.minimum(image, image.dtype.type(head.copy.ceiling))
-    calm = otsu_mask(clipped)
-    if np.count_nonzero(mask) < SPECK * np.count_nonzero(calm):
-        mask = calm
+    if np.count_nonzero(mask) / mask.size < SPECK * np.count_nonzero(head.otsu) / head.otsu.size:
+        mask = otsu_mask(np.minimum(image, image.dtype.type(head.copy.ceiling)))
         notes += ("A few voxels are far brighter than the rest: they were clipped for the mask.",)
     return _result(mask, "otsu", image, head, confidence, notes)
 
 
 def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
-    otsu = head.copy.values > otsu_threshold(head.copy.values)
     inside = _on_copy(mask, head)
-    covers = np.count_nonzero(otsu & inside) / max(1, np.count_nonzero(inside))
+    covers = np.count_nonzero(head.otsu & inside) / max(1, np.count_nonzero(inside))
     share = np.count_nonzero(mask) / mask.size
     return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
 

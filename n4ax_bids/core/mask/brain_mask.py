@@ -28,6 +28,8 @@ WIDER = 1.4
 """mm beyond what hangs together, so that cortex is inside of the mask"""
 VOLUME = (500.0, 700.0, 2400.0, 3000.0)
 """ml: nobody's, a small one, a large one with its membranes, nobody's"""
+FILLED = (0.5, 0.8)
+"""of what lies inside the skull: a mask of less has lost a part of the brain"""
 SURE = 0.5
 """confidence from which a mask is taken for a brain"""
 MOST_PIECES = 3
@@ -57,6 +59,8 @@ class Brain(NamedTuple):
     """mm below the edge, where intensities are no tissue's; see `RIM`"""
     checks: dict[str, float]
     """what speaks for a brain, each 0 to 1"""
+    cut: float
+    """share of the directions from its centre in which the image ends with the brain"""
 
 
 def brain_mask(
@@ -115,17 +119,21 @@ def find_brain(head: Head) -> Brain | None:
 
 
 class _Place:
-    """The head's box on its copy, and every second block of it for what need not be fine."""
+    """The head's box on its copy, and every second block of it for what need not be fine.
+
+    Axes are in raster order, the image's last axis first, as the copy lies in memory.
+    """
 
     def __init__(self, head: Head, unit: float) -> None:
-        self.unit, self.zooms = unit, head.copy.zooms
+        self.unit, self.zooms = unit, head.copy.zooms[::-1]
         blocks = math.prod(head.copy.zooms) / math.prod(head.copy.factors)
         self.rim = RIM * blocks ** (1 / 3)
-        self.box = morphology.box(head.mask)
-        self.values, self.mask = head.corrected[self.box], head.mask[self.box]
+        self.box = morphology.box(head.mask.T)
+        self.values, self.mask = head.corrected.T[self.box], head.mask.T[self.box]
         steps = [max(1, round(2 * BLOCK * unit / zoom)) for zoom in self.zooms]
         self.every = tuple(slice(step // 2, None, step) for step in steps)
-        self.rough, self.rough_mask = self.values[self.every], self.mask[self.every]
+        self.rough = np.ascontiguousarray(self.values[self.every])
+        self.rough_mask = np.ascontiguousarray(self.mask[self.every])
         self.rough_zooms = [z * step for z, step in zip(self.zooms, steps, strict=True)]
         self.start = np.array([s // 2 * z for s, z in zip(steps, self.zooms, strict=True)])
         """mm, of the first rough block"""
@@ -146,7 +154,11 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    return Brain(edge, box, fitted.median, volume, math.prod(checks.values()), place.rim, checks)
+    filled = np.count_nonzero(edge > 0) / max(1, np.count_nonzero(inside > 0))
+    checks["filled"] = float(np.interp(filled, FILLED, (0, 1)))
+    confidence, cut = math.prod(checks.values()), float(fitted.surface.cut.mean())
+    box = box[::-1]
+    return Brain(edge.T, box, fitted.median, volume, confidence, place.rim, checks, cut)
 
 
 def _unit(extents: Sequence[float]) -> float | None:
@@ -165,7 +177,7 @@ def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
     """
     values, zooms, unit = place.rough, place.rough_zooms, place.unit
     solid = morphology.filled(morphology.closed(place.rough_mask, zooms, 8 * unit))
-    below = ndimage.distance_transform_edt(np.pad(solid, 1), sampling=zooms)[(slice(1, -1),) * 3]
+    below = _depth_of(solid, zooms)
     deep = place.rough_mask & (below > min(25 * unit, 0.6 * below.max()))
     if not deep.any():
         return
@@ -175,6 +187,14 @@ def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
     ball = deep & (below > below.max() - 8 * unit)
     ball = morphology.dilated(morphology.largest(ball), zooms, 15 * unit) & place.rough_mask
     yield ball, float(np.median(values[ball]))
+
+
+def _depth_of(solid: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
+    """Return how deep each voxel lies in a solid, in mm, as found on every second of them."""
+    half = np.pad(solid[::2, ::2, ::2], 1)
+    below = ndimage.distance_transform_edt(half, sampling=[2 * zoom for zoom in zooms])
+    nearest = np.ix_(*(1 + np.arange(n) // 2 for n in solid.shape))
+    return below.astype(np.float32)[nearest]
 
 
 def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:

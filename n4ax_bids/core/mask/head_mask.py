@@ -21,11 +21,14 @@ from n4ax_bids.core.threshold import otsu_threshold
 from n4ax_bids.options import N4Options
 
 BLOCK = 2.0
-"""mm, of the coarse copy; the field is estimated on every second block"""
+"""mm, of the coarse copy"""
+SPACING = 3
+"""blocks from one sample of the field to the next"""
 MOST_SAMPLES = 64
-"""on an axis; with `LISTED` this makes all images share the program of a 1 mm head at shrink 4"""
-LISTED = 7 << 13
-MOST_ROWS = 2687
+"""on an axis; with `LISTED` this makes all images share one compiled program"""
+LISTED = 7 << 12
+"""samples: 6 litres of head"""
+MOST_ROWS = 1343
 FEWEST_SAMPLES = 8
 """on an axis, for a field to be estimated"""
 ROUNDS = N4Options(
@@ -50,6 +53,8 @@ class Head(NamedTuple):
     """float32, ln b on the copy's blocks"""
     mask: np.ndarray
     """bool, on the copy's blocks"""
+    otsu: np.ndarray
+    """bool, the blocks above Otsu's threshold of the copy with its field"""
     threshold: float
     """of the corrected values"""
     rounds: int
@@ -108,19 +113,20 @@ def find_head(image: np.ndarray, zooms: Sequence[float]) -> Head:
     mask = np.zeros(sampled.shape, bool) if thin else _first_mask(sampled)
     if not (mask.any() and np.ptp(sampled[mask]) > 0):
         level = otsu_threshold(copy.values)
-        none = np.zeros(copy.values.shape, np.float32)
-        return Head(copy, copy.values, none, copy.values > level, level, 0, True)
+        otsu, none = copy.values > level, np.zeros(copy.values.shape, np.float32)
+        return Head(copy, copy.values, none, otsu, otsu, level, 0, True)
     rounds, settled = 0, False
     while rounds < MOST_ROUNDS and not settled and mask.any() and np.ptp(sampled[mask]) > 0:
         rounds += 1
-        field, limits = _estimate(sampled, mask, ROUNDS)
-        corrected = sampled / np.exp(_values(field, sampled.shape, limits))
+        field, limits, log_field = _estimate(sampled, mask, ROUNDS)
+        corrected = sampled / np.exp(log_field)
         level = otsu_threshold(np.minimum(corrected, np.quantile(corrected[mask], 0.98)))
         before, mask = mask, corrected > max(level, 0)
         settled = np.count_nonzero(mask != before) <= SETTLED * np.count_nonzero(mask | before)
     log_field = _values(field, copy.values.shape, limits, steps)
     corrected = copy.values / np.exp(log_field)
-    return Head(copy, corrected, log_field, corrected > level, level, rounds, bool(settled))
+    otsu = copy.values > otsu_threshold(sampled)
+    return Head(copy, corrected, log_field, corrected > level, otsu, level, rounds, bool(settled))
 
 
 def on_image(image: np.ndarray, head: Head) -> np.ndarray:
@@ -132,14 +138,17 @@ def field_within(copy: Coarse, mask: np.ndarray, block: float, options: N4Option
     """Estimate ln b within a mask of the copy; return it on all of its blocks, float32."""
     steps = sample_steps(copy, block)
     inside = mask[_every(steps)]
-    field, limits = _estimate(copy.values[_every(steps)], inside, options)
+    field, limits, _ = _estimate(copy.values[_every(steps)], inside, options)
     return _values(field, copy.values.shape, limits, steps)
 
 
 def sample_steps(copy: Coarse, block: float) -> tuple[int, ...]:
-    """Return which block of each axis is a sample of the field: about every second."""
+    """Return how many blocks of each axis lie from one sample of the field to the next.
+
+    A thin axis keeps as many samples as an estimate needs.
+    """
     return tuple(
-        max(1, min(round(2 * block / zoom), n // 2), -(-n // MOST_SAMPLES))
+        max(1, min(round(SPACING * block / zoom), n // FEWEST_SAMPLES), -(-n // MOST_SAMPLES))
         for n, zoom in zip(copy.values.shape, copy.zooms, strict=True)
     )
 
@@ -163,8 +172,8 @@ def _first_mask(values: np.ndarray) -> np.ndarray:
 
 def _estimate(
     values: np.ndarray, mask: np.ndarray, options: N4Options
-) -> tuple[LogField, tuple[float, float]]:
-    """Estimate ln b; return it with axes in raster order, and its range inside the mask.
+) -> tuple[LogField, tuple[float, float], np.ndarray]:
+    """Estimate ln b; return it with axes in raster order, its range inside the mask, its values.
 
     Every mask is padded to one size, so that all share a compiled program: of a larger one every
     second row is left out until it fits.
@@ -177,8 +186,10 @@ def _estimate(
         found = voxels.find(grid, inside, None)
         rows, layout = voxels.lay_out(found, grid.shape, np.dtype(np.float32), least=LISTED)
         field = solve(jax.device_put(rows), layout, solved).field
-    here = sample(field, [np.arange(n) for n in grid.shape])[inside]
-    return field, (float(here.min()), float(here.max()))
+    log_field = sample(field, [np.arange(n) for n in grid.shape])
+    here = log_field[inside]
+    limits = float(here.min()), float(here.max())
+    return field, limits, np.clip(log_field, *limits).T
 
 
 def _too_large(inside: np.ndarray) -> bool:
@@ -198,10 +209,9 @@ def _values(
     field: LogField,
     shape: tuple[int, ...],
     limits: tuple[float, float],
-    steps: tuple[int, ...] | None = None,
+    steps: tuple[int, ...],
 ) -> np.ndarray:
     """Evaluate a field; beyond the mask it has nothing to hold on to, so it stays in its range."""
-    steps = (1,) * len(shape) if steps is None else steps
     places = [
         (np.arange(n) - step // 2) / step for n, step in zip(shape[::-1], steps[::-1], strict=True)
     ]

@@ -12,6 +12,7 @@ from n4ax_bids.core.mask.auto_mask import auto_mask
 from n4ax_bids.core.mask.brain_mask import brain_mask
 from n4ax_bids.core.mask.coarse import above, ceiling, coarse, enlarged
 from n4ax_bids.core.mask.head_mask import find_head, head_mask
+from n4ax_bids.core.metrics import joint_variation
 from n4ax_bids.core.n4 import rows
 from n4ax_bids.core.n4.estimate import n4
 from n4ax_bids.core.threshold import otsu_mask
@@ -194,6 +195,108 @@ def test_list_has_room_for_as_many_as_asked(rng):
     assert listed.log_image.size == 7 << 9 and listed.listed == inside.sum()
 
 
+@pytest.mark.parametrize("zooms", ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0000001), (0.1, 0.1, 0.1)))
+def test_distance_between_cubes_is_exact_within_its_range(rng, zooms):
+    """Cubes take whole numbers of one or two bytes; 15 of them need two."""
+    mask = rng.random((40, 18, 9)) > 0.005
+    exact = ndimage.distance_transform_edt(mask, sampling=zooms)
+    for reach in (3, 15):
+        most = reach * zooms[0]
+        found, near = morphology.distance(mask, zooms, most), exact <= most * (1 + 1e-6)
+        np.testing.assert_allclose(found[near], exact[near], rtol=1e-5)
+        assert (found[~near] > most).all()
+        np.testing.assert_array_equal(morphology.eroded(mask, zooms, most), ~near)
+
+
+def test_box_holds_the_mask_and_its_margin():
+    mask = np.zeros((9, 8, 7), bool)
+    mask[2:4, 5, 1] = mask[6, 7, 2] = True
+    assert morphology.box(mask) == (slice(2, 7), slice(5, 8), slice(1, 3))
+    assert morphology.box(mask, 2) == (slice(0, 9), slice(3, 8), slice(0, 5))
+
+
+SALT = ((0.05, False), (0.3, False), (0.3, True))
+"""share of the background's voxels, and whether they have many values"""
+
+
+@pytest.mark.parametrize(("share", "many"), SALT)
+def test_salt_and_pepper_in_the_background(share, many):
+    image, brain = made_head(field=1.0)
+    rng = np.random.default_rng(2)
+    salted = (ball(image.shape, 96) > 1) & (rng.random(image.shape) < share)
+    image[salted] = image.max() * (rng.random(salted.sum()) if many else 1)
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "brain" and coverage(result.mask, brain) > 0.8
+    assert not (result.mask & salted).any()
+
+
+@pytest.mark.parametrize("air", ("zero", "noisy"))
+def test_air_of_zeros_or_noise(air):
+    image, brain = made_head(field=1.0)
+    outside = ball(image.shape, 94) > 1
+    noise = np.abs(np.random.default_rng(3).normal(0, 12, image.shape))
+    image[outside] = 0 if air == "zero" else noise[outside]
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "brain" and coverage(result.mask, brain) > 0.8
+    assert not (result.mask & outside).any()
+
+
+@pytest.mark.parametrize("share", (0.2, 0.35, 0.5, 0.65, 0.8))
+@pytest.mark.parametrize("axis", (0, 2))
+def test_a_part_of_a_head_gives_the_right_mask_or_a_note(axis, share):
+    image, brain = made_head(field=1.0)
+    part = tuple(slice(int(share * n) if d == axis else 0, n) for d, n in enumerate(image.shape))
+    result = auto_mask(np.ascontiguousarray(image[part]), ZOOMS)
+    assert result.share > 0.05
+    whole = result.kind == "brain" and coverage(result.mask, brain[part]) > 0.9
+    assert result.notes or (whole and share < 0.3)
+
+
+def test_a_brain_that_the_image_cuts_is_told():
+    image, _ = made_head()
+    result = auto_mask(np.ascontiguousarray(image[22:]), ZOOMS)
+    assert result.kind != "brain" or any("ends with the brain" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("field", (0.0, 2.5))
+def test_shoulders_are_not_taken_for_a_brain(field):
+    """A head of 15 cm on a neck and shoulders, which are larger."""
+    head, brain = made_head()
+    image = np.zeros((130, 72, 130), np.float32)
+    image[31:99, :, 60:126] = head
+    below = np.zeros_like(image)
+    below[44:86, 14:58, 30:66] = below[4:126, 8:64, 0:32] = 90
+    image = np.maximum(image, below)
+    places = np.linspace(-1, 1, image.shape[2], dtype=np.float32)
+    image = image * np.exp(field / 2 * places**2)
+    inside = np.zeros(image.shape, bool)
+    inside[31:99, :, 60:126] = brain
+    result = auto_mask(image.astype(np.float32), ZOOMS)
+    assert result.notes or coverage(result.mask, inside) > 0.8
+    if result.kind == "brain":
+        assert coverage(inside, result.mask) > 0.8
+
+
+@pytest.mark.parametrize("take", ((slice(None), slice(None), slice(30, 38)), np.s_[:, :, 33]))
+def test_slabs_and_slices_are_as_with_otsu(take):
+    image, _ = made_head()
+    part = np.ascontiguousarray(image[take])
+    result = auto_mask(part, ZOOMS[: part.ndim])
+    assert result.kind == "otsu" and result.notes
+    np.testing.assert_array_equal(result.mask, otsu_mask(part))
+
+
+def test_head_mask_where_otsu_misses_much_and_no_brain_is_found():
+    """A body without a brain, near a coil: Otsu's threshold finds the near part alone."""
+    shape, rng = (60, 60, 40), np.random.default_rng(4)
+    body = np.repeat(ball(shape[:2], 80, ZOOMS[:2])[..., None] < 1, shape[2], axis=2)
+    near = np.exp(-3 * np.arange(60) / 60)[:, None, None]
+    image = (np.where(body, 100, 0) * near + np.abs(rng.normal(0, 0.5, shape))).astype(np.float32)
+    result = auto_mask(image, ZOOMS)
+    assert result.kind == "head" and result.notes
+    assert coverage(otsu_mask(image), body) < 0.7 < 0.95 < coverage(result.mask, body)
+
+
 HEADS = (
     "aomic-piop2-0002",
     "brainweb-t1-pn3-rf20-head2mm",
@@ -217,6 +320,33 @@ def test_brain_against_labels_of_real_and_simulated_heads(test_data, name):
     found = brain_mask(np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3])
     assert coverage(found, tissue) >= 0.98
     assert coverage(tissue, found) >= 0.60
+
+
+LABELS = tuple(name for name in HEADS if not name.startswith("sim-pd"))
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_contrast_is_not_below_that_of_otsu_or_of_the_labels(test_data, name):
+    """Not on the simulated PDw head, where Otsu's mask misses much and the labels' is better."""
+    folder = test_data(f"labelled/{name}")
+    read = nb.load(folder / "image.nii.gz")
+    image, zooms = np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3]
+    parts = {
+        label: np.asarray(nb.load(folder / f"{label}.nii.gz").dataobj)
+        for label in ("label-GM", "label-WM", "brain_mask")
+        if (folder / f"{label}.nii.gz").exists()
+    }
+    grey, white = parts["label-GM"] > 0.5, parts["label-WM"] > 0.5
+    options = N4Options(shrink_factor=max(1, round(4 / max(zooms))))
+
+    def spread(mask):
+        corrected = n4(image, mask, zooms=zooms, options=options)
+        return joint_variation(corrected, white, grey)
+
+    found = spread(auto_mask(image, zooms).mask)
+    labels = np.any([part > 0.5 for part in parts.values()], axis=0)
+    assert found <= 1.0001 * spread(otsu_mask(image))
+    assert found <= 1.02 * spread(labels)
 
 
 def test_measured_field_is_found(test_data):
