@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, require_options, sloppy
+from n4ax_bids.options import (
+    DEFAULT_PRESET,
+    PRESET_HELP,
+    PRESETS,
+    N4Options,
+    preset,
+    require_options,
+    sloppy,
+)
 
 OPTIONS = fields(N4Options)
 USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
@@ -119,10 +127,14 @@ def test_presets_are_what_their_programs_ask_for():
     assert PRESETS["simpleitk"].convergence_threshold == 1e-3
 
 
+def test_the_default_of_the_app_is_ants_with_a_distance_between_samples():
+    assert PRESETS[DEFAULT_PRESET] == preset("ants", shrink_mm=4.0)
+
+
 def test_a_preset_takes_changes_and_an_unknown_one_lists_those_there_are():
     assert preset("fmriprep", shrink_factor=2).shrink_factor == 2
     assert preset("fmriprep", shrink_factor=2).n_iterations == (50,) * 5
-    with pytest.raises(ValueError, match="preset is 'best'; expected one of ants, fmriprep"):
+    with pytest.raises(ValueError, match="preset is 'best'; expected one of standard, ants"):
         preset("best")
 
 
@@ -132,7 +144,9 @@ def test_sloppy_is_less_of_each_preset(name):
     less = sloppy(options)
     assert less.n_iterations == (5, 5)
     assert less.shrink_factor == 4
-    kept = {"n_iterations": options.n_iterations, "shrink_factor": options.shrink_factor}
+    names = ("n_iterations", "shrink_factor", "shrink_mm")
+    kept = {name: getattr(options, name) for name in names}
+    assert less.shrink_mm is None
     assert dataclasses.replace(less, **kept) == options
 
 
@@ -210,7 +224,7 @@ def test_preset_in_the_readme(name):
     options = PRESETS[name]
     distance = options.bspline_fitting_distance
     cells = [
-        str(options.shrink_factor),
+        f"{options.shrink_mm:g} mm" if options.shrink_mm else str(options.shrink_factor),
         " ".join(map(str, options.n_iterations)),
         f"{options.convergence_threshold:g}".replace("e-0", "e-"),
         "–" if distance is None else f"{distance:g} mm",

@@ -97,7 +97,11 @@ def parse(
     except argparse.ArgumentError:  # no value: the whole parser says so
         config_file = None
     if config_file:
-        parser.set_defaults(**read_config(config_file.expanduser()))
+        defaults = read_config(config_file.expanduser())
+        typed = parser.parse_args(argv)
+        if "shrink_factor" in typed and "shrink_mm" not in typed:
+            defaults.pop("shrink_mm", None)  # the one on the command line replaces it
+        parser.set_defaults(**defaults)
     return parser.parse_args(argv)
 
 
@@ -110,10 +114,11 @@ def solver_options(arguments: argparse.Namespace) -> N4Options:
 
 
 def solver_changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the solver options that were given on the command line."""
+    """Return the solver options that were given; a shrink factor replaces a preset's distance."""
     given = vars(arguments)
     names = [item.name for item in dataclasses.fields(N4Options)]
-    return {name: given[name] for name in names if name in given}
+    changes = {name: given[name] for name in names if name in given}
+    return {"shrink_mm": None, **changes} if "shrink_factor" in changes else changes
 
 
 def request_of(arguments: argparse.Namespace, options: N4Options) -> Request:

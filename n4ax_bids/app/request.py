@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import DEFAULT_PRESET, PRESETS, N4Options
 
 
 def new_run_id() -> str:
@@ -37,12 +37,12 @@ class Request:
     bids_database_dir: Path | None = None
     # how each is corrected
     method: str = "n4"
-    mask: str = "otsu"
+    mask: str = "auto"
     weight: str | None = None
     """tissue whose probability is the weight"""
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     """folders with masks and tissue probabilities, by the name that links have for them"""
-    options: N4Options = N4Options()
+    options: N4Options = PRESETS[DEFAULT_PRESET]
     rescale: bool = False
     # what is written
     desc: str = "biascorr"
@@ -70,7 +70,7 @@ class Request:
     mem: int | None = None
     """bytes"""
     # for the records
-    preset: str = "ants"
+    preset: str = DEFAULT_PRESET
     sloppy: bool = False
     snapshot: str = field(default="", compare=False)
     """TOML of all options as they were used"""

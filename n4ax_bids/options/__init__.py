@@ -1,6 +1,7 @@
 """Every option of every method, written once."""
 
 from n4ax_bids.options.base import MASK_WORDS as MASK_WORDS
+from n4ax_bids.options.n4 import DEFAULT_PRESET as DEFAULT_PRESET
 from n4ax_bids.options.n4 import METHODS as METHODS
 from n4ax_bids.options.n4 import PRESET_HELP as PRESET_HELP
 from n4ax_bids.options.n4 import PRESETS as PRESETS

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from n4ax_bids import __version__
 from n4ax_bids.app.command import words
 from n4ax_bids.arguments import odd_dash
-from n4ax_bids.options import METHODS, PRESET_HELP, N4Options
+from n4ax_bids.options import DEFAULT_PRESET, METHODS, PRESET_HELP, N4Options
 
 LEVELS = ("participant", "group")
 LEVEL_HELP = (
@@ -25,9 +25,11 @@ LEVEL_HELP = (
 DESCRIPTION = """\
 Correct the T1w and T2w images of a BIDS dataset, and others on request, for intensity
 non-uniformity (N4, as ANTs computes it) and write corrected images, bias fields and B-spline
-lattices as BIDS derivatives. By default the field is estimated inside an Otsu mask (--mask otsu)
-with the ANTs program's own options (--preset ants), and the whole image is divided by it without
-rescaling, so that corrected x field = input. --dry-run shows what would be done.
+lattices as BIDS derivatives. By default the field is estimated in the brain, or in the head where
+no brain is found with confidence (--mask auto), from samples about 4 mm apart (--preset standard),
+and the whole image is divided by it without rescaling, so that corrected x field = input. --preset
+ants --mask otsu gives the ANTs program's options in ITK's Otsu mask, --preset ants --mask none the
+ANTs program's defaults. --dry-run shows what would be done.
 """
 
 WHY_NOT_FMRIPREP = """\
@@ -161,7 +163,7 @@ def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--mask",
         choices=("auto", "head", "brain", "otsu", "none", "derivatives"),
-        default="otsu",
+        default="auto",
         help="where the field is estimated: in the head or the brain that is found in the image; "
         "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
         "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "
@@ -186,7 +188,7 @@ def _add_correction_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "--preset",
         choices=tuple(PRESET_HELP),
-        default="ants",
+        default=DEFAULT_PRESET,
         help="named set of solver options, listed below (default: %(default)s)",
     )
     add(
