@@ -55,7 +55,8 @@ def lines(n: int, n_pairs: int, flags: Sequence[str]) -> Iterator[str]:
         f"a copy of {name}. The two masks took turns."
     )
     yield ""
-    columns = [f"{mask}: {what}" for what in ("images/s", "CPU s an image") for mask in MASKS]
+    quantities = ("images/s", "CPU s an image", "peak, MB")
+    columns = [f"{mask}: {what}" for what in quantities for mask in MASKS]
     yield from head("pair", *columns, "auto / otsu, images/s", "mask, s an image")
     ratios, costs = [], []
     for number, pair in enumerate(pairs(source, n, n_pairs, flags), 1):
@@ -65,6 +66,7 @@ def lines(n: int, n_pairs: int, flags: Sequence[str]) -> Iterator[str]:
         ratios.append(pace[1] / pace[0])
         costs.append(cost[1] - cost[0])
         numbers = [f"{each:.2f}" for each in (*pace, *cost)]
+        numbers += [f"{each.peak:.0f}" for each in pair]
         yield row(number, *numbers, f"{ratios[-1]:.2f}", f"{search:.2f}")
     yield ""
     yield (

@@ -259,5 +259,5 @@ def test_what_are_no_options_is_named_with_what_to_pass(given, remedy):
 def test_options_that_are_taken():
     assert require_options(None) == N4Options()
     assert require_options(preset("fast", shrink_factor=2)).shrink_factor == 2
-    with pytest.raises(ValueError, match="preset is None; expected one of ants"):
+    with pytest.raises(ValueError, match="preset is None; expected one of standard"):
         preset(None)

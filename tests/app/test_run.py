@@ -71,7 +71,7 @@ def check_outputs(root: Path, out: Path, relative: str):
         assert content["Sources"] == [f"bids:raw:{relative}"]
         n4 = content["N4"]
         assert set(n4["options"]) == {item.name for item in fields(N4Options)}
-        assert n4["mask"] == "otsu"
+        assert n4["mask"] == "auto"
         assert 0 < n4["n_voxels_mask"] < np.prod(nb.load(source).shape)
         assert n4["device"]
         assert (

@@ -17,7 +17,13 @@ from n4ax_bids.app.reports import contents
 from n4ax_bids.app.request import Request
 from n4ax_bids.options import PRESETS, N4Options
 
-REQUEST = Request(Path("/raw"), Path("/out"), derivatives={"fmriprep": Path("/prep")})
+REQUEST = Request(
+    Path("/raw"),
+    Path("/out"),
+    derivatives={"fmriprep": Path("/prep")},
+    preset="ants",
+    options=N4Options(),
+)
 
 
 def markdown(request: Request) -> str:
@@ -66,6 +72,8 @@ def test_every_solver_option_is_in_the_text(item):
         ({"sloppy": True}, "are no result"),
         ({"modalities": ("T1w", "FLAIR")}, "The T1w and FLAIR images"),
         ({"preset": "robust", "options": PRESETS["robust"]}, "those of the preset robust."),
+        ({"preset": "standard", "options": PRESETS["standard"]}, "those of the preset standard."),
+        ({"options": PRESETS["standard"]}, "from voxels about 4 mm apart, as B-splines"),
         ({"preset": "robust"}, "those of the preset robust, some of them changed."),
     ],
 )
