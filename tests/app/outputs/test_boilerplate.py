@@ -161,7 +161,7 @@ def test_the_text_is_about_what_was_done_and_not_about_what_was_asked_for(make_d
     text = text_of(out)
     assert text.count("## 2 of the images: sub-01_T1w and 1 more\n") == 1
     assert text.count("## 2 of the images: sub-01_T2w and 1 more\n") == 1
-    assert "preset robust." in text and "preset ants." in text
+    assert "preset robust." in text and "preset standard." in text
     # All of them, and each fails: nothing has been done, so nothing has changed.
     for name in NAMES:
         (root / name).write_bytes(b"no image")
@@ -192,7 +192,7 @@ def test_the_page_of_a_participant_tells_its_own_images_alone(make_dataset, tmp_
     assert main(root, out, "--participant-label", "01", "--preset", "robust") == 0
     assert main(root, out, "--participant-label", "02") == 0
     found = {s: contents._methods(out, s) for s in ("sub-01", "sub-02", "sub-03")}
-    assert "preset robust." in found["sub-01"] and "preset ants." in found["sub-02"]
+    assert "preset robust." in found["sub-01"] and "preset standard." in found["sub-02"]
     assert found["sub-03"] == ""
 
 
@@ -209,7 +209,7 @@ def test_records_that_cannot_be_read_or_tell_less_are_no_fault(make_dataset, tmp
     (out / "logs/images/sub-02/anat/sub-02_T1w.json").write_text('{"source": "x", "settings": 7}')
     boilerplate.write(out)
     assert text_of(out).count("of the images: ") == 2
-    assert text_of(out).count("preset ants.") == 2
+    assert text_of(out).count("preset standard.") == 2
 
 
 @pytest.mark.usefixtures("finishing_node")
