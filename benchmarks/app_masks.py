@@ -100,7 +100,7 @@ def copies(source: Path, raw: Path, n: int) -> None:
     A mask that was found in one file would serve for its exact copies as well.
     """
     read = nb.load(source)
-    data = np.array(read.dataobj)
+    data = np.asarray(read.dataobj).copy()
     for number in range(1, n + 1):
         label = f"sub-{number:02}"
         path = raw / label / "anat" / f"{label}_T1w.nii.gz"
