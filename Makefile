@@ -84,6 +84,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
+	$(BIN)/python -m benchmarks.app_masks
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity
@@ -91,6 +92,7 @@ validate: $(VENV)/test.stamp
 
 masks: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.masks
+	$(BIN)/python -m benchmarks.samples
 
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python

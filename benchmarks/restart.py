@@ -43,12 +43,10 @@ class Pretending:
             "lattice": {},
             "mask": "otsu",
             "n_voxels_mask": 7,
-            "n_voxels_used": 7,
             "non_positive": 0,
             "device": "none",
-            "n_iterations": (4, 3),
-            "convergence": (0.1, 0.1),
-            "converged": (False, True),
+            "method": "n4",
+            "details": {"n_voxels_used": 7},
             "field_min": 1.9,
             "field_max": 2.1,
             "field_cv": 0.1,
@@ -63,7 +61,7 @@ def finish(words: Sequence[str]) -> int:
     from n4ax_bids.app import cli
     from n4ax_bids.app.machine import pool
 
-    interfaces.N4BiasFieldCorrection = Pretending
+    interfaces.BiasFieldCorrection = Pretending
     pool.start = lambda share: "none"
     return cli.main(list(words))
 

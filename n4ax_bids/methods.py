@@ -80,6 +80,10 @@ class Method:
     solver; [@key] cites"""
     citations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """`cite`, `text` and `bib` of each key that data/citations.json does not have"""
+    default_preset: str = ""
+    """name of the preset that is used where nobody names one; else the first"""
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    """an option, and another one that it takes the place of where both could be meant"""
     cited: str = ""
     """the key of the method's own paper"""
     panel: str | None = None
@@ -95,10 +99,9 @@ class Method:
     epilog: str = ""
     """a paragraph for the end of --help"""
 
-    @property
-    def default_preset(self) -> str:
-        """The preset that is used where nobody names one."""
-        return next(iter(self.presets))
+    def __post_init__(self) -> None:
+        if not self.default_preset:
+            object.__setattr__(self, "default_preset", next(iter(self.presets)))
 
     def read(self, values: Mapping[str, Any]) -> Any:
         """Return options from their values as JSON holds them.
@@ -188,6 +191,8 @@ register(
         sloppy=n4.sloppy,
         memory="n4ax_bids.core.n4.method:memory",
         paragraph="n4ax_bids.options.n4_text:paragraph",
+        default_preset=n4.DEFAULT_PRESET,
+        replaces={"shrink_factor": "shrink_mm"},
         cited="n4",
         panel="n4ax_bids.report.convergence:draw",
         caption='At each level: iterations done of those allowed, "met" where the threshold ended '

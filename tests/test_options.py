@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, preset, require_options, sloppy
+from n4ax_bids.options import (
+    DEFAULT_PRESET,
+    PRESET_HELP,
+    PRESETS,
+    N4Options,
+    preset,
+    require_options,
+    sloppy,
+)
 
 OPTIONS = fields(N4Options)
 USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
@@ -113,10 +121,14 @@ def test_numbers_of_the_preset_simpleitk_are_those_of_its_filter():
     )
 
 
+def test_the_default_of_the_app_is_ants_with_a_distance_between_samples():
+    assert PRESETS[DEFAULT_PRESET] == preset("ants", shrink_mm=4.0)
+
+
 def test_a_preset_takes_changes_and_an_unknown_one_lists_those_there_are():
     assert preset("fmriprep", shrink_factor=2).shrink_factor == 2
     assert preset("fmriprep", shrink_factor=2).n_iterations == (50,) * 5
-    with pytest.raises(ValueError, match="preset is 'best'; expected one of ants, fmriprep"):
+    with pytest.raises(ValueError, match="preset is 'best'; expected one of standard, ants"):
         preset("best")
 
 
@@ -126,7 +138,9 @@ def test_sloppy_is_less_of_each_preset(name):
     less = sloppy(options)
     assert less.n_iterations == (5, 5)
     assert less.shrink_factor == 4
-    kept = {"n_iterations": options.n_iterations, "shrink_factor": options.shrink_factor}
+    names = ("n_iterations", "shrink_factor", "shrink_mm")
+    kept = {name: getattr(options, name) for name in names}
+    assert less.shrink_mm is None
     assert dataclasses.replace(less, **kept) == options
 
 
@@ -189,7 +203,7 @@ def test_preset_in_the_readme(name):
     options = PRESETS[name]
     distance = options.bspline_fitting_distance
     cells = [
-        str(options.shrink_factor),
+        f"{options.shrink_mm:g} mm" if options.shrink_mm else str(options.shrink_factor),
         " ".join(map(str, options.n_iterations)),
         f"{options.convergence_threshold:g}".replace("e-0", "e-"),
         "–" if distance is None else f"{distance:g} mm",
@@ -224,5 +238,5 @@ def test_what_are_no_options_is_named_with_what_to_pass(given, remedy):
 def test_options_that_are_taken():
     assert require_options(None) == N4Options()
     assert require_options(preset("fast", shrink_factor=2)).shrink_factor == 2
-    with pytest.raises(ValueError, match="preset is None; expected one of ants"):
+    with pytest.raises(ValueError, match="preset is None; expected one of standard"):
         preset(None)

@@ -106,7 +106,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if config_file:
         given = read_config(config_file.expanduser(), method)
         method = method or given.get("method")
-    parser = build_parser(method=method if method in METHODS else DEFAULT_METHOD)
+    method = method if method in METHODS else DEFAULT_METHOD
+    parser = build_parser(method=method)
+    typed = parser.parse_args(argv)
+    for option, replaced in METHODS[method].replaces.items():
+        if option in typed and replaced not in typed:
+            given.pop(replaced, None)  # an option on the command line replaces it
     parser.set_defaults(**given)
     arguments = parser.parse_args(argv)
     _require_own_options(arguments)
@@ -131,6 +136,9 @@ def options_of(arguments: argparse.Namespace) -> Any:
     base = method.presets[arguments.preset]
     given = vars(arguments)
     changes = {name: given[name] for name in option_names(method) if name in given}
+    for option, replaced in method.replaces.items():
+        if option in changes and replaced not in changes:
+            changes[replaced] = None
     return dataclasses.replace(method.sloppy(base) if arguments.sloppy else base, **changes)
 
 

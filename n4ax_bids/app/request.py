@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import DEFAULT_PRESET, PRESETS
 
 
 def new_run_id() -> str:
@@ -37,14 +37,14 @@ class Request:
     bids_database_dir: Path | None = None
     # how each is corrected
     method: str = "n4"
-    mask: str = "otsu"
+    mask: str = "auto"
     mask_program: str | None = None
     """name and version of the program that finds the masks, where `mask` names one"""
     weight: str | None = None
     """tissue whose probability is the weight"""
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     """folders with masks and tissue probabilities, by the name that links have for them"""
-    options: Any = N4Options()
+    options: Any = PRESETS[DEFAULT_PRESET]
     """of the method"""
     rescale: bool = False
     # what is written
@@ -73,7 +73,7 @@ class Request:
     mem: int | None = None
     """bytes"""
     # for the records
-    preset: str = "ants"
+    preset: str = DEFAULT_PRESET
     sloppy: bool = False
     snapshot: str = field(default="", compare=False)
     """TOML of all options as they were used"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -161,7 +162,15 @@ def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
         reasons = list(looking.map(partial(finished.why_not_finished, request=request), jobs))
     for job, reason in zip(jobs, reasons, strict=True):
         log.debug("%s: %s", job.name, reason or "finished")
+    _tell_other_options(reasons)
     return [job for job, reason in zip(jobs, reasons, strict=True) if reason is not None]
+
+
+def _tell_other_options(reasons: Sequence[str | None]) -> None:
+    """Say why finished images are done again although nothing of the dataset has changed."""
+    other = Counter(r for r in reasons if r and r.startswith(finished.OTHER_OPTIONS))
+    for reason, n_images in other.most_common():
+        log.info("%s will be done again: %s", counted(n_images, "image"), reason)
 
 
 def _in_rounds(

@@ -2,6 +2,7 @@
 
 from n4ax_bids.options.base import MASK_PROGRAMS as MASK_PROGRAMS
 from n4ax_bids.options.base import MASK_WORDS as MASK_WORDS
+from n4ax_bids.options.n4 import DEFAULT_PRESET as DEFAULT_PRESET
 from n4ax_bids.options.n4 import PRESET_HELP as PRESET_HELP
 from n4ax_bids.options.n4 import PRESETS as PRESETS
 from n4ax_bids.options.n4 import N4Options as N4Options

@@ -25,7 +25,7 @@ class N4Options:
     shrink_mm: float | None = option(
         None,
         "in place of shrink_factor: on each axis the n that brings samples closest to this far "
-        "apart",
+        "apart; an axis keeps 32 samples, or as many as shrink_factor leaves it",
         unit="mm",
     )
     n_iterations: tuple[int, ...] = option(
@@ -168,6 +168,7 @@ class N4Options:
 N4Options.__init__ = suggesting("N4Options")(N4Options.__init__)
 
 PRESETS: dict[str, N4Options] = {
+    "standard": N4Options(shrink_mm=4.0),
     "ants": N4Options(),
     "fmriprep": N4Options(
         n_iterations=(50,) * 5, convergence_threshold=1e-7, bspline_fitting_distance=200.0
@@ -181,7 +182,11 @@ PRESETS: dict[str, N4Options] = {
 }
 """Named sets of options; `ants` is `N4Options()`."""
 
+DEFAULT_PRESET = "standard"
+"""The preset of `n4ax-bids`; what takes the place of ANTs elsewhere has ANTs' own options."""
+
 PRESET_HELP: dict[str, str] = {
+    "standard": "as ants, with samples about 4 mm apart on each axis: shrink 4 at 1 mm, 1 at 4 mm",
     "ants": "the ANTs program's defaults: shrink 4, 4 x 50 iterations, all of them run",
     "fmriprep": "fMRIPrep's final N4: 5 x 50 iterations, knots 200 mm apart. Made for a "
     "white-matter weight image: without one its fifth level takes tissue contrast for field",
@@ -206,6 +211,7 @@ def sloppy(options: N4Options) -> N4Options:
     return replace(
         options,
         shrink_factor=max(4, options.shrink_factor),
+        shrink_mm=None,
         n_iterations=tuple(min(n, 5) for n in options.n_iterations[:2]),
     )
 

@@ -14,6 +14,7 @@ import pytest
 TURN = nb.eulerangles.euler2mat(z=0.2, y=-0.1, x=0.15)
 AFFINE = nb.affines.from_matvec(TURN @ np.diag([-1.5, 1.6, 1.7]), [12, -14, 9])
 """oblique, left-handed, anisotropic"""
+HEAD_SHAPE = (68, 72, 66)
 
 
 def _phantom(shape, seed):
@@ -40,6 +41,29 @@ def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, code
 def write_image():
     """Write a small image: (path, *, shape, seed, dtype, codes)."""
     return _write_image
+
+
+def _write_head(path: Path, *, field=2.5):
+    """Write a head of 3 mm voxels under a strong field: scalp, skull, grey and white matter."""
+    axes = np.ix_(*(3.0 * (np.arange(n) - n / 2) for n in HEAD_SHAPE))
+    away = np.sqrt(sum(axis**2 for axis in axes))
+    image = np.zeros(HEAD_SHAPE)
+    for radius, value in ((92, 120), (84, 8), (74, 75), (58, 100)):
+        image[away < radius] = value
+    image *= np.exp(field * ((away / 92) ** 2 - 0.5))
+    image = np.abs(image + np.random.default_rng(0).normal(0, 2, HEAD_SHAPE)).astype(np.float32)
+    made = nb.Nifti1Image(image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
+    made.set_qform(made.affine, 1)
+    made.set_sform(made.affine, 1)
+    made.header.set_xyzt_units("mm", "sec")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.to_filename(path)
+
+
+@pytest.fixture
+def write_head():
+    """Write a head with a brain in it: (path, *, field)."""
+    return _write_head
 
 
 @pytest.fixture

@@ -23,27 +23,10 @@ KINDS = ("brain", "head")
 QUICK = ("--device", "cpu", "--n-iterations", "2", "2", "--omp-nthreads", "1", "--nprocs", "1")
 
 
-def made_head(path, field=2.5):
-    """Write a head of 3 mm voxels under a strong field: scalp, skull, grey and white matter."""
-    axes = np.ix_(*(3.0 * (np.arange(n) - n / 2) for n in SHAPE))
-    away = np.sqrt(sum(axis**2 for axis in axes))
-    image = np.zeros(SHAPE)
-    for radius, value in ((92, 120), (84, 8), (74, 75), (58, 100)):
-        image[away < radius] = value
-    image *= np.exp(field * ((away / 92) ** 2 - 0.5))
-    image = np.abs(image + np.random.default_rng(0).normal(0, 2, SHAPE)).astype(np.float32)
-    made = nb.Nifti1Image(image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
-    made.set_qform(made.affine, 1)
-    made.set_sform(made.affine, 1)
-    made.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made.to_filename(path)
-
-
 @pytest.fixture
-def places(make_dataset, tmp_path):
+def places(make_dataset, write_head, tmp_path):
     root = make_dataset()
-    made_head(root / NAME)
+    write_head(root / NAME)
     return root, tmp_path / "out"
 
 

@@ -38,8 +38,8 @@ def usage_error(capsys, *argv):
 
 def test_defaults(asked):
     request = asked()
-    assert request.mask == "otsu"
-    assert request.options == N4Options() == PRESETS["ants"]
+    assert (request.mask, request.preset) == ("auto", "standard")
+    assert request.options == N4Options(shrink_mm=4.0) == PRESETS["standard"]
     assert request.device == "auto"
     assert request.work_dir is None
     assert request.nprocs is request.omp_nthreads is request.mem is None
@@ -94,6 +94,32 @@ def test_a_solver_flag_replaces_what_the_preset_says(asked, flags, name, value):
         assert getattr(options, other) == getattr(PRESETS["mriqc"], other)
 
 
+@pytest.mark.parametrize(
+    ("flags", "factor", "distance"),
+    [
+        ("", 4, 4.0),
+        ("--shrink-factor 2", 2, None),  # in the place of the distance
+        ("--shrink-factor 4", 4, None),
+        ("--shrink-mm 3", 4, 3.0),
+        ("--shrink-factor 2 --shrink-mm 3", 2, 3.0),
+        ("--preset ants", 4, None),
+        ("--preset mriqc", 4, None),
+        ("--preset robust --shrink-mm 3", 1, 3.0),
+        ("--sloppy", 4, None),
+        ("--sloppy --shrink-mm 3", 4, 3.0),
+        ("--sloppy --shrink-factor 2", 2, None),
+    ],
+)
+def test_shrink_factor_and_distance_replace_one_another(asked, flags, factor, distance):
+    options = asked(*flags.split()).options
+    assert (options.shrink_factor, options.shrink_mm) == (factor, distance)
+
+
+def test_ants_own_numbers_have_their_words(asked):
+    request = asked("--preset", "ants", "--mask", "none")
+    assert (request.options, request.mask) == (N4Options(), "none")
+
+
 def test_flags_traits_and_fields_have_the_same_names(asked):
     from n4ax_bids.interfaces import N4BiasFieldCorrection
     from n4ax_bids.interfaces.spec import node_inputs
@@ -110,8 +136,10 @@ def test_help_says_the_defaults_and_why_not_fmriprep(capsys):
         cli.main(["--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "(default: otsu)" in text
-    assert "(default: ants)" in text
+    assert "(default: auto)" in text
+    assert "(default: standard)" in text
+    assert "--preset ants --mask otsu gives the ANTs program's options in ITK's Otsu mask" in text
+    assert "--preset ants --mask none the ANTs program's defaults" in text
     assert "Without that weight" in text
     assert "fifth level takes tissue contrast for field" in text
     for name, meaning in PRESET_HELP.items():

@@ -35,7 +35,7 @@ def test_each_image_its_reason_its_options_and_its_outputs(planned):
     stem = "sub-02/ses-1/anat/sub-02_ses-1_run-1_desc"
     assert lines[start + 1 : start + 6] == [
         "         taken: run 1, session 1, subject 02, suffix T2w",
-        "         mask: otsu, weight: none",
+        "         mask: auto, weight: none",
         f"         -> {stem}-preproc_T2w.nii.gz (and .json)",
         f"         -> {stem}-biasfield_T2w.nii.gz (and .json)",
         f"         -> {stem}-biaslattice_T2w.nii.gz (and .json)",

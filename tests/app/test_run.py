@@ -74,7 +74,7 @@ def check_outputs(root: Path, out: Path, relative: str):
         assert content["Sources"] == [f"bids:raw:{relative}"]
         n4 = content["BiasCorrection"]
         assert set(n4["Options"]) == {item.name for item in fields(N4Options)}
-        assert n4["Mask"] == "otsu"
+        assert n4["Mask"] == "auto"
         assert 0 < n4["NVoxelsMask"] < np.prod(nb.load(source).shape)
         assert n4["Device"]
         details, levels = n4["Details"], len(n4["Options"]["n_iterations"])

@@ -27,9 +27,11 @@ LEVEL_HELP = (
 DESCRIPTION = """\
 Correct the T1w and T2w images of a BIDS dataset, and others on request, for intensity
 non-uniformity (N4, as ANTs computes it) and write corrected images, bias fields and B-spline
-lattices as BIDS derivatives. By default the field is estimated inside an Otsu mask (--mask otsu)
-with the ANTs program's own options (--preset ants), and the whole image is divided by it without
-rescaling, so that corrected x field = input. --dry-run shows what would be done.
+lattices as BIDS derivatives. By default the field is estimated in the brain, or in the head where
+no brain is found with confidence (--mask auto), from samples about 4 mm apart (--preset standard),
+and the whole image is divided by it without rescaling, so that corrected x field = input. --preset
+ants --mask otsu gives the ANTs program's options in ITK's Otsu mask, --preset ants --mask none the
+ANTs program's defaults. --dry-run shows what would be done.
 """
 
 EXAMPLES = """\
@@ -168,7 +170,7 @@ def _add_correction_flags(group: argparse._ArgumentGroup, method: Method) -> Non
     add(
         "--mask",
         choices=("auto", "head", "brain", "otsu", "none", "derivatives", *MASK_PROGRAMS),
-        default="otsu",
+        default="auto",
         help="where the field is estimated: in the head or the brain that is found in the image; "
         "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
         "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "

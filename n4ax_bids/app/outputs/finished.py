@@ -81,6 +81,8 @@ DECIDE_THE_RUN = {
 """The others: which images, where, how many at a time. Every field is in one of these two sets."""
 
 
+OTHER_OPTIONS = "made with other options"
+"""how the reason begins where the settings of an image's record differ from those of the run"""
 TOLD = ("preset", "sloppy", "jax")
 """What a record tells besides, for the methods text."""
 
@@ -249,7 +251,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
         return f"made by version {content['version']}"
     wanted = settings(request)
     if content["settings"] != wanted:
-        return f"made with other options: {first_difference(content['settings'], wanted)}"
+        return f"{OTHER_OPTIONS}: {first_difference(content['settings'], wanted)}"
     names = {each: each.relative_to(request.output_dir).as_posix() for each in _possible(job)}
     masks = [path for path in job.outputs.masks.values() if names[path] in content["outputs"]]
     if job.outputs.masks and len(masks) != 1:

@@ -13,6 +13,8 @@ from n4ax_bids.options import N4Options
 MOST_POINTS_ON_AXIS = 2**13
 MOST_POINTS = 2**25
 """of the last level: 128 MB"""
+KEPT = 32
+"""samples that `shrink_mm` leaves on an axis, because mm tell nothing of the object's size"""
 END = 1e-3
 """ITK takes the last voxel of an axis as lying this fraction of a voxel before the last knot."""
 
@@ -136,12 +138,15 @@ def shrink_factors(
 ) -> tuple[int, ...]:
     """Return the shrink factor of each axis: the one asked for, less where an axis is too thin.
 
+    A distance between samples is of heads. Of a mouse in voxels of 0.15 mm, 4 mm would leave a
+    handful of samples, so it shrinks no further than to `KEPT` samples on an axis, or than
+    `shrink_factor` does.
     A spline needs two samples on an axis of more than one voxel (ITK divides by zero there).
     """
     wanted = [options.shrink_factor] * len(shape)
     if options.shrink_mm is not None:
         wanted = [
-            _closest_multiple(options.shrink_mm, zoom, n)
+            _closest_multiple(options.shrink_mm, zoom, max(options.shrink_factor, n // KEPT))
             for n, zoom in zip(shape, zooms, strict=True)
         ]
     padded = [n + sum(pad) for n, pad in zip(shape, padding(options, shape, zooms), strict=True)]

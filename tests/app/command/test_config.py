@@ -114,6 +114,34 @@ def test_a_snapshot_is_a_configuration_file_of_the_same_run(asked, tmp_path):
     assert {"jax", "nipype", "pybids"} <= set(about["versions"])
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "factor", "distance"),
+    [
+        ("", [], 4, 4.0),
+        ("shrink-factor = 2", [], 2, None),
+        ("shrink-mm = 3", [], 4, 3.0),
+        ("shrink-factor = 2\nshrink-mm = 3", [], 2, 3.0),
+        ("shrink-factor = 4\nshrink-mm = 4", ["--shrink-factor", "2"], 2, None),
+        ("shrink-factor = 2", ["--shrink-mm", "3"], 2, 3.0),
+        ("shrink-mm = 3", ["--shrink-factor", "2", "--shrink-mm", "5"], 2, 5.0),
+        ('preset = "ants"', [], 4, None),
+        ('preset = "ants"', ["--preset", "standard"], 4, 4.0),
+        ('preset = "ants"\nmask = "otsu"', ["--mask", "auto"], 4, None),
+    ],
+)
+def test_a_shrink_factor_replaces_a_distance_that_counts_less(
+    asked, text, flags, factor, distance
+):
+    options = asked(text, *flags).options
+    assert (options.shrink_factor, options.shrink_mm) == (factor, distance)
+
+
+@pytest.mark.parametrize("flags", ([], ["--shrink-factor", "2"], ["--preset", "ants"]))
+def test_a_snapshot_keeps_distance_and_shrink_factor(asked, flags):
+    first = asked("", *flags)
+    assert asked(first.snapshot).options == first.options
+
+
 def test_a_run_leaves_its_snapshot(fake_node, make_dataset, tmp_path):
     out = tmp_path / "out"
     words = [str(make_dataset("sub-01/anat/sub-01_T1w.nii.gz")), str(out), "participant"]

@@ -236,8 +236,8 @@ def test_method_is_recorded_and_an_unknown_one_is_refused(run, capsys):
 def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
     from n4ax_bids import device
 
-    # At shrink 4 so small an image is warned of.
-    assert run("--shrink-factor", "2")[2]["BiasCorrection"]["Device"] == "cpu"
+    # At shrink 4 so small an image is warned of, and so is one without a brain.
+    assert run("--mask", "otsu", "--shrink-factor", "2")[2]["BiasCorrection"]["Device"] == "cpu"
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     monkeypatch.setattr(device, "_gpus", lambda: [])
     for nvidia, level in ((False, "INFO"), (True, "WARNING")):

@@ -31,14 +31,16 @@ def given(make_dataset, tmp_path):
     return inputs
 
 
-def test_by_default_otsu_s_mask_no_rescaling_and_all_outputs(given, tmp_path):
+def test_by_default_the_mask_auto_samples_by_distance_no_rescaling_and_all_outputs(
+    given, tmp_path
+):
     assert given() == {
         "input_image": str(tmp_path / "raw" / T1W),
         "output_image": str(tmp_path / "corrected.nii.gz"),
         "bias_image": str(tmp_path / "field.nii.gz"),
         "lattice_image": str(tmp_path / "lattice.nii.gz"),
-        "auto_mask": "otsu",
-        "options": N4Options(),
+        "auto_mask": "auto",
+        "options": N4Options(shrink_mm=4.0),
         "dimension": 3,
         "rescale_intensities": False,
         "output_dtype": "float32",

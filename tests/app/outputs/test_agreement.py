@@ -121,7 +121,7 @@ def main(root, out, *flags):
     [
         (["--desc", "other"], "desc is biascorr, here other"),
         (["--shrink-factor", "2"], "shrink_factor is 4, here 2"),
-        (["--mask", "none"], "mask is otsu, here none"),
+        (["--mask", "none"], "mask is auto, here none"),
     ],
 )
 def test_a_run_with_other_options_is_refused_while_one_goes_on(

@@ -17,7 +17,13 @@ from n4ax_bids.app.reports import contents
 from n4ax_bids.app.request import Request
 from n4ax_bids.options import PRESETS, N4Options
 
-REQUEST = Request(Path("/raw"), Path("/out"), derivatives={"fmriprep": Path("/prep")})
+REQUEST = Request(
+    Path("/raw"),
+    Path("/out"),
+    derivatives={"fmriprep": Path("/prep")},
+    preset="ants",
+    options=N4Options(),
+)
 
 
 def markdown(request: Request) -> str:
@@ -68,6 +74,8 @@ def test_every_solver_option_is_in_the_text(item):
         ({"sloppy": True}, "are no result"),
         ({"modalities": ("T1w", "FLAIR")}, "The T1w and FLAIR images"),
         ({"preset": "robust", "options": PRESETS["robust"]}, "those of the preset robust."),
+        ({"preset": "standard", "options": PRESETS["standard"]}, "those of the preset standard."),
+        ({"options": PRESETS["standard"]}, "from voxels about 4 mm apart, as B-splines"),
         ({"preset": "robust"}, "those of the preset robust, some of them changed."),
     ],
 )
@@ -155,7 +163,7 @@ def test_the_text_is_about_what_was_done_and_not_about_what_was_asked_for(make_d
     text = text_of(out)
     assert text.count("## 2 of the images: sub-01_T1w and 1 more\n") == 1
     assert text.count("## 2 of the images: sub-01_T2w and 1 more\n") == 1
-    assert "preset robust." in text and "preset ants." in text
+    assert "preset robust." in text and "preset standard." in text
     # All of them, and each fails: nothing has been done, so nothing has changed.
     for name in NAMES:
         (root / name).write_bytes(b"no image")
@@ -186,7 +194,7 @@ def test_the_page_of_a_participant_tells_its_own_images_alone(make_dataset, tmp_
     assert main(root, out, "--participant-label", "01", "--preset", "robust") == 0
     assert main(root, out, "--participant-label", "02") == 0
     found = {s: contents._methods(out, s) for s in ("sub-01", "sub-02", "sub-03")}
-    assert "preset robust." in found["sub-01"] and "preset ants." in found["sub-02"]
+    assert "preset robust." in found["sub-01"] and "preset standard." in found["sub-02"]
     assert found["sub-03"] == ""
 
 
@@ -203,7 +211,7 @@ def test_records_that_cannot_be_read_or_tell_less_are_no_fault(make_dataset, tmp
     (out / "logs/images/sub-02/anat/sub-02_T1w.json").write_text('{"source": "x", "settings": 7}')
     boilerplate.write(out)
     assert text_of(out).count("of the images: ") == 2
-    assert text_of(out).count("preset ants.") == 2
+    assert text_of(out).count("preset standard.") == 2
 
 
 @pytest.mark.usefixtures("finishing_node")

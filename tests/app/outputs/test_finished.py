@@ -17,11 +17,13 @@ from n4ax_bids.app import cli
 from n4ax_bids.app.outputs import finished, source
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
-from n4ax_bids.options import N4Options
+from n4ax_bids.options import DEFAULT_PRESET, preset
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"
 OTHER = "sub-02/anat/sub-02_T1w.nii.gz"
 FAST = ["--device", "cpu", "--n-iterations", "2", "1", "--skip-bids-validation", "--no-reports"]
+OPTIONS = preset(DEFAULT_PRESET, n_iterations=(2, 1))
+"""of a run with `FAST`"""
 
 
 def main(root, out, *flags):
@@ -304,14 +306,15 @@ def test_the_record_says_what_no_output_says(done):
     ("changes", "why"),
     [
         ({}, None),
-        ({"options": N4Options(shrink_factor=2, n_iterations=(2, 1))}, "shrink_factor was 4, is"),
-        ({"mask": "none"}, "mask was otsu, is none"),
+        ({"options": replace(OPTIONS, shrink_factor=2)}, "shrink_factor was 4, is"),
+        ({"options": replace(OPTIONS, shrink_mm=None)}, "shrink_mm was 4.0, is None"),
+        ({"mask": "none"}, "mask was auto, is none"),
     ],
 )
 def test_the_reason_has_words(done, changes, why):
     root, out = done
     job = dataset.select(Request(root, out)).jobs[0]
-    request = replace(Request(root, out, options=N4Options(n_iterations=(2, 1))), **changes)
+    request = replace(Request(root, out, options=OPTIONS), **changes)
     found = finished.why_not_finished(job, request)
     assert found == why or why in found
 
@@ -320,7 +323,7 @@ def test_a_broken_link_is_not_finished(done):
     root, out = done
     job = dataset.select(Request(root, out)).jobs[0]
     (root / NAME).unlink()
-    request = Request(root, out, options=N4Options(n_iterations=(2, 1)))
+    request = Request(root, out, options=OPTIONS)
     assert "No such file" in finished.why_not_finished(job, request)
     assert main(root, out) == 0  # it is not in the dataset any more
     (root / NAME).symlink_to("nowhere")

@@ -82,7 +82,8 @@ def test_masks_are_valid_for_every_combination_of_entities(everything, tmp_path,
     root, names = everything
     out = tmp_path / "out"
     flags = ["-m", *MODALITIES, "--device", "cpu", "--n-iterations", "2", "--no-reports"]
-    assert cli.main([str(root), str(out), "participant", *flags, "--save-mask"]) == 0
+    words = [str(root), str(out), "participant", *flags, "--mask", "otsu", "--save-mask"]
+    assert cli.main(words) == 0
     masks = sorted(out.rglob("sub-*_mask.nii.gz"))
     assert len(masks) == len(names)
     assert all("_desc-otsu_mask" in mask.name for mask in masks)

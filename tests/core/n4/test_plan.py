@@ -61,6 +61,18 @@ def test_samples_lie_as_far_apart_as_asked():
     assert shrink_factors(options, (256, 256, 20), (1.6, 5.0, 0.0)) == (2, 1, 1)
 
 
+def test_a_distance_leaves_samples_on_the_axes_of_a_small_object():
+    """A mouse in voxels of 0.15 mm is shrunk as ANTs does; finer heads as far as was asked."""
+    options = N4Options(shrink_mm=4.0)
+    assert shrink_factors(options, (112, 128, 80), (0.15,) * 3) == (4, 4, 4)
+    assert shrink_factors(options, (340, 512, 512), (0.5,) * 3) == (8, 8, 8)
+    assert shrink_factors(options, (340, 512, 512), (0.1,) * 3) == (10, 16, 16)
+    fine = N4Options(shrink_mm=4.0, shrink_factor=1)
+    assert shrink_factors(fine, (112, 128, 80), (0.15,) * 3) == (3, 4, 2)
+    coarse = N4Options(shrink_mm=8.0, shrink_factor=8)
+    assert shrink_factors(coarse, (112, 128, 80), (1.0,) * 3) == (8, 8, 8)
+
+
 def test_thin_axes_are_shrunk_less():
     options = N4Options(shrink_factor=4)
     assert shrink_factors(options, (100, 6, 1), (1, 1, 1)) == (4, 3, 1)
