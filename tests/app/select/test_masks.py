@@ -172,7 +172,7 @@ class TestRun:
         _, field, sidecar = self.run(places, "--weight", "WM")
         assert sidecar["Sources"][1] == f"bids:fmriprep:{WHITE}"
         assert (sidecar["BiasCorrection"]["Mask"], sidecar["BiasCorrection"]["Weight"]) == (
-            "otsu",
+            "auto",
             f"bids:fmriprep:{WHITE}",
         )
         assert np.abs(plain / field - 1).max() > 1e-3

@@ -56,7 +56,7 @@ def test_keys_that_are_nearly_right(said, tmp_path):
 def test_a_usage_error_begins_with_its_reason(said):
     assert said("--mask", "skull")[1] == [
         "n4ax-bids: error: argument --mask: invalid choice: 'skull' (choose from 'auto', 'head', "
-        "'brain', 'otsu', 'none', 'derivatives')",
+        "'brain', 'otsu', 'none', 'derivatives', 'synthstrip', 'hd-bet')",
         "n4ax-bids --help lists the flags",
     ]
 

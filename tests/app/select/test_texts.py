@@ -199,19 +199,22 @@ def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
     path = tmp_path / "sub-01/figures/sub-01_desc-record_T1w.json"
     for each in (sidecar, path):
         each.parent.mkdir(parents=True)
-    sidecar.write_text("{}")
+    content = {"BiasCorrection": {}}
+    sidecar.write_text(json.dumps(content))
     record = {
         "image": "sub-01_T1w",
         "source": T1W,
         "suffix": "T1w",
         "sidecar": "sub-01/anat/sub-01_desc-biascorr_T1w.json",
-        "sidecar_sha256": hashlib.sha256(b"{}").hexdigest(),
+        "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest(),
         "measures": {},
         "warnings": [],
         "notes": [],
+        "panel": "",
+        "details": [],
     }
     path.write_text(json.dumps(record))
-    assert list(contents.records(tmp_path)) == [(record, {})]
+    assert list(contents.records(tmp_path)) == [(record, content)]
     path.write_text(json.dumps(record | change))
     assert list(contents.records(tmp_path)) == []
 
