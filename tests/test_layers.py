@@ -48,7 +48,7 @@ MAY_IMPORT = {
     },
     "interfaces": {"nipype", "options", "ants", "device", "correct"},
     "workflows": {"nipype", "options", "interfaces"},
-    "report": {"numpy", "matplotlib", "PIL", "nireports", "jinja2", "markupsafe"},
+    "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},
     "app": {
         "bids",
         "bidsschematools",
