@@ -95,7 +95,7 @@ masks: $(VENV)/test.stamp
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (a minute or two the first time)"
-	@$(PIP) install --editable '.[$(JAX),$*]'
+	@$(PIP) install --editable '.[$(JAX),app,$*]'
 	@touch $@
 
 $(BIN)/python:
