@@ -139,10 +139,24 @@ def test_python_dash_m_is_the_command():
     assert n4ax_bids.__version__ in done.stdout
 
 
-def test_citation_has_the_version():
-    version = PYPROJECT["project"]["version"]
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {version}\n" in citation
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("CITATION.cff", "version: {}"),
+        ("boutiques/n4ax-bids.json", '  "tool-version": "{}",'),
+        ("Dockerfile", "ARG VERSION={}"),
+        ("Singularity.def", "    VERSION={}"),
+    ],
+)
+def test_the_version_is_that_of_pyproject(file, line):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert line.format(PYPROJECT["project"]["version"]) in text.splitlines()
+
+
+def test_the_changes_begin_with_this_version():
+    changes = (ROOT / "docs" / "changes.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changes, re.MULTILINE)
+    assert newest and newest[1] == PYPROJECT["project"]["version"]
 
 
 def test_console_script_points_at_a_function():
@@ -153,7 +167,9 @@ def test_console_script_points_at_a_function():
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))], ids=lambda p: p.name
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
