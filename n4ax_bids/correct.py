@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -223,7 +223,9 @@ def correct(
         with devices.use(where), compilation.kept(), _timed(seconds, "solve"):
             result = estimate(image.data, region.mask, region.weight, plan=solve, report=report)
         with _timed(seconds, "divide"), devices.few_threads():
-            corrected, log_bias = divide(image.data, result.log_field)
+            # The image is on the host, and so is what it is divided into.
+            divided = divide(image.data, result.log_field)
+            corrected, log_bias = cast(tuple[np.ndarray, np.ndarray], divided)
             bias = _field(image.data, corrected, log_bias)
 
     with _timed(seconds, "divide"):
@@ -275,7 +277,7 @@ def correct(
         ),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
-        **statistics,
+        **cast(dict[str, Any], statistics),
     )
 
 
@@ -319,7 +321,7 @@ def memory_needed(input_image: str | Path, options: N4Options) -> int:
         If the file has no header that can be read; one line that names it.
     """
     header = volume.load_header(input_image)
-    factors = (options.shrink_factor,) * 3
+    factors: tuple[int, ...] = (options.shrink_factor,) * 3
     if options.shrink_mm is not None:
         shape = header.get_data_shape()[:3]
         factors = shrink_factors(options, shape, placement.zooms(header, len(shape)))
@@ -387,7 +389,7 @@ def _plan(image: Volume, region: Region, options: N4Options) -> Plan:
 
     def start(path: Path | None) -> tuple[int, ...] | None:
         lower = [pad[0] for pad in pads]
-        return path and geometry.itk_shrink_start(path, padded, factors, lower)
+        return geometry.itk_shrink_start(path, padded, factors, lower) if path else None
 
     return plan(
         options,
@@ -450,10 +452,10 @@ class _CallableModule(types.ModuleType):
     the name means the same in every order of imports, and it works as a function.
     """
 
-    def __call__(self, *args, **kwargs) -> Correction:
+    def __call__(self, *args: Any, **kwargs: Any) -> Correction:
         return self.correct(*args, **kwargs)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, (self.__name__,)  # functions can be sent to processes
 
 

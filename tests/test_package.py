@@ -182,3 +182,16 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("name", n4ax_bids.__all__)
+def test_public_names_are_annotated(name):
+    import inspect
+
+    assert (ROOT / "n4ax_bids" / "py.typed").exists()
+    value = getattr(n4ax_bids, name)
+    if inspect.isclass(value) and issubclass(value, Warning):
+        return  # a warning has the signature of every exception
+    signature = inspect.signature(value)
+    parameters = [each.annotation for each in signature.parameters.values()]
+    assert inspect.Parameter.empty not in (*parameters, signature.return_annotation)

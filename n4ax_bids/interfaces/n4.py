@@ -126,7 +126,12 @@ class N4BiasFieldCorrection(AntsCommand):
     output_spec = N4BiasFieldCorrectionOutputSpec
     _shift_negative = False
 
-    def __init__(self, from_file=None, resource_monitor=None, **inputs):
+    def __init__(
+        self,
+        from_file: str | Path | None = None,
+        resource_monitor: bool | None = None,
+        **inputs: Any,
+    ) -> None:
         super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
         if from_file is None and "use_gpu" not in inputs:
             self._follow_device()
@@ -141,7 +146,7 @@ class N4BiasFieldCorrection(AntsCommand):
     _tell_notes = True
     """whether notes on the result go to nipype's log; the BIDS-App tells them in its own"""
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         with self._as_a_program(runtime) as printed:
             self._correct(Path(runtime.cwd), printed)
         return runtime

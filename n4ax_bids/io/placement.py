@@ -66,7 +66,7 @@ def _q_form(header: nb.Nifti1Header) -> np.ndarray:
     numbers = np.array([header[name] for name in names], np.float64)
     numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     imaginary, origin = numbers[:3], numbers[3:]
-    squared = 1.0 - imaginary @ imaginary
+    squared = float(1.0 - imaginary @ imaginary)
     if squared < SMALLEST_REAL_PART:
         imaginary, squared = imaginary / np.linalg.norm(imaginary), 0.0
     rotation = nb.quaternions.quat2mat([np.sqrt(squared), *imaginary])

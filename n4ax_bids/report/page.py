@@ -85,7 +85,7 @@ def html(
     generator : the program and its version
     digest : of what the page is made of, to be kept in it
     """
-    pieces = templates.environment().get_template("pieces.html").module
+    pieces: Any = templates.environment().get_template("pieces.html").module
     sections = {
         "Summary": [pieces.summary(subject, images, failed, participant)],
         "Failed": [pieces.failed(failed)] if failed else [],

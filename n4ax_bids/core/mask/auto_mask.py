@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -66,7 +66,7 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     head = find_head(image, zooms)
     brain = find_brain(head)
     confidence = 0.0 if brain is None else brain.confidence
-    if confidence >= SURE:
+    if brain is not None and confidence >= SURE:
         if _weak(head, brain, zooms, image.shape):
             note = (
                 "The fields estimated in the brain and in Otsu's mask do not agree: there is "
@@ -118,7 +118,9 @@ def named_mask(
     return _result(mask, "brain", image, head, brain.confidence, ())
 
 
-def found_mask(word: str, image, zooms: Sequence[float] | None = None):
+def found_mask(
+    word: str, image: Any, zooms: Sequence[float] | None = None
+) -> jax.Array | np.ndarray:
     """Return the mask that "auto", "head" or "brain" names, on the device of the image.
 
     Raises
@@ -126,7 +128,8 @@ def found_mask(word: str, image, zooms: Sequence[float] | None = None):
     ValueError
         As `named_mask`.
     """
-    mask = named_mask(word, np.asarray(image), zooms).mask
+    named: Any = word
+    mask = named_mask(named, np.asarray(image), zooms).mask
     return jax.numpy.asarray(mask) if isinstance(image, jax.Array) else mask
 
 
@@ -151,7 +154,7 @@ def _doubtful_head(head: Head) -> tuple[str, ...]:
     return ()
 
 
-def _weak(head: Head, brain: Brain, zooms, shape) -> bool:
+def _weak(head: Head, brain: Brain, zooms: Sequence[float], shape: tuple[int, ...]) -> bool:
     """Say whether two masks that both cover the brain find different fields in it."""
     copy, block = head.copy, block_size(shape, zooms)
     otsu = copy.values > otsu_threshold(copy.values)
@@ -171,14 +174,14 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
         return "An image with two axes is not searched for a brain."
     if brain is None:
         return "There is nothing like a brain in the image."
-    worst = min(brain.checks, key=brain.checks.get)
+    worst = min(brain.checks, key=brain.checks.__getitem__)
     return (
         f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "
         f"{brain.confidence:.2f}, the least for: {worst})."
     )
 
 
-def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
+def _otsu(image: Any, head: Head, confidence: float, *notes: str) -> AutoMask:
     """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
     mask = otsu_mask(image)
     clipped = np.minimum(image, image.dtype.type(head.copy.ceiling))
@@ -189,10 +192,12 @@ def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
     return _result(mask, "otsu", image, head, confidence, notes)
 
 
-def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
+def _result(
+    mask: Any, kind: Kind, image: Any, head: Head, confidence: float, notes: Sequence[str]
+) -> AutoMask:
     otsu = head.copy.values > otsu_threshold(head.copy.values)
     inside = _on_copy(mask, head)
-    covers = np.count_nonzero(otsu & inside) / max(1, np.count_nonzero(inside))
+    covers = np.count_nonzero(otsu & inside) / max(1, int(np.count_nonzero(inside)))
     share = np.count_nonzero(mask) / mask.size
     return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ class Taken(NamedTuple):
     """The voxels of an image, ready to be laid out."""
 
     n_voxels: int
-    size: tuple
+    size: tuple[Any, ...]
     """equal for images that can share a solve"""
     n_bytes: Callable[[int], int]
     """memory for a number of slabs"""
@@ -39,7 +39,7 @@ class Taken(NamedTuple):
 
 
 def take(
-    image, mask, weight, plan: Plan, dense: bool | None = None, free: float = np.inf
+    image: Any, mask: Any, weight: Any, plan: Plan, dense: bool | None = None, free: float = np.inf
 ) -> Taken:
     """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`.
 
@@ -102,7 +102,7 @@ class _Passed(NamedTuple):
         if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(weight)):
             for name in ("image", "weight"):
                 array = getattr(self, name)
-                odd = False if array is None else not_finite(array) & self._inside()
+                odd: Any = False if array is None else not_finite(array) & self._inside()
                 if np.any(odd):
                     raise odd_inside(name, np.asarray(array), odd)
             raise ValueError("image or weight has values inside the mask that are not finite")
@@ -112,7 +112,7 @@ class _Passed(NamedTuple):
             raise ValueError(f"image is constant ({low}) inside the mask; expected contrast{also}")
 
 
-def _in_three(array, xp, dtype=np.float32):
+def _in_three(array: Any, xp: Any, dtype: Any = np.float32) -> Any:
     """In raster order, with three axes."""
     with np.errstate(over="ignore"):  # what is too large for float32 is refused later on
         array = xp.asarray(array.T, dtype)
@@ -135,7 +135,7 @@ def _take_listed(
         raise passed.nobody()
     found = voxels.find(values, inside, weight)
     low, high = found.intensities.min(), found.intensities.max()
-    passed.require_contrast(low, high, 1.0 if weight is None else found.weights.max())
+    passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
     shape, sizes = values.shape, voxels.sizes_of(found, values.shape)
 
     def lay_out(slabs: int, first: int) -> tuple[Rows, Layout]:
