@@ -26,7 +26,7 @@ help:
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
 	@echo "make constraints   the versions in the image, anew"
 	@echo "make fuzz          hostile files by the thousand, for MINUTES=$(MINUTES)"
-	@echo "make lint          ruff: style and format"
+	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
@@ -71,6 +71,8 @@ screenshots: $(VENV)/test.stamp
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	if command -v actionlint > /dev/null; then actionlint; fi
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
@@ -97,7 +99,7 @@ masks: $(VENV)/test.stamp
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (a minute or two the first time)"
-	@$(PIP) install --editable '.[$(JAX),$*]'
+	@$(PIP) install --editable '.[$(JAX),app,$*]'
 	@touch $@
 
 $(BIN)/python:

@@ -59,7 +59,7 @@ def page(given: argparse.Namespace) -> Iterator[str]:
 
         def anew() -> None:
             path.unlink(missing_ok=True)
-            reports.page("sub-01", request, Path(folder))
+            reports.page("sub-01", request)
 
         seconds = spent(anew)
         room = path.stat().st_size

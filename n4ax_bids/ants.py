@@ -214,8 +214,8 @@ def _shrink(value: str) -> dict[str, Any]:
 
 def _bspline(value: str) -> dict[str, Any]:
     """[mm,order] or [AxBxC,order]: one number is a distance, several are a mesh."""
-    first, *order = _parameters(value, 2)
-    order = _number(order[0], int) if order else 3
+    first, *second = _parameters(value, 2)
+    order = _number(second[0], int) if second else 3
     mesh = _numbers(first)
     if len(mesh) == 1:
         return {"bspline_fitting_distance": mesh[0], "bspline_order": order}

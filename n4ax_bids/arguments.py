@@ -58,7 +58,7 @@ def require_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {shown(value)}; expected a whole number of at least 1")
 
 
-def suggesting(what: str) -> Callable[[Callable], Callable]:
+def suggesting(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that refuses unknown keywords and names those that are similar.
 
     Parameters
@@ -66,7 +66,7 @@ def suggesting(what: str) -> Callable[[Callable], Callable]:
     what : what the message calls the function
     """
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         known = tuple(inspect.signature(function).parameters)
 
         @functools.wraps(function)

@@ -29,6 +29,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from n4ax_bids import trust
 
@@ -174,7 +175,8 @@ def _private(shared: Path) -> Path:
 def _store() -> _Store | None:
     import jax
 
-    own = jax.config.jax_compilation_cache_dir
+    config: Any = jax.config  # its settings are not annotated
+    own = config.jax_compilation_cache_dir
     if own:
         why = None if "://" in own else trust.why_not(Path(own).absolute())
         if why:
@@ -219,13 +221,13 @@ def shared_folder() -> Path | None:
         )
         return None
     if chosen is None:
-        home = os.environ.get("XDG_CACHE_HOME", "")
+        named = os.environ.get("XDG_CACHE_HOME", "")
         try:
             # The specification of XDG_CACHE_HOME has programs pass over a relative path.
-            home = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
+            home = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
         except RuntimeError:  # no home
             return None
-        chosen = home / "n4ax_bids"
+        return home / "n4ax_bids" / _kind_of_machine()
     return Path(chosen) / _kind_of_machine()
 
 
@@ -256,7 +258,7 @@ def _kind_of_machine() -> str:
         lines = [platform.processor()]
     facts = {line for line in lines if line.startswith(("flags", "Features", "model name"))}
     digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
-    versions = f"jax-{jax.__version__}-{jaxlib.__version__}"
+    versions = f"jax-{jax.__version__}-{jaxlib.__version__}"  # type: ignore[attr-defined]
     return f"{versions}-{platform.machine()}-{digest}-{device.start()}threads"
 
 

@@ -350,10 +350,10 @@ class _CallableModule(types.ModuleType):
     the name means the same in every order of imports, and it works as a function.
     """
 
-    def __call__(self, *args, **kwargs) -> Correction:
+    def __call__(self, *args: Any, **kwargs: Any) -> Correction:
         return self.correct(*args, **kwargs)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, (self.__name__,)  # functions can be sent to processes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,10 +58,10 @@ def checked(
 def stored(path: Path | None) -> tuple[float, float]:
     """Return slope and intercept of a file's voxels."""
     slope, intercept = volume.load_header(path).get_slope_inter() if path else (None, None)
-    return (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+    return (1.0, 0.0) if slope is None or intercept is None else (float(slope), float(intercept))
 
 
-def parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict:
+def parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict[str, Any]:
     """Return the numbers that give a lattice its place on the image."""
     floats = {
         name: tuple(map(float, getattr(log_field, name))) for name in ("first", "step", "clamp")

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -29,7 +29,7 @@ CHANGED = 0.7
 """share of a mask below which what Otsu's threshold alone finds of it is told in a note"""
 _MOST_KEPT = 16
 """masks that are kept, packed, for the figures that follow a correction"""
-_kept: OrderedDict[tuple, tuple[np.ndarray, Found]] = OrderedDict()
+_kept: OrderedDict[tuple[Any, ...], tuple[np.ndarray, Found]] = OrderedDict()
 _keeping = threading.Lock()
 
 
@@ -120,7 +120,7 @@ def region(
     digests = {"mask_image": mask_file.sha256, "weight_image": weight_file.sha256}
     mask, name, found = None, "none", None
     if mask_file.values is not None:
-        require_finite(mask_image, mask_file.values.data, None, SET_TO_0)
+        require_finite(cast(Path, mask_image), mask_file.values.data, None, SET_TO_0)
         mask, name = mask_file.values.data != 0, str(mask_image)
         if not mask.any():
             raise ValueError(f"{mask_image}: every voxel of the mask is 0; expected some inside")
@@ -130,7 +130,7 @@ def region(
         mask, name = found.mask, auto_mask
     inside, weight = mask, None
     if weight_file.values is not None:
-        require_finite(weight_image, weight_file.values.data, mask, SET_TO_0)
+        require_finite(cast(Path, weight_image), weight_file.values.data, mask, SET_TO_0)
         weight = weight_file.values.data
         positive = weight > 0
         if not positive.any():
@@ -177,7 +177,7 @@ def automatic(image: Volume, word: str) -> Found:
     require_finite(image.path, image.data, None, LEAVE_OUT)
     try:
         if word == "otsu":
-            return Found(otsu_mask(image.data), {}, ())
+            return Found(cast(np.ndarray, otsu_mask(image.data)), {}, ())
         return _named(image, word)
     except ValueError as error:  # the functions on arrays know no file
         raise ValueError(f"{image.path}: {error}") from error
@@ -192,9 +192,9 @@ def _named(image: Volume, word: str) -> Found:
     with _keeping:
         packed, known = _kept.get(key, (None, None)) if image.sha256 else (None, None)
     if known is not None:
-        mask = np.unpackbits(packed, count=image.data.size).astype(bool)
+        mask = np.unpackbits(cast(np.ndarray, packed), count=image.data.size).astype(bool)
         return known._replace(mask=mask.reshape(image.data.shape, order="F"))
-    made = named_mask(word, image.data, image.zooms)
+    made = named_mask(cast(Any, word), image.data, image.zooms)
     facts = {
         "kind": made.kind,
         "share": float(made.share),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -11,9 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RUN = "import sys, runpy; {}runpy.run_module('benchmarks.{}', run_name='__main__')"
-BARE = "sys.modules.update(dict.fromkeys({}));".format(
-    ("nibabel", "nipype", "SimpleITK", "ants", "bids", "isal", "nilearn", "matplotlib")
-)
+ABSENT = ("nibabel", "nipype", "SimpleITK", "ants", "bids", "isal", "nilearn", "matplotlib")
+BARE = f"sys.modules.update(dict.fromkeys({ABSENT!r}));"
 
 
 def page_of(name: str, folder: Path, before: str = "", *flags: str) -> str:
@@ -65,3 +65,42 @@ def test_an_image_can_be_given(tmp_path):
     np.save(tmp_path / "given.npy", phantom((20, 18, 16)).image)
     page = page_of("iteration", tmp_path, BARE, "--image", str(tmp_path / "given.npy"))
     assert "`given.npy`, 20×18×16" in page and "--image=given.npy" in page
+
+
+def day_with_a_gpu(folder: Path, *flags: str) -> dict:
+    """Rehearse it with jax, numpy and scipy alone, and return what it found."""
+    absent = (*ABSENT, "threadpoolctl", "PIL", "jinja2")
+    before = f"sys.modules.update(dict.fromkeys({absent!r}));"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(before, "gpu_day"), "--quick", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no time" not in done.stdout
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["failed"], found["skipped"]) == ({}, [])
+    return found["parts"]
+
+
+def test_the_day_with_a_gpu_follows_the_code(tmp_path):
+    parts = day_with_a_gpu(tmp_path, "--only", "primitives", "iterations", "tests")
+    pieces = [found for found in parts["primitives"].values() if isinstance(found, dict)]
+    assert pieces and all(found["equal"] for found in pieces)
+    assert parts["primitives"]["tally equals tally without idle"]
+    assert parts["primitives"]["no TF32"]
+    assert all(found["voxels"] > 0 for found in parts["iterations"].values())
+    assert "tests collected" in parts["tests"]["end"]
+
+
+@pytest.mark.slow
+def test_the_whole_day_with_a_gpu_is_rehearsed(tmp_path):
+    parts = day_with_a_gpu(tmp_path)
+    assert all(isinstance(found, dict) for found in parts["candidates"].values())
+    again = [found for found in parts["repeats"].values() if isinstance(found, dict)]
+    assert again and all(found["distinct"] == 1 for found in again)
+    solved = [found for found in parts["references"].values() if found != "no data"]
+    assert all(found["within"] for found in solved)
+    assert len({found["digest"] for found in parts["processes"].values()}) == 1

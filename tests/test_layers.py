@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "correct_array": {"jax", "numpy", "core", "methods"},
     "interfaces": {"nipype", "options", "ants", "device", "correct", "correction"},
     "workflows": {"nipype", "options", "interfaces"},
-    "report": {"numpy", "matplotlib", "PIL", "nireports", "jinja2", "markupsafe"},
+    "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},
     "app": {
         "bids",
         "bidsschematools",

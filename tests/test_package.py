@@ -131,10 +131,24 @@ def test_names_are_listed():
     assert list(n4ax_bids.__all__) == sorted(n4ax_bids.__all__)
 
 
-def test_citation_has_the_version():
-    version = PYPROJECT["project"]["version"]
-    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {version}\n" in citation
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("CITATION.cff", "version: {}"),
+        ("boutiques/n4ax-bids.json", '  "tool-version": "{}",'),
+        ("Dockerfile", "ARG VERSION={}"),
+        ("Singularity.def", "    VERSION={}"),
+    ],
+)
+def test_the_version_is_that_of_pyproject(file, line):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert line.format(PYPROJECT["project"]["version"]) in text.splitlines()
+
+
+def test_the_changes_begin_with_this_version():
+    changes = (ROOT / "docs" / "changes.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changes, re.MULTILINE)
+    assert newest and newest[1] == PYPROJECT["project"]["version"]
 
 
 def test_console_script_points_at_a_function():
@@ -145,7 +159,9 @@ def test_console_script_points_at_a_function():
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))], ids=lambda p: p.name
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))],
+    ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -158,3 +174,16 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in slugs, target
+
+
+@pytest.mark.parametrize("name", n4ax_bids.__all__)
+def test_public_names_are_annotated(name):
+    import inspect
+
+    assert (ROOT / "n4ax_bids" / "py.typed").exists()
+    value = getattr(n4ax_bids, name)
+    if inspect.isclass(value) and issubclass(value, Warning):
+        return  # a warning has the signature of every exception
+    signature = inspect.signature(value)
+    parameters = [each.annotation for each in signature.parameters.values()]
+    assert inspect.Parameter.empty not in (*parameters, signature.return_annotation)

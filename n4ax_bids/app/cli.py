@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import compilation
+from n4ax_bids.app.command import extra
 from n4ax_bids.app.command.config import read_config, snapshot
 from n4ax_bids.app.command.parser import DEFAULT_METHOD, LEVELS, build_parser, flag_of
 from n4ax_bids.app.machine import writable
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _end_on_signals()
     try:
+        extra.require()
         if arguments.analysis_level not in LEVELS:
             raise Refusal(
                 Status.UNKNOWN_LEVEL,

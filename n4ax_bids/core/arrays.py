@@ -65,7 +65,7 @@ def as_array(value: Any, name: str) -> jax.Array | np.ndarray | None:
     return array
 
 
-def as_list(images: Any) -> list:
+def as_list(images: Any) -> list[Any]:
     """Return several images as a list.
 
     Raises
@@ -85,7 +85,7 @@ def as_list(images: Any) -> list:
     return list(images)
 
 
-def one_for_each(name: str, given: Any, n_images: int) -> list:
+def one_for_each(name: str, given: Any, n_images: int) -> list[Any]:
     """Return what belongs to each image; None or a word counts for all.
 
     Raises
@@ -127,7 +127,7 @@ def without_mask(array: Any) -> tuple[Any, np.ndarray | None]:
     """
     if not isinstance(array, np.ma.MaskedArray):
         return array, None
-    hidden = np.ma.getmask(array)
+    hidden: Any = np.ma.getmask(array)
     plain = np.ma.getdata(array)
     return plain, None if hidden is np.ma.nomask or not hidden.any() else hidden
 

@@ -87,8 +87,10 @@ def _require_numbers(mask: Any, weight: Any) -> None:
     voxels are sampled.
     """
     if _has_odd(mask):
-        odd = describe_odd(np.asarray(mask), not_finite(mask))
-        raise ValueError(f"mask has values that are not finite: {odd}; expected a number at each")
+        where = describe_odd(np.asarray(mask), not_finite(mask))
+        raise ValueError(
+            f"mask has values that are not finite: {where}; expected a number at each"
+        )
     if _has_odd(weight):
         odd = not_finite(weight)
         if mask is not None and np.shape(mask) == np.shape(weight):
@@ -118,7 +120,9 @@ def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
     return tuple(float(size) for size in sizes)
 
 
-def _automatic(word: str, image: Any, hidden: np.ndarray | None, zooms: Sequence[float] | None):
+def _automatic(
+    word: str, image: Any, hidden: np.ndarray | None, zooms: Sequence[float] | None
+) -> jax.Array | np.ndarray:
     """Make the mask that a word asks for; voxels that are masked are as dark as the darkest."""
     if word == "otsu":
         shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
@@ -150,8 +154,8 @@ def divided(
         _require_finite(call, corrected)
     if call.hidden is None:
         return corrected, log_bias
-    masked = (np.ma.MaskedArray(array, call.hidden.copy()) for array in (corrected, log_bias))
-    return tuple(masked)
+    hidden = call.hidden
+    return np.ma.MaskedArray(corrected, hidden.copy()), np.ma.MaskedArray(log_bias, hidden.copy())
 
 
 def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:

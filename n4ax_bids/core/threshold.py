@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     edges[-1] = top
     if not np.isfinite(edges).all() or edges[1] - low < np.finfo(np.float32).tiny:
         raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
+    counts: Any  # a sum of arrays begins with the number 0
     if on_gpu:
         counts = np.asarray(_histogram_on_device(values, edges))
     else:
@@ -85,7 +87,9 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     return float(edges[_best_split(counts, edges) + 1])
 
 
-def otsu_mask(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> np.ndarray:
+def otsu_mask(
+    image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1
+) -> jax.Array | np.ndarray:
     """Return which voxels are above Otsu's threshold.
 
     Parameters

@@ -34,8 +34,8 @@ def output_name(inputs: Any) -> str:
     extension, and `%%` for a percent sign where there is a `%s`. Folders are taken as they are.
     """
     given = inputs.output_image
-    template = given if isdefined(given) else inputs.trait("output_image").name_template
-    place = re.match(r"(.*/)?", template, re.DOTALL)[0]
+    template: str = given if isdefined(given) else inputs.trait("output_image").name_template
+    place = template[: template.rfind("/") + 1]
     name = template.removeprefix(place)
     if "%s" not in name:
         return template
@@ -84,18 +84,20 @@ class AntsCommand(SimpleInterface):
     version_from_command = CommandLine.version_from_command
     _get_environ = CommandLine._get_environ
     _num_threads_update = ANTSCommand._num_threads_update
-    set_default_num_threads = classmethod(ANTSCommand.set_default_num_threads.__func__)
-    set_default_terminal_output = classmethod(CommandLine.set_default_terminal_output.__func__)
+    set_default_num_threads: Any = classmethod(ANTSCommand.set_default_num_threads.__func__)
+    set_default_terminal_output: Any = classmethod(
+        CommandLine.set_default_terminal_output.__func__
+    )
 
     def __init__(
         self,
-        from_file=None,
-        resource_monitor=None,
+        from_file: str | Path | None = None,
+        resource_monitor: bool | None = None,
         *,
-        command=None,
-        terminal_output=None,
-        write_cmdline=False,
-        **inputs,
+        command: str | None = None,
+        terminal_output: str | None = None,
+        write_cmdline: bool = False,
+        **inputs: Any,
     ):
         super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
         if command is not None:

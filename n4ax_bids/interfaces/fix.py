@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.interfaces.base import traits
 
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection, N4BiasFieldCorrectionOutputSpec
@@ -32,7 +34,7 @@ class FixN4BiasFieldCorrection(N4BiasFieldCorrection):
     output_spec = FixN4BiasFieldCorrectionOutputSpec
     _shift_negative = True
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         runtime = super()._run_interface(runtime)
         self._results["negative_values"] = self._results["correction"]["shift"] != 0
         return runtime

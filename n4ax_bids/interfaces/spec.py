@@ -28,7 +28,7 @@ def add_option_traits(spec: type[BaseTraitedSpec], options: type) -> None:
             spec.add_class_trait(field.name, _trait(field, hints[field.name]))
 
 
-def _trait(field: dataclasses.Field, hint: Any) -> Any:
+def _trait(field: dataclasses.Field[Any], hint: Any) -> Any:
     unit = field.metadata["unit"]
     desc = field.metadata["help"] + (f" ({unit})" if unit else "")
     if field.metadata["choices"]:

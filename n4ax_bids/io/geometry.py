@@ -142,7 +142,7 @@ def shrink_start(
 
     image = _one_voxel(geometry)
     shrunk = _one_voxel(
-        geometry._replace(spacing=[z * s for z, s in zip(spacing, factors, strict=True)])
+        geometry._replace(spacing=tuple(z * s for z, s in zip(spacing, factors, strict=True)))
     )
     here = image.TransformContinuousIndexToPhysicalPoint(centre)
     there = shrunk.TransformContinuousIndexToPhysicalPoint(centre_shrunk)

@@ -18,16 +18,22 @@ MASK_PROGRAMS = ("synthstrip", "hd-bet")
 """Masks that programs of others find in an image file."""
 
 
-def option(default: Any, help: str, *, unit: str | None = None, choices: tuple = ()) -> Any:
+def option(
+    default: Any, help: str, *, unit: str | None = None, choices: tuple[Any, ...] = ()
+) -> Any:
     """Declare a dataclass field together with its help text, its unit and its choices."""
     return field(default=default, metadata={"help": help, "unit": unit, "choices": choices})
+
+
+def _n_axes(value: Any) -> int:
+    return int(getattr(value, "ndim", 0))
 
 
 def whole_numbers(name: str, value: Any) -> tuple[int, ...]:
     """Return whole numbers as a tuple; a single one stands for itself."""
     if isinstance(value, str | bytes | bytearray):
         raise ValueError(f"{name} is {shown(value)}; expected whole numbers such as (50, 50)")
-    if isinstance(value, Sequence) or getattr(value, "ndim", 0):
+    if isinstance(value, Sequence) or _n_axes(value):
         return tuple(whole(name, v) for v in value)
     return (whole(name, value),)
 
@@ -35,7 +41,7 @@ def whole_numbers(name: str, value: Any) -> tuple[int, ...]:
 def whole(name: str, value: Any) -> int:
     """Return a whole number; a ValueError names what it was for."""
     try:
-        if is_bool(value) or getattr(value, "ndim", 0):
+        if is_bool(value) or _n_axes(value):
             raise ValueError
         found = int(value)
         if found != value:
@@ -48,11 +54,7 @@ def whole(name: str, value: Any) -> int:
 def number(name: str, value: Any) -> float:
     """Return a number as a float; a ValueError names what it was for."""
     try:
-        if (
-            is_bool(value)
-            or isinstance(value, str | bytes | bytearray)
-            or getattr(value, "ndim", 0)
-        ):
+        if is_bool(value) or isinstance(value, str | bytes | bytearray) or _n_axes(value):
             raise ValueError
         return float(value)
     except (TypeError, ValueError, OverflowError):

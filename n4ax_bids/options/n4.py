@@ -165,7 +165,7 @@ class N4Options:
 
 
 # A misspelled option gets a suggestion; the signature stays that of the dataclass.
-N4Options.__init__ = suggesting("N4Options")(N4Options.__init__)
+N4Options.__init__ = suggesting("N4Options")(N4Options.__init__)  # type: ignore[method-assign]
 
 PRESETS: dict[str, N4Options] = {
     "standard": N4Options(shrink_mm=4.0),

@@ -1,10 +1,10 @@
-"""The page of a participant: pieces of HTML, put together by nireports."""
+"""The page of a participant: its sections, each of them one or several pieces of HTML."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +63,6 @@ def address(path: Path, page: Path) -> str:
 
 
 def html(
-    folder: Path,
     subject: str,
     images: Sequence[Image],
     *,
@@ -78,7 +77,6 @@ def html(
 
     Parameters
     ----------
-    folder : an empty one, for the pieces
     subject : name of the participant, "sub-01"
     images : those that were corrected
     failed : those that could not be
@@ -88,46 +86,18 @@ def html(
     generator : the program and its version
     digest : of what the page is made of, to be kept in it
     """
-    pieces = templates.environment().get_template("pieces.html").module
-    fragments = [("summary", pieces.summary(subject, images, failed, participant))]
-    fragments += [("image", pieces.image(image)) for image in images]
-    if failed:
-        fragments.append(("failed", pieces.failed(failed)))
-    if skipped:
-        fragments.append(("skipped", pieces.skipped(skipped)))
-    if methods:
-        fragments.append(("methods", pieces.methods(_blocks(methods))))
-    style, script = templates.assets(generator, digest)
-    _put(folder, fragments)
-    report = _report(folder)
-    report.title = subject
-    report.header, report.footer = [style], [script]
-    report.generate_report()
-    return report.out_filename.read_text(encoding="utf-8")
-
-
-def _put(folder: Path, fragments: Iterable[tuple[str, str]]) -> None:
-    """Write the pieces under names that nireports' index understands, in their order."""
-    home = folder / "sub-1" / "figures"
-    home.mkdir(parents=True)
-    for number, (label, fragment) in enumerate(fragments):
-        name = f"sub-1_acq-{number:06}_desc-{label}_T1w.html"
-        (home / name).write_text(str(fragment), encoding="utf-8")
-
-
-def _report(folder: Path) -> Any:
-    from nireports.assembler.report import Report
-
-    # A JSON string is a YAML string.
-    template = json.dumps(str(templates.FOLDER / "subject.html"))
-    return Report(
-        folder,
-        None,
-        bootstrap_file=templates.FOLDER / "bootstrap.yml",
-        out_filename="page.html",
-        reportlets_dir=folder,
-        metadata={"template": template},
-    )
+    pieces: Any = templates.environment().get_template("pieces.html").module
+    sections = {
+        "Summary": [pieces.summary(subject, images, failed, participant)],
+        "Failed": [pieces.failed(failed)] if failed else [],
+        "Images": [pieces.image(image) for image in images],
+        "Skipped": [pieces.skipped(skipped)] if skipped else [],
+        "Methods": [pieces.methods(_blocks(methods))] if methods else [],
+    }
+    head, script = templates.assets(generator, digest)
+    template = templates.environment().get_template("subject.html")
+    shown = {name: filled for name, filled in sections.items() if filled}
+    return template.render(subject=subject, sections=shown, head=head, script=script)
 
 
 def _blocks(markdown: str) -> list[tuple[str, str]]:

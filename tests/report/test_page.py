@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -40,19 +38,17 @@ def figures(stem="x"):
     } | {"curves": "./sub-01/figures/c.svg"}
 
 
-def source_of(tmp_path: Path, images=(), **more) -> str:
-    with TemporaryDirectory(dir=tmp_path) as folder:
-        return page.html(Path(folder), "sub-01", list(images), generator="us 1", **more)
+def source_of(images=(), **more) -> str:
+    return page.html("sub-01", list(images), generator="us 1", **more)
 
 
-def write(tmp_path: Path, images=(), **more) -> Reader:
-    return Reader(source_of(tmp_path, images, **more))
+def write(images=(), **more) -> Reader:
+    return Reader(source_of(images, **more))
 
 
-def test_what_is_on_the_page(tmp_path, make_record, make_sidecar):
+def test_what_is_on_the_page(make_record, make_sidecar):
     record = make_record("sub-01_T1w", warnings=["look here"], cjv_before=0.55, cjv_after=0.47)
     found = write(
-        tmp_path,
         [Image(record, make_sidecar(EchoTime=0.003, ImageType=["M", "NORM"]), figures())],
         failed=[Failure("sub-01_T2w", "ValueError: broken", "Traceback …")],
         skipped=[("sub-01/anat/sub-01_FLAIR.nii.gz", "not asked for")],
@@ -87,31 +83,29 @@ def test_what_is_on_the_page(tmp_path, make_record, make_sidecar):
     assert shown == list(figures().values())
 
 
-def test_many_images_keep_their_order(tmp_path, make_record, make_sidecar):
+def test_many_images_keep_their_order(make_record, make_sidecar):
     names = [f"sub-01_run-{n}_T1w" for n in range(1, 13)]
-    found = write(tmp_path, [Image(make_record(n), make_sidecar(), figures(n)) for n in names])
+    found = write([Image(make_record(n), make_sidecar(), figures(n)) for n in names])
     articles = [a.get("id") for tag, a in found.elements if tag == "article" and a.get("id")]
     assert articles == names
 
 
-def test_a_participant_without_any_image(tmp_path):
-    assert "No image of this participant has been corrected." in write(tmp_path).text
+def test_a_participant_without_any_image():
+    assert "No image of this participant has been corrected." in write().text
 
 
-def test_nothing_comes_from_afar(tmp_path, make_record, make_sidecar):
-    source = source_of(tmp_path, [Image(make_record("sub-01_T1w"), make_sidecar(), figures())])
+def test_nothing_comes_from_afar(make_record, make_sidecar):
+    source = source_of([Image(make_record("sub-01_T1w"), make_sidecar(), figures())])
     assert not re.search(r"(?:src|href)=.?(?:https?:)?//", source)
     assert "url(" not in source and "@import" not in source
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_text_stays_text(tmp_path, make_record, make_sidecar, evil):
+def test_text_stays_text(make_record, make_sidecar, evil):
     record = make_record("sub-01_T1w", warnings=[evil])
     record |= {"notes": [evil], "tissues": [evil], "region": evil}
     sidecar = make_sidecar(**{"ProtocolName": evil, evil: evil, "Nested": {"a": [evil]}})
-    plain = write(tmp_path, [Image(make_record("sub-01_T1w"), make_sidecar(X=1), figures())])
+    plain = write([Image(make_record("sub-01_T1w"), make_sidecar(X=1), figures())])
     found = write(
-        tmp_path,
         [Image(record, sidecar, figures())],
         failed=[Failure("sub-01_T2w", evil, evil)],
         skipped=[(evil, evil)],
@@ -125,13 +119,13 @@ def test_text_stays_text(tmp_path, make_record, make_sidecar, evil):
     assert not any(name.startswith("on") for _, a in found.elements for name in a)
 
 
-def test_equal_contents_give_equal_pages(tmp_path, make_record, make_sidecar):
+def test_equal_contents_give_equal_pages(make_record, make_sidecar):
     image = Image(make_record("sub-01_T1w"), make_sidecar(), figures())
-    assert source_of(tmp_path, [image]) == source_of(tmp_path, [image])
+    assert source_of([image]) == source_of([image])
 
 
-def test_the_digest_stands_at_the_top(tmp_path):
-    assert "a1b2c3" in source_of(tmp_path, digest="a1b2c3")[:2048]
+def test_the_digest_stands_at_the_top():
+    assert "a1b2c3" in source_of(digest="a1b2c3")[:2048]
 
 
 def test_addresses_are_relative_and_quoted(tmp_path):
@@ -152,3 +146,21 @@ def test_addresses_are_relative_and_quoted(tmp_path):
 )
 def test_values_in_words(value, text):
     assert page._plain(value) == text
+
+
+def test_sections_have_their_order_and_empty_ones_are_left_out(make_record, make_sidecar):
+    image = Image(make_record("sub-01_T1w"), make_sidecar(), figures())
+    failed = [Failure("sub-01_T2w", "ValueError: broken", "Traceback …")]
+    for more, names in (
+        ({}, ["Summary"]),
+        ({"images": [image], "methods": "Text."}, ["Summary", "Images", "Methods"]),
+        (
+            {"images": [image], "failed": failed, "skipped": [("a.nii", "why")]},
+            ["Summary", "Failed", "Images", "Skipped"],
+        ),
+    ):
+        found = write(**more)
+        shown = [attributes["id"] for tag, attributes in found.elements if tag == "section"]
+        links = [attributes["href"] for tag, attributes in found.elements if tag == "a"]
+        assert shown == names
+        assert [link for link in links if link[1:] in names] == [f"#{name}" for name in names]

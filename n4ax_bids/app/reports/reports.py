@@ -62,7 +62,7 @@ class Pages:
         subject = subject_of(job)
         self._left[subject] -= 1
         if self._left[subject] == 0 and self._request.reports:
-            _page_or_word(subject, self._request, self._work)
+            _page_or_word(subject, self._request)
 
     def close(self) -> bool:
         """Draw what is not there yet, write the other pages; tell whether all reports are there.
@@ -75,7 +75,7 @@ class Pages:
         with ThreadPoolExecutor(LOOKS) as looking:
             late = [job for job in looking.map(partial(_if_late, request=request), jobs) if job]
         drawn = _images(late, request, self._work)
-        pages = [_page_or_word(s, request, self._work) for s in subjects(self._selection)]
+        pages = [_page_or_word(s, request) for s in subjects(self._selection)]
         return all(drawn) and all(pages)
 
 
@@ -94,7 +94,7 @@ def again(selection: Selection, request: Request, work: Path) -> Status:
         if job not in there:
             log.warning("%s: not corrected yet: nothing to report", job.name)
     drawn = _images(there, request, work)
-    pages = [_page_or_word(subject, request, work) for subject in subjects(selection)]
+    pages = [_page_or_word(subject, request) for subject in subjects(selection)]
     log.info("%d of %d images reported", sum(drawn), len(jobs))
     tell_pages(selection, request)
     return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
@@ -160,7 +160,7 @@ def subjects(selection: Selection) -> list[str]:
     return sorted({*map(subject_of, selection.jobs), *named})
 
 
-def page(subject: str, request: Request, work: Path) -> None:
+def page(subject: str, request: Request) -> None:
     """Write the page of a participant from what there is in the output folder.
 
     Several runs may work on one participant at a time: who writes last has seen everything.
@@ -169,7 +169,6 @@ def page(subject: str, request: Request, work: Path) -> None:
     ----------
     subject : "sub-01"
     request : the run
-    work : folder for unfinished files
     """
     from n4ax_bids.report import page as pages
 
@@ -181,18 +180,16 @@ def page(subject: str, request: Request, work: Path) -> None:
             names = contents.names(record["image"], path.parent / subject / FOLDER)
             addresses = {label: pages.address(name, path) for label, name in names.items()}
             shown.append(pages.Image(record, sidecar, addresses))
-        with tempfile.TemporaryDirectory(prefix="page-", dir=work) as folder:
-            text = pages.html(
-                Path(folder),
-                subject,
-                shown,
-                failed=[pages.Failure(*each) for each in found.failed],
-                skipped=found.skipped,
-                participant=found.participant,
-                methods=found.methods,
-                generator=GENERATOR,
-                digest=found.digest,
-            )
+        text = pages.html(
+            subject,
+            shown,
+            failed=[pages.Failure(*each) for each in found.failed],
+            skipped=found.skipped,
+            participant=found.participant,
+            methods=found.methods,
+            generator=GENERATOR,
+            digest=found.digest,
+        )
         write_text(path, text)
         found = contents.of_subject(subject, request)  # another run may have gone on meanwhile
 
@@ -275,10 +272,10 @@ def _if_late(job: Job, request: Request) -> Job | None:
     return job if there and not contents.is_drawn(job, request.output_dir) else None
 
 
-def _page_or_word(subject: str, request: Request, work: Path) -> bool:
+def _page_or_word(subject: str, request: Request) -> bool:
     """Write a page, or say why not."""
     try:
-        page(subject, request, work)
+        page(subject, request)
     except OSError as error:
         log.error("%s: no page: %s", subject, error)
         return False

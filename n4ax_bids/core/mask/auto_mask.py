@@ -6,7 +6,7 @@ Otsu's mask is kept wherever it serves as well, so that weak fields are never co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -116,7 +116,9 @@ def named_mask(
     return _result(mask, "brain", image, head, brain.confidence, _doubtful_brain(brain))
 
 
-def found_mask(word: str, image, zooms: Sequence[float] | None = None):
+def found_mask(
+    word: str, image: Any, zooms: Sequence[float] | None = None
+) -> jax.Array | np.ndarray:
     """Return the mask that "auto", "head" or "brain" names, on the device of the image.
 
     Raises
@@ -124,7 +126,8 @@ def found_mask(word: str, image, zooms: Sequence[float] | None = None):
     ValueError
         As `named_mask`.
     """
-    mask = named_mask(word, np.asarray(image), zooms).mask
+    named: Any = word
+    mask = named_mask(named, np.asarray(image), zooms).mask
     return jax.numpy.asarray(mask) if isinstance(image, jax.Array) else mask
 
 
@@ -166,14 +169,14 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
         return "An image with two axes is not searched for a brain."
     if brain is None:
         return "There is nothing like a brain in the image."
-    worst = min(brain.checks, key=brain.checks.get)
+    worst = min(brain.checks, key=brain.checks.__getitem__)
     return (
         f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "
         f"{brain.confidence:.2f}, the least for: {worst})."
     )
 
 
-def _otsu(image, head: Head, confidence: float, *notes: str) -> AutoMask:
+def _otsu(image: Any, head: Head, confidence: float, *notes: str) -> AutoMask:
     """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
     mask = otsu_mask(image)
     if np.count_nonzero(mask) / mask.size < SPECK * np.count_nonzero(head.otsu) / head.otsu.size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -255,7 +255,9 @@ def _centre(mask: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
     return np.array([index.mean() for index in np.nonzero(mask)]) * zooms
 
 
-def _refined(place: _Place, inside: np.ndarray, median: float, strictness: float):
+def _refined(
+    place: _Place, inside: np.ndarray, median: float, strictness: float
+) -> tuple[Any, tuple[slice, ...]]:
     """What hangs together inside the surface, without gaps; its signed distance and its box."""
     unit, zooms = place.unit, place.zooms
     near = inside > -8 * unit
@@ -272,7 +274,9 @@ def _refined(place: _Place, inside: np.ndarray, median: float, strictness: float
     return (edge + WIDER * unit).astype(np.float32), part
 
 
-def _checks(edge, zooms, surface: Surface, unit, moved) -> dict[str, float]:
+def _checks(
+    edge: np.ndarray, zooms: Sequence[float], surface: Surface, unit: float, moved: float
+) -> dict[str, float]:
     """What speaks for a brain: its volume and extents, a skull around it, a round shape."""
     mask = edge > 0
     volume = np.count_nonzero(mask) * math.prod(zooms) / 1000

@@ -7,7 +7,7 @@ there, and carried on beyond, brightens the rest, so that the next threshold fin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -83,7 +83,7 @@ def head_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> np.nda
     return on_image(image, find_head(image, zooms))
 
 
-def checked(image, zooms) -> tuple[np.ndarray, tuple[float, ...]]:
+def checked(image: Any, zooms: Any) -> tuple[np.ndarray, tuple[float, ...]]:
     """Return image and zooms as the functions of this module need them."""
     image = np.asarray(image)
     zooms = plan(ROUNDS, image.shape, zooms) and tuple(
@@ -122,7 +122,8 @@ def find_head(image: np.ndarray, zooms: Sequence[float]) -> Head:
         corrected = sampled / np.exp(log_field)
         level = otsu_threshold(np.minimum(corrected, np.quantile(corrected[mask], 0.98)))
         before, mask = mask, corrected > max(level, 0)
-        settled = np.count_nonzero(mask != before) <= SETTLED * np.count_nonzero(mask | before)
+        changed = np.count_nonzero(mask != before)
+        settled = bool(changed <= SETTLED * np.count_nonzero(mask | before))
     log_field = _values(field, copy.values.shape, limits, steps)
     corrected = copy.values / np.exp(log_field)
     otsu = copy.values > otsu_threshold(sampled)
@@ -194,7 +195,7 @@ def _estimate(
 
 def _too_large(inside: np.ndarray) -> bool:
     n_rows = np.count_nonzero(inside.any(axis=-1))
-    return np.count_nonzero(inside) > LISTED or n_rows > MOST_ROWS
+    return bool(np.count_nonzero(inside) > LISTED or n_rows > MOST_ROWS)
 
 
 def _thinned(inside: np.ndarray) -> np.ndarray:

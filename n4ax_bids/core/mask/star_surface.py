@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -117,7 +117,13 @@ def fit_surface(
     return Surface(radius * unit, enclosed, cut)
 
 
-def _rays(values, zooms, centre, directions, radii) -> tuple[np.ndarray, np.ndarray]:
+def _rays(
+    values: np.ndarray,
+    zooms: Any,
+    centre: np.ndarray,
+    directions: np.ndarray,
+    radii: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Intensities along the rays, 0 beyond the image, and where that is."""
     zooms = np.asarray(zooms, np.float32)
     points = centre + directions[:, None] * radii[:, None]

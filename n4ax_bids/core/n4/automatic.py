@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -90,7 +91,7 @@ def check_automatic_mask(
     return None
 
 
-def _samples(image, mask, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+def _samples(image: Any, mask: Any, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Return the samples of an image, float32, and of its mask, on the host."""
     on_host = not isinstance(image, jax.Array) or next(iter(image.devices())).platform == "cpu"
     values, inside = (np.asarray(array) if on_host else array for array in (image, mask))
@@ -149,6 +150,8 @@ def _valley(upper: np.ndarray, lower: np.ndarray) -> bool:
     reach = (high - low) / 6
 
     def density(centre: float) -> int:
-        return sum(np.count_nonzero(np.abs(part - centre) <= reach) for part in (upper, lower))
+        return sum(
+            int(np.count_nonzero(np.abs(part - centre) <= reach)) for part in (upper, lower)
+        )
 
     return density((low + high) / 2) < VALLEY * min(density(low), density(high))

@@ -79,7 +79,7 @@ def _running(difference: jax.Array, n: jax.Array) -> jax.Array:
     """The recursion in ITK's types: float32 state, products in float64, e/N in float32."""
     exponential = jnp.exp(difference.astype(jnp.float64)).astype(jnp.float32)
 
-    def step(i, state):
+    def step(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         mean, squares = state
         count = (i + 1).astype(jnp.float32)
         value = exponential[i]

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import jax
 import numpy as np
@@ -42,6 +42,8 @@ from n4ax_bids.core.n4.solve import (
 from n4ax_bids.core.n4.take import Taken, take
 from n4ax_bids.options import N4Options, require_options
 
+Array: TypeAlias = jax.Array | np.ndarray
+
 
 class N4Result(NamedTuple):
     """The field and how the solve went."""
@@ -62,6 +64,26 @@ class N4Result(NamedTuple):
     """lowest and highest ln b at the voxels that took part"""
 
 
+@overload
+def n4(
+    image: Array,
+    mask: Array | str | None = ...,
+    weight: Array | None = ...,
+    *,
+    zooms: Sequence[float] | None = ...,
+    options: N4Options | None = ...,
+    return_bias: Literal[False] = ...,
+) -> Array: ...
+@overload
+def n4(
+    image: Array,
+    mask: Array | str | None = ...,
+    weight: Array | None = ...,
+    *,
+    zooms: Sequence[float] | None = ...,
+    options: N4Options | None = ...,
+    return_bias: Literal[True],
+) -> tuple[Array, Array]: ...
 def n4(
     image: jax.Array | np.ndarray,
     mask: jax.Array | np.ndarray | str | None = "otsu",
@@ -70,7 +92,7 @@ def n4(
     zooms: Sequence[float] | None = None,
     options: N4Options | None = None,
     return_bias: bool = False,
-):
+) -> Array | tuple[Array, Array]:
     """Correct the bias field of an image.
 
     Parameters
@@ -122,6 +144,28 @@ def n4(
     return (corrected, log_bias) if return_bias else corrected
 
 
+@overload
+def n4_batch(
+    images: Sequence[Array],
+    masks: Sequence[Array | str | None] | str | None = ...,
+    weights: Sequence[Array | None] | None = ...,
+    *,
+    zooms: Sequence[Sequence[float] | None] | None = ...,
+    options: N4Options | None = ...,
+    return_bias: Literal[False] = ...,
+    together: bool | None = ...,
+) -> list[Array]: ...
+@overload
+def n4_batch(
+    images: Sequence[Array],
+    masks: Sequence[Array | str | None] | str | None = ...,
+    weights: Sequence[Array | None] | None = ...,
+    *,
+    zooms: Sequence[Sequence[float] | None] | None = ...,
+    options: N4Options | None = ...,
+    return_bias: Literal[True],
+    together: bool | None = ...,
+) -> tuple[list[Array], list[Array]]: ...
 def n4_batch(
     images: Sequence[jax.Array | np.ndarray],
     masks: Sequence[jax.Array | np.ndarray | str | None] | str | None = "otsu",
@@ -131,7 +175,7 @@ def n4_batch(
     options: N4Options | None = None,
     return_bias: bool = False,
     together: bool | None = None,
-):
+) -> list[Array] | tuple[list[Array], list[Array]]:
     """Correct several images, on a GPU those that fit together in one solve.
 
     Parameters
@@ -297,7 +341,7 @@ def estimate_batch(
     """
     if not (_device().platform != "cpu" if together is None else together):
         return _side_by_side(images, masks, weights, plans, dense, memory)
-    results: list[N4Result | None] = [None] * len(images)
+    results: dict[int, N4Result] = {}
     with jax.enable_x64(True):
         free = _free(memory)
         taken = []
@@ -315,15 +359,24 @@ def estimate_batch(
                 if one.unseen:
                     one = _solve(taken[i], plans[i], None, free)
                 results[i] = _result(one, taken[i].n_voxels, plans[i])
-    return results
+    return [results[i] for i in range(len(images))]
 
 
-def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result]:
+def _side_by_side(
+    images: Sequence[Array],
+    masks: Sequence[Array | None],
+    weights: Sequence[Array | None],
+    plans: Sequence[Plan],
+    dense: bool | None,
+    memory: int | None,
+) -> list[N4Result]:
     device = _device()
     n = max(1, min(len(images), n_cores())) if device.platform == "cpu" else 1
     share = None if memory is None else memory // n
 
-    def solve_one(number, image, mask, weight, plan):
+    def solve_one(
+        number: int, image: Array, mask: Array | None, weight: Array | None, plan: Plan
+    ) -> N4Result:
         with jax.default_device(device), _numbered(number):  # a thread has its own device
             return estimate(image, mask, weight, plan=plan, dense=dense, memory=share)
 
@@ -332,7 +385,8 @@ def _side_by_side(images, masks, weights, plans, dense, memory) -> list[N4Result
 
 
 def _device() -> jax.Device:
-    return jax.config.jax_default_device or jax.local_devices()[0]
+    config: Any = jax.config  # its settings are not annotated
+    return config.jax_default_device or jax.local_devices()[0]
 
 
 def _free(memory: int | None) -> float:
@@ -370,7 +424,7 @@ def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solv
 
 def _batches(taken: Sequence[Taken], plans: Sequence[Plan], free: float) -> list[list[int]]:
     """Numbers of images that share a solve."""
-    alike: dict[tuple, list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for i, (one, its) in enumerate(zip(taken, plans, strict=True)):
         alone = can_end_by_itk(its.options)
         key = (i,) if alone else (one.size, size_of_lattice(its), its.options)
@@ -392,7 +446,8 @@ def _result(solved: Solved, n_voxels: int, plan: Plan) -> N4Result:
         tuple(end.value for end in solved.ends),
         tuple(end.n_iterations > 0 and end.value <= threshold for end in solved.ends),
         n_voxels,
-        *(tuple(float(v) for v in ends) for ends in np.reshape(solved.ranges, (2, 2))),
+        (float(solved.ranges[0]), float(solved.ranges[1])),
+        (float(solved.ranges[2]), float(solved.ranges[3])),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class Plan:
     def sample_shape(self) -> tuple[int, ...]:
         return tuple(axis.count for axis in self.axes)
 
-    def sample(self, array, start: tuple[int, ...]):
+    def sample(self, array: Any, start: tuple[int, ...]) -> Any:
         """Return the samples of a full-resolution array; 0 where they lie in the padding.
 
         Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -109,7 +109,7 @@ def _dense(values, inside, weight, dtype: np.dtype, first: int) -> tuple[Dense, 
 
 
 def take(
-    image, mask, weight, plan: Plan, dense: bool | None = None, free: float = np.inf
+    image: Any, mask: Any, weight: Any, plan: Plan, dense: bool | None = None, free: float = np.inf
 ) -> Taken:
     """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`.
 
@@ -172,7 +172,7 @@ class _Passed(NamedTuple):
         if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(weight)):
             for name in ("image", "weight"):
                 array = getattr(self, name)
-                odd = False if array is None else not_finite(array) & self._inside()
+                odd: Any = False if array is None else not_finite(array) & self._inside()
                 if np.any(odd):
                     raise odd_inside(name, np.asarray(array), odd)
             raise ValueError("image or weight has values inside the mask that are not finite")
@@ -182,7 +182,7 @@ class _Passed(NamedTuple):
             raise ValueError(f"image is constant ({low}) inside the mask; expected contrast{also}")
 
 
-def _in_three(array, xp, dtype=np.float32):
+def _in_three(array: Any, xp: Any, dtype: Any = np.float32) -> Any:
     """In raster order, with three axes."""
     with np.errstate(over="ignore"):  # what is too large for float32 is refused later on
         array = xp.asarray(array.T, dtype)

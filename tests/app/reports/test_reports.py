@@ -261,7 +261,7 @@ def test_a_page_that_was_overtaken_is_written_again(fake_node, run, out, monkeyp
         return made
 
     monkeypatch.setattr(page, "html", slow)
-    reports.page("sub-01", Request(tmp_path / "raw", out), tmp_path)
+    reports.page("sub-01", Request(tmp_path / "raw", out))
     assert "task-x" in text_of(out / "sub-01.html")
 
 

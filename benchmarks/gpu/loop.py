@@ -1,0 +1,124 @@
+"""The compiled loop by itself: its arguments, taken from a real call, and its time.
+
+The arguments are caught where the host hands them to the loop, so this module has to know only
+the names of that loop: `solve.run` and `solve.run_batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.gpu.day import Day
+from n4ax_bids.core.n4 import solve as solving
+from n4ax_bids.core.n4.estimate import estimate, estimate_batch
+from n4ax_bids.core.n4.plan import plan
+from n4ax_bids.options import N4Options
+
+SMALL_ZOOMS = (4.0, 4.0, 4.0)
+"""mm, of an image at shrink 4"""
+
+
+class _Caught(Exception):
+    """Ends a call once the arguments of the loop are known."""
+
+
+class Loop:
+    """A solve whose arrays lie on the device: what the compiled loop alone takes.
+
+    Parameters
+    ----------
+    day : Day
+    image, mask : arrays
+    options : N4Options
+    dense : work on every voxel of the grid instead of a list
+    zooms : mm
+    n : solve a batch of this many images alike
+    """
+
+    def __init__(
+        self,
+        day: Day,
+        image: np.ndarray,
+        mask: np.ndarray,
+        options: N4Options,
+        *,
+        dense: bool,
+        zooms: Sequence[float] | None = None,
+        n: int | None = None,
+    ) -> None:
+        self.day, self.n, self.n_levels = day, n, len(options.n_iterations)
+        self.compiled = solving.run_batch if n else solving.run
+        made = plan(options, np.shape(image), zooms)
+        if dense:
+            image, mask = jnp.asarray(image), jnp.asarray(mask)
+
+        def call() -> None:
+            if n:
+                every = [image] * n, [mask] * n, [None] * n
+                estimate_batch(*every, plans=[made] * n, dense=dense, together=True)
+            else:
+                estimate(image, mask, plan=made, dense=dense)
+
+        rows, state, levels, self.numbers, self.program = _caught(call, batch=n is not None)
+        with jax.enable_x64(True):
+            self.rows, self.state, self.levels = jax.device_put(
+                jax.tree.map(jnp.asarray, (rows, state, levels))
+            )
+        self.n_voxels = int(np.sum(np.asarray(rows.n_voxels)))
+
+    def run(self, function: Callable[..., Any] | None = None, most: int | None = None) -> Any:
+        """Run the loop, or a function in its place, with as many iterations a level."""
+        levels = self.levels
+        if most is not None:
+            levels = levels._replace(max_iterations=jnp.full(self.n_levels, most, jnp.int32))
+        with jax.enable_x64(True):
+            if function is None:
+                return self.compiled(self.rows, self.state, levels, self.numbers, self.program)
+            return function(self.rows, self.state, levels, self.numbers)
+
+    def fresh(self, compiler_options: dict[str, Any] | None = None) -> Callable[..., Any]:
+        """Return the loop to be compiled anew, with what stands in place of its parts now."""
+        loop, program = self.compiled.__wrapped__, self.program
+
+        def again(rows, state, levels, numbers):
+            return loop(rows, state, levels, numbers, program)
+
+        return jax.jit(again, compiler_options=compiler_options if self.day.on_gpu else None)
+
+    def per_iteration(self, function: Callable[..., Any] | None = None) -> dict[str, float]:
+        """Return microseconds of an iteration: a long run less a short one."""
+        short, long = (1, 2) if self.day.quick else (2, 22)
+        repeats = max(3, self.day.sizes.repeats)
+        times = {
+            n: self.day.warm(lambda n=n: self.run(function, n), repeats) for n in (short, long)
+        }
+        each = (times[long]["median_ms"] - times[short]["median_ms"]) / (long - short)
+        return {
+            "us_per_iteration": round(1000 * each / self.n_levels, 2),
+            "cold_ms": times[short]["cold_ms"],
+        }
+
+
+def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
+    """Return the arguments that a call hands to the compiled loop."""
+    name = "run_batch" if batch else "run"
+    caught: list[tuple[Any, ...]] = []
+
+    def catch(*arguments: Any) -> None:
+        caught.append(arguments)
+        raise _Caught
+
+    before = getattr(solving, name)
+    setattr(solving, name, catch)
+    try:
+        call()
+    except _Caught:
+        return caught[0]
+    finally:
+        setattr(solving, name, before)
+    raise AssertionError(f"the solve did not call {name}")
