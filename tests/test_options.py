@@ -168,8 +168,7 @@ def test_flag(item):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_options_to_flags_and_back(name):
-    from n4ax_bids.app import cli
-    from n4ax_bids.app.command import parser
+    from n4ax_bids.app.command import asked, parser
 
     words = []
     for item in OPTIONS:
@@ -180,7 +179,7 @@ def test_options_to_flags_and_back(name):
         elif value is not None:
             words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
     arguments = parser.build_parser().parse_args(["in", "out", "participant", *words])
-    assert cli.options_of(arguments) == PRESETS[name]
+    assert asked.options_of(arguments) == PRESETS[name]
 
 
 @pytest.mark.parametrize("item", OPTIONS, ids=by_name)

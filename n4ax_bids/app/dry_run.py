@@ -8,9 +8,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app.command.words import counted
+from n4ax_bids.app.job import Job, Selection
 from n4ax_bids.app.outputs.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job, Selection, notes, read_metadata
+from n4ax_bids.app.select.dataset import notes, read_metadata
 from n4ax_bids.io.kinds import require_file
 
 

@@ -1,15 +1,37 @@
-"""What the person at the command line asked for, in one record."""
+"""What the person at the command line asked for, in one record: every flag, written once.
+
+The parser, the keys of a configuration file, the request that is made of them and the rule of what
+makes an image finished are read from the fields below. The file is long because a flag, its help
+and its meaning stand together, and nowhere else.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.options import DEFAULT_PRESET, PRESETS
+from n4ax_bids.app.command import words
+from n4ax_bids.app.command.flag import (
+    Flag,
+    derived,
+    flag,
+    path_flag,
+    switch,
+    switch_off,
+)
+from n4ax_bids.methods import METHODS, Method
+from n4ax_bids.options import DEFAULT_PRESET, MASK_PROGRAMS, PRESETS
+
+DEFAULT_METHOD = "n4"
+WHICH = "which images"
+HOW = "how they are corrected"
+WRITTEN = "what is written"
+TAKEN = "what the run may take"
+AGAIN = "what is done again"
 
 
 def new_run_id() -> str:
@@ -17,64 +39,296 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
 
 
+def _methods(_: Method) -> dict[str, Any]:
+    return {"choices": tuple(METHODS)}
+
+
+def _presets(method: Method) -> dict[str, Any]:
+    return {"choices": tuple(method.presets), "default": method.default_preset}
+
+
 @dataclass(frozen=True)
 class Request:
     """One run of the program; paths are absolute, labels have no "sub-", "ses-", "run-"."""
 
-    bids_dir: Path
-    output_dir: Path
-    level: str = "participant"
-    # which images
-    participants: tuple[str, ...] = ()
-    sessions: tuple[str, ...] = ()
-    runs: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = ("T1w", "T2w")
-    filters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bids_dir: Path = field(metadata={"decides": "run"})
+    output_dir: Path = field(metadata={"decides": "run"})
+    level: str = derived("participant", "run")
+    participants: tuple[str, ...] = flag(
+        "--participant-label",
+        "--participant_label",
+        group=WHICH,
+        default=(),
+        type=words.label("sub-"),
+        nargs="+",
+        metavar="LABEL",
+        help='only these participants, with or without "sub-" (default: all)',
+    )
+    sessions: tuple[str, ...] = flag(
+        "--session-label",
+        "--session-id",
+        group=WHICH,
+        default=(),
+        type=words.label("ses-"),
+        nargs="+",
+        metavar="LABEL",
+        help='only these sessions, with or without "ses-" (default: all)',
+    )
+    runs: tuple[str, ...] = flag(
+        "--run-id",
+        group=WHICH,
+        default=(),
+        type=words.label("run-"),
+        nargs="+",
+        metavar="LABEL",
+        help='only these runs, with or without "run-"; 1 is 01 (default: all)',
+    )
+    modalities: tuple[str, ...] = flag(
+        "-m",
+        "--modalities",
+        group=WHICH,
+        default=("T1w", "T2w"),
+        read=lambda given: tuple(dict.fromkeys(given)),
+        nargs="+",
+        metavar="SUFFIX",
+        help="suffixes of the images: T1w T2w PDw T2starw FLAIR inplaneT1 inplaneT2 UNIT1 MEGRE "
+        "MESE ...; phase, maps and masks are never taken (default: T1w T2w)",
+    )
+    filters: Mapping[str, Mapping[str, Any]] = path_flag(
+        "--bids-filter-file",
+        group=WHICH,
+        default={},
+        metavar="FILE",
+        help='JSON in fMRIPrep\'s form: {"t1w": {"acquisition": "mprage"}}; null is none, "*" any',
+    )
     """for a modality in lower case: entities and the values they may have"""
-    skip_normalized: str = "warn"
-    """no, warn or yes: images that the scanner has corrected already"""
-    validate: bool = True
-    bids_database_dir: Path | None = None
-    # how each is corrected
-    method: str = "n4"
-    mask: str = "auto"
-    mask_program: str | None = None
+    skip_normalized: str = flag(
+        "--skip-normalized",
+        group=WHICH,
+        default="warn",
+        decides="content",
+        choices=("no", "warn", "yes"),
+        help="leave out images that the scanner has corrected (ImageType has NORM), or warn of "
+        "them (default: %(default)s)",
+    )
+    validate: bool = switch_off(
+        "--skip-bids-validation",
+        group=WHICH,
+        help="do not ask bids-validator-deno whether the dataset is valid",
+    )
+    bids_database_dir: Path | None = path_flag(
+        "--bids-database-dir",
+        group=WHICH,
+        metavar="DIR",
+        help="keep pybids' index of the dataset here and use the one that is there (default: in "
+        "memory)",
+    )
+    method: str = flag(
+        "--method",
+        group=HOW,
+        default=DEFAULT_METHOD,
+        decides="content",
+        of_method=_methods,
+        help="how the field is estimated (default: %(default)s)",
+    )
+    mask: str = flag(
+        "--mask",
+        group=HOW,
+        default="auto",
+        decides="content",
+        choices=("auto", "head", "brain", "otsu", "none", "derivatives", *MASK_PROGRAMS),
+        help="where the field is estimated: in the head or the brain that is found in the image; "
+        "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
+        "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "
+        "mask; derivatives: in desc-brain_mask of -d (where there is none: weighted by its "
+        "label-WM_probseg); synthstrip, hd-bet: in the brain that this program finds, where it is "
+        "installed; its mask is always written (default: %(default)s)",
+    )
+    mask_program: str | None = derived(None, "content")
     """name and version of the program that finds the masks, where `mask` names one"""
-    weight: str | None = None
-    """tissue whose probability is the weight"""
-    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    weight: str | None = flag(
+        "--weight",
+        group=HOW,
+        decides="content",
+        metavar="LABEL",
+        help="estimate with this tissue's probability of -d as the weight: WM is "
+        "label-WM_probseg (default: none)",
+    )
+    derivatives: Mapping[str, Path] = flag(
+        "-d",
+        "--derivatives",
+        group=HOW,
+        default={},
+        decides="content",
+        nargs="+",
+        metavar="[NAME=]DIR",
+        help="derivative datasets of other pipelines that hold masks and tissue probabilities; "
+        "the first that has one for the image counts. Reports measure white and grey matter there",
+    )
     """folders with masks and tissue probabilities, by the name that links have for them"""
-    options: Any = PRESETS[DEFAULT_PRESET]
+    preset: str = flag(
+        "--preset",
+        group=HOW,
+        default=DEFAULT_PRESET,
+        of_method=_presets,
+        help="named set of the method's options, listed below (default: %(default)s)",
+    )
+    options: Any = derived(PRESETS[DEFAULT_PRESET], "content")
     """of the method"""
-    rescale: bool = False
-    # what is written
-    desc: str = "biascorr"
-    bias_field: bool = True
-    output_dtype: str = "float32"
-    save_mask: bool = False
-    dry_run: bool = False
-    boilerplate_only: bool = False
-    reports: bool = True
-    reports_only: bool = False
-    # what is done again, and what ends the run
-    overwrite: bool = False
-    verify_inputs: bool = False
-    accept_new_source: bool = False
-    """whether the output folder may hold outputs that were made from another dataset"""
-    stop_on_first_crash: bool = False
-    # what the run may take
-    device: str = "auto"
-    use_plugin: Path | None = None
-    """YAML or JSON: nipype's plugin and its arguments"""
-    work_dir: Path | None = None
-    clean_workdir: bool = False
-    nprocs: int | None = None
-    omp_nthreads: int | None = None
-    mem: int | None = None
+    rescale: bool = switch(
+        "--rescale",
+        group=HOW,
+        decides="content",
+        help="with a mask of -d, do as the ANTs program: voxels outside keep their values, those "
+        "inside are rescaled to the range that they had",
+    )
+    sloppy: bool = switch(
+        "--sloppy",
+        group=HOW,
+        help="at most two levels of five iterations, shrink 4: for trying out, not for results",
+    )
+    desc: str = flag(
+        "--desc",
+        group=WRITTEN,
+        default="biascorr",
+        decides="content",
+        type=words.desc,
+        metavar="LABEL",
+        help="desc label of the corrected images (default: %(default)s)",
+    )
+    bias_field: bool = switch_off(
+        "--no-bias-field",
+        group=WRITTEN,
+        decides="content",
+        help="write no fields; the lattice holds them",
+    )
+    output_dtype: str = flag(
+        "--output-dtype",
+        group=WRITTEN,
+        default="float32",
+        decides="content",
+        choices=("float32", "source"),
+        help="voxels of the corrected images: as computed, or in the source's own type with "
+        "slope and intercept (default: %(default)s)",
+    )
+    save_mask: bool = switch(
+        "--save-mask",
+        group=WRITTEN,
+        decides="content",
+        help="write the mask that --mask auto, head, brain or otsu finds as desc-brain_mask, "
+        "desc-head_mask or desc-otsu_mask",
+    )
+    dry_run: bool = switch(
+        "--dry-run",
+        group=WRITTEN,
+        help="show each image, why it is taken or not, its options and its outputs; write nothing",
+    )
+    boilerplate_only: bool = switch(
+        "--boilerplate-only", group=WRITTEN, help="write the methods text and nothing else"
+    )
+    reports: bool = switch_off(
+        "--no-reports", group=WRITTEN, help="draw no figures and write no pages"
+    )
+    reports_only: bool = switch(
+        "--reports-only",
+        group=WRITTEN,
+        help="draw the figures and write the pages of images that have been corrected; solve "
+        "nothing",
+    )
+    device: str = flag(
+        "--device",
+        group=TAKEN,
+        default="auto",
+        type=words.device,
+        metavar="{auto,gpu,gpu:N,cpu}",
+        help="where to compute; auto takes a GPU if there is one and says so where there is "
+        "none, gpu is an error without one (default: %(default)s)",
+    )
+    nprocs: int | None = flag(
+        "--nprocs",
+        "--nthreads",  # this and the next two are fMRIPrep's names
+        "--n_cpus",
+        "--n-cpus",
+        group=TAKEN,
+        type=words.positive(int),
+        metavar="N",
+        help="images in flight: some are solved while others are read and written "
+        "(default: as --omp-nthreads, else one for each core)",
+    )
+    omp_nthreads: int | None = flag(
+        "--omp-nthreads",
+        group=TAKEN,
+        type=words.positive(int),
+        metavar="N",
+        help="threads of a solve on the CPU (default: as --nprocs, else one for each core)",
+    )
+    mem: int | None = flag(
+        "--mem",
+        "--mem_mb",
+        "--mem-mb",
+        group=TAKEN,
+        type=words.memory,
+        metavar="MB",
+        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
+        "where they would need more; the program itself takes about half a GB besides (default: "
+        "what is free)",
+    )
     """bytes"""
-    # for the records
-    preset: str = DEFAULT_PRESET
-    sloppy: bool = False
-    snapshot: str = field(default="", compare=False)
+    work_dir: Path | None = path_flag(
+        "-w",
+        "--work-dir",
+        group=TAKEN,
+        metavar="DIR",
+        help="place for unfinished files; fastest on the output's file system "
+        "(default: a hidden folder in the output folder); emptied at the end",
+    )
+    clean_workdir: bool = switch(
+        "--clean-workdir",
+        group=TAKEN,
+        help="first remove what other runs have left in the work folder; not while one goes on "
+        "there on another machine",
+    )
+    use_plugin: Path | None = path_flag(
+        "--use-plugin",
+        group=TAKEN,
+        metavar="FILE",
+        help="run the images as a nipype workflow under the engine that this YAML or JSON file "
+        "names: plugin (MultiProc, SLURM, SGE, PBS, ...) and plugin_args",
+    )
+    """YAML or JSON: nipype's plugin and its arguments"""
+    overwrite: bool = switch(
+        "--overwrite",
+        group=AGAIN,
+        help="do all images again; without it those that are finished stay: same size, time and "
+        "fingerprint of the input, or else the same content, same options, same version",
+    )
+    verify_inputs: bool = switch(
+        "--verify-inputs",
+        group=AGAIN,
+        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
+        "which images are finished",
+    )
+    accept_new_source: bool = switch(
+        "--accept-new-source",
+        group=AGAIN,
+        help="go on although the outputs that are there were made from another dataset; images "
+        "with the same name are then replaced, and the others stay",
+    )
+    """whether the output folder may hold outputs that were made from another dataset"""
+    stop_on_first_crash: bool = switch(
+        "--stop-on-first-crash", group=AGAIN, help="begin nothing more when an image has failed"
+    )
+    snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
     """TOML of all options as they were used"""
-    run_id: str = field(default_factory=new_run_id, compare=False)
+    run_id: str = field(default_factory=new_run_id, compare=False, metadata={"decides": "run"})
+
+
+def flags() -> dict[str, Flag]:
+    """Return the flags by the names of the fields that they fill."""
+    each = ((item.name, item.metadata.get("flag")) for item in fields(Request))
+    return {name: found for name, found in each if found is not None}
+
+
+def deciding(what: str) -> frozenset[str]:
+    """Return the names of the fields that decide the "content" of outputs, or the "run"."""
+    return frozenset(item.name for item in fields(Request) if item.metadata["decides"] == what)

@@ -16,6 +16,7 @@ from n4ax_bids.app.command.words import counted
 from n4ax_bids.app.images import attempt, plugin, quarantine
 from n4ax_bids.app.images.attempt import CLAIMS, Outcome, State
 from n4ax_bids.app.images.progress import Progress, StoppedEarly
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine import claims, pool, resources
 from n4ax_bids.app.machine.pool import Pool
 from n4ax_bids.app.machine.presence import Presence
@@ -31,7 +32,6 @@ from n4ax_bids.app.outputs import (
 from n4ax_bids.app.reports import reports
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.select.validation import validating
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from n4ax_bids.app import cli
-from n4ax_bids.app.outputs.derivatives import mask_name
+from n4ax_bids.app.job import mask_name
 from n4ax_bids.core.mask.auto_mask import auto_mask
 from n4ax_bids.core.metrics import coefficient_of_variation
 from n4ax_bids.io import volume

@@ -13,12 +13,11 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from n4ax_bids import __version__
 from n4ax_bids.app.command import words
+from n4ax_bids.app.request import DEFAULT_METHOD, flags
 from n4ax_bids.arguments import odd_dash
 from n4ax_bids.methods import METHODS, Method, option_names
-from n4ax_bids.options import MASK_PROGRAMS
 
 LEVELS = ("participant", "group")
-DEFAULT_METHOD = "n4"
 LEVEL_HELP = (
     "participant corrects images; group gathers the numbers of those that have been corrected in "
     "a table and a page"
@@ -92,248 +91,15 @@ def build_parser(
 def add_flags(parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD) -> None:
     """Add all that is not positional; options are those of a method."""
     chosen = METHODS[method]
-    _add_selection_flags(parser.add_argument_group("which images"))
-    _add_correction_flags(parser.add_argument_group("how they are corrected"), chosen)
-    _add_output_flags(parser.add_argument_group("what is written"))
-    _add_machine_flags(parser.add_argument_group("what the run may take"))
-    _add_restart_flags(parser.add_argument_group("what is done again"))
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for each in flags().values():
+        if each.group not in groups:
+            groups[each.group] = parser.add_argument_group(each.group)
+        each.add_to(groups[each.group], chosen)
     _add_other_flags(parser.add_argument_group("other"))
     others = [each for each in METHODS.values() if each is not chosen]
     for each in (chosen, *others):
         _add_option_flags(parser, each)
-
-
-def _add_selection_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    labels = partial(add, nargs="+", default=[], metavar="LABEL")
-    labels(
-        "--participant-label",
-        "--participant_label",
-        type=words.label("sub-"),
-        help='only these participants, with or without "sub-" (default: all)',
-    )
-    labels(
-        "--session-label",
-        "--session-id",
-        type=words.label("ses-"),
-        help='only these sessions, with or without "ses-" (default: all)',
-    )
-    labels(
-        "--run-id",
-        type=words.label("run-"),
-        help='only these runs, with or without "run-"; 1 is 01 (default: all)',
-    )
-    add(
-        "-m",
-        "--modalities",
-        nargs="+",
-        default=["T1w", "T2w"],
-        metavar="SUFFIX",
-        help="suffixes of the images: T1w T2w PDw T2starw FLAIR inplaneT1 inplaneT2 UNIT1 MEGRE "
-        "MESE ...; phase, maps and masks are never taken (default: T1w T2w)",
-    )
-    add(
-        "--bids-filter-file",
-        type=Path,
-        metavar="FILE",
-        help='JSON in fMRIPrep\'s form: {"t1w": {"acquisition": "mprage"}}; null is none, "*" any',
-    )
-    add(
-        "--skip-normalized",
-        choices=("no", "warn", "yes"),
-        default="warn",
-        help="leave out images that the scanner has corrected (ImageType has NORM), or warn of "
-        "them (default: %(default)s)",
-    )
-    add(
-        "--skip-bids-validation",
-        action="store_true",
-        help="do not ask bids-validator-deno whether the dataset is valid",
-    )
-    add(
-        "--bids-database-dir",
-        type=Path,
-        metavar="DIR",
-        help="keep pybids' index of the dataset here and use the one that is there (default: in "
-        "memory)",
-    )
-
-
-def _add_correction_flags(group: argparse._ArgumentGroup, method: Method) -> None:
-    add = group.add_argument
-    add(
-        "--method",
-        choices=tuple(METHODS),
-        default=DEFAULT_METHOD,
-        help="how the field is estimated (default: %(default)s)",
-    )
-    add(
-        "--mask",
-        choices=("auto", "head", "brain", "otsu", "none", "derivatives", *MASK_PROGRAMS),
-        default="auto",
-        help="where the field is estimated: in the head or the brain that is found in the image; "
-        "auto: in the brain where one is found with confidence, else in the head; otsu: in the "
-        "voxels above Otsu's threshold; none: in all voxels, as the ANTs program does without a "
-        "mask; derivatives: in desc-brain_mask of -d (where there is none: weighted by its "
-        "label-WM_probseg); synthstrip, hd-bet: in the brain that this program finds, where it is "
-        "installed; its mask is always written (default: %(default)s)",
-    )
-    add(
-        "--weight",
-        metavar="LABEL",
-        help="estimate with this tissue's probability of -d as the weight: WM is "
-        "label-WM_probseg (default: none)",
-    )
-    add(
-        "-d",
-        "--derivatives",
-        nargs="+",
-        default=[],
-        metavar="[NAME=]DIR",
-        help="derivative datasets of other pipelines that hold masks and tissue probabilities; "
-        "the first that has one for the image counts. Reports measure white and grey matter there",
-    )
-    add(
-        "--preset",
-        choices=tuple(method.presets),
-        default=method.default_preset,
-        help="named set of the method's options, listed below (default: %(default)s)",
-    )
-    add(
-        "--rescale",
-        action="store_true",
-        help="with a mask of -d, do as the ANTs program: voxels outside keep their values, those "
-        "inside are rescaled to the range that they had",
-    )
-    add(
-        "--sloppy",
-        action="store_true",
-        help="at most two levels of five iterations, shrink 4: for trying out, not for results",
-    )
-
-
-def _add_output_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--desc",
-        type=words.desc,
-        default="biascorr",
-        metavar="LABEL",
-        help="desc label of the corrected images (default: %(default)s)",
-    )
-    add("--no-bias-field", action="store_true", help="write no fields; the lattice holds them")
-    add(
-        "--output-dtype",
-        choices=("float32", "source"),
-        default="float32",
-        help="voxels of the corrected images: as computed, or in the source's own type with "
-        "slope and intercept (default: %(default)s)",
-    )
-    add(
-        "--save-mask",
-        action="store_true",
-        help="write the mask that --mask auto, head, brain or otsu finds as desc-brain_mask, "
-        "desc-head_mask or desc-otsu_mask",
-    )
-    add(
-        "--dry-run",
-        action="store_true",
-        help="show each image, why it is taken or not, its options and its outputs; write nothing",
-    )
-    add("--boilerplate-only", action="store_true", help="write the methods text and nothing else")
-    add("--no-reports", action="store_true", help="draw no figures and write no pages")
-    add(
-        "--reports-only",
-        action="store_true",
-        help="draw the figures and write the pages of images that have been corrected; solve "
-        "nothing",
-    )
-
-
-def _add_machine_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--device",
-        type=words.device,
-        default="auto",
-        metavar="{auto,gpu,gpu:N,cpu}",
-        help="where to compute; auto takes a GPU if there is one and says so where there is "
-        "none, gpu is an error without one (default: %(default)s)",
-    )
-    add(
-        "--nprocs",
-        "--nthreads",  # this and the next two are fMRIPrep's names
-        "--n_cpus",
-        "--n-cpus",
-        type=words.positive(int),
-        metavar="N",
-        help="images in flight: some are solved while others are read and written "
-        "(default: as --omp-nthreads, else one for each core)",
-    )
-    add(
-        "--omp-nthreads",
-        type=words.positive(int),
-        metavar="N",
-        help="threads of a solve on the CPU (default: as --nprocs, else one for each core)",
-    )
-    add(
-        "--mem",
-        "--mem_mb",
-        "--mem-mb",
-        type=words.memory,
-        metavar="MB",
-        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
-        "where they would need more; the program itself takes about half a GB besides (default: "
-        "what is free)",
-    )
-    add(
-        "-w",
-        "--work-dir",
-        type=Path,
-        metavar="DIR",
-        help="place for unfinished files; fastest on the output's file system "
-        "(default: a hidden folder in the output folder); emptied at the end",
-    )
-    add(
-        "--clean-workdir",
-        action="store_true",
-        help="first remove what other runs have left in the work folder; not while one goes on "
-        "there on another machine",
-    )
-    add(
-        "--use-plugin",
-        type=Path,
-        metavar="FILE",
-        help="run the images as a nipype workflow under the engine that this YAML or JSON file "
-        "names: plugin (MultiProc, SLURM, SGE, PBS, ...) and plugin_args",
-    )
-
-
-def _add_restart_flags(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add(
-        "--overwrite",
-        action="store_true",
-        help="do all images again; without it those that are finished stay: same size, time and "
-        "fingerprint of the input, or else the same content, same options, same version",
-    )
-    add(
-        "--verify-inputs",
-        action="store_true",
-        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
-        "which images are finished",
-    )
-    add(
-        "--accept-new-source",
-        action="store_true",
-        help="go on although the outputs that are there were made from another dataset; images "
-        "with the same name are then replaced, and the others stay",
-    )
-    add(
-        "--stop-on-first-crash",
-        action="store_true",
-        help="begin nothing more when an image has failed",
-    )
 
 
 def _add_other_flags(group: argparse._ArgumentGroup) -> None:

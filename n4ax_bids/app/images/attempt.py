@@ -18,6 +18,7 @@ from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.images import node, quarantine
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine import claims
 from n4ax_bids.app.machine.claims import Claim, Taken
 from n4ax_bids.app.machine.presence import Presence
@@ -26,7 +27,6 @@ from n4ax_bids.app.outputs import derivatives, finished, sidecars
 from n4ax_bids.app.reports import reports
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.report.page import KEPT
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 

@@ -19,13 +19,13 @@ from n4ax_bids.app.images import attempt, node, quarantine, runner
 from n4ax_bids.app.images.attempt import CLAIMS, MADE, Outcome, State
 from n4ax_bids.app.images.progress import StoppedEarly
 from n4ax_bids.app.images.runner import LOCAL
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine import claims
 from n4ax_bids.app.machine.claims import Claim, Taken
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.text import read_text
 

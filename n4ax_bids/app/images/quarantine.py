@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine import claims
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.io.text import read_json
 
 log = logging.getLogger("n4ax_bids")

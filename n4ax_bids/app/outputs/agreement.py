@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import finished, source
 from n4ax_bids.app.outputs.source import Identity
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.status import Refusal, Status
 
 PATIENCE = 30.0

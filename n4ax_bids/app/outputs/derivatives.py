@@ -2,136 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from n4ax_bids.app.job import FIELD, LATTICE, MASKS, Outputs, mask_name
 from n4ax_bids.app.machine import presence
-from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
 from n4ax_bids.io.text import read_bytes
 from n4ax_bids.methods import METHODS
 
 NAME = "n4ax_bids"
 LINK = "raw"
-
-CORRECTED = "image divided by its estimated bias field"
-FIELD, LATTICE = "biasfield", "biaslattice"
-DESCRIPTIONS = {
-    FIELD: "estimated bias field",
-    LATTICE: "B-spline control points of the natural logarithm of the bias field",
-}
-"""Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
-MASKS = {
-    "brain": "mask of the brain that was found in the image, where the field was estimated",
-    "head": "mask of the head that was found in the image, where the field was estimated",
-    "otsu": "voxels above Otsu's threshold, where the field was estimated",
-}
-"""Those of the masks that `--save-mask` writes, which say what kind of mask it is."""
-BEHIND_SPACE = ("split", "recording", "chunk")
-"""entities of an image that BIDS puts behind space"""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Final names of what is made of one source image, absolute."""
-
-    stem: str
-    corrected: Path
-    field: Path | None
-    """None where it is not wanted"""
-    lattice: Path
-    problem: str | None = None
-    """why the file system cannot have these names; then they are shorter ones, for the log"""
-    masks: Mapping[str, Path] = field(default_factory=dict)
-    """of each kind that may be found; one of them is written. Empty where none is wanted"""
-    further: Mapping[str, Path] = field(default_factory=dict)
-    """images that only this method makes, by their labels"""
-
-    @property
-    def images(self) -> tuple[Path, ...]:
-        """The images; the corrected one, where it is there, says that all others are."""
-        fixed = (self.corrected, self.field, self.lattice)
-        return (*filter(None, fixed), *self.further.values())
-
-    @classmethod
-    def of(
-        cls,
-        relative: PurePath,
-        output_dir: Path,
-        *,
-        desc: str = "biascorr",
-        bias_field: bool = True,
-        masks: Iterable[str] = (),
-        further: Iterable[str] = (),
-    ) -> Outputs:
-        """Build the names from the source's own name, so that every entity is kept.
-
-        Parameters
-        ----------
-        relative : name of the source in its dataset
-        output_dir : root of the derivative dataset
-        desc : label of the corrected image
-        bias_field : whether the field is written as an image
-        masks : kinds of mask that may be found, where the mask is to be written
-        further : labels of images that only this method makes
-        """
-        stem = relative.name.removesuffix(".gz").removesuffix(".nii")
-
-        def path(label: str) -> Path:
-            entities, _, suffix = stem.rpartition("_")
-            return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
-
-        kinds, labels = tuple(masks), tuple(further)
-        names = [path(label).name for label in (desc, LATTICE, *labels)]
-        names += [mask_name(stem, kind) for kind in kinds]
-        problem = _too_long(max(names, key=n_bytes), output_dir)
-        if problem:
-            digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
-            start, _, suffix = stem.rpartition("_")
-            stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
-        folder = output_dir / relative.parent
-        return cls(
-            stem,
-            path(desc),
-            path(FIELD) if bias_field else None,
-            path(LATTICE),
-            problem,
-            {kind: folder / mask_name(stem, kind) for kind in kinds},
-            {label: path(label) for label in labels},
-        )
-
-
-def mask_name(stem: str, kind: str) -> str:
-    """Return the name of a mask of an image.
-
-    A mask's suffix is "mask", so the image's own suffix becomes the space: this keeps the masks of
-    a T1w and a T2w image apart, and `-d` finds the mask of the image by it.
-
-    Parameters
-    ----------
-    stem : the image's name without extension
-    kind : key of `MASKS`
-    """
-    *entities, suffix = stem.split("_")
-    before = [each for each in entities if each.split("-")[0] not in BEHIND_SPACE]
-    behind = [each for each in entities if each not in before]
-    return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
-
-
-def _too_long(name: str, folder: Path) -> str | None:
-    most = longest_name(folder)
-    if n_bytes(name) <= most:
-        return None
-    return (
-        f"its output {name} would have a name of {n_bytes(name)} bytes, and the file system of "
-        f"{folder} takes {most}; expected a shorter name of the image"
-    )
 
 
 def sidecar_path(image: Path) -> Path:

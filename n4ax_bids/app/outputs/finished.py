@@ -23,63 +23,13 @@ from typing import TYPE_CHECKING, Any
 from n4ax_bids import __version__
 from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.outputs.fingerprint import fingerprint
+from n4ax_bids.app.request import Request, deciding
 from n4ax_bids.io.text import opened, read_json
 
 if TYPE_CHECKING:
-    from n4ax_bids.app.request import Request
-    from n4ax_bids.app.select.dataset import Job
+    from n4ax_bids.app.job import Job
 
 FOLDER = Path("logs", "images")
-
-DECIDE_THE_CONTENT = {
-    "desc",
-    "derivatives",
-    "skip_normalized",
-    "method",
-    "mask",
-    "mask_program",
-    "weight",
-    "options",
-    "rescale",
-    "bias_field",
-    "output_dtype",
-    "save_mask",
-}
-"""Fields of a request that decide what an image's outputs hold."""
-
-DECIDE_THE_RUN = {
-    "bids_dir",
-    "output_dir",
-    "level",
-    "participants",
-    "sessions",
-    "runs",
-    "modalities",
-    "filters",
-    "validate",
-    "bids_database_dir",
-    "dry_run",
-    "boilerplate_only",
-    "reports",
-    "reports_only",
-    "device",
-    "work_dir",
-    "clean_workdir",
-    "nprocs",
-    "omp_nthreads",
-    "mem",
-    "use_plugin",
-    "overwrite",
-    "verify_inputs",
-    "accept_new_source",
-    "stop_on_first_crash",
-    "preset",
-    "sloppy",
-    "snapshot",
-    "run_id",
-}
-"""The others: which images, where, how many at a time. Every field is in one of these two sets."""
-
 
 OTHER_OPTIONS = "made with other options"
 """how the reason begins where the settings of an image's record differ from those of the run"""
@@ -233,7 +183,7 @@ def _possible(job: Job) -> list[Path]:
 
 def settings(request: Request) -> dict[str, Any]:
     """Return what a request says of the outputs' content, as JSON holds it."""
-    chosen = {name: getattr(request, name) for name in sorted(DECIDE_THE_CONTENT)}
+    chosen = {name: getattr(request, name) for name in sorted(deciding("content"))}
     # Their names are in the sidecars; the files taken from them are inputs of an image.
     used = request.mask == "derivatives" or request.weight
     chosen["derivatives"] = sorted(request.derivatives) if used else []

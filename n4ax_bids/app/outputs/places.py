@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from n4ax_bids.app.job import CORRECTED
 from n4ax_bids.app.machine import presence
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import derivatives
@@ -100,7 +101,7 @@ def _check_labels(path: Path, desc: str) -> None:
     except ValueError as error:
         raise Refusal(Status.USAGE, str(error)) from error
     rows = (line.split("\t") for line in lines)
-    there = [row[0].removeprefix("desc-") for row in rows if row[1:] == [derivatives.CORRECTED]]
+    there = [row[0].removeprefix("desc-") for row in rows if row[1:] == [CORRECTED]]
     if there and desc not in there:
         raise Refusal(
             Status.USAGE,

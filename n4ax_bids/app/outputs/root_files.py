@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app.outputs.derivatives import (
-    CORRECTED,
-    DESCRIPTIONS,
-    LINK,
-    MASKS,
-    NAME,
-    encode,
-    write_text,
-)
+from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, MASKS
+from n4ax_bids.app.outputs.derivatives import LINK, NAME, encode, write_text
 from n4ax_bids.app.outputs.source import TITLE, Identity
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
@@ -28,7 +21,7 @@ from n4ax_bids.io.text import read_text
 from n4ax_bids.methods import METHODS
 
 if TYPE_CHECKING:
-    from n4ax_bids.app.select.dataset import Selection
+    from n4ax_bids.app.job import Selection
 
 BIDS_VERSION = "1.11.1"
 NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")

@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.outputs.derivatives import (
-    CORRECTED,
-    DESCRIPTIONS,
-    FIELD,
-    LATTICE,
-    LINK,
-    MASKS,
-    NAME,
-    finite,
-    sidecar_path,
-)
+from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, FIELD, LATTICE, MASKS, Job
+from n4ax_bids.app.outputs.derivatives import LINK, NAME, finite, sidecar_path
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.methods import METHODS
 
 KEY = "BiasCorrection"

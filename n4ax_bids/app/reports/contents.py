@@ -15,11 +15,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs import boilerplate, provenance
 from n4ax_bids.app.outputs.derivatives import NAME
 from n4ax_bids.app.outputs.sidecars import KEY
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from n4ax_bids import methods
+from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
 from n4ax_bids.app.outputs.sidecars import KEY, how_found
 from n4ax_bids.app.reports import tissues
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation

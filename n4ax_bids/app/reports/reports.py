@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from n4ax_bids.app.command.words import counted
+from n4ax_bids.app.job import LATTICE, Job, Selection
 from n4ax_bids.app.machine import resources
-from n4ax_bids.app.outputs.derivatives import LATTICE, publish, require_inside, write_text
+from n4ax_bids.app.outputs.derivatives import publish, require_inside, write_text
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.reports.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job, Selection
 from n4ax_bids.app.select.folders import LABEL
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable, printable_lines

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.outputs.derivatives import MASKS, Outputs
+from n4ax_bids.app.job import MASKS, Job, Outputs, Selection
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import distinct, filters, inheritance, strays
 from n4ax_bids.app.select.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
@@ -28,58 +26,6 @@ FEW = 3
 """files that a line of the log names for one reason"""
 
 log = logging.getLogger("n4ax_bids")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to correct.
-
-    Parameters
-    ----------
-    source : the image, absolute
-    relative : the same from the dataset's root, with "/", as in a BIDS URI
-    outputs : final names of what is made of it, absolute
-    entities : BIDS entities of the source's name
-    sidecars : JSON files that describe the source, from the dataset's root downwards
-    mask, weight : files of other pipelines, absolute
-    problem : why it cannot be corrected, where the names of files tell that
-    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
-        and weight, absolute
-    """
-
-    source: Path
-    relative: str
-    outputs: Outputs
-    entities: Mapping[str, Any]
-    sidecars: tuple[Path, ...]
-    mask: Path | None = None
-    weight: Path | None = None
-    problem: str | None = None
-    mask_transform: Path | None = None
-    weight_transform: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """The source's name without extension, and the participant's for this image alone.
-
-        BIDS repeats the folders' labels in a file's name. Where that has been forgotten, two
-        sessions may hold files of the same name: then the session and a digest are added.
-        """
-        stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
-        session = next((part for part in above if part.startswith("ses-")), None)
-        rest = stem.removeprefix(f"{subject}_")
-        if rest != stem and (session is None or f"_{session}_" in stem):
-            return stem
-        digest = hashlib.sha256(os.fsencode(self.relative)).hexdigest()[:8]
-        return f"{subject}_{(session or 'file')[:20]}-{digest}_{rest}"
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a query found: the jobs, and (file, reason) for each image that was left out."""
-
-    jobs: tuple[Job, ...]
-    skipped: tuple[tuple[str, str], ...]
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:

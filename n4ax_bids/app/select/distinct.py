@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from n4ax_bids.app.status import Refusal, Status
 
 if TYPE_CHECKING:
-    from n4ax_bids.app.select.dataset import Job
+    from n4ax_bids.app.job import Job
 
 
 def require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:

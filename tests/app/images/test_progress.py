@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from n4ax_bids.app import cli
+from n4ax_bids.app import logs
 from n4ax_bids.app.command import words
 from n4ax_bids.app.images import progress
 from n4ax_bids.app.images.attempt import Outcome, State
@@ -38,7 +38,7 @@ def told(monkeypatch):
 
     def follow(outcomes, stream, **facts):
         monkeypatch.setattr("sys.stderr", stream)
-        cli._set_up_log(verbose=False)
+        logs.set_up(verbose=False)
         with progress.Progress(len(outcomes), **facts) as told:
             for outcome in outcomes:
                 told.tell(outcome)

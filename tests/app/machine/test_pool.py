@@ -17,7 +17,7 @@ import pytest
 from n4ax_bids import device
 from n4ax_bids.app import cli
 from n4ax_bids.app.images import attempt
-from n4ax_bids.app.machine import pool, presence
+from n4ax_bids.app.machine import pool, presence, signals
 from n4ax_bids.app.machine.pool import WorkerEnded
 from n4ax_bids.app.machine.resources import Share, shares
 from n4ax_bids.app.request import Request
@@ -114,11 +114,11 @@ def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
 )
 def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch, number, raised):
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    monkeypatch.setattr(cli, "PATIENCE", 1.0)
+    monkeypatch.setattr(signals, "PATIENCE", 1.0)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # wherever the tests run
     try:
-        cli._end_on_signals()
-        cli._end_on_signals()  # by another run in this process
+        signals.end_on_signals()
+        signals.end_on_signals()  # by another run in this process
         with pytest.raises(raised):
             os.kill(os.getpid(), number)
             time.sleep(60)
@@ -129,7 +129,7 @@ def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch, number, ra
             os.kill(os.getpid(), number)
             time.sleep(60)
     finally:
-        cli._end_of_run()
+        signals.end_of_run()
         for each, handler in before.items():
             signal.signal(each, handler)
 

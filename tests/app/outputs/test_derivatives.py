@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from n4ax_bids.app.job import Job, Outputs
 from n4ax_bids.app.outputs import derivatives
-from n4ax_bids.app.outputs.derivatives import Outputs
 from n4ax_bids.app.outputs.sidecars import of as contents_of
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.dataset import Job
 from n4ax_bids.options import PRESETS, N4Options
 
 LATTICE = {"order": 3, "first": (0.0,) * 3, "step": (0.1,) * 3, "clamp": (1.0,) * 3}

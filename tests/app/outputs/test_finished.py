@@ -15,7 +15,7 @@ import pytest
 
 from n4ax_bids.app import cli
 from n4ax_bids.app.outputs import finished, source
-from n4ax_bids.app.request import Request
+from n4ax_bids.app.request import Request, deciding
 from n4ax_bids.app.select import dataset
 from n4ax_bids.options import DEFAULT_PRESET, preset
 
@@ -59,8 +59,23 @@ def touch(path: Path) -> None:
 def test_fields_of_a_request_decide_the_content_or_the_run():
     """A new field has to be put on one of the two sides, or old outputs would pass for new."""
     names = {field.name for field in fields(Request)}
-    assert finished.DECIDE_THE_CONTENT | finished.DECIDE_THE_RUN == names
-    assert not finished.DECIDE_THE_CONTENT & finished.DECIDE_THE_RUN
+    assert deciding("content") | deciding("run") == names
+    assert not deciding("content") & deciding("run")
+    # What is computed of an image hangs on these, and on nothing else.
+    assert deciding("content") == {
+        "bias_field",
+        "derivatives",
+        "desc",
+        "mask",
+        "mask_program",
+        "method",
+        "options",
+        "output_dtype",
+        "rescale",
+        "save_mask",
+        "skip_normalized",
+        "weight",
+    }
 
 
 def test_a_finished_image_stays(done, capsys):

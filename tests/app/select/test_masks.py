@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from n4ax_bids.app import cli
+from n4ax_bids.app.command import asked
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import select
 from n4ax_bids.app.select.masks import Masks
@@ -265,8 +266,8 @@ def test_flags_that_need_another_one(capsys, flags, words):
 
 def test_names_of_folders(tmp_path, derived, capsys):
     folder = derived(BRAIN, folder="my-prep 1")
-    assert cli.named_folders([str(folder)]) == {"myprep1": folder}
-    assert cli.named_folders([f"x={folder}"]) == {"x": folder}
+    assert asked.named_folders([str(folder)]) == {"myprep1": folder}
+    assert asked.named_folders([f"x={folder}"]) == {"x": folder}
     words = ["/raw", "/out", "participant", "--weight", "WM", "-d"]
     for more, text in (
         ([f"{tmp_path}/no"], "no such folder"),

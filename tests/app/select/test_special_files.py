@@ -212,6 +212,7 @@ def test_masks_and_transforms_of_other_pipelines(run, tmp_path, kind, write_imag
 SLOW = """
 import sys, time
 from n4ax_bids.app import cli
+from n4ax_bids.app.machine import signals
 from n4ax_bids.app.{wing} import {module}
 
 def slow(*_, **__):
@@ -219,7 +220,7 @@ def slow(*_, **__):
     time.sleep(300)
 
 {module}.{name} = slow
-cli.GRACE = 3
+signals.GRACE = 3
 sys.exit(cli.main(sys.argv[1:]))
 """
 

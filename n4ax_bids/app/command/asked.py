@@ -1,0 +1,201 @@
+"""From the words of the command line to the request: parsed, checked, made absolute."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app.command.config import read_config, snapshot
+from n4ax_bids.app.command.flag import absolute
+from n4ax_bids.app.command.parser import build_parser, flag_of
+from n4ax_bids.app.request import DEFAULT_METHOD, Request, flags
+from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.methods import METHODS, option_names
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+
+LITTLE = 100_000_000
+"""bytes; images of usual size take more than that each"""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line, with the configuration file that it names as defaults.
+
+    Raises
+    ------
+    ValueError
+        If the configuration file does not fit, or an option is of a method that is not used.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config-file", type=Path)
+    first.add_argument("--method")
+    try:
+        known = first.parse_known_args(argv)[0]
+        config_file, method = known.config_file, known.method
+    except argparse.ArgumentError:  # no value: the whole parser says so
+        config_file, method = None, None
+    given = {}
+    if config_file:
+        given = read_config(config_file.expanduser(), method)
+        method = method or given.get("method")
+    method = method if method in METHODS else DEFAULT_METHOD
+    parser = build_parser(method=method)
+    typed = parser.parse_args(argv)
+    for option, replaced in METHODS[method].replaces.items():
+        if option in typed and replaced not in typed:
+            given.pop(replaced, None)  # an option on the command line replaces it
+    parser.set_defaults(**given)
+    arguments = parser.parse_args(argv)
+    _require_own_options(arguments)
+    return arguments
+
+
+def _require_own_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of a method that is not the chosen one."""
+    own = option_names(METHODS[arguments.method])
+    for method in METHODS.values():
+        for name in option_names(method):
+            if name not in own and name in vars(arguments):
+                raise ValueError(
+                    f"{flag_of(name)} is an option of --method {method.name}; the method is "
+                    f"{arguments.method}"
+                )
+
+
+def options_of(arguments: argparse.Namespace) -> Any:
+    """Return the preset's options, made sloppy where that is wanted, and changed by flags."""
+    method = METHODS[arguments.method]
+    base = method.presets[arguments.preset]
+    given = vars(arguments)
+    changes = {name: given[name] for name in option_names(method) if name in given}
+    for option, replaced in method.replaces.items():
+        if option in changes and replaced not in changes:
+            changes[replaced] = None
+    return dataclasses.replace(method.sloppy(base) if arguments.sloppy else base, **changes)
+
+
+def request_of(arguments: argparse.Namespace, options: Any) -> Request:
+    """Return what was asked for, with absolute paths."""
+    from n4ax_bids.app.outputs.places import check_folders
+    from n4ax_bids.app.select.filters import read_filters
+
+    _require_utf_8(arguments)
+    values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
+    filter_file = values.pop("filters")
+    request = Request(
+        bids_dir=absolute(arguments.bids_dir),
+        output_dir=absolute(arguments.output_dir),
+        level=arguments.analysis_level,
+        filters=read_filters(filter_file) if filter_file else {},
+        mask_program=mask_program(arguments),
+        options=options,
+        **values
+        | {
+            "derivatives": named_folders(values["derivatives"] or ()),
+            "save_mask": values["save_mask"] or values["mask"] in MASK_PROGRAMS,
+        },
+    )
+    check_folders(request)
+    text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
+    return dataclasses.replace(request, snapshot=text)
+
+
+def mask_program(arguments: argparse.Namespace) -> str | None:
+    """Return name and version of the program that finds the masks; None where there is none.
+
+    Raises
+    ------
+    Refusal
+        If images may be corrected and the program is not installed.
+    """
+    if arguments.mask not in MASK_PROGRAMS or arguments.analysis_level == "group":
+        return None
+    from n4ax_bids import skull_strip
+
+    try:
+        return skull_strip.installed(arguments.mask).label
+    except FileNotFoundError as error:
+        if arguments.reports_only or arguments.boilerplate_only:  # the masks are there already
+            return None
+        raise Refusal(Status.USAGE, f"--mask {arguments.mask}: {error}") from error
+
+
+def _require_utf_8(arguments: argparse.Namespace) -> None:
+    """Refuse words that no JSON, table or page can hold, which are written as UTF-8."""
+    for given in vars(arguments).values():
+        for word in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(word, str | Path) and not _is_utf_8(os.path.abspath(word)):
+                raise Refusal(
+                    Status.USAGE,
+                    f"{word}: not UTF-8; expected a name in UTF-8 (rename the file or folder, or "
+                    "mount it under another name)",
+                )
+
+
+def _is_utf_8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def named_folders(words: Sequence[str]) -> dict[str, Path]:
+    """Read [NAME=]DIR; a folder without a name has its own.
+
+    Raises
+    ------
+    Refusal
+        If a folder is not there or two have one name.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, place = word.partition("=")
+        path = absolute(Path(place if equals else word))
+        name = re.sub(r"[^0-9a-zA-Z]", "", name if equals else path.name)
+        if not path.is_dir():
+            what = "a file" if path.exists() else "no such folder"
+            raise Refusal(Status.USAGE, f"{path}: {what}; expected a folder of derivatives (-d)")
+        if not name or name == "raw" or name in found:
+            raise Refusal(
+                Status.USAGE,
+                f"-d {word}: expected a name of its own that is not raw, as in NAME={path}",
+            )
+        found[name] = path
+    return found
+
+
+def warn_of_little_memory(request: Request) -> None:
+    """Warn where a number that was meant as GB has been read as MB."""
+    if request.mem is not None and request.mem < LITTLE:
+        logging.getLogger("n4ax_bids").warning(
+            "--mem is %.4g MB: less than one image takes, so each is corrected alone; "
+            "a number without a unit is MB, 8G is 8 GB",
+            request.mem / 1e6,
+        )
+
+
+def require_consistent(arguments: argparse.Namespace) -> None:
+    """Refuse flags that need another one."""
+    if (arguments.mask == "derivatives" or arguments.weight) and not arguments.derivatives:
+        which = "--mask derivatives" if arguments.mask == "derivatives" else "--weight"
+        raise ValueError(f"{which} needs -d: where masks and tissue probabilities are")
+    if arguments.rescale and arguments.mask != "derivatives":
+        raise ValueError(
+            f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
+            "has no mask to rescale in"
+        )
+    if arguments.save_mask and arguments.mask not in (*MASK_WORDS, *MASK_PROGRAMS):
+        raise ValueError(
+            "--save-mask needs a mask that is found in the image; expected --mask auto, head, "
+            f"brain, otsu, synthstrip or hd-bet, not {arguments.mask}"
+        )
+    if arguments.no_reports and arguments.reports_only:
+        raise ValueError("--no-reports and --reports-only contradict each other; expected one")
+    if arguments.dry_run and arguments.boilerplate_only:
+        raise ValueError("--dry-run writes nothing, --boilerplate-only a text; expected one")

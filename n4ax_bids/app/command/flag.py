@@ -1,0 +1,109 @@
+"""A flag of the command line, declared beside the field of the request that it fills."""
+
+from __future__ import annotations
+
+import argparse
+import operator
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from n4ax_bids.methods import Method
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field of the request is given on the command line."""
+
+    names: tuple[str, ...]
+    group: str
+    """title of the group in --help"""
+    help: str
+    default: Any
+    """what the parser gives where the flag is absent"""
+    parsing: Mapping[str, Any]
+    """further words for `add_argument`: type, nargs, choices, metavar, action"""
+    read: Callable[[Any], Any]
+    """the field's value, from what the parser gives"""
+    of_method: Callable[[Method], dict[str, Any]] | None = None
+    """words for `add_argument` that depend on the method"""
+
+    @property
+    def dest(self) -> str:
+        """The name under which the parser gives the value."""
+        long = next(name for name in self.names if name.startswith("--"))
+        return long.removeprefix("--").replace("-", "_")
+
+    def add_to(self, group: argparse._ArgumentGroup, method: Method) -> None:
+        """Add the flag to a group of a parser."""
+        words: dict[str, Any] = {"help": self.help, **self.parsing}
+        if "action" not in words:
+            words["default"] = self.default
+        if self.of_method is not None:
+            words |= self.of_method(method)
+        group.add_argument(*self.names, **words)
+
+
+def flag(
+    *names: str,
+    group: str,
+    help: str,
+    default: Any = None,
+    decides: Literal["content", "run"] = "run",
+    read: Callable[[Any], Any] | None = None,
+    of_method: Callable[[Method], dict[str, Any]] | None = None,
+    **parsing: Any,
+) -> Any:
+    """Declare a field of the request together with its flag.
+
+    Parameters
+    ----------
+    names : spellings of the flag; the first long one is its key in a configuration file
+    group : title of its group in --help
+    help : one sentence
+    default : of the field
+    decides : "content" if it decides what an image's outputs hold, so that another value makes a
+        finished image unfinished; "run" if it decides which images are done, or how
+    read : the field's value, from what the parser gives
+    of_method, parsing : words for `add_argument`
+    """
+    several = parsing.get("nargs") == "+"
+    given = list(default) if several else None if isinstance(default, Mapping) else default
+    if read is None:
+        read = tuple if isinstance(default, tuple) else _as_given
+    made = Flag(names, group, help, given, parsing, read, of_method)
+    metadata = {"flag": made, "decides": decides}
+    if isinstance(default, Mapping):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def switch(*names: str, **words: Any) -> Any:
+    """Declare a field that is False, and True where its flag is given."""
+    return flag(*names, default=False, action="store_true", **words)
+
+
+def switch_off(*names: str, **words: Any) -> Any:
+    """Declare a field that is True, and False where its flag is given."""
+    return flag(*names, default=True, action="store_true", read=operator.not_, **words)
+
+
+def path_flag(*names: str, **words: Any) -> Any:
+    """Declare a field that is an absolute path, or None."""
+    return flag(*names, type=Path, read=absolute, **words)
+
+
+def derived(default: Any, decides: Literal["content", "run"]) -> Any:
+    """Declare a field that no flag of its own fills."""
+    return field(default=default, metadata={"decides": decides})
+
+
+def absolute(path: Path | None) -> Path | None:
+    """Return an absolute path; links stay, for they carry the names (DataLad)."""
+    return path and Path(os.path.abspath(path.expanduser()))
+
+
+def _as_given(value: Any) -> Any:
+    return value

@@ -1,0 +1,177 @@
+"""One image to correct, the files that are made of it, and what a query has found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
+
+CORRECTED = "image divided by its estimated bias field"
+FIELD, LATTICE = "biasfield", "biaslattice"
+DESCRIPTIONS = {
+    FIELD: "estimated bias field",
+    LATTICE: "B-spline control points of the natural logarithm of the bias field",
+}
+"""Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
+MASKS = {
+    "brain": "mask of the brain that was found in the image, where the field was estimated",
+    "head": "mask of the head that was found in the image, where the field was estimated",
+    "otsu": "voxels above Otsu's threshold, where the field was estimated",
+}
+"""Those of the masks that `--save-mask` writes, which say what kind of mask it is."""
+BEHIND_SPACE = ("split", "recording", "chunk")
+"""entities of an image that BIDS puts behind space"""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Final names of what is made of one source image, absolute."""
+
+    stem: str
+    corrected: Path
+    field: Path | None
+    """None where it is not wanted"""
+    lattice: Path
+    problem: str | None = None
+    """why the file system cannot have these names; then they are shorter ones, for the log"""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    """of each kind that may be found; one of them is written. Empty where none is wanted"""
+    further: Mapping[str, Path] = field(default_factory=dict)
+    """images that only this method makes, by their labels"""
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The images; the corrected one, where it is there, says that all others are."""
+        fixed = (self.corrected, self.field, self.lattice)
+        return (*filter(None, fixed), *self.further.values())
+
+    @classmethod
+    def of(
+        cls,
+        relative: PurePath,
+        output_dir: Path,
+        *,
+        desc: str = "biascorr",
+        bias_field: bool = True,
+        masks: Iterable[str] = (),
+        further: Iterable[str] = (),
+    ) -> Outputs:
+        """Build the names from the source's own name, so that every entity is kept.
+
+        Parameters
+        ----------
+        relative : name of the source in its dataset
+        output_dir : root of the derivative dataset
+        desc : label of the corrected image
+        bias_field : whether the field is written as an image
+        masks : kinds of mask that may be found, where the mask is to be written
+        further : labels of images that only this method makes
+        """
+        stem = relative.name.removesuffix(".gz").removesuffix(".nii")
+
+        def path(label: str) -> Path:
+            entities, _, suffix = stem.rpartition("_")
+            return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
+
+        kinds, labels = tuple(masks), tuple(further)
+        names = [path(label).name for label in (desc, LATTICE, *labels)]
+        names += [mask_name(stem, kind) for kind in kinds]
+        problem = _too_long(max(names, key=n_bytes), output_dir)
+        if problem:
+            digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+            start, _, suffix = stem.rpartition("_")
+            stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+        folder = output_dir / relative.parent
+        return cls(
+            stem,
+            path(desc),
+            path(FIELD) if bias_field else None,
+            path(LATTICE),
+            problem,
+            {kind: folder / mask_name(stem, kind) for kind in kinds},
+            {label: path(label) for label in labels},
+        )
+
+
+def mask_name(stem: str, kind: str) -> str:
+    """Return the name of a mask of an image.
+
+    A mask's suffix is "mask", so the image's own suffix becomes the space: this keeps the masks of
+    a T1w and a T2w image apart, and `-d` finds the mask of the image by it.
+
+    Parameters
+    ----------
+    stem : the image's name without extension
+    kind : key of `MASKS`
+    """
+    *entities, suffix = stem.split("_")
+    before = [each for each in entities if each.split("-")[0] not in BEHIND_SPACE]
+    behind = [each for each in entities if each not in before]
+    return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
+
+
+def _too_long(name: str, folder: Path) -> str | None:
+    most = longest_name(folder)
+    if n_bytes(name) <= most:
+        return None
+    return (
+        f"its output {name} would have a name of {n_bytes(name)} bytes, and the file system of "
+        f"{folder} takes {most}; expected a shorter name of the image"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to correct.
+
+    Parameters
+    ----------
+    source : the image, absolute
+    relative : the same from the dataset's root, with "/", as in a BIDS URI
+    outputs : final names of what is made of it, absolute
+    entities : BIDS entities of the source's name
+    sidecars : JSON files that describe the source, from the dataset's root downwards
+    mask, weight : files of other pipelines, absolute
+    problem : why it cannot be corrected, where the names of files tell that
+    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
+        and weight, absolute
+    """
+
+    source: Path
+    relative: str
+    outputs: Outputs
+    entities: Mapping[str, Any]
+    sidecars: tuple[Path, ...]
+    mask: Path | None = None
+    weight: Path | None = None
+    problem: str | None = None
+    mask_transform: Path | None = None
+    weight_transform: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The source's name without extension, and the participant's for this image alone.
+
+        BIDS repeats the folders' labels in a file's name. Where that has been forgotten, two
+        sessions may hold files of the same name: then the session and a digest are added.
+        """
+        stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
+        session = next((part for part in above if part.startswith("ses-")), None)
+        rest = stem.removeprefix(f"{subject}_")
+        if rest != stem and (session is None or f"_{session}_" in stem):
+            return stem
+        digest = hashlib.sha256(os.fsencode(self.relative)).hexdigest()[:8]
+        return f"{subject}_{(session or 'file')[:20]}-{digest}_{rest}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a query found: the jobs, and (file, reason) for each image that was left out."""
+
+    jobs: tuple[Job, ...]
+    skipped: tuple[tuple[str, str], ...]
