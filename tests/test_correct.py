@@ -590,7 +590,7 @@ def test_bad_input_is_named_in_one_line_and_nothing_is_written(ball, message):
 
 
 def test_output_names_are_checked_before_the_solve(ball, monkeypatch):
-    monkeypatch.setattr(n4ax_bids.correct, "estimate", None)
+    monkeypatch.setattr("n4ax_bids.core.n4.method.estimate", None)
     image = ball / "image.nii.gz"
     with pytest.raises(ValueError, match=r"plain: cannot be written"):
         correct(image, ball / "plain")

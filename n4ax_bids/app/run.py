@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from n4ax_bids.app import dry_run
 from n4ax_bids.app.command.words import counted
-from n4ax_bids.app.images import attempt, plugin, quarantine
-from n4ax_bids.app.images.attempt import CLAIMS, Outcome, State
+from n4ax_bids.app.images import attempt, engine, plugin, quarantine
+from n4ax_bids.app.images.attempt import CLAIMS
+from n4ax_bids.app.images.outcome import Outcome, State, failed
 from n4ax_bids.app.images.progress import Progress, StoppedEarly
-from n4ax_bids.app.job import Job
+from n4ax_bids.app.job import Job, Selection
 from n4ax_bids.app.machine import claims, pool, resources
 from n4ax_bids.app.machine.pool import Pool
 from n4ax_bids.app.machine.presence import Presence
@@ -64,7 +66,7 @@ def run(request: Request) -> Status:
             ways = provenance.ways(request.output_dir) or [provenance.Way.asked(request)]
             boilerplate.write_text_of(ways, request.output_dir)
         return Status.OK
-    engine = plugin.read(request.use_plugin) if request.use_plugin else None
+    chosen = engine.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
         validation = stack.enter_context(validating(request))
         selection = dataset.select(request)
@@ -75,54 +77,77 @@ def run(request: Request) -> Status:
             validation.require_valid()
             return Status.OK
         if request.reports_only:
-            if not (request.output_dir / "dataset_description.json").is_file():
-                raise Refusal(
-                    Status.NO_IMAGES,
-                    f"{request.output_dir}: holds no output of ours; run without --reports-only "
-                    "first",
-                )
-            _, work = stack.enter_context(places.at_work(request))
-            return reports.again(selection, request, work)
+            return _reports_again(selection, request, stack)
         dataset.tell_skipped(selection.skipped)
         devices = None
-        if jobs and engine is None:
+        if jobs and chosen is None:
             devices = stack.enter_context(_opened(request, len(jobs)))
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
-        with places.writing(request.output_dir):
-            agreement.require(here, request, raw, selection.jobs)
-        # Another run may have written and ended since the first look.
-        places.check_places(request)
-        source.check(request, raw)
-        progress = Progress(
-            len(jobs),
-            n_finished=len(selection.jobs) - len(jobs),
-            table=request.output_dir / "logs" / request.run_id / "images.tsv",
-            stop_on_failure=request.stop_on_first_crash,
-        )
-        with places.writing(request.output_dir):
-            root_files.write(request, raw, selection)
-            stack.enter_context(progress)
-        pages = reports.Pages(selection, jobs, request, work)
-
-        def tell(outcome: Outcome) -> None:
-            pages.tell(outcome.job)
-            progress.tell(outcome)
-
-        if engine is None:
+        _agree(here, request, raw, selection)
+        if chosen is None:
             work_on = partial(_in_pool, devices=devices, here=here, work=work)
         else:
-            work_on = partial(plugin.work_on, engine=engine, here=here, work=work)
-        try:
-            _in_rounds(jobs, request, work_on, here, tell)
-        except StoppedEarly:
-            log.error("stopped, for an image has failed (--stop-on-first-crash)")
-        finally:  # also where it was interrupted: what was done has been done
-            _write_methods(request)
-        reported, status = pages.close(), progress.close()
-        if request.reports:
-            reports.tell_pages(selection, request)
-        return status if reported or status else Status.SOME_FAILED
+            work_on = partial(plugin.work_on, engine=chosen, here=here, work=work)
+        return _work(selection, jobs, request, work_on, here, work, stack)
+
+
+def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> Status:
+    """Draw the reports of images that have been corrected."""
+    if not (request.output_dir / "dataset_description.json").is_file():
+        raise Refusal(
+            Status.NO_IMAGES,
+            f"{request.output_dir}: holds no output of ours; run without --reports-only first",
+        )
+    _, work = stack.enter_context(places.at_work(request))
+    return reports.again(selection, request, work)
+
+
+def _agree(here: Presence, request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
+    """Refuse what other runs at work have otherwise, and write the files at the root."""
+    with places.writing(request.output_dir):
+        agreement.require(here, request, raw, selection.jobs)
+    # Another run may have written and ended since the first look.
+    places.check_places(request)
+    source.check(request, raw)
+    with places.writing(request.output_dir):
+        root_files.write(request, raw, selection)
+
+
+def _work(
+    selection: Selection,
+    jobs: Sequence[Job],
+    request: Request,
+    work_on: Round,
+    here: Presence,
+    work: Path,
+    stack: ExitStack,
+) -> Status:
+    """Work on the jobs, tell of each, and write the texts and pages of what was done."""
+    progress = Progress(
+        len(jobs),
+        n_finished=len(selection.jobs) - len(jobs),
+        table=request.output_dir / "logs" / request.run_id / "images.tsv",
+        stop_on_failure=request.stop_on_first_crash,
+    )
+    with places.writing(request.output_dir):
+        stack.enter_context(progress)
+    pages = reports.Pages(selection, jobs, request, work)
+
+    def tell(outcome: Outcome) -> None:
+        pages.tell(outcome.job)
+        progress.tell(outcome)
+
+    try:
+        _in_rounds(jobs, request, work_on, here, tell)
+    except StoppedEarly:
+        log.error("stopped, for an image has failed (--stop-on-first-crash)")
+    finally:  # also where it was interrupted: what was done has been done
+        _write_methods(request)
+    reported, status = pages.close(), progress.close()
+    if request.reports:
+        reports.tell_pages(selection, request)
+    return status if reported or status else Status.SOME_FAILED
 
 
 def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
@@ -255,5 +280,5 @@ def _in_pool(
         for job, (share, result) in zip(jobs, results, strict=True):
             if isinstance(result, Exception):  # its process has ended
                 quarantine.forget(job, request.output_dir)
-                result = attempt.failed(job, request, result, f"{result}\n")
+                result = failed(job, request, result, f"{result}\n")
             tell(replace(result, label=share.label))

@@ -14,7 +14,7 @@ import pytest
 
 from n4ax_bids.app import cli, run
 from n4ax_bids.app.images import attempt, quarantine
-from n4ax_bids.app.machine import pool, presence, resources
+from n4ax_bids.app.machine import presence, processes, resources, threads
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.options import N4Options
@@ -97,7 +97,7 @@ def test_the_node_gets_absolute_paths_no_rescaling_and_one_shared_folder(
     given = sorted(fake_node, key=lambda inputs: inputs.input_image)
     for inputs, relative in zip(given, THREE, strict=True):
         assert inputs.input_image == str(root / relative)
-        assert inputs.args == "-r 0"
+        assert inputs.rescale_intensities is False
         for path in (inputs.output_image, inputs.bias_image, inputs.lattice_image):
             assert os.path.isabs(path) and path.endswith(".nii.gz")
         assert len({Path(inputs.output_image).parent, Path(inputs.lattice_image).parent}) == 1
@@ -259,12 +259,12 @@ def test_an_image_whose_process_has_ended_has_failed_and_loses_its_mark(make_dat
                 path = quarantine.path_of(job, out)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("{}")
-                yield pool.Done(share, pool.WorkerEnded("a process ended by signal 9"))
+                yield threads.Done(share, processes.WorkerEnded("a process ended by signal 9"))
 
     with presence.at_work(out, tmp_path / "work") as (here, work):
         run._in_pool(jobs, request, told.append, devices=Devices(), here=here, work=work)
     assert [outcome.job for outcome in told] == list(jobs)
-    assert all(isinstance(outcome.error, pool.WorkerEnded) for outcome in told)
+    assert all(isinstance(outcome.error, processes.WorkerEnded) for outcome in told)
     assert not list((out / quarantine.FOLDER).iterdir())
 
 

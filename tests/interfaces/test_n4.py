@@ -21,7 +21,7 @@ import n4ax_bids.correct
 from n4ax_bids import ants
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.interfaces import N4BiasFieldCorrection
-from n4ax_bids.interfaces import n4 as door
+from n4ax_bids.interfaces import bias as door
 from n4ax_bids.options import N4Options
 
 REAL = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
@@ -10,66 +9,22 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__
 from n4ax_bids.app.images import node, quarantine
+from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
+from n4ax_bids.app.images.publish import Begun, files_of, publish
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine import claims
 from n4ax_bids.app.machine.claims import Claim, Taken
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.machine.resources import Memory, Share
-from n4ax_bids.app.outputs import derivatives, finished, sidecars
+from n4ax_bids.app.outputs import finished
 from n4ax_bids.app.reports import reports
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select import dataset
-from n4ax_bids.io.names import printable, printable_lines
-from n4ax_bids.report.page import KEPT
-
-log = logging.getLogger("n4ax_bids")
 
 CLAIMS = claims.FOLDER
-FURTHER = "method_images"
-"""the node's output that holds further images of the method, by their labels"""
-MADE = {
-    "output_image": "corrected",
-    "bias_image": "field",
-    "lattice_image": "lattice",
-    "found_mask_image": "masks",
-    "method_images": "further",
-}
-"""Outputs of the node, and what `Outputs` calls them."""
-
-
-class State(StrEnum):
-    """How a job has ended."""
-
-    CORRECTED = "corrected"
-    FINISHED = "finished"
-    """by another run, meanwhile"""
-    LEFT = "left"
-    """to another run that works on it"""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one job ended; `error` is None unless it has failed."""
-
-    job: Job
-    seconds: float = 0.0
-    correction: Mapping[str, Any] | None = None
-    error: Exception | None = None
-    crash_file: Path | None = None
-    label: str = ""
-    """of the device, where there are several"""
-    state: State = State.CORRECTED
-    try_again: bool = False
-    """the device failed, not the image"""
 
 
 def attempt(
@@ -163,148 +118,12 @@ def correct(
     """Correct one image and put its outputs in place; return the node's record."""
     from n4ax_bids.interfaces import BiasFieldCorrection
 
-    started = datetime.now(UTC)
     given = node.inputs(job, request, private)
-    dataset.read_metadata(job)  # names a sidecar that is no text before its size is asked for
-    inputs = finished.Inputs.of(job)
-    metadata = dataset.read_metadata(job)
+    begun = Begun.now(job, request, claim)
     each = BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
     each._tell_notes = False  # the run's own log does
     made = each.run(cwd=str(work)).outputs
-    return publish(
-        job,
-        request,
-        claim=claim,
-        inputs=inputs,
-        metadata=metadata,
-        started=started,
-        correction=made.correction,
-        made=files_of(made, job),
-        folder=private,
-    )
-
-
-def wanted(job: Job) -> list[str]:
-    """Return the node's outputs that are published for a job."""
-    return [name for name, label in MADE.items() if getattr(job.outputs, label)]
-
-
-def files_of(outputs: Any, job: Job) -> dict[str, Path]:
-    """Return the files that a node has made, by its outputs' names; further ones by label."""
-    files = {name: Path(getattr(outputs, name)) for name in wanted(job) if name != FURTHER}
-    if job.outputs.further:
-        files |= {label: Path(path) for label, path in outputs.method_images.items()}
-    return files
-
-
-def publish(
-    job: Job,
-    request: Request,
-    *,
-    claim: Claim,
-    inputs: finished.Inputs,
-    metadata: Mapping[str, Any],
-    started: datetime,
-    correction: Mapping[str, Any],
-    made: Mapping[str, Path],
-    folder: Path,
-) -> dict[str, Any]:
-    """Put the outputs of an image in place, and record that it is finished.
-
-    Parameters
-    ----------
-    job, request : the image and the run
-    claim : on the image
-    inputs : its files as they were before they were read
-    metadata : what the raw dataset says of it
-    started : when it was begun
-    correction : the node's record
-    made : the node's files by its outputs' names; they are moved
-    folder : for unfinished files
-
-    Returns
-    -------
-    dict, the node's record with what the dataset says that a person should know
-
-    Raises
-    ------
-    Taken
-        If another run has taken the image over.
-    """
-    notes = [*dataset.notes(job, metadata, request), *correction.get("notes", ())]
-    correction = {**correction, "notes": notes}
-    contents = sidecars.of(job, metadata, correction, request)
-    files = []
-    for number, (path, content) in enumerate(contents.items()):
-        written = folder / f"{number}.json"
-        written.write_text(derivatives.encode(content), encoding="utf-8")
-        files.append((written, path))
-    # The corrected image comes last, but for the record: where it is, everything is.
-    targets = {name: getattr(job.outputs, MADE[name]) for name in wanted(job) if name != FURTHER}
-    targets |= job.outputs.further
-    kind = sidecars.kind_of_mask(job, correction)
-    if kind:
-        targets["found_mask_image"] = job.outputs.masks[kind]
-    files += [(made[name], target) for name, target in reversed(targets.items())]
-    text = finished.text(
-        job,
-        request,
-        inputs=inputs,
-        correction=correction,
-        sizes={path: source.stat().st_size for source, path in files},
-        started=started,
-    )
-    written = folder / "record.json"
-    written.write_text(text, encoding="utf-8")
-    files.append((written, finished.path_of(job, request.output_dir)))
-    finished.require_unchanged(job, inputs, correction.get("sha256", {}))
-    derivatives.require_inside(request.output_dir, [target for _, target in files])
-    if not claim.holds():
-        raise Taken
-    finished.forget(job, request.output_dir)
-    derivatives.remove_unwanted(job.outputs, kind)
-    derivatives.publish(files)
-    return correction
-
-
-def failed(
-    job: Job,
-    request: Request,
-    error: Exception,
-    text: str,
-    seconds: float = 0.0,
-    *,
-    try_again: bool = False,
-) -> Outcome:
-    """Write a crash file and return the outcome of a job that has failed.
-
-    Parameters
-    ----------
-    job, request : the image and the run
-    error : what happened
-    text : traceback
-    seconds : that it took
-    try_again : whether the device failed, not the image
-    """
-    path: Path | None = crash_file(job, request)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
-        head = f"n4ax_bids {__version__}\n{printable(job.source)}\n{kept}\n"
-        derivatives.write_text(
-            path, head + printable_lines(text, request.bids_dir, request.output_dir)
-        )
-    except OSError as problem:
-        log.warning("%s: cannot write the crash file: %s", path, problem)
-        path = None
-    return Outcome(
-        job, seconds, error=error, crash_file=path, state=State.FAILED, try_again=try_again
-    )
-
-
-def crash_file(job: Job, request: Request) -> Path:
-    """Return where the traceback of an image is kept."""
-    return request.output_dir / "logs" / f"crash-{job.name}.txt"
+    return publish(begun, made.correction, files_of(made, job), private)
 
 
 @contextmanager

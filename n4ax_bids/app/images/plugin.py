@@ -4,90 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import reprlib
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.images import attempt, node, quarantine, runner
-from n4ax_bids.app.images.attempt import CLAIMS, MADE, Outcome, State
+from n4ax_bids.app.images import quarantine, runner
+from n4ax_bids.app.images.engine import Engine
+from n4ax_bids.app.images.nodes import DONE, Held, crash_text, nodes
+from n4ax_bids.app.images.outcome import Outcome, State, failed
 from n4ax_bids.app.images.progress import StoppedEarly
 from n4ax_bids.app.images.runner import LOCAL
 from n4ax_bids.app.job import Job
-from n4ax_bids.app.machine import claims
-from n4ax_bids.app.machine.claims import Claim, Taken
+from n4ax_bids.app.machine.claims import Taken
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import finished
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select import dataset
-from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.io.text import read_text
 
 log = logging.getLogger("n4ax_bids")
 
-DONE = "_done"
-"""behind the name of an image's node: the one that puts its outputs in place"""
-
+Tell = Callable[[Outcome], None]
 
 KILLED = "its process was killed twice, the second time alone (out of memory?)"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A nipype plugin and its arguments."""
-
-    plugin: str
-    plugin_args: Mapping[str, Any] = field(default_factory=dict)
-
-
-class NodeFailed(ValueError):
-    """What a node has said, which ran elsewhere."""
-
-
-def read(path: Path) -> Engine:
-    """Read nipype's plugin and its arguments from YAML or JSON, as NiPreps do.
-
-    Raises
-    ------
-    Refusal
-        If the file does not name a plugin that waits for its jobs.
-    """
-    import yaml
-    from nipype.pipeline import plugins
-
-    try:
-        text = read_text(path, what="YAML or JSON", skip_mark=True)
-    except (OSError, ValueError) as error:
-        raise Refusal(Status.USAGE, str(error)) from error
-    try:
-        content = yaml.safe_load(text)  # JSON is YAML
-    except (RecursionError, ValueError, yaml.YAMLError) as error:  # ValueError: 2001-02-30
-        why = " ".join(str(error).split())
-        raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
-    known = sorted(name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin"))
-    # Those for whole graphs hand them over and return at once.
-    known = [name for name in known if not name.endswith(("Graph", "DAGMan", "Debug"))]
-    content = content if isinstance(content, dict) else {}
-    name, arguments = content.get("plugin"), content.get("plugin_args") or {}
-    if name not in known or not isinstance(arguments, dict):
-        raise Refusal(
-            Status.USAGE,
-            f"{path}: plugin is {reprlib.repr(name)} with arguments {reprlib.repr(arguments)}; "
-            f"expected plugin, one of {', '.join(known)}, and plugin_args, a mapping",
-        )
-    return Engine(name, arguments)
 
 
 def work_on(
     jobs: Sequence[Job],
     request: Request,
-    tell: Callable[[Outcome], None],
+    tell: Tell,
     *,
     engine: Engine,
     here: Presence,
@@ -115,7 +61,7 @@ def work_on(
 def _run(
     jobs: Sequence[Job],
     request: Request,
-    tell: Callable[[Outcome], None],
+    tell: Tell,
     *,
     engine: Engine,
     here: Presence,
@@ -125,80 +71,132 @@ def _run(
 
     Returns
     -------
-    jobs that have not been begun, and jobs that were in flight, when a worker was killed. One that
-    was in flight alone is told of as failed.
+    jobs that have not been begun, and jobs that were in flight, when a worker was killed. A job
+    that was in flight alone has failed, and the caller has been told so.
     """
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=work))
-    workflow, crashes = _workflow(folder), folder / "crashes"
-    local = engine.plugin in LOCAL
+    workflow, local = _workflow(folder), engine.plugin in LOCAL
     with ExitStack() as stack:
         stack.enter_context(_quiet())
-        on_the_way: dict[str, _Held] = {}
+        on_the_way: dict[str, Held] = {}
         for number, job in enumerate(jobs):
-            try:
-                held = stack.enter_context(_Held.of(job, request, here))
-                if not request.overwrite and finished.why_not_finished(job, request) is None:
-                    tell(Outcome(job, state=State.FINISHED))
-                    continue
-                if local:
-                    quarantine.require_allowed(job, request)
-                workflow.connect(_nodes(f"image_{number}", held, request))
-            except Taken:
-                tell(Outcome(job, state=State.LEFT))
-            except (OSError, ValueError) as error:
-                tell(attempt.failed(job, request, error, traceback.format_exc()))
-            else:
-                on_the_way[f"image_{number}"] = held
+            name = f"image_{number}"
+            held = _held(job, request, here, tell, stack, local=local)
+            if held is not None and _connected(workflow, name, held, request, tell):
+                on_the_way[name] = held
         if not on_the_way:
             return [], []
-        failed: dict[str, _Held] = {}
         marks = stack.enter_context(quarantine.Marks(request, alone=len(jobs) == 1))
-
-        def end(held: _Held, outcome: Outcome) -> None:
-            marks.drop(held.job)
-            tell(outcome)
-
-        def follow(node: Any, status: str) -> None:
-            name = node.name.removesuffix(DONE)
-            if status == "start" and name in on_the_way and local:
-                marks.add(on_the_way[name].job)
-            elif status == "exception" and name in on_the_way:
-                failed[name] = on_the_way.pop(name)
-            elif status == "end" and node.name.endswith(DONE) and name in on_the_way:
-                correction = node.result.outputs.correction
-                held = on_the_way.pop(name)
-                end(held, held.corrected(request, correction))
-            for name, held in tuple(failed.items()):  # nipype writes its file after it tells us
-                text = _crash_text(crashes, name)
-                if text:
-                    del failed[name]
-                    end(held, held.failed(request, text))
-
+        watch = _Watch(request, tell, marks, folder / "crashes", on_the_way, local=local)
         reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
         try:
             # A process that has started JAX must not be forked.
             arguments = {"mp_context": "forkserver", **engine.plugin_args}
-            arguments["status_callback"] = follow
+            arguments["status_callback"] = watch.follow
             runner.run(workflow, engine.plugin, arguments)
         except StoppedEarly:
             raise
         except runner.DIED:
             if len(jobs) > 1:
-                left = [held.job for held in on_the_way.values()]
-                in_flight = [job for job in left if job in marks]
-                left = [job for job in left if job not in marks]
-                marks.keep()
-                for name, held in failed.items():
-                    end(held, held.failed(request, _crash_text(crashes, name)))
-                return left, in_flight
+                return watch.broken_off()
             reason = KILLED
         except Exception as error:  # also where a node has failed, which the others outlive
             reason = f"nipype's {engine.plugin} plugin has failed: {type(error).__name__}: {error}"
             text = traceback.format_exc()
-        for name, held in (failed | on_the_way).items():
-            crash = _crash_text(crashes, name)
-            end(held, held.failed(request, crash or text, "" if crash else reason))
+        watch.close(reason, text)
     return [], []
+
+
+def _held(
+    job: Job, request: Request, here: Presence, tell: Tell, stack: ExitStack, *, local: bool
+) -> Held | None:
+    """Hold a job; None where it has ended already, which is told."""
+    try:
+        held = stack.enter_context(Held.of(job, request, here))
+        if not request.overwrite and finished.why_not_finished(job, request) is None:
+            tell(Outcome(job, state=State.FINISHED))
+            return None
+        if local:
+            quarantine.require_allowed(job, request)
+        return held
+    except Taken:
+        tell(Outcome(job, state=State.LEFT))
+    except (OSError, ValueError) as error:
+        tell(failed(job, request, error, traceback.format_exc()))
+    return None
+
+
+def _connected(workflow: Any, name: str, held: Held, request: Request, tell: Tell) -> bool:
+    """Add the nodes of a job to a workflow; tell where the job fails at that."""
+    try:
+        workflow.connect(nodes(name, held, request))
+    except (OSError, ValueError) as error:
+        tell(failed(held.job, request, error, traceback.format_exc()))
+        return False
+    return True
+
+
+class _Watch:
+    """Follows the nodes of a workflow and tells how each job has ended.
+
+    Parameters
+    ----------
+    request, tell : the run, and what is called for each job
+    marks : of jobs that are in flight
+    crashes : folder where nipype writes what has failed
+    on_the_way : jobs by the names of their nodes
+    local : whether nodes run on this machine, so that their deaths can be known
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        tell: Tell,
+        marks: quarantine.Marks,
+        crashes: Path,
+        on_the_way: dict[str, Held],
+        *,
+        local: bool,
+    ) -> None:
+        self._request, self._tell, self._marks, self._crashes = request, tell, marks, crashes
+        self._on_the_way, self._local = on_the_way, local
+        self._failed: dict[str, Held] = {}
+
+    def follow(self, node: Any, status: str) -> None:
+        """Take note of what nipype says of a node."""
+        name = node.name.removesuffix(DONE)
+        if name in self._on_the_way:
+            if status == "start" and self._local:
+                self._marks.add(self._on_the_way[name].job)
+            elif status == "exception":
+                self._failed[name] = self._on_the_way.pop(name)
+            elif status == "end" and node.name.endswith(DONE):
+                held = self._on_the_way.pop(name)
+                self._end(held, held.corrected(self._request, node.result.outputs.correction))
+        for name, held in tuple(self._failed.items()):  # nipype writes its file after it tells us
+            text = crash_text(self._crashes, name)
+            if text:
+                del self._failed[name]
+                self._end(held, held.failed(self._request, text))
+
+    def broken_off(self) -> tuple[list[Job], list[Job]]:
+        """Return the jobs that were waiting and those in flight when a worker was killed."""
+        left = [held.job for held in self._on_the_way.values()]
+        in_flight = [job for job in left if job in self._marks]
+        self._marks.keep()
+        for name, held in self._failed.items():
+            self._end(held, held.failed(self._request, crash_text(self._crashes, name)))
+        return [job for job in left if job not in in_flight], in_flight
+
+    def close(self, reason: str, text: str) -> None:
+        """End what is left: by what nipype has written of it, else by a reason and a traceback."""
+        for name, held in (self._failed | self._on_the_way).items():
+            crash = crash_text(self._crashes, name)
+            self._end(held, held.failed(self._request, crash or text, "" if crash else reason))
+
+    def _end(self, held: Held, outcome: Outcome) -> None:
+        self._marks.drop(held.job)
+        self._tell(outcome)
 
 
 def _workflow(folder: Path) -> Any:
@@ -213,137 +211,6 @@ def _workflow(folder: Path) -> Any:
         "stop_on_first_crash": "false",
     }
     return workflow
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A job on its way, with the claim on it and what was seen when it was begun."""
-
-    job: Job
-    claim: Claim
-    inputs: finished.Inputs
-    metadata: Mapping[str, Any]
-    started: datetime
-    release: Callable[[], None]
-
-    @classmethod
-    @contextmanager
-    def of(cls, job: Job, request: Request, here: Presence) -> Iterator[_Held]:
-        """Hold a job until its release, at the latest until the block ends."""
-        with ExitStack() as stack:
-            claim = stack.enter_context(
-                claims.claimed(request.output_dir / CLAIMS, job.relative, here)
-            )
-            yield cls(
-                job,
-                claim,
-                finished.Inputs.of(job),
-                dataset.read_metadata(job),
-                datetime.now(UTC),
-                stack.close,
-            )
-
-    def corrected(self, request: Request, correction: Mapping[str, Any]) -> Outcome:
-        attempt.crash_file(self.job, request).unlink(missing_ok=True)  # an earlier run's
-        quarantine.forget(self.job, request.output_dir)
-        self.release()
-        seconds = (datetime.now(UTC) - self.started).total_seconds()
-        return Outcome(self.job, seconds, correction)
-
-    def failed(self, request: Request, text: str, reason: str = "") -> Outcome:
-        kind, message = _last_error(text)
-        if kind == Taken.__name__ or not self.claim.holds():
-            outcome = Outcome(self.job, state=State.LEFT)
-        else:
-            error = NodeFailed(reason or message or kind or "no reason is known")
-            again = kind == "DeviceError"
-            outcome = attempt.failed(self.job, request, error, text, try_again=again)
-            quarantine.forget(self.job, request.output_dir)
-        self.release()
-        return outcome
-
-
-def _last_error(text: str) -> tuple[str, str]:
-    """Return type and message of the error that a traceback ends with; "" where there is none."""
-    for behind in ("When creating this crashfile", "During the creation of this crashfile"):
-        text = text.partition(behind)[0]  # nipype's own, about its own files
-    found = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception)|Taken)(?:: (.*))?$", text, re.M)
-    return found[-1] if found else ("", "")
-
-
-def _nodes(name: str, held: _Held, request: Request) -> list[tuple]:
-    """Return a connection: the node of an image, and one that puts its outputs in place."""
-    from nipype.interfaces.utility import Function
-    from nipype.pipeline import engine as pe
-
-    from n4ax_bids.interfaces import BiasFieldCorrection
-
-    given = node.inputs(held.job, request, Path())
-    solving = pe.Node(
-        BiasFieldCorrection(**given, device=request.device),
-        name=name,
-        n_procs=request.omp_nthreads or 1,
-    )
-    facts = ("job", "request", "claim", "inputs", "metadata", "started")
-    done = pe.Node(
-        Function(
-            function=_put_in_place,
-            input_names=[*facts, "correction", *MADE],
-            output_names=["correction"],
-        ),
-        name=name + DONE,
-        run_without_submitting=True,  # it is over in no time
-    )
-    for fact in facts:
-        setattr(done.inputs, fact, request if fact == "request" else getattr(held, fact))
-    outputs = ("correction", *attempt.wanted(held.job))
-    return [(solving, done, [(output, output) for output in outputs])]
-
-
-def _put_in_place(
-    job,
-    request,
-    claim,
-    inputs,
-    metadata,
-    started,
-    correction,
-    output_image,
-    lattice_image,
-    bias_image=None,
-    found_mask_image=None,
-    method_images=None,
-):
-    """Publish what a node has made; nipype runs the text of this function by itself."""
-    from pathlib import Path
-
-    from n4ax_bids.app.images.attempt import publish
-
-    made = {
-        "output_image": output_image,
-        "bias_image": bias_image,
-        "lattice_image": lattice_image,
-        "found_mask_image": found_mask_image,
-    }
-    return publish(
-        job,
-        request,
-        claim=claim,
-        inputs=inputs,
-        metadata=metadata,
-        started=started,
-        correction=correction,
-        made={name: Path(path) for name, path in (made | (method_images or {})).items() if path},
-        folder=Path.cwd(),
-    )
-
-
-def _crash_text(crashes: Path, name: str) -> str:
-    """Return what nipype has written of the failure of a node, if anything."""
-    for named in (name, name + DONE):
-        for path in crashes.glob(f"crash-*-{named}-*.txt"):
-            return read_text(path, replace=True)
-    return ""
 
 
 @contextmanager

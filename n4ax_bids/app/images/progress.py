@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from n4ax_bids.app.images.attempt import Outcome, State
+from n4ax_bids.app.images.outcome import Outcome, State
 from n4ax_bids.app.outputs import sidecars
 from n4ax_bids.app.status import Status
 from n4ax_bids.io.names import printable

@@ -114,7 +114,7 @@ def visible_gpus() -> tuple[str, ...]:
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",")]
         return tuple(names[: names.index("-1")] if "-1" in names else filter(None, names))
-    from n4ax_bids.interfaces.n4 import n_gpus
+    from n4ax_bids.interfaces.bias import n_gpus
 
     return tuple(map(str, range(n_gpus())))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
 from n4ax_bids.app.outputs.sidecars import KEY, how_found
 from n4ax_bids.app.reports import tissues
+from n4ax_bids.app.reports.grid import grid_of
 from n4ax_bids.core.field import LogField
-from n4ax_bids.core.field import sample as sample_field
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
-from n4ax_bids.io import geometry, volume
+from n4ax_bids.io import volume
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
@@ -42,39 +41,6 @@ KINDS = {
 """what the masks are that `--mask auto` finds"""
 FOUND = ("auto", "head", "brain", *MASK_PROGRAMS)
 """masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Axes of an image, turned to right, anterior and superior."""
-
-    axes: tuple[int, ...]
-    """the image's axis that goes right, anterior, superior"""
-    flipped: tuple[bool, ...]
-    shape: tuple[int, ...]
-
-    def turned(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of an array, 2D or 3D, with its axes turned."""
-        array = array.reshape(self.shape, order="F").transpose(self.axes)
-        return array[tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)]
-
-    def values(self, array: np.ndarray) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
-        """Return what gives an array's values at voxels of the turned axes."""
-        view = self.turned(array)
-        return lambda indices: view[np.ix_(*indices)]
-
-    def field(self, log_field: LogField) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
-        """Return what gives ln b at voxels of the turned axes."""
-        n_axes = len(log_field.clamp)
-
-        def values(indices: tuple[np.ndarray, ...]) -> np.ndarray:
-            voxels = [np.zeros(1, int)] * 3
-            for axis, flip, index in zip(self.axes, self.flipped, indices, strict=True):
-                voxels[axis] = self.shape[axis] - 1 - index if flip else index
-            found = sample_field(log_field, voxels[:n_axes])
-            return found.reshape([each.size for each in voxels]).transpose(self.axes)
-
-        return values
 
 
 def write(
@@ -98,9 +64,6 @@ def write(
     OSError, ValueError
         If a file is not there, or does not fit; one line that names it.
     """
-    from n4ax_bids.report import figures as draw
-    from n4ax_bids.report import mosaic
-
     sidecar = sidecar_path(job.outputs.corrected)
     text = read_bytes(sidecar, what="JSON")
     facts = parse_json(sidecar, text).get(KEY)
@@ -110,18 +73,10 @@ def write(
             "again)"
         )
     method = METHODS[facts["Method"]]
-    image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
-    _require_same(job, output_dir, image)
-    if image.data.shape != corrected.data.shape:
-        raise ValueError(
-            f"{corrected.path}: shape {corrected.data.shape}; expected that of {image.path}, "
-            f"{image.data.shape}"
-        )
+    image, corrected = _pair(job, output_dir)
     inside, where = _inside(job, image, facts)
     before, after = image.data.T[inside.T], corrected.data.T[inside.T]
     window = _window(image.data, before, after)
-    grid = _grid(image)
-    views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
     found, notes = tissues.find(image, job.relative, derivatives)
     values = _measures(facts, image, corrected, before, after, found)
     values |= {each.name: each.of(facts["Details"]) for each in method.measures}
@@ -145,19 +100,49 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
+    _draw(names, image, corrected, inside, window, facts, _log_field(job.outputs.lattice))
+    return remarks
+
+
+def _pair(job: Job, output_dir: Path) -> tuple[Volume, Volume]:
+    """Return the image and the corrected one, which belong together."""
+    image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
+    _require_same(job, output_dir, image)
+    if image.data.shape != corrected.data.shape:
+        raise ValueError(
+            f"{corrected.path}: shape {corrected.data.shape}; expected that of {image.path}, "
+            f"{image.data.shape}"
+        )
+    return image, corrected
+
+
+def _draw(
+    names: Mapping[str, Path],
+    image: Volume,
+    corrected: Volume,
+    inside: np.ndarray,
+    window: tuple[float, float],
+    facts: Mapping[str, Any],
+    log_field: LogField,
+) -> None:
+    """Draw the figures of an image."""
+    from n4ax_bids.report import figures as draw
+    from n4ax_bids.report import mosaic
+
+    grid = grid_of(image)
+    views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
     outline = grid.values(inside) if facts.get("Mask") in FOUND else None
     draw.image(names["before"], views, grid.values(image.data), window, outline)
     draw.image(names["after"], views, grid.values(corrected.data), window, outline)
     limits = facts["FieldMin"], facts["FieldMax"]
-    log_field = grid.field(_log_field(job.outputs.lattice))
-    draw.field(names["field"], views, log_field, grid.values(inside), limits)
+    draw.field(names["field"], views, grid.field(log_field), grid.values(inside), limits)
+    before, after = image.data.T[inside.T], corrected.data.T[inside.T]
     counts = draw.histogram(before, after, window)
-    panel = None
+    panel, method = None, METHODS[facts["Method"]]
     if method.panel:
         own = methods.load(method.panel)
         panel = partial(own, options=facts["Options"], details=facts["Details"])
     draw.curves(names["curves"], counts, panel)
-    return remarks
 
 
 def _require_same(job: Job, output_dir: Path, image: Volume) -> None:
@@ -223,12 +208,6 @@ def _median(values: np.ndarray) -> float:
 def _thinned(values: np.ndarray) -> np.ndarray:
     flat = values.ravel(order="K")
     return flat[:: max(1, flat.size // _EVERY)]
-
-
-def _grid(image: Volume) -> _Grid:
-    axes, flipped = geometry.closest_axes(image.affine)
-    shape = (*image.data.shape, 1)[:3]
-    return _Grid(axes, flipped, shape)
 
 
 def _zooms(image: Volume) -> tuple[float, ...]:

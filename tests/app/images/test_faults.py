@@ -216,9 +216,9 @@ def test_an_output_folder_of_somebody_else(make_dataset, tmp_path):
 
 def test_a_gpu_without_memory(make_dataset, write_image, tmp_path, capsys, monkeypatch):
     """What JAX raises then, for one image of three; the next run does that one alone."""
-    from n4ax_bids import correct
+    from n4ax_bids.core.n4 import method
 
-    root, estimate = make_dataset(*TWELVE[:3]), correct.estimate
+    root, estimate = make_dataset(*TWELVE[:3]), method.estimate
     write_image(root / TWELVE[1], shape=(30, 22, 20))
 
     def too_large(image, *args, **kwargs):
@@ -229,7 +229,7 @@ def test_a_gpu_without_memory(make_dataset, write_image, tmp_path, capsys, monke
         return estimate(image, *args, **kwargs)
 
     with monkeypatch.context() as short:
-        short.setattr(correct, "estimate", too_large)
+        short.setattr(method, "estimate", too_large)
         assert main(root, tmp_path / "out") == Status.TRY_AGAIN
     text = capsys.readouterr().err
     (line,) = [line for line in text.splitlines() if "failed: " in line]

@@ -13,7 +13,8 @@ import pytest
 
 import n4ax_bids
 from n4ax_bids.app import cli
-from n4ax_bids.app.images import plugin
+from n4ax_bids.app.images import nodes
+from n4ax_bids.app.images.engine import Engine, read
 from n4ax_bids.app.status import Status
 
 EIGHT = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 9)]
@@ -153,7 +154,7 @@ def test_files_that_name_no_engine(text, words, make_dataset, tmp_path, capsys):
 def test_json_names_an_engine_too(tmp_path):
     path = tmp_path / "plugin.json"
     path.write_text(json.dumps({"plugin": "SGE", "plugin_args": {"qsub_args": "-q long"}}))
-    assert plugin.read(path) == plugin.Engine("SGE", {"qsub_args": "-q long"})
+    assert read(path) == Engine("SGE", {"qsub_args": "-q long"})
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_json_names_an_engine_too(tmp_path):
     ],
 )
 def test_what_a_crash_file_ends_with(text, expected):
-    assert plugin._last_error(text) == expected
+    assert nodes._last_error(text) == expected
 
 
 @pytest.mark.slow

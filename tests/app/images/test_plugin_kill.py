@@ -21,7 +21,7 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from n4ax_bids.app import cli
-from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection as Node
+from n4ax_bids.interfaces import BiasFieldCorrection as Node
 
 bad, whom, gate, *words = sys.argv[1:]
 run = Node._run_interface

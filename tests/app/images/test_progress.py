@@ -14,7 +14,7 @@ import pytest
 from n4ax_bids.app import logs
 from n4ax_bids.app.command import words
 from n4ax_bids.app.images import progress
-from n4ax_bids.app.images.attempt import Outcome, State
+from n4ax_bids.app.images.outcome import Outcome, State
 from n4ax_bids.app.status import Status
 
 

@@ -17,8 +17,8 @@ import pytest
 from n4ax_bids import device
 from n4ax_bids.app import cli
 from n4ax_bids.app.images import attempt
-from n4ax_bids.app.machine import pool, presence, signals
-from n4ax_bids.app.machine.pool import WorkerEnded
+from n4ax_bids.app.machine import pool, presence, processes, signals, threads
+from n4ax_bids.app.machine.processes import WorkerEnded
 from n4ax_bids.app.machine.resources import Share, shares
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
@@ -29,7 +29,7 @@ FOUR = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 5)]
 
 def in_threads(task, jobs, folder, n_images):
     share = Share(n_images=n_images, n_threads=1, memory=1)
-    return pool._run_in_threads(task, jobs, folder, share=share)
+    return threads.run_in_threads(task, jobs, folder, share=share)
 
 
 def test_results_have_the_order_of_the_jobs(tmp_path):
@@ -263,7 +263,7 @@ def test_a_device_that_does_not_come_back_ends_its_images_only(tmp_path, two_dev
     import deadly
 
     with pool.opened(shares(n_jobs=3, device="cpu", n_images=2)) as devices:
-        monkeypatch.setattr(pool, "_serve", deadly.end)  # of those that are started from now on
+        monkeypatch.setattr(processes, "_serve", deadly.end)  # of those that are started from now on
         task = partial(deadly.task, log=tmp_path / "log")
         results = [done.result for done in devices.run(task, range(3), tmp_path)]
     assert all(isinstance(result, WorkerEnded) for result in results)

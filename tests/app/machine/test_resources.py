@@ -90,7 +90,7 @@ def test_simulated_cpu_devices_have_a_process_each(monkeypatch):
 )
 def test_gpus_are_those_that_cuda_and_jax_may_use(monkeypatch, environment, expected):
     monkeypatch.undo()  # the real `visible_gpus`
-    from n4ax_bids.interfaces import n4
+    from n4ax_bids.interfaces import bias as n4
 
     monkeypatch.setattr(n4, "n_gpus", lambda: 3)
     monkeypatch.setattr(resources, "entry_points", lambda group: ["xla_cuda12"])

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from n4ax_bids.app.reports import contents, figures
+from n4ax_bids.app.reports import grid as grid_module
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
@@ -166,13 +167,13 @@ def test_an_output_that_does_not_fit_is_an_error_that_names_it(corrected, tmp_pa
 def test_turned_axes_show_the_same_head(tmp_path):
     """A volume stored along other axes, some backwards, gives the same voxels at the same cuts."""
     data = np.arange(4 * 5 * 6.0).reshape(4, 5, 6)
-    turned = figures._Grid((0, 1, 2), (False, False, False), data.shape)
+    turned = grid_module.Grid((0, 1, 2), (False, False, False), data.shape)
     other = np.asfortranarray(data.transpose(2, 0, 1)[::-1, :, ::-1])
     affine = np.zeros((4, 4))
     affine[2, 0], affine[0, 1], affine[1, 2], affine[3, 3] = -1, 1, -1, 1
     from n4ax_bids.io.geometry import closest_axes
 
-    grid = figures._Grid(*closest_axes(affine), other.shape)
+    grid = grid_module.Grid(*closest_axes(affine), other.shape)
     np.testing.assert_array_equal(grid.turned(other), turned.turned(np.asfortranarray(data)))
     cuts = (np.array([1, 3]), np.array([0, 2, 4]), np.array([5]))
     np.testing.assert_array_equal(grid.values(other)(cuts), data[np.ix_(*cuts)])
@@ -190,7 +191,7 @@ def test_the_field_of_the_lattice_is_that_of_the_file(make_dataset, tmp_path):
     assert cli.main([str(root), str(out), "participant", *flags]) == 0
     (job,) = dataset.select(Request(root, out)).jobs
     source = figures.volume.load(job.source)
-    grid = figures._grid(source)
+    grid = grid_module.grid_of(source)
     field = figures.volume.load(job.outputs.field).data
     cuts = tuple(np.array([0, n // 3, n - 1]) for n in grid.turned(field).shape)
     expected = grid.values(field)(cuts)

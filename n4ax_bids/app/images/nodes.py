@@ -1,0 +1,141 @@
+"""An image under an engine of nipype's: claimed, solved by one node, put in place by another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.app.images import quarantine
+from n4ax_bids.app.images.attempt import CLAIMS
+from n4ax_bids.app.images.node import inputs as node_inputs
+from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
+from n4ax_bids.app.images.publish import MADE, Begun, wanted
+from n4ax_bids.app.job import Job
+from n4ax_bids.app.machine import claims
+from n4ax_bids.app.machine.claims import Taken
+from n4ax_bids.app.machine.presence import Presence
+from n4ax_bids.app.request import Request
+from n4ax_bids.io.text import read_text
+
+DONE = "_done"
+"""behind the name of an image's node: the one that puts its outputs in place"""
+
+
+class NodeFailed(ValueError):
+    """What a node has said, which ran elsewhere."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job on its way, and how the claim on it is released."""
+
+    begun: Begun
+    release: Callable[[], None]
+
+    @property
+    def job(self) -> Job:
+        """The image."""
+        return self.begun.job
+
+    @classmethod
+    @contextmanager
+    def of(cls, job: Job, request: Request, here: Presence) -> Iterator[Held]:
+        """Hold a job until its release, at the latest until the block ends."""
+        with ExitStack() as stack:
+            claim = stack.enter_context(
+                claims.claimed(request.output_dir / CLAIMS, job.relative, here)
+            )
+            yield cls(Begun.now(job, request, claim), stack.close)
+
+    def corrected(self, request: Request, correction: Mapping[str, Any]) -> Outcome:
+        """Return the outcome of a job that is done."""
+        crash_file(self.job, request).unlink(missing_ok=True)  # an earlier run's
+        quarantine.forget(self.job, request.output_dir)
+        self.release()
+        seconds = (datetime.now(UTC) - self.begun.started).total_seconds()
+        return Outcome(self.job, seconds, correction)
+
+    def failed(self, request: Request, text: str, reason: str = "") -> Outcome:
+        """Return the outcome of a job that nipype has written a traceback of, or a reason."""
+        kind, message = _last_error(text)
+        if kind == Taken.__name__ or not self.begun.claim.holds():
+            outcome = Outcome(self.job, state=State.LEFT)
+        else:
+            error = NodeFailed(reason or message or kind or "no reason is known")
+            again = kind == "DeviceError"
+            outcome = failed(self.job, request, error, text, try_again=again)
+            quarantine.forget(self.job, request.output_dir)
+        self.release()
+        return outcome
+
+
+def _last_error(text: str) -> tuple[str, str]:
+    """Return type and message of the error that a traceback ends with; "" where there is none."""
+    for behind in ("When creating this crashfile", "During the creation of this crashfile"):
+        text = text.partition(behind)[0]  # nipype's own, about its own files
+    found = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception)|Taken)(?:: (.*))?$", text, re.M)
+    return found[-1] if found else ("", "")
+
+
+def nodes(name: str, held: Held, request: Request) -> list[tuple]:
+    """Return a connection: the node of an image, and one that puts its outputs in place."""
+    from nipype.interfaces.utility import Function
+    from nipype.pipeline import engine as pe
+
+    from n4ax_bids.interfaces import BiasFieldCorrection
+
+    given = node_inputs(held.job, request, Path())
+    solving = pe.Node(
+        BiasFieldCorrection(**given, device=request.device),
+        name=name,
+        n_procs=request.omp_nthreads or 1,
+    )
+    done = pe.Node(
+        Function(
+            function=_put_in_place,
+            input_names=["begun", "correction", *MADE],
+            output_names=["correction"],
+        ),
+        name=name + DONE,
+        run_without_submitting=True,  # it is over in no time
+    )
+    done.inputs.begun = held.begun
+    outputs = ("correction", *wanted(held.job))
+    return [(solving, done, [(output, output) for output in outputs])]
+
+
+def _put_in_place(
+    begun,
+    correction,
+    output_image,
+    lattice_image,
+    bias_image=None,
+    found_mask_image=None,
+    method_images=None,
+):
+    """Publish what a node has made; nipype runs the text of this function by itself."""
+    from pathlib import Path
+
+    from n4ax_bids.app.images.publish import publish
+
+    made = {
+        "output_image": output_image,
+        "bias_image": bias_image,
+        "lattice_image": lattice_image,
+        "found_mask_image": found_mask_image,
+    }
+    files = {name: Path(path) for name, path in (made | (method_images or {})).items() if path}
+    return publish(begun, correction, files, Path.cwd())
+
+
+def crash_text(crashes: Path, name: str) -> str:
+    """Return what nipype has written of the failure of a node, if anything."""
+    for named in (name, name + DONE):
+        for path in crashes.glob(f"crash-*-{named}-*.txt"):
+            return read_text(path, replace=True)
+    return ""

@@ -1,0 +1,86 @@
+"""How a job has ended, and the crash file of one that has failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids import __version__
+from n4ax_bids.app.job import Job
+from n4ax_bids.app.outputs import derivatives
+from n4ax_bids.app.request import Request
+from n4ax_bids.io.names import printable, printable_lines
+from n4ax_bids.report.page import KEPT
+
+log = logging.getLogger("n4ax_bids")
+
+
+class State(StrEnum):
+    """How a job has ended."""
+
+    CORRECTED = "corrected"
+    FINISHED = "finished"
+    """by another run, meanwhile"""
+    LEFT = "left"
+    """to another run that works on it"""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended; `error` is None unless it has failed."""
+
+    job: Job
+    seconds: float = 0.0
+    correction: Mapping[str, Any] | None = None
+    error: Exception | None = None
+    crash_file: Path | None = None
+    label: str = ""
+    """of the device, where there are several"""
+    state: State = State.CORRECTED
+    try_again: bool = False
+    """the device failed, not the image"""
+
+
+def failed(
+    job: Job,
+    request: Request,
+    error: Exception,
+    text: str,
+    seconds: float = 0.0,
+    *,
+    try_again: bool = False,
+) -> Outcome:
+    """Write a crash file and return the outcome of a job that has failed.
+
+    Parameters
+    ----------
+    job, request : the image and the run
+    error : what happened
+    text : traceback
+    seconds : that it took
+    try_again : whether the device failed, not the image
+    """
+    path: Path | None = crash_file(job, request)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
+        head = f"n4ax_bids {__version__}\n{printable(job.source)}\n{kept}\n"
+        derivatives.write_text(
+            path, head + printable_lines(text, request.bids_dir, request.output_dir)
+        )
+    except OSError as problem:
+        log.warning("%s: cannot write the crash file: %s", path, problem)
+        path = None
+    return Outcome(
+        job, seconds, error=error, crash_file=path, state=State.FAILED, try_again=try_again
+    )
+
+
+def crash_file(job: Job, request: Request) -> Path:
+    """Return where the traceback of an image is kept."""
+    return request.output_dir / "logs" / f"crash-{job.name}.txt"

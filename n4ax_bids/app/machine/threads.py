@@ -1,0 +1,112 @@
+"""The jobs of a run through threads of this process, which clean up behind them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from n4ax_bids.app.machine.resources import Memory, Share
+
+Task = Callable[..., Any]
+"""task(job, share=Share, memory=Memory); an error of one job is part of what it returns"""
+
+
+class Done(NamedTuple):
+    """What a task made of a job, or the error that its process has ended."""
+
+    share: Share
+    result: Any
+
+
+def start(share: Share) -> str:
+    """Start JAX with the threads of a share, and return what its device is.
+
+    Here, once in each process and before its first image, is the place for what warms it up.
+    """
+    from n4ax_bids import correct, device, interfaces  # noqa: F401
+
+    device.start(share.n_threads)
+    return device.describe(device.resolve(share.device))
+
+
+def run_in_threads(
+    task: Task, jobs: Sequence[Any], folder: Path, *, share: Share
+) -> Iterator[Done]:
+    """Yield what is done, in the order of the jobs; all threads work in one folder."""
+    todo: queue.SimpleQueue = queue.SimpleQueue()
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    for numbered in enumerate(jobs):
+        todo.put(numbered)
+    call = partial(task, share=share, memory=Memory(share.memory))
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                number, job = todo.get_nowait()
+                try:
+                    done.put((number, call(job)))
+                except BaseException as error:
+                    done.put((number, error))
+                    return
+
+    threads = [threading.Thread(target=work) for _ in range(min(share.n_images, len(jobs)))]
+
+    def begin_no_more() -> None:
+        with suppress(queue.Empty):
+            while True:
+                todo.get_nowait()
+
+    # nipype changes the current folder of the process and back: all threads have the same one.
+    with chdir(folder), running(threads, begin_no_more):
+        for result in in_order(done.get, len(jobs)):
+            if isinstance(result, BaseException):
+                raise result
+            yield Done(share, result)
+
+
+@contextmanager
+def running(
+    threads: Sequence[threading.Thread], begin_no_more: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Run threads beside the block; when it is left early, none of them begins another solve."""
+    begun = []
+    try:
+        for thread in threads:
+            begun.append(thread)
+            thread.start()  # a signal may come here
+        yield
+    except BaseException:
+        from n4ax_bids import device
+
+        begin_no_more()
+        with device.closed():
+            for thread in begun:
+                _join(thread)
+        raise
+    for thread in threads:
+        thread.join()
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread to end, also for one of which a signal has broken off the start."""
+    for _ in range(100):
+        with suppress(RuntimeError):  # it has not started yet
+            thread.join()
+            return
+        time.sleep(0.01)
+
+
+def in_order(next_done: Callable[[], tuple[int, Any]], n: int) -> Iterator[Any]:
+    """Put numbered results into the order of their numbers."""
+    early: dict[int, Any] = {}
+    for number in range(n):
+        while number not in early:
+            found, result = next_done()
+            early[found] = result
+        yield early.pop(number)

@@ -1,0 +1,53 @@
+"""An image's voxels as a report shows them: axes turned to right, anterior and superior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.field import sample as sample_field
+from n4ax_bids.io import geometry
+from n4ax_bids.io.volume import Volume
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Axes of an image, turned to right, anterior and superior."""
+
+    axes: tuple[int, ...]
+    """the image's axis that goes right, anterior, superior"""
+    flipped: tuple[bool, ...]
+    shape: tuple[int, ...]
+
+    def turned(self, array: np.ndarray) -> np.ndarray:
+        """Return a view of an array, 2D or 3D, with its axes turned."""
+        array = array.reshape(self.shape, order="F").transpose(self.axes)
+        return array[tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)]
+
+    def values(self, array: np.ndarray) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
+        """Return what gives an array's values at voxels of the turned axes."""
+        view = self.turned(array)
+        return lambda indices: view[np.ix_(*indices)]
+
+    def field(self, log_field: LogField) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
+        """Return what gives ln b at voxels of the turned axes."""
+        n_axes = len(log_field.clamp)
+
+        def values(indices: tuple[np.ndarray, ...]) -> np.ndarray:
+            voxels = [np.zeros(1, int)] * 3
+            for axis, flip, index in zip(self.axes, self.flipped, indices, strict=True):
+                voxels[axis] = self.shape[axis] - 1 - index if flip else index
+            found = sample_field(log_field, voxels[:n_axes])
+            return found.reshape([each.size for each in voxels]).transpose(self.axes)
+
+        return values
+
+
+def grid_of(image: Volume) -> Grid:
+    """Return the grid of an image."""
+    axes, flipped = geometry.closest_axes(image.affine)
+    shape = (*image.data.shape, 1)[:3]
+    return Grid(axes, flipped, shape)
