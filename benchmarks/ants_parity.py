@@ -261,18 +261,19 @@ def main() -> None:
     kept = parser.parse_args().keep
     os.environ.setdefault("NIPYPE_NO_ET", "1")
     lines = [
-        "# The parameter sets of Nipype clients, beside the ANTs program",
+        "# The parameter sets of Nipype clients, compared with the ANTs program",
         "",
         "Written by `python -m benchmarks.ants_parity`; "
         f"antspyx {version('antspyx')}, jax {version('jax')}; CPU.",
         "",
-        "Both get the same files; the words for the program are those that nipype's own interface",
-        "makes. Differences of what was written, |ours/theirs − 1|, at every voxel, inside and",
-        "outside the mask: mean / 99th percentile / max. Within: mean 5e-5, 99th percentile 2e-4,",
-        "max 5e-4, same affine; where one of them is exceeded, the program's own differences",
-        "between two threads and 1, 3 and 4 are measured too (corrected; bias field: the largest",
-        "of each), and 3 times that is the bound. Sets at shrink 1 use every n-th voxel of large",
-        f"volumes, because the program takes an hour beyond {LARGEST_AT_FULL_RESOLUTION} voxels.",
+        "Both programs get the same files. The arguments for the ANTs program are those that",
+        "nipype's own interface makes. The table gives differences between the written files,",
+        "|ours/theirs − 1|, at every voxel, inside and outside the mask: mean / 99th percentile /",
+        "max. The bounds are: mean 5e-5, 99th percentile 2e-4, max 5e-4, same affine. If one of",
+        "them is exceeded, the ANTs program with two threads is also compared with itself with 1,",
+        "3 and 4 threads (corrected; bias field: the largest of each), and the bound is 3 times",
+        "that difference. Sets at shrink 1 use every n-th voxel of large volumes, because the",
+        f"program takes an hour beyond {LARGEST_AT_FULL_RESOLUTION} voxels.",
         "",
         *(f"- {which}: {chosen.clients}" for which, chosen in SETS.items()),
         "",

@@ -107,8 +107,8 @@ def tables(n: int, repeats: int, flags: Sequence[str]) -> str:
         # The second one: compiling is not bound to one core.
         _, one = (run(root, few, [*flags, "--omp-nthreads", "1"]) for _ in range(2))
 
-    say("*Bound*: the larger of the sum of solves (two at a time share the cores, so each takes")
-    say("longer) and the processor time of all threads divided by the cores.\n")
+    say("*Bound*: the larger of two times: the sum of the solves (two at the same time share the")
+    say("cores, so each takes longer), and the CPU time of all threads / the number of cores.\n")
     say("| run | images/s | wall, s | solves, s | CPU s / cores | wall / bound | peak, MB |")
     say("|" + " --- |" * 7)
     named = [(f"{few} images, nothing compiled yet", cold)]

@@ -53,8 +53,8 @@ def lines(n: int, n_pairs: int, flags: Sequence[str]) -> Iterator[str]:
     yield f"Written by `python -m benchmarks.app_masks` on {date.today()}.\n"
     yield f"{processor()}, {CORES} cores; {versions}.\n"
     yield (
-        f"`n4ax-bids … {' '.join(flags)} --mask …`, reports and validation off, {n} images, each "
-        f"a copy of {name} but for one voxel. The two masks took turns."
+        f"`n4ax-bids … {' '.join(flags)} --mask …`, reports and validation off, {n} images. "
+        f"Each is a copy of {name} in which one voxel differs. The two masks took turns."
     )
     yield ""
     quantities = ("images/s", "CPU s an image", "peak, MB")
@@ -75,8 +75,8 @@ def lines(n: int, n_pairs: int, flags: Sequence[str]) -> Iterator[str]:
     yield (
         f"Median of {n_pairs} pairs: with `--mask auto` the App has {median(ratios):.0%} of the "
         f"throughput that it has with `--mask otsu`, and takes {median(costs):.2f} more CPU "
-        f"seconds for an image. By CPU seconds alone it would be {median(shares):.0%}, which "
-        "other work on the machine hardly changes."
+        f"seconds per image. The ratio of CPU seconds alone is {median(shares):.0%}; other work "
+        "on the machine hardly changes it."
     )
 
 

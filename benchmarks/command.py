@@ -56,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def page(given: argparse.Namespace) -> Iterator[str]:
     image = images.usual(given)
     yield (
-        f"Image: {image.name}, {size(image.values.shape)}, int16, .nii.gz; no mask, as is ANTs' "
-        "default: all voxels take part. From the start of the process to the file written. *Empty "
-        "cache*: nothing compiled yet, one run; *warm cache*: programs kept from that run, median "
-        f"of {1 if given.quick else WARM}. ANTs: once, or the median of three where it takes less "
-        f"than {SOON:.0f} s. Ratios: ANTs / ours."
+        f"Image: {image.name}, {size(image.values.shape)}, int16, .nii.gz. There is no mask, as "
+        "by default in ANTs, so all voxels take part. Times are from the start of the process to "
+        "the written file. *Empty cache*: nothing is compiled yet, one run; *warm cache*: with "
+        f"the programs that this run has compiled, median of {1 if given.quick else WARM}. ANTs: "
+        f"one run, or the median of three if it takes less than {SOON:.0f} s. Ratios: ANTs / ours."
     )
     yield ""
     with tempfile.TemporaryDirectory() as made:
@@ -71,9 +71,9 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         if has("ants") and not given.quick:
             start = median(ants_n4("--version") for _ in range(3))
             yield (
-                f"The ANTs program is started by Python, which takes {figure(start)} s (its "
-                "`--version`, median of 3) that the program by itself would not: they are "
-                "subtracted. Our own start is counted."
+                f"Python starts the ANTs program. This takes {figure(start)} s (its `--version`, "
+                "median of 3) that the program by itself would not need, so this time is "
+                "subtracted. The start of our own command is counted."
             )
             yield ""
         yield from head(
@@ -84,12 +84,12 @@ def page(given: argparse.Namespace) -> Iterator[str]:
             yield one_preset(name, image, folder, start, known, given)
     yield ""
     yield (
-        "At full resolution with every iteration run ANTs would take up to an hour: there both "
-        "get every n-th voxel of the image, n the smallest with which ANTs needs about "
-        f"{LONGEST:.0f} s or less. "
-        "The preset `fast` over-relaxes, which ANTs cannot: there both run as many iterations "
-        "without it; the factor changes what an iteration adds, not its time. Presets that are "
-        "the same words to ANTs share its figure."
+        "At full resolution with all iterations, ANTs would take up to an hour. In this case both "
+        "programs get every n-th voxel of the image, with the smallest n for which ANTs needs "
+        f"about {LONGEST:.0f} s or less. The preset `fast` over-relaxes, which ANTs cannot do. "
+        "Here both run the same number of iterations without over-relaxation; the factor changes "
+        "the result of an iteration, not its time. Presets with the same ANTs arguments share one "
+        "measured time."
     )
 
 

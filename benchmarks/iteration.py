@@ -54,8 +54,8 @@ def page(given: argparse.Namespace, device: jax.Device) -> Iterator[str]:
     yield "## Copy bandwidth"
     yield ""
     yield (
-        f"Copies of {size_of_copy / 2**20:.0f} MiB of float32, bytes read and written counted; "
-        f"median of {repeats}."
+        f"Copies of {size_of_copy / 2**20:.0f} MiB of float32; bytes read and bytes written are "
+        f"both counted; median of {repeats}."
     )
     yield ""
     yield from head("copy", "GB/s")
@@ -64,10 +64,11 @@ def page(given: argparse.Namespace, device: jax.Device) -> Iterator[str]:
     best = max(found.values())
     yield from ("", "## Iterations", "")
     yield (
-        f"Image: {image.name}, {size(image.values.shape)}; Otsu's mask, given. {LEVELS} levels of "
-        "equal numbers of iterations; (long run − short run) / iterations between, median of "
-        f"{repeats} pairs. Limit: {BYTES} bytes a voxel of the mask at the fastest of the copies "
-        "above; arrays that stay in a cache can be faster."
+        f"Image: {image.name}, {size(image.values.shape)}; Otsu's mask, given. {LEVELS} levels "
+        "with equal numbers of iterations. Time of an iteration: (long run − short run) / "
+        f"difference of their iterations, median of {repeats} pairs. Limit: {BYTES} bytes for "
+        "each voxel of the mask at the speed of the fastest copy above; arrays that stay in a "
+        "cache can be faster."
     )
     yield ""
     yield from head("work", "voxels in mask", "ms an iteration", "limit, ms", "iteration / limit")

@@ -181,12 +181,13 @@ def draw(case: Case, folder: Path) -> str:
 def lines(given: argparse.Namespace, folder: Path | None) -> Iterator[str]:
     """Yield the page."""
     yield (
-        "RMSE: standard deviation of the estimated minus the true ln b in the brain. Difference: "
-        "the same of the estimate minus that of the head without the field, each in its own mask. "
-        "CJV: coefficient of joint variation of white and grey matter, after correction. Covered: "
-        "share of GM and WM that is in the mask. Tissue: share of the mask that is GM or WM. "
-        "Seconds: CPU seconds of the mask. N4 with the preset `ants` and samples 4 mm apart. A "
-        "dash: not known, or no mask was found."
+        "RMSE: standard deviation of the difference between the estimated and the true ln b in "
+        "the brain. Difference: the same, but the estimate on the head without the field, in its "
+        "own mask, is first subtracted from the estimate. CJV: coefficient of joint variation of "
+        "white and grey matter after correction. Covered: share of GM and WM that is in the mask. "
+        "Tissue: share of the mask that is GM or WM. Seconds: CPU seconds that the mask takes. N4 "
+        "has the preset `ants` with samples 4 mm apart. A dash means that the value is unknown or "
+        "that no mask was found."
     )
     yield ""
     pictures = []

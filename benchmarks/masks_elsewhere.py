@@ -164,11 +164,12 @@ def lines(quick: bool) -> Iterator[str]:
     yield "## Images without a brain, parts of heads, and weak fields"
     yield ""
     yield (
-        "Figures with Otsu's mask → with `auto`. Taken: the kind of mask that `auto` took. RMSE "
-        "and CJV as above, RMSE in GM and WM. CV: coefficient of variation of the corrected image "
-        "where both masks are. Apart: standard deviation there of the difference of the two ln b. "
-        '"Corrected before": divided by the field that N4 finds in GM and WM; the labels are of '
-        "the whole head. Samples at least 4 mm apart."
+        "Figures are given with Otsu's mask → with `auto`. Taken: the kind of mask that `auto` "
+        "chose. RMSE and CJV are as above, with RMSE in GM and WM. CV: coefficient of variation "
+        "of the corrected image where both masks overlap. Apart: standard deviation, in the same "
+        'place, of the difference between the two ln b. "Corrected before": the image was first '
+        "divided by the field that N4 finds in GM and WM; the labels are those of the whole head. "
+        "Samples are at least 4 mm apart."
     )
     yield ""
     yield from head("image", "taken", "RMSE", "CJV", "CV", "apart")

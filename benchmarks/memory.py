@@ -36,14 +36,14 @@ def page(given: argparse.Namespace) -> Iterator[str]:
     volume = 4 * image.values.size
     on_gpu = given.device != "cpu"
     yield (
-        f"Image: {image.name}, {size(image.values.shape)}; one float32 volume of it: "
-        f"{megabytes(volume)} MB. Otsu's mask, 2 + 2 iterations. Every row is a process of its "
-        "own, which solves a tiny image first, so that what stays of a compilation is not "
-        "counted. *Solve*: the peak during the solve less what was held before it, with image and "
-        f"mask in memory{' of the device' if on_gpu else ''}. *Expected*: what the "
-        "program takes for its voxels; on the host, laying them out comes on top. Slabs are "
-        "forced by the argument `memory` of `estimate`. *Process*: resident memory "
-        "at its highest, Python and JAX included."
+        f"Image: {image.name}, {size(image.values.shape)}; one float32 volume of it takes "
+        f"{megabytes(volume)} MB. Otsu's mask, 2 + 2 iterations. Each row is a separate process, "
+        "which first solves a tiny image, so that memory left over from compiling is not counted. "
+        "*Solve*: the peak during the solve minus the memory in use before it, with image and "
+        f"mask in memory{' of the device' if on_gpu else ''}. *Expected*: the memory that the "
+        "program expects for its voxels; on the host, laying them out takes more. Slabs are "
+        "forced with the argument `memory` of `estimate`. *Process*: peak resident memory, "
+        "including Python and JAX."
     )
     yield ""
     yield from head(

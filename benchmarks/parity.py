@@ -295,16 +295,18 @@ def main() -> None:
         f"Written by `python -m benchmarks.parity`; {versions}; CPU.",
         "",
         *textwrap.wrap(
-            "Figures are of |ours/theirs - 1| of corrected intensities, no scale removed: inside "
-            "the mask against SimpleITK, everywhere against ANTs. Full runs: 4 × 50 iterations, "
-            "mean / 99th percentile / max beside ITK with 2 threads; *ITK itself* is ITK with 1 "
-            "thread against ITK with 2, and where that does not explain the difference with 4 and "
-            "8 threads too (the largest of each). Short runs: max / the same of ITK itself; with "
-            f"16 threads instead of 2 beyond {MANY_VOXELS} voxels. ITK adds float32 numbers voxel "
-            "after voxel, in one part for each thread: the more parts, the less rounding, and the "
-            "nearer it comes to our numbers (second table). Within the bounds: short runs at most "
-            "2e-6; full runs mean 5e-5, 99th percentile 2e-4, max 5e-4, or 3 × ITK itself where "
-            "that is larger; equal iteration counts.",
+            "Figures are |ours/theirs - 1| of corrected intensities, and no scale is removed. The "
+            "comparison with SimpleITK is inside the mask, and that with ANTs is at every voxel. "
+            "Full runs have 4 × 50 iterations and are compared with ITK on 2 threads: mean / 99th "
+            "percentile / max. *ITK itself* compares ITK on 1 thread with ITK on 2 threads and, "
+            "if this does not explain the difference, also on 4 and 8 threads (the largest is "
+            f"given). Short runs: max / the same for ITK itself; beyond {MANY_VOXELS} voxels they "
+            "are compared with ITK on 16 threads instead of 2. ITK adds float32 numbers voxel "
+            "after voxel, in one part for each thread. The more parts there are, the smaller is "
+            "the rounding error, and the closer ITK comes to our numbers (second table). Bounds: "
+            "for short runs 2e-6; for full runs a mean of 5e-5, a 99th percentile of 2e-4 and a "
+            "max of 5e-4, or 3 × ITK itself if that is larger. The iteration counts must be "
+            "equal.",
             95,
         ),
         "",
@@ -334,7 +336,8 @@ def main() -> None:
                 "",
                 "## Otsu's mask",
                 "",
-                "Times: ITK's (2 threads) divided by ours, medians of 5 in turn.",
+                "Times as fast: ITK's time (2 threads) divided by ours, medians of 5 runs, taken "
+                "in turn.",
                 "",
                 "| image | shape | equal to ITK's | times as fast |",
                 "|" + " --- |" * 4,

@@ -39,8 +39,8 @@ def page(given: argparse.Namespace) -> Iterator[str]:
     image = images.usual(given)
     yield (
         f"Image: {image.name}, {size(image.values.shape)}, as int16 in a .nii.gz. *Segmentation*: "
-        "two probability maps of it, float32, as -d would have them. CPU seconds are medians of "
-        f"{REPEATS}. kB are 1000 bytes."
+        "two probability maps of the image in float32, as -d would find them. CPU seconds are "
+        f"medians of {REPEATS}. 1 kB is 1000 bytes."
     )
     yield ""
     yield from head("work", "CPU, s", "kB")

@@ -85,9 +85,10 @@ def measured(case: Case) -> Iterator[str]:
 def lines(given: argparse.Namespace) -> Iterator[str]:
     """Yield the page."""
     yield (
-        "RMSE: standard deviation of the estimated minus the true ln b in the brain; before: of "
-        "the true ln b itself. Samples: voxels of the shrunk grid that lie in the mask. N4 with "
-        "the options of the preset `ants` (shrink 4) and of the preset `standard` (4 mm)."
+        "RMSE: standard deviation of the difference between the estimated and the true ln b in "
+        "the brain. Before: standard deviation of the true ln b itself. Samples: voxels of the "
+        "shrunk grid that are in the mask. N4 has the options of the preset `ants` (shrink 4) or "
+        "of the preset `standard` (4 mm)."
     )
     yield ""
     per_way = ("shrink", "samples", "RMSE")

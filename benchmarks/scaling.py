@@ -66,9 +66,9 @@ def page(given: argparse.Namespace, device: jax.Device) -> Iterator[str]:
     small = sides[0] if given.quick else SMALL
     few = slice(0, 2 if given.quick else None)
     yield (
-        "Synthetic ellipsoids; Otsu's mask, given; full "
-        f"resolution; threshold 0. Times are medians of {repeats} warm calls of "
-        "`n4ax_bids.core.n4.estimate` (3 of them beyond 5 s), images and masks in the "
+        "Synthetic ellipsoids with Otsu's mask, given; full resolution; threshold 0. Times are "
+        f"medians of {repeats} warm calls of `n4ax_bids.core.n4.estimate.estimate` (3 calls if "
+        "they take more than 5 s). Images and masks are in the "
         f"{'memory of the device' if device.platform != 'cpu' else 'host memory'}."
     )
     drawn: dict[str, Points] = {}
@@ -93,8 +93,9 @@ def with_voxels(
     sides: Sequence[int], device: jax.Device, repeats: int, drawn: Points
 ) -> Iterator[str]:
     yield (
-        f"{' + '.join(map(str, LEVELS))} iterations. SimpleITK: the same arrays, one run, and "
-        f"only up to {WITH_ITK} voxels to an axis; its time includes the division of the image."
+        f"{' + '.join(map(str, LEVELS))} iterations. SimpleITK gets the same arrays, runs once, "
+        f"and only up to {WITH_ITK} voxels on each axis; its time includes the division of the "
+        "image."
     )
     yield ""
     yield from head("shape", "voxels in mask", "s", "ns a voxel and iteration", "ITK, s", "ratio")
@@ -130,8 +131,8 @@ def with_points(
     n_iterations = ITERATIONS[1]
     image, mask = made(side)
     yield (
-        f"{size(image.shape)}, one level, {n_iterations} iterations. From 4 on, every number is "
-        "that of one more fitting level."
+        f"{size(image.shape)}, one level, {n_iterations} iterations. After 4, each number of "
+        "control points is that of one more fitting level."
     )
     yield ""
     yield from head("control points", "s", "ms an iteration")
@@ -150,8 +151,8 @@ def with_batch(
     options = N4Options(shrink_factor=1, n_iterations=n_iterations)
     yield (
         f"Images of {size(image.shape)} voxels, {' + '.join(map(str, n_iterations))} iterations, "
-        "by `estimate_batch`: in one solve, or one by one, on a CPU as many side by side as there "
-        "are cores. Without being told it takes the first on a GPU and the second on a CPU."
+        "by `estimate_batch`: in one solve, or one by one (on a CPU as many at the same time as "
+        "there are cores). By default it uses one solve on a GPU and one by one on a CPU."
     )
     yield ""
     yield from head("images", "in one solve, s", "ms an image", "one by one, s", "ms an image")

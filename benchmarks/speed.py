@@ -76,9 +76,9 @@ def page(given: argparse.Namespace, device: jax.Device) -> Iterator[str]:
         f"{np.count_nonzero(mask)} voxels, made in {figure(seconds)} s."
     )
     works = QUICK if given.quick else FULL
-    yield from ("", "## Beside SimpleITK", "")
+    yield from ("", "## Compared with SimpleITK", "")
     yield from against_itk(image.values, mask, works, device, repeats)
-    yield from ("", "## Mask given, mask made", "")
+    yield from ("", "## With a given mask and with Otsu's mask", "")
     yield from whole_call(image.values, mask, works, device, repeats)
     if given.quick or device.platform != "cpu":
         yield from ("", "## From device array to device array", "")
@@ -90,10 +90,10 @@ def against_itk(
 ) -> Iterator[str]:
     """Both programs get the shrunk arrays and return the corrected ones."""
     yield (
-        "Threshold 0: all iterations run. *First call*: nothing compiled yet. *Next calls*: "
-        f"solve and division, median of {repeats}, as SimpleITK's filter does both; *solve* is "
-        "that part of it. SimpleITK: median of as many runs as given, loading not counted; at "
-        "full resolution it takes minutes and runs once. Ratio: SimpleITK / next calls."
+        "Threshold 0, so all iterations run. *First call*: nothing is compiled yet. *Next calls*: "
+        f"solve and division, as in SimpleITK's filter, median of {repeats}; *solve* is the solve "
+        "alone. SimpleITK: median of the given number of runs, without loading; at full "
+        "resolution it takes minutes and runs once. Ratio: SimpleITK / next calls."
     )
     yield ""
     yield from head(
@@ -144,8 +144,9 @@ def whole_call(
 ) -> Iterator[str]:
     """`n4` on the whole image, which shrinks for the solve and divides every voxel."""
     yield (
-        "`n4ax_bids.n4` on the whole image: shrinking, solve and division of every voxel; median "
-        f"of {repeats} warm calls each, in turn. Ratio: with Otsu's mask made / with it given."
+        "`n4ax_bids.n4` on the whole image: shrinking, solve, and division of every voxel. "
+        f"Medians of {repeats} warm calls each, taken in turn. Ratio: time with Otsu's mask made "
+        "in the call / time with a given mask."
     )
     yield ""
     yield from head("work", "iterations", "mask given, s", 'mask "otsu", s', "ratio")
@@ -168,9 +169,9 @@ def whole_call(
 def on_device(shape: tuple[int, ...], device: jax.Device, repeats: int) -> Iterator[str]:
     """Mask made inside, image and corrected image on the device."""
     yield (
-        f"Synthetic ellipsoids, {size(shape)}, 1 mm; Otsu's mask is made inside the call; images "
-        "lie on the device before it and corrected ones after it. *First call*: nothing compiled "
-        f"yet; *next calls*: median of {repeats}."
+        f"Synthetic ellipsoids, {size(shape)}, 1 mm. Otsu's mask is made inside the call. The "
+        "images are on the device before the call, and the corrected images stay there. *First "
+        f"call*: nothing is compiled yet; *next calls*: median of {repeats}."
     )
     yield ""
     yield from head("work", "images", "first call, s", "next calls, ms", "ms an image")

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from n4ax_bids.arrays import correct_array
     from n4ax_bids.core.call import N4Warning
     from n4ax_bids.core.mask.auto_mask import auto_mask
     from n4ax_bids.core.mask.brain_mask import brain_mask
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from n4ax_bids.core.n4.estimate import n4, n4_batch
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.correct import correct
-    from n4ax_bids.correct_array import correct_array
     from n4ax_bids.options import N4Options, preset
 
 __all__ = [
@@ -41,7 +41,7 @@ _HOMES = {
     "N4Warning": "n4ax_bids.core.call",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
-    "correct_array": "n4ax_bids.correct_array",
+    "correct_array": "n4ax_bids.arrays",
     "head_mask": "n4ax_bids.core.mask.head_mask",
     "n4": "n4ax_bids.core.n4.estimate",
     "n4_batch": "n4ax_bids.core.n4.estimate",

@@ -90,7 +90,9 @@ def test_corrected_times_field_is_the_image(ball):
     assert record.n_control_points == (4, 4, 4)
     inside = otsu_mask(image)
     assert record.n_voxels_mask == inside.sum() and record.non_positive == 0
-    assert record.n_voxels_used == pytest.approx(inside.sum() / 8, rel=0.1)  # every 2nd, 3 axes
+    assert record.details.n_voxels_used == pytest.approx(
+        inside.sum() / 8, rel=0.1
+    )  # every 2nd, 3 axes
     assert (record.field_min, record.field_max) == (bias[inside].min(), bias[inside].max())
     assert record.field_min < record.field_max
 
@@ -119,7 +121,7 @@ def test_without_a_mask_every_voxel_counts(ball):
     record, corrected, bias = run(ball)
     image = volume.load(ball / "image.nii.gz").data
     assert record.mask == "none" and record.n_voxels_mask == image.size
-    assert record.n_voxels_used == np.prod([n // 2 for n in SHAPE])
+    assert record.details.n_voxels_used == np.prod([n // 2 for n in SHAPE])
     np.testing.assert_allclose(corrected * bias, image, rtol=5e-7)
 
 
@@ -162,7 +164,9 @@ def test_a_mask_file_may_leave_nothing_uncorrected(ball):
         rescale_intensities=False,
         correct_outside=True,
     )
-    assert record.n_voxels_used == kept.n_voxels_used  # the estimate is the mask's all the same
+    assert (
+        record.details.n_voxels_used == kept.details.n_voxels_used
+    )  # the estimate is the mask's all the same
     image = volume.load(ball / "image.nii.gz").data
     np.testing.assert_allclose(corrected * bias, image, rtol=5e-7)
     outside = volume.load(ball / "binary.nii.gz").data == 0
@@ -424,7 +428,7 @@ def test_the_unit_of_a_header_makes_no_difference(ball, unit, mm):
     zooms = nb.load(expected.lattice_image).header.get_zooms()
     path = in_unit(ball / "image.nii.gz", "other.nii.gz", unit, mm)
     record, same, field = run(ball, path.name, options=options, mask_image=ball / "binary.nii.gz")
-    assert record.shrink_factors == expected.shrink_factors == (3, 3, 2)
+    assert record.details.shrink_factors == expected.details.shrink_factors == (3, 3, 2)
     assert record.n_control_points == expected.n_control_points
     # Extents of 23 mm spans in other units are rounded to float32 before they are compared.
     np.testing.assert_allclose(field, bias, rtol=1e-5)

@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "methods",
         "skull_strip",
     },
-    "correct_array": {"jax", "numpy", "core", "methods"},
+    "arrays": {"jax", "numpy", "core", "methods"},
     "interfaces": {"nipype", "options", "ants", "device", "correct", "correction"},
     "workflows": {"nipype", "options", "interfaces"},
     "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},

@@ -329,7 +329,10 @@ def test_outputs(image, work, copy_header):
     assert nb.load(outputs.lattice_image).shape == (5, 5, 5)
     record = json.loads(json.dumps(outputs.correction, allow_nan=False))
     assert record == outputs.correction
-    assert record["n_iterations"] == [2, 2] and record["output_image"] == outputs.output_image
+    assert (
+        record["details"]["n_iterations"] == [2, 2]
+        and record["output_image"] == outputs.output_image
+    )
 
 
 def test_no_bias_unless_asked_for(image, work):
