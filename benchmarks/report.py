@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def page(given: argparse.Namespace) -> Iterator[str]:
-    from n4ax_bids.app.reports import contents, figures, reports
+    from n4ax_bids.app.reports import contents, image_report, reports
     from n4ax_bids.app.select import dataset
     from n4ax_bids.report import group
 
@@ -51,7 +51,7 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         (job,) = dataset.select(request).jobs
         names = contents.names(job.name, Path(folder))
         for label, found in (("", {}), (", with a segmentation", {"seg": seg})):
-            seconds = spent(lambda found=found: figures.write(job, out, names, found))
+            seconds = spent(lambda found=found: image_report.write(job, out, names, found))
             room = sum(path.stat().st_size for path in names.values())
             yield row(f"figures and numbers of the image{label}", figure(seconds), kilobytes(room))
         reports.image(job, request, Path(folder))

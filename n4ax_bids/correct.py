@@ -25,11 +25,11 @@ from n4ax_bids.core.call import NAMES, without_logarithm
 from n4ax_bids.core.estimator import Automatic, Given, Report, Solve
 from n4ax_bids.core.field import divide
 from n4ax_bids.correction import Correction, field_of, statistics
+from n4ax_bids.image_files import Outputs, checked, parametrisation, save, stored
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
-from n4ax_bids.outputs import Outputs, checked, parametrisation, save, stored
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
 from n4ax_bids.rescale import NOT_RESCALED, rescaled, restored

@@ -41,7 +41,7 @@ OTHERS = {
     "app/command/parser": ("app/test_cli", "app/command/test_flags", "test_options"),
     "app/images/attempt": ("app/images/test_progress", "app/test_run", "app/images/test_faults"),
     "app/images/plugin": ("app/images/test_plugin",),
-    "app/machine/liveness": ("app/machine/test_presence", "app/machine/test_interleavings"),
+    "app/machine/expiry": ("app/machine/test_presence", "app/machine/test_interleavings"),
     "app/outputs/places": ("app/outputs/test_agreement", "app/test_run", "app/test_cli"),
     "app/outputs/provenance": ("app/outputs/test_boilerplate",),
     "app/outputs/sidecars": ("app/outputs/test_derivatives", "app/command/test_flags"),

@@ -87,7 +87,7 @@ def test_corrected_times_field_is_the_image(ball):
     assert not record.rescaled and record.rescale_slope == 1 and record.rescale_intercept == 0
     assert record.mask == "otsu" and record.device == "cpu"
     assert record.details.n_iterations == (2, 2) and record.details.shrink_factors == (2, 2, 2)
-    assert record.n_control_points == (4, 4, 4)
+    assert record.details.n_control_points == (4, 4, 4)
     inside = otsu_mask(image)
     assert record.n_voxels_mask == inside.sum() and record.non_positive == 0
     assert record.details.n_voxels_used == pytest.approx(
@@ -429,7 +429,7 @@ def test_the_unit_of_a_header_makes_no_difference(ball, unit, mm):
     path = in_unit(ball / "image.nii.gz", "other.nii.gz", unit, mm)
     record, same, field = run(ball, path.name, options=options, mask_image=ball / "binary.nii.gz")
     assert record.details.shrink_factors == expected.details.shrink_factors == (3, 3, 2)
-    assert record.n_control_points == expected.n_control_points
+    assert record.details.n_control_points == expected.details.n_control_points
     # Extents of 23 mm spans in other units are rounded to float32 before they are compared.
     np.testing.assert_allclose(field, bias, rtol=1e-5)
     np.testing.assert_allclose(same, corrected, rtol=1e-4)

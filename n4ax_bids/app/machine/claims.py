@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from n4ax_bids.app.machine.liveness import TOKEN
+from n4ax_bids.app.machine.expiry import TOKEN
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.io.atomic import shortened
 

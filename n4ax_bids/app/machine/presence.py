@@ -3,7 +3,7 @@
 A run has a hidden folder of its own in the output folder for as long as it goes on, and touches it
 from time to time. The folder's name tells the process, and a file in it tells what the run does.
 The name of every unfinished file tells the process as well. How a run is known to have ended is in
-`liveness`.
+`expiry`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.machine import liveness
-from n4ax_bids.app.machine.liveness import STALE, TOKEN
+from n4ax_bids.app.machine import expiry
+from n4ax_bids.app.machine.expiry import STALE, TOKEN
 from n4ax_bids.io.atomic import hidden_name
 from n4ax_bids.io.text import read_object
 
@@ -56,13 +56,13 @@ class Presence:
             return False
         folder = self.folder.with_name(PREFIX + token)
         try:
-            return not liveness.ended(folder, token, now=_now(self.folder, self.facts))
+            return not expiry.ended(folder, token, now=_now(self.folder, self.facts))
         except FileNotFoundError:
             return False
 
     def is_young(self, path: Path) -> bool:
         """Return whether a file has been written within the time that is allowed for silence."""
-        return not liveness.is_silent(path, now=_now(self.folder, self.facts))
+        return not expiry.is_silent(path, now=_now(self.folder, self.facts))
 
     def tell(self, **facts: Any) -> None:
         """Let other runs know what this one does."""
@@ -170,7 +170,7 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
             continue
         with suppress(OSError):
             silence = -1 if everything else STALE
-            if liveness.ended(folder, token, now=_now(own), silence=silence):
+            if expiry.ended(folder, token, now=_now(own), silence=silence):
                 left.append(folder)
             else:
                 machines.add(_machine_of(token))
@@ -180,10 +180,10 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
         folders[:] = [name for name in folders if not name.startswith(PREFIX)]
         for path in (Path(where, name) for name in files if _HIDDEN.fullmatch(name)):
             token = path.name.rpartition(".")[2]
-            if _machine_of(token) in machines - {liveness.machine()}:
+            if _machine_of(token) in machines - {expiry.machine()}:
                 continue  # of one of its processes, perhaps; it may take its time
             with suppress(OSError):
-                if liveness.ended(path, token, now=_now(own)):
+                if expiry.ended(path, token, now=_now(own)):
                     path.unlink()
     for folder in left:  # last, so that who is killed here is followed by one that does the rest
         if marker(folder) is not None:
@@ -206,7 +206,7 @@ def hidden(path: Path) -> Path:
 
 def _token() -> str:
     pid = os.getpid()
-    return f"{liveness.machine()}-{pid}-{liveness.start_of(pid) or 0}-{secrets.token_hex(4)}"
+    return f"{expiry.machine()}-{pid}-{expiry.start_of(pid) or 0}-{secrets.token_hex(4)}"
 
 
 def _now(own: Path, facts: Mapping[str, Any] | None = None) -> float:

@@ -132,14 +132,14 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
     """
     if not request.reports:
         return Drawn(True)
-    from n4ax_bids.app.reports import figures
+    from n4ax_bids.app.reports import image_report
 
     told = request.output_dir / "logs" / f"{NO_FIGURES}{job.name}.txt"
     try:
         with tempfile.TemporaryDirectory(prefix="report-", dir=work) as folder:
             made = contents.names(job.name, Path(folder))
             final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
-            remarks = figures.write(job, request.output_dir, made, request.derivatives)
+            remarks = image_report.write(job, request.output_dir, made, request.derivatives)
             require_inside(request.output_dir, final.values())
             publish((made[label], path) for label, path in final.items())
     except Exception as error:

@@ -19,7 +19,7 @@ import json, os, random, signal, sys, time
 import bids, jax, nipype.interfaces.ants, numpy
 from n4ax_bids import correct, interfaces
 from n4ax_bids.app import cli, run
-from n4ax_bids.app.reports import figures
+from n4ax_bids.app.reports import image_report
 from n4ax_bids.report import page
 
 root, folder, n_kills = sys.argv[1], sys.argv[2], int(sys.argv[3])

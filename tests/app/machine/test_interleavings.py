@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from n4ax_bids.app.machine import claims, liveness, presence
+from n4ax_bids.app.machine import claims, expiry, presence
 from n4ax_bids.app.machine.claims import Taken, claimed
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import agreement
@@ -347,13 +347,13 @@ class Clocks:
     @contextmanager
     def tell_the_time(self):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(liveness, "os", self)
-            patch.setattr(liveness.time, "monotonic", lambda: self.monotonic)
-            patch.setattr(liveness, "_seen", {})
+            patch.setattr(expiry, "os", self)
+            patch.setattr(expiry.time, "monotonic", lambda: self.monotonic)
+            patch.setattr(expiry, "_seen", {})
             yield
 
     def is_silent(self) -> bool:
-        return liveness.is_silent(Path("sign"), now=self.now)
+        return expiry.is_silent(Path("sign"), now=self.now)
 
 
 @given(
@@ -367,10 +367,10 @@ def test_a_run_that_has_ended_holds_nothing_for_ever(ahead, pauses, watch):
     clocks = Clocks(1e9 + ahead, may_set="may set" in watch)
     with clocks.tell_the_time():
         was_silent = clocks.is_silent()
-        for pause in [*pauses, liveness.STALE, liveness.STALE]:
+        for pause in [*pauses, expiry.STALE, expiry.STALE]:
             clocks.time_goes_on(pause)
             if "many" in watch:
-                liveness._seen.clear()
+                expiry._seen.clear()
             silent = clocks.is_silent()
             assert silent or not was_silent  # nobody comes back
             was_silent = silent

@@ -263,9 +263,8 @@ def test_a_device_that_does_not_come_back_ends_its_images_only(tmp_path, two_dev
     import deadly
 
     with pool.opened(shares(n_jobs=3, device="cpu", n_images=2)) as devices:
-        monkeypatch.setattr(
-            processes, "_serve", deadly.end
-        )  # of those that are started from now on
+        # Of those that are started from now on.
+        monkeypatch.setattr(processes, "_serve", deadly.end)
         task = partial(deadly.task, log=tmp_path / "log")
         results = [done.result for done in devices.run(task, range(3), tmp_path)]
     assert all(isinstance(result, WorkerEnded) for result in results)

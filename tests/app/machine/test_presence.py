@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from n4ax_bids.app.machine import liveness, presence
+from n4ax_bids.app.machine import expiry, presence
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def test_the_number_of_a_process_that_another_one_has_now(here):
 
 def test_a_process_that_has_been_killed_and_nobody_has_noticed():
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    assert liveness.start_of(process.pid)
+    assert expiry.start_of(process.pid)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, still
     assert Path(f"/proc/{process.pid}").exists()
-    assert liveness.start_of(process.pid) is None
+    assert expiry.start_of(process.pid) is None
     process.wait()
 
 
@@ -224,7 +224,7 @@ def test_a_dead_runs_folder_from_the_future_that_is_another_users(here, monkeypa
         return utime(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "utime", forbidden)
-    monkeypatch.setattr(liveness.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(expiry.time, "monotonic", lambda: clock[0])
     assert here.lives(token)
     clock[0] += presence.STALE - 1
     assert here.lives(token)
@@ -239,7 +239,7 @@ def hidepid(tmp_path, monkeypatch):
     """A process table that shows nothing of others, as hidepid makes it."""
     empty = tmp_path / "proc"
     empty.mkdir()
-    monkeypatch.setattr(liveness, "PROCESSES", empty)
+    monkeypatch.setattr(expiry, "PROCESSES", empty)
 
 
 @pytest.mark.usefixtures("hidepid")
@@ -267,7 +267,7 @@ def test_a_process_that_has_ended_is_dead_also_where_none_can_be_seen(here):
 
 
 def test_a_token_with_impossible_numbers_is_no_fault(here):
-    token = f"{liveness.machine()}-{10**30}-5-00000000"
+    token = f"{expiry.machine()}-{10**30}-5-00000000"
     here.folder.with_name(presence.PREFIX + token).mkdir()
     assert not here.lives(token)
     assert not here.lives("../../etc") and not here.lives("")

@@ -160,16 +160,16 @@ def test_both_flags_contradict_each_other(run, capsys):
 
 
 def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monkeypatch, capsys):
-    from n4ax_bids.app.reports import figures
+    from n4ax_bids.app.reports import image_report
 
-    write = figures.write
+    write = image_report.write
 
     def broken(job, *rest):
         if job.name == "sub-02_ses-1_T1w":
             raise ValueError("no ink")
         return write(job, *rest)
 
-    monkeypatch.setattr(figures, "write", broken)
+    monkeypatch.setattr(image_report, "write", broken)
     assert run() == 1
     assert "sub-02_ses-1_T1w: corrected, but without figures: no ink" in capsys.readouterr().err
     assert (out / "sub-02/ses-1/anat/sub-02_ses-1_desc-biascorr_T1w.nii.gz").is_file()

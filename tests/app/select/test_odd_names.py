@@ -98,7 +98,7 @@ def test_a_hidden_name_is_no_longer_and_the_clean_up_knows_it(tmp_path, n_bytes,
 def test_hidden_files_of_long_names_go_with_the_killed_run(tmp_path, monkeypatch):
     with presence.at_work(tmp_path / "out") as (here, _):
         name = long_name("01", 255).rpartition("/")[2]
-        monkeypatch.setattr(presence.liveness, "start_of", lambda pid: 1)
+        monkeypatch.setattr(presence.expiry, "start_of", lambda pid: 1)
         hidden = presence.hidden(tmp_path / "out" / name)
         folder = here.folder.with_name(presence.PREFIX + hidden.name.rpartition(".")[2])
         monkeypatch.undo()  # the process of that number has started at another time

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids.app.reports import contents, figures
+from n4ax_bids.app.reports import contents, image_report
 from n4ax_bids.app.reports import grid as grid_module
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
@@ -38,7 +38,7 @@ def drawn(job, folder: Path, derivatives=None) -> dict:
     folder.mkdir(exist_ok=True)
     names = contents.names(job.name, folder)
     root = job.source.parents[2].with_name("out")
-    figures.write(job, root, names, derivatives or {})
+    image_report.write(job, root, names, derivatives or {})
     assert all(path.stat().st_size > 300 for path in names.values())
     return json.loads(names["record"].read_text()) | {"names": names}
 
@@ -190,12 +190,12 @@ def test_the_field_of_the_lattice_is_that_of_the_file(make_dataset, tmp_path):
     flags = ["--device", "cpu", "--n-iterations", "4", "3", "--no-reports"]
     assert cli.main([str(root), str(out), "participant", *flags]) == 0
     (job,) = dataset.select(Request(root, out)).jobs
-    source = figures.volume.load(job.source)
+    source = image_report.volume.load(job.source)
     grid = grid_module.grid_of(source)
-    field = figures.volume.load(job.outputs.field).data
+    field = image_report.volume.load(job.outputs.field).data
     cuts = tuple(np.array([0, n // 3, n - 1]) for n in grid.turned(field).shape)
     expected = grid.values(field)(cuts)
-    found = np.exp(grid.field(figures._log_field(job.outputs.lattice))(cuts))
+    found = np.exp(grid.field(image_report._log_field(job.outputs.lattice))(cuts))
     np.testing.assert_allclose(found, expected, rtol=2e-6)  # float32, sums in another order
 
 
