@@ -108,9 +108,10 @@ def run(
     return Ended(keeper.returncode, _tail(said))
 
 
-def _end(keeper: subprocess.Popen) -> None:
+def _end(keeper: subprocess.Popen[bytes]) -> None:
     """End a program that has not ended yet, with its group."""
-    keeper.stdin.close()
+    if keeper.stdin is not None:
+        keeper.stdin.close()
     try:
         keeper.wait(2 * PATIENCE)
     except subprocess.TimeoutExpired:  # the keeper itself is stopped

@@ -84,7 +84,7 @@ def _q_form(header: nb.Nifti1Header) -> np.ndarray:
         numbers = np.array([header[name] for name in names], np.float64)
     numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     imaginary, origin = numbers[:3], numbers[3:]
-    squared = 1.0 - imaginary @ imaginary
+    squared = 1.0 - float(imaginary @ imaginary)
     if not np.isfinite(squared):  # its square is too large for a number
         imaginary = imaginary / np.abs(imaginary).max()
     if squared < SMALLEST_REAL_PART:

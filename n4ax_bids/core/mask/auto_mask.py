@@ -67,17 +67,17 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     head = find_head(image, zooms)
     brain = find_brain(head)
     confidence = 0.0 if brain is None else brain.confidence
-    if confidence >= SURE:
+    if brain is not None and confidence >= SURE:
         choice = choose(head, brain, image.shape, zooms)
         if choice.kind == "otsu":
-            return _otsu(image, head, confidence, choice.note)
+            return _otsu(image, head, confidence, *filter(None, [choice.note]))
         mask = brain_mask.on_image(image.shape, head, brain, choice.inner)
-        return _result(mask, "brain", image, head, confidence, _doubtful_brain(brain))
+        return _result(mask, "brain", head, confidence, _doubtful_brain(brain))
     why = _why_no_brain(head, brain)
     found = _usable(head)
     if found is not None:
         return _otsu(image, head, confidence, why, found)
-    return _result(head_mask.on_image(image, head), "head", image, head, confidence, (why,))
+    return _result(head_mask.on_image(image, head), "head", head, confidence, (why,))
 
 
 def named_mask(
@@ -108,12 +108,12 @@ def named_mask(
     head = find_head(image, zooms)
     if word == "head":
         mask = head_mask.on_image(image, head)
-        return _result(mask, "head", image, head, 0.0, _doubtful_head(head))
+        return _result(mask, "head", head, 0.0, _doubtful_head(head))
     brain = find_brain(head)
     if brain is None or brain.confidence < SURE:
         raise ValueError(NO_BRAIN)
     mask = brain_mask.on_image(image.shape, head, brain)
-    return _result(mask, "brain", image, head, brain.confidence, _doubtful_brain(brain))
+    return _result(mask, "brain", head, brain.confidence, _doubtful_brain(brain))
 
 
 def found_mask(
@@ -182,12 +182,14 @@ def _otsu(image: Any, head: Head, confidence: float, *notes: str) -> AutoMask:
     if np.count_nonzero(mask) / mask.size < SPECK * np.count_nonzero(head.otsu) / head.otsu.size:
         mask = otsu_mask(np.minimum(image, image.dtype.type(head.copy.ceiling)))
         notes += ("A few voxels are far brighter than the rest: they were clipped for the mask.",)
-    return _result(mask, "otsu", image, head, confidence, notes)
+    return _result(mask, "otsu", head, confidence, notes)
 
 
-def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
+def _result(
+    mask: np.ndarray, kind: Kind, head: Head, confidence: float, notes: Sequence[str]
+) -> AutoMask:
     inside = _on_copy(mask, head)
-    covers = np.count_nonzero(head.otsu & inside) / max(1, np.count_nonzero(inside))
+    covers = np.count_nonzero(head.otsu & inside) / max(1, int(np.count_nonzero(inside)))
     share = np.count_nonzero(mask) / mask.size
     return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
 

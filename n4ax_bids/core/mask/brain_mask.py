@@ -154,7 +154,7 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    filled = np.count_nonzero(edge > 0) / max(1, np.count_nonzero(inside > 0))
+    filled = np.count_nonzero(edge > 0) / max(1, int(np.count_nonzero(inside > 0)))
     checks["filled"] = float(np.interp(filled, FILLED, (0, 1)))
     confidence, cut = math.prod(checks.values()), float(fitted.surface.cut.mean())
     box = box[::-1]
@@ -197,8 +197,10 @@ def _depth_of(solid: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
     return below.astype(np.float32)[nearest]
 
 
-def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:
-    """The largest pieces of the first erosion whose largest is no larger than a brain."""
+def _eroded_pieces(
+    values: np.ndarray, zooms: Sequence[float], unit: float, median: float
+) -> list[np.ndarray]:
+    """Return the largest pieces of the first erosion that leaves none larger than a brain."""
     tissue = (values > 0.45 * median) & (values < 1.6 * median)
     within = morphology.distance(tissue, zooms, 22 * unit)
     pieces: list[np.ndarray] = []

@@ -68,12 +68,12 @@ def _block_means(values: np.ndarray, factors: Sequence[int], top: float) -> np.n
     counts = [n // factor for n, factor in zip(values.shape, factors, strict=True)]
     means = np.empty(counts, np.float32)
     whole = tuple(slice(n * factor) for n, factor in zip(counts[1:], factors[1:], strict=True))
-    scale, top = np.float32(1 / math.prod(factors)), np.float32(top)
+    scale, most = np.float32(1 / math.prod(factors)), np.float32(top)
     for i, mean in enumerate(means):
         planes = values[i * factors[0] : (i + 1) * factors[0]]
-        total = np.float32(0)
+        total: np.ndarray = np.zeros((), np.float32)
         for plane in planes:
-            total = total + np.minimum(plane[whole], top).astype(np.float32, copy=False)
+            total = total + np.minimum(plane[whole], most).astype(np.float32, copy=False)
         for axis, factor in enumerate(factors[1:]):
             before = (slice(None),) * axis
             parts = [total[(*before, slice(k, None, factor))] for k in range(factor)]

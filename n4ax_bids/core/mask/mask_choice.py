@@ -65,7 +65,7 @@ def choose(head: Head, brain: Brain, shape: Sequence[int], zooms: Sequence[float
     if n_inner < FEWEST_BLOCKS:
         return kept
 
-    def field(mask):
+    def field(mask: np.ndarray) -> np.ndarray:
         return field_within(head.copy, mask, block, COMPARED)
 
     fields = {kept: field(inner)}

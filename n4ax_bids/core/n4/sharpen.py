@@ -130,8 +130,8 @@ def sharpening_map(
     v_min: jax.Array,
     slope: jax.Array,
     *,
-    fwhm: jax.Array,
-    noise: jax.Array,
+    fwhm: jax.Array | float,
+    noise: jax.Array | float,
 ) -> jax.Array:
     """Return the expected true log intensity for each bin's observed one.
 
@@ -181,12 +181,12 @@ def padded_size(n_bins: int) -> int:
     return 2 ** (math.ceil(logarithm / math.log(2)) + 1)
 
 
-def _rounded(value: jax.Array, dtype: np.dtype) -> jax.Array:
+def _rounded(value: jax.Array | float, dtype: np.dtype) -> jax.Array:
     """A float64 value that holds no more digits than `dtype`."""
     return jnp.asarray(value, jnp.float64).astype(dtype).astype(jnp.float64)
 
 
-def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
+def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array | float) -> jax.Array:
     """A Gaussian of unit area around index 0, periodic, sampled in bins of width `slope`."""
     real = slope.dtype
     width = _rounded(_rounded(fwhm, real) / slope.astype(jnp.float64), real)

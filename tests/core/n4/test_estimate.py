@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from n4ax_bids.core.field import evaluate
-from n4ax_bids.core.n4.estimate import estimate, n4
+from n4ax_bids.core.n4.call import n4
+from n4ax_bids.core.n4.estimate import estimate
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.n4.take import take
 from n4ax_bids.options import N4Options
