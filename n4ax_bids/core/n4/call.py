@@ -164,12 +164,12 @@ def n4_batch(
     if not (together is None or is_bool(together)):
         raise TypeError(f"together is {shown(together)}; expected True, False or None")
     options = require_options(options)
-    lists = {"masks": masks, "weights": weights, "zooms": zooms}
-    lists = {name: one_for_each(name, given, len(images)) for name, given in lists.items()}
+    given = {"masks": masks, "weights": weights, "zooms": zooms}
+    lists = {name: one_for_each(name, each, len(images)) for name, each in given.items()}
     calls = []
-    for number, (image, *others) in enumerate(zip(images, *lists.values(), strict=True)):
+    for number, image in enumerate(images):
+        mask, weight, its_zooms = (each[number] for each in lists.values())
         with numbered(number):
-            mask, weight, its_zooms = others
             calls.append(_prepared(image, mask, weight, its_zooms, options))
     results = estimate_batch(
         [each.call.image for each in calls],

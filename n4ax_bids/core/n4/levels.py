@@ -24,7 +24,7 @@ MOST_ENTRIES = 1 << 25
 
 
 class Levels(NamedTuple):
-    """For each use, one array per axis (two of the plane, then the rows) of one matrix per level."""
+    """For each use, one array per axis (two of the plane, then the rows), a matrix per level."""
 
     values: tuple[jax.Array, ...]
     """(L, n, m), control points to voxels"""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
 from n4ax_bids.core.n4.automatic import check_automatic_mask
 from n4ax_bids.core.n4.estimate import estimate
-from n4ax_bids.core.n4.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.remarks import remarks
+from n4ax_bids.core.n4.shrinking import padding, shrink_factors
 from n4ax_bids.options import N4Options
 
 

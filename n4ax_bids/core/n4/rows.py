@@ -174,7 +174,8 @@ def lay_out(
 def _listed(by_slab: tuple[Any, ...], n_voxels: Any, start: Any, row: Any) -> Listed:
     """Return `Listed` of numpy arrays, which the compiled program takes as jax's."""
     logs, weights, counts, voxel, place = by_slab
-    return Listed(logs, weights, np.asarray(counts), n_voxels, start, voxel, place, row)
+    listed: Any = np.asarray(counts)
+    return Listed(logs, weights, listed, n_voxels, start, voxel, place, row)
 
 
 def _fill_logarithms(out: np.ndarray, intensities: np.ndarray) -> None:
