@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif settings.pop("flags", False):
             print(menu(full=False))
         elif settings.pop("version", False):
-            print(f"n4ax_bids {__version__}, in the place of ANTs' N4BiasFieldCorrection")
+            print(f"n4ax_bids {__version__}, in place of ANTs' N4BiasFieldCorrection")
         else:
             for note in notes:
                 _say(note)

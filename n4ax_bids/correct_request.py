@@ -1,4 +1,4 @@
-"""The arguments of one call of `correct`: one value that holds them, and their checks."""
+"""The arguments of one call of `correct`, as one value, and their checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ File = str | Path | None
 
 @dataclass(frozen=True)
 class Request:
-    """What one call of `correct` asks for; the fields are its parameters."""
+    """The arguments of one call of `correct`; the fields are its parameters."""
 
     input_image: str | Path
     output_image: File

@@ -211,8 +211,8 @@ def _in_words(error: Exception) -> str:
     text = " ".join(str(error).split())
     if text.startswith("RESOURCE_EXHAUSTED"):
         return (
-            f"out of memory ({text}); expected more of it free: end what else runs there, "
-            "or shrink more"
+            f"out of memory ({text}); expected more free memory: end other programs on the "
+            "device, or shrink more"
         )
     return f"failed ({text})"
 

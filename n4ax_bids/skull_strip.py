@@ -121,7 +121,7 @@ def _read(path: Path, image: Volume, found: Installed, ended: programs.Ended) ->
     if ended.status:
         raise _failure(image, found, f"failed with {_why(ended)}", ended)
     if not path.is_file():
-        raise _failure(image, found, "ended well but wrote no mask", ended)
+        raise _failure(image, found, "succeeded but wrote no mask", ended)
     try:
         written = load(path)
         values = on_grid(written, image).data

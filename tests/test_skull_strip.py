@@ -206,7 +206,7 @@ def test_one_that_is_not_installed(bin, tmp_path, word, parts):
 FAILURES = {
     "fails": "mri_synthstrip failed with exit status 3: RuntimeError: no weights",
     "is killed": "mri_synthstrip failed with signal 9; out of memory?: Configuring model",
-    "writes nothing": "mri_synthstrip ended well but wrote no mask",
+    "writes nothing": "mri_synthstrip succeeded but wrote no mask",
     "writes rubbish": "mri_synthstrip wrote a mask that does not fit: ",
     "takes another grid": "mri_synthstrip wrote a mask that does not fit: shape (21, 24, 20); "
     "expected (22, 24, 20)",

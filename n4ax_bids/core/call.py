@@ -194,8 +194,8 @@ def without_logarithm(n: int, n_voxels: int, *, masked: bool) -> str | None:
     """
     if n and n == n_voxels:
         return (
-            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
-            "means nothing (use another mask, or shift the image to positive values)"
+            "every voxel that is used is 0 or less and has no logarithm: the field is "
+            "meaningless (use another mask, or shift the image to positive values)"
         )
     if n and masked:
         return (

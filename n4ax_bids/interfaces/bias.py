@@ -89,7 +89,7 @@ class BiasFieldCorrectionInputSpec(BaseInterfaceInputSpec):
         "method it is. Default: N4Options()"
     )
     mask_image = File(exists=True, desc="estimate the field where this image is not 0")
-    weight_image = File(exists=True, desc="confidence of each voxel; > 0 takes part")
+    weight_image = File(exists=True, desc="confidence of each voxel; voxels > 0 are used")
     output_image = File(hash_files=False, desc="default: the input's name with _corrected")
     bias_image = File(hash_files=False, desc="where the field is written; default: nowhere")
     method_images = traits.Dict(
@@ -98,7 +98,7 @@ class BiasFieldCorrectionInputSpec(BaseInterfaceInputSpec):
         desc="where further images of the method are written, by the labels of its outputs",
     )
     rescale_intensities = traits.Bool(
-        False, usedefault=True, desc="as ANTs' -r: acts where there is a mask_image"
+        False, usedefault=True, desc="as ANTs' -r: has an effect only with a mask_image"
     )
     copy_header = traits.Bool(
         False, usedefault=True, desc="keep the input's intent and display range"

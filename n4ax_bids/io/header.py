@@ -107,8 +107,8 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     if _read_extensions(path, stream, header):
         return header, notes
     note = (
-        f"{path.name}: what stands between its header and its voxels is not a header extension "
-        "of the NIfTI standard; it was passed over and is not copied to the outputs"
+        f"{path.name}: the bytes between its header and its voxels are not a header extension "
+        "of the NIfTI standard; they were ignored and are not copied to the outputs"
     )
     return header, (*notes, note)
 
@@ -140,7 +140,7 @@ def _require_near_voxels(path: Path, header: nb.Nifti1Header) -> None:
     offset = float(header["vox_offset"])
     if MOST_BEFORE_VOXELS < offset < math.inf:
         raise ValueError(
-            f"{path}: the header says that voxels begin at byte {offset:.0f}, behind its "
+            f"{path}: the header says that voxels begin at byte {offset:.0f}, after its "
             f"extensions; expected at most {MOST_BEFORE_VOXELS} bytes of header and extensions"
         )
 

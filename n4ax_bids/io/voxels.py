@@ -152,6 +152,6 @@ def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
 def _require_end(path: Path, n_behind: int) -> None:
     if n_behind > MOST_BEHIND:
         raise ValueError(
-            f"{path}: more than {MOST_BEHIND} bytes stand behind the voxels that the header "
-            "tells of; expected the end of the file"
+            f"{path}: more than {MOST_BEHIND} bytes follow the voxels that the header "
+            "declares; expected the end of the file"
         )

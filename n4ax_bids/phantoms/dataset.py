@@ -162,6 +162,6 @@ Institute, McGill University, which grants everyone its use, copy, change and di
 as this notice stays), as the Python package nilearn carries it. Each image was multiplied by
 another smooth field before noise was added.
 
-`sourcedata/truth` holds what was put in: for each image ln of the field (`logfield`), voxels of a
+`sourcedata/truth` contains the truth: for each image ln of the field (`logfield`), voxels of a
 single tissue (`labels`: 1 CSF, 2 grey matter, 3 white matter) and the brain (`mask`).
 """

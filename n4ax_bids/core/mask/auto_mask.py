@@ -168,7 +168,7 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
     if head.copy.values.ndim < 3:
         return "An image with two axes is not searched for a brain."
     if brain is None:
-        return "There is nothing like a brain in the image."
+        return "No candidate for a brain was found in the image."
     worst = min(brain.checks, key=brain.checks.__getitem__)
     return (
         f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "

@@ -182,7 +182,7 @@ class _Passed(NamedTuple):
         """Return the error that says why no sample is inside the mask."""
         n, size = int(np.count_nonzero(self._inside())), math.prod(self.plan.shape)
         if not n:
-            return ValueError(f"no voxel of {size} takes part: mask or weight is empty")
+            return ValueError(f"none of {size} voxels is inside: mask or weight is empty")
         shrink = " x ".join(map(str, self.plan.shrink_factors))
         where = "mask" if self.weight is None else "mask and weight"
         return NothingSampled(
