@@ -1,7 +1,7 @@
 """Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
 
-The names below are loaded when they are first asked for: importing this package imports neither
-jax nor nipype. `correct` corrects one image file: it is the module `n4ax_bids.correct`, which can
+The names below are loaded at their first use: importing this package imports neither
+jax nor nipype. `correct` corrects one image file; it is the module `n4ax_bids.correct`, which can
 be called as its function of the same name.
 """
 
