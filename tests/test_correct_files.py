@@ -93,7 +93,7 @@ def test_the_other_numbers_are_of_what_was_done_too(folder):
     done = run(folder, "thin.nii", options=options, output_dtype="source")
     assert done.details.n_iterations[0] < 50 and done.details.converged[0]
     assert done.details.convergence[0] <= 0.02
-    assert done.shrink_factors == (4, 4, 1) and done.n_voxels_used == 5 * 4 * 3
+    assert done.details.shrink_factors == (4, 4, 1) and done.details.n_voxels_used == 5 * 4 * 3
     assert done.mask == "none" and done.shift == 0 and not done.rescaled
     written = nb.load(done.output_image)
     stored = (written.dataobj.slope, written.dataobj.inter)

@@ -21,7 +21,7 @@ import n4ax_bids.correct
 from n4ax_bids import ants
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.interfaces import N4BiasFieldCorrection
-from n4ax_bids.interfaces import n4 as door
+from n4ax_bids.interfaces import bias as door
 from n4ax_bids.options import N4Options
 
 REAL = (
@@ -329,7 +329,10 @@ def test_outputs(image, work, copy_header):
     assert nb.load(outputs.lattice_image).shape == (5, 5, 5)
     record = json.loads(json.dumps(outputs.correction, allow_nan=False))
     assert record == outputs.correction
-    assert record["n_iterations"] == [2, 2] and record["output_image"] == outputs.output_image
+    assert (
+        record["details"]["n_iterations"] == [2, 2]
+        and record["output_image"] == outputs.output_image
+    )
 
 
 def test_no_bias_unless_asked_for(image, work):
