@@ -34,7 +34,8 @@ from benchmarks.machine import (
     timed,
 )
 from benchmarks.peers import itk_n4
-from n4ax_bids.core.n4.estimate import estimate, n4, n4_batch
+from n4ax_bids.core.n4.call import n4, n4_batch
+from n4ax_bids.core.n4.estimate import estimate
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import PRESETS, N4Options

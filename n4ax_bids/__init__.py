@@ -1,7 +1,7 @@
 """Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
 
-The names below are loaded when they are first asked for: importing this package imports neither
-jax nor nipype. `correct` corrects one image file: it is the module `n4ax_bids.correct`, which can
+The names below are loaded at their first use: importing this package imports neither
+jax nor nipype. `correct` corrects one image file; it is the module `n4ax_bids.correct`, which can
 be called as its function of the same name.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from n4ax_bids.core.mask.auto_mask import auto_mask
     from n4ax_bids.core.mask.brain_mask import brain_mask
     from n4ax_bids.core.mask.head_mask import head_mask
-    from n4ax_bids.core.n4.estimate import n4, n4_batch
+    from n4ax_bids.core.n4.call import n4, n4_batch
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.correct import correct
     from n4ax_bids.options import N4Options, preset
@@ -43,8 +43,8 @@ _HOMES = {
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
     "correct_array": "n4ax_bids.arrays",
     "head_mask": "n4ax_bids.core.mask.head_mask",
-    "n4": "n4ax_bids.core.n4.estimate",
-    "n4_batch": "n4ax_bids.core.n4.estimate",
+    "n4": "n4ax_bids.core.n4.call",
+    "n4_batch": "n4ax_bids.core.n4.call",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
 }

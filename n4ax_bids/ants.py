@@ -1,11 +1,11 @@
-"""ANTs' own words for one image: command-line flags to settings.
+"""The command line of the ANTs program for one image: flags to settings.
 
 The grammar is that of ANTs' programs: `-f value` or `--flag value`, with several values in
-brackets, `[a,b]`, around which and in which blanks may stand; numbers per axis or level are
-joined by `x`. Where a flag is given twice, or has two values, the last one counts. Two values of
-a flag that names a file are an error, though, and so is a word that begins with a dash which only
-looks like a hyphen: in the program such a word takes a file's place. What the program passes over
-in silence is passed over here too, and noted.
+brackets, `[a,b]`, where blanks are allowed inside and around; numbers per axis or level are joined
+by `x`. If a flag is given twice or has two values, the last one is used. Two differences: two
+values of a flag that names a file are an error, and so is a word that begins with a dash which
+only looks like a hyphen, because the program would use such a word as a file's name. Words that
+the program ignores silently are ignored here too, with a note.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ class Flag(NamedTuple):
     """One flag of the program."""
 
     short: str
-    """one letter, or nothing"""
+    """one letter, or empty"""
     read: Callable[[str], dict[str, Any]]
-    """value as written to settings: fields of N4Options, or arguments of `correct`"""
+    """converts the written value to settings: fields of N4Options, or arguments of `correct`"""
     alone: str | None = "1"
-    """the value that a flag without one has; None: there must be one"""
+    """value of the flag if it is given without one; None: a value is required"""
     unbracketed: str | None = None
-    """where a value belongs in brackets: what counts instead of one without, or the default"""
+    """for a value that needs brackets: used instead of a value without them; empty: the default"""
     names_files: bool = False
-    """whether the value is a file's name; then there may be only one"""
+    """whether the value is a file's name; only one value is allowed then"""
 
 
 class Words(NamedTuple):
-    """What a command line says."""
+    """The content of a command line."""
 
     settings: dict[str, dict[str, Any]]
-    """for each flag that was given, by its long name, the settings it stands for"""
+    """for each given flag, by its long name, its settings"""
     notes: tuple[str, ...]
-    """words without effect"""
+    """notes on words without effect"""
 
 
 def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) -> Words:
-    """Read the words of ANTs' `N4BiasFieldCorrection`.
+    """Parse the command line of ANTs' `N4BiasFieldCorrection`.
 
     Parameters
     ----------
-    words : a command line without the program's name, as one text or in words
-    only : long names of the flags to know here; all of them where not given
+    words : a command line without the program's name, as one text or as words
+    only : long names of the flags that are accepted; all of them if not given
 
     Returns
     -------
@@ -58,7 +58,7 @@ def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) ->
     Raises
     ------
     ValueError
-        For a flag that is not known, or a value that does not fit it; the message names it.
+        For an unknown flag, or a value that does not fit its flag; the message names it.
     """
     flags = {name: flag for name, flag in FLAGS.items() if only is None or name in only}
     names = {spelling: name for name in flags for spelling in _spellings(name)}
@@ -94,7 +94,7 @@ def parse(words: str | Sequence[str], *, only: Collection[str] | None = None) ->
 
 
 def _spellings(name: str) -> list[str]:
-    """How a flag may be written, most usual first; the program takes --s for -s too."""
+    """Return the spellings of a flag, the usual one first; the program accepts --s for -s too."""
     short = FLAGS[name].short
     single = [f"-{short}", f"--{short}"] if short else []
     return single if name == short else [*single, f"--{name}"]
@@ -124,10 +124,10 @@ def _is_flag(word: str) -> bool:
 
 
 def _require_hyphen(word: str, names: Collection[str]) -> None:
-    """Refuse a word that looks like a flag, but begins with another dash or an unseen character.
+    """Refuse a word that looks like a flag but begins with another dash or an invisible character.
 
-    Word processors and web pages put an en dash or a no-break space in the place of what was
-    typed. As a value, such a word would take the place of the one before it.
+    Word processors and web pages replace hyphens and spaces by en dashes and no-break spaces. Such
+    a word would be read as a value and override the one before it.
     """
     found = odd_dash(word)
     if found is None:
@@ -138,7 +138,7 @@ def _require_hyphen(word: str, names: Collection[str]) -> None:
 
 
 def _grouped(words: Sequence[str]) -> list[str]:
-    """Join words that stand within one pair of brackets; (, { and < at an end are such too."""
+    """Join words within one pair of brackets; (, { and < at the ends of words count as [."""
     grouped: list[str] = []
     n_open = 0
     for word in words:
@@ -160,7 +160,7 @@ _LEFT, _RIGHT = str.maketrans("({<", "[[["), str.maketrans(")}>", "]]]")
 
 
 def _parameters(value: str, most: int) -> list[str]:
-    """Split "[a,b,...]" at its commas; those after the first few have no effect."""
+    """Split "[a,b,...]" at its commas; only the first few values are used."""
     inner = value.strip()
     if not (inner.startswith("[") and inner.endswith("]")):
         raise ValueError("expected brackets, [...]")
@@ -209,11 +209,11 @@ def _dimension(value: str) -> dict[str, Any]:
 
 
 def _shrink(value: str) -> dict[str, Any]:
-    return {"shrink_factor": _number(value, int) or 1}  # ITK takes 0 as 1
+    return {"shrink_factor": _number(value, int) or 1}  # ITK reads 0 as 1
 
 
 def _bspline(value: str) -> dict[str, Any]:
-    """[mm,order] or [AxBxC,order]: one number is a distance, several are a mesh."""
+    """Read [mm,order] or [AxBxC,order]: one number is a distance, several are a mesh."""
     first, *second = _parameters(value, 2)
     order = _number(second[0], int) if second else 3
     mesh = _numbers(first)
@@ -238,7 +238,7 @@ def _histogram(value: str) -> dict[str, Any]:
 
 
 def _output(value: str) -> dict[str, Any]:
-    """out or [out,bias]; an empty name is no file."""
+    """Read out or [out,bias]; an empty name means no file."""
     files = _parameters(value, 2) if value.startswith("[") else [value.strip()]
     if not any(files):
         raise ValueError("expected the name of a file")
@@ -254,7 +254,7 @@ FLAGS: dict[str, Flag] = {
     "shrink-factor": Flag("s", _shrink),
     "convergence": Flag(
         "c", _convergence, unbracketed="[50,0.001]"
-    ),  # no default of the program's then, but ITK's
+    ),  # without brackets, ITK's defaults apply instead of the program's
     "bspline-fitting": Flag("b", _bspline, unbracketed=""),
     "histogram-sharpening": Flag("t", _histogram, unbracketed=""),
     "output": Flag("o", _output, alone=None, names_files=True),

@@ -89,7 +89,7 @@ HELP: dict[str, tuple[str, str]] = {
 
 
 def program() -> int:
-    """Run the command as a process of its own, which signals end at once."""
+    """Run the command as a process of its own, which signals end immediately."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
@@ -98,10 +98,10 @@ def program() -> int:
 
 
 def _end(number: int, _: Any) -> None:
-    """End the process, with nothing unfinished left behind.
+    """End the process and remove unfinished files.
 
-    An exception would not do: one that is raised while JAX compiles is lost in it, or makes it
-    fail at the end of the process.
+    An exception is not enough: while JAX compiles, it is lost, or makes JAX fail at the end of the
+    process.
     """
     remove_unfinished()
     compilation.drop()
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif settings.pop("flags", False):
             print(menu(full=False))
         elif settings.pop("version", False):
-            print(f"n4ax_bids {__version__}, in the place of ANTs' N4BiasFieldCorrection")
+            print(f"n4ax_bids {__version__}, in place of ANTs' N4BiasFieldCorrection")
         else:
             for note in notes:
                 _say(note)
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def menu(*, full: bool) -> str:
-    """List the flags, with what they mean if `full`."""
+    """Return the list of flags, with their meaning if `full`."""
     lines = ["", "COMMAND:", f"     {_name()}"]
     if full:
         lines.append(_wrapped(DESCRIPTION))
@@ -157,7 +157,7 @@ def _wrapped(text: str) -> str:
 
 
 def _name() -> str:
-    """What the command was called as: a link may have the name of the ANTs program."""
+    """Return the name of the command as it was called; a link may have ANTs' name."""
     name = Path(sys.argv[0]).name
     return "n4ax-n4" if name.endswith(".py") or name.startswith("-") else name
 
@@ -167,12 +167,12 @@ def _say(message: Any) -> None:
 
 
 def _correct(settings: dict[str, Any]) -> None:
-    """Correct the image as the flags say.
+    """Correct the image according to the flags.
 
     Raises
     ------
     OSError, ValueError
-        As `n4ax_bids.correct.correct`, or where no image is named.
+        As `n4ax_bids.correct.correct`, and if no image is named.
     """
     if "input_image" not in settings:
         raise ValueError("no input image; name one with -i")
@@ -180,7 +180,7 @@ def _correct(settings: dict[str, Any]) -> None:
     verbose = settings.pop("verbose", False)
     names = {field.name for field in fields(N4Options)} & settings.keys()
     options = N4Options(**{name: settings.pop(name) for name in names})
-    # Several of these may share a GPU; by default the first would take most of its memory.
+    # Several commands may share a GPU; by default the first would reserve most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from n4ax_bids import device
     from n4ax_bids.correct import correct
@@ -199,13 +199,13 @@ def _correct(settings: dict[str, Any]) -> None:
 
 
 def _n_threads() -> int | None:
-    """Return the number of threads that is asked of ITK; None where there is no such number."""
+    """Return the number of threads that ITK's environment variable requests; None without one."""
     asked = os.environ.get("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) > 0 else None
 
 
 def _reporter(options: N4Options) -> Callable[[int, int, float], None]:
-    """Return a function that prints an iteration in the words of the ANTs program."""
+    """Return a function that prints an iteration in the format of the ANTs program."""
 
     def report(level: int, iteration: int, value: float) -> None:
         if iteration == 1:

@@ -1,4 +1,4 @@
-"""Arguments of public functions: checks of their types, and values shown on one line."""
+"""Checks of arguments of public functions, and their values on one line for messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 LONGEST = 80
-"""characters of a value in a message"""
+"""largest number of characters of a value in a message"""
 
 
 def shown(value: Any) -> str:
@@ -20,18 +20,18 @@ def shown(value: Any) -> str:
 
 
 def kind(value: Any) -> str:
-    """Return the type of a value with its article: "an int", "a numpy.ndarray"."""
+    """Return the type of a value with an article: "an int", "a numpy.ndarray"."""
     name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def is_bool(value: Any) -> bool:
-    """Return whether a value is True or False, of Python or of numpy."""
+    """Return whether a value is a bool of Python or numpy."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def require_bools(**values: Any) -> None:
-    """Refuse whatever is neither a bool nor 0 nor 1, such as the words "no" and "False".
+    """Refuse values that are neither a bool nor 0 or 1, such as the words "no" and "False".
 
     Raises
     ------
@@ -44,12 +44,12 @@ def require_bools(**values: Any) -> None:
 
 
 def is_among(value: Any, choices: Iterable[Any]) -> bool:
-    """Return whether a value is one of the choices; an array is none of them."""
+    """Return whether a value is one of the choices; False for an array."""
     return getattr(value, "ndim", 0) == 0 and any(bool(value == choice) for choice in choices)
 
 
 def require_count(name: str, value: Any) -> None:
-    """Refuse whatever is not a whole number of at least 1."""
+    """Raise a ValueError unless the value is a whole number of at least 1."""
     try:
         fits = not is_bool(value) and value.__index__() >= 1
     except (AttributeError, TypeError):
@@ -59,11 +59,11 @@ def require_count(name: str, value: Any) -> None:
 
 
 def suggesting(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that refuses unknown keywords and names those that are similar.
+    """Return a decorator that refuses unknown keywords and suggests similar ones.
 
     Parameters
     ----------
-    what : what the message calls the function
+    what : name of the function in the message
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,11 +88,11 @@ def _suggestion(name: str, known: tuple[str, ...]) -> str:
 
 
 LIKE_HYPHENS = "\N{MINUS SIGN}\N{MODIFIER LETTER MINUS SIGN}\N{HEAVY MINUS SIGN}\N{HYPHEN BULLET}"
-"""signs that look like a dash, besides Unicode's dashes"""
+"""characters that look like a dash, besides Unicode's dashes"""
 
 
 class OddDash(NamedTuple):
-    """A word of a command line that looks like a flag and does not begin with a hyphen."""
+    """A word of a command line that looks like a flag but does not begin with a hyphen."""
 
     sign: str
     """the first character, as "EN DASH (U+2013)\""""
@@ -101,10 +101,9 @@ class OddDash(NamedTuple):
 
 
 def odd_dash(word: str) -> OddDash | None:
-    """Find a dash that is no hyphen at the start of a word, or an unseen character before a dash.
+    """Find a dash other than a hyphen, or an invisible character before one, at a word's start.
 
-    Word processors and web pages put an en dash or a no-break space in the place of what was
-    typed.
+    Word processors and web pages replace hyphens and spaces by en dashes and no-break spaces.
     """
     first, rest = word[:1], word
     while rest and (rest[0].isspace() or unicodedata.category(rest[0]) in ("Cf", "Zs")):
@@ -118,6 +117,6 @@ def odd_dash(word: str) -> OddDash | None:
 
 
 def listed(words: Iterable[object]) -> str:
-    """Return words as a sentence lists them: "a, b and c"."""
+    """Return words as a list in a sentence: "a, b and c"."""
     *first, last = [str(word) for word in words] or [""]
     return f"{', '.join(first)} and {last}" if first else last

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from n4ax_bids import methods
 from n4ax_bids.core.call import N4Warning, divided, prepare, without_logarithm
+
+Array: TypeAlias = jax.Array | np.ndarray
 
 
 def correct_array(
@@ -21,15 +23,16 @@ def correct_array(
     zooms: Sequence[float] | None = None,
     options: Any = None,
     return_bias: bool = False,
-):
-    """Correct the bias field of an image by the method that the options belong to.
+) -> Array | tuple[Array, Array]:
+    """Correct the bias field of an image; the options decide which method is used.
 
     Parameters
     ----------
     image : array (I, J) or (I, J, K), intensities
     mask : array like `image` (not 0 = inside), None for all voxels, or a word: "otsu", "head",
         "brain" or "auto"
-    weight : array like `image`, confidence of each voxel; voxels with weight <= 0 take no part
+    weight : array like `image`, confidence of each voxel; voxels with weight <= 0 are left out of
+        the estimate
     zooms : size of a voxel on each axis in mm, 1 where not given
     options : options of a method; N4's with the ANTs program's defaults where not given
     return_bias : also return the field
@@ -47,7 +50,7 @@ def correct_array(
     Warns
     -----
     N4Warning
-        With each note of the method on its result.
+        For each of the method's notes on its result.
     """
     method = methods.of_options(options)
     options = method.options() if options is None else options
@@ -60,7 +63,7 @@ def correct_array(
 
 
 def _without_logarithm(call: Any) -> str | None:
-    """Return a warning where voxels that take part are 0 or less."""
+    """Return a warning if voxels inside the mask are 0 or less."""
     values = np.asarray(call.image)
     inside = np.ones(values.shape, bool) if call.mask is None else np.asarray(call.mask) != 0
     if call.weight is not None:

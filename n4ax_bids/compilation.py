@@ -1,16 +1,16 @@
-"""Compiled programs, kept from one process to the next.
+"""Compiled programs, kept for later processes.
 
-JAX can keep what it compiles in a folder, but it writes there in place: a process that is killed
-while it writes leaves half a program behind, and another may read it meanwhile. So each process
-gives JAX a private folder, filled with links to what others have finished, and hands on what is
-new by renaming whole files into the shared one.
+JAX can keep compiled programs in a folder, but it writes them in place: a process that is killed
+while it writes leaves half a program behind, and another process may read half a program. Each
+process therefore gives JAX a private folder with links to finished programs, and shares new ones
+by renaming whole files into the shared folder.
 
-The shared folder is `N4AX_CACHE_DIR`, else `n4ax_bids` in the user's cache folder; "off" keeps
-nothing. Where the user has set JAX's own cache folder, that one is used.
+The shared folder is `N4AX_CACHE_DIR`, else `n4ax_bids` in the user's cache folder; with "off",
+nothing is kept. If the user has set JAX's own cache folder, that one is used.
 
 A program is machine code that runs with the user's rights. Folders and files that other users own
-or may write are not used (`trust`), and JAX is not given its own folder either if that is so. A
-file in the shared folder has the digest of its content in its name: what is damaged is removed.
+or may write are therefore not used (`trust`), and neither is JAX's own folder in that case. A file
+in the shared folder has the digest of its content in its name, and damaged files are removed.
 """
 
 from __future__ import annotations
@@ -22,35 +22,26 @@ import logging
 import multiprocessing.util
 import os
 import platform
-import re
 import shutil
 import tempfile
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import trust
+from n4ax_bids import program_files, trust
 
 _log = logging.getLogger(__name__)
 
-MOST_PROGRAMS = 1000
-"""kept in the shared folder; beyond that the oldest go"""
-LARGEST_PROGRAM = 2**28
-"""bytes; programs of this package have a few hundred thousand"""
-STALE = 2 * 24 * 3600
-"""seconds after which a private folder was left behind by a process that was killed"""
 OFF = ("", "off", "none", "0")
-"""values of N4AX_CACHE_DIR with which nothing is kept"""
-_PROGRAM = re.compile(r"[0-9a-f]{16}\..+-cache")
+"""values of N4AX_CACHE_DIR that turn keeping off"""
 _finding = threading.Lock()
 
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Let JAX find what earlier processes compiled inside this block, and keep what is new."""
-    with _finding:  # threads that start together share one
+    """Within this block, let JAX find programs of earlier processes, and keep new ones."""
+    with _finding:  # threads share one store
         store = _store()
     if store is None:
         yield
@@ -67,7 +58,7 @@ def kept() -> Iterator[None]:
 
 
 def drop() -> None:
-    """Remove this process' private folder; the process ends now, and not by way of its end."""
+    """Remove this process' private folder, before an end that runs no exit handlers."""
     if _store.cache_info().currsize and (store := _store()):
         store.end()
 
@@ -78,17 +69,17 @@ class _Store:
     def __init__(self, shared: Path):
         self.shared, self.lock, self.users = shared, threading.Lock(), 0
         self.private = _private(shared)
-        # Workers of multiprocessing run no atexit; this, like it, runs at the end of any process.
+        # Workers of multiprocessing do not run `atexit`; a finalizer runs in every process.
         self.end = multiprocessing.util.Finalize(
             None, shutil.rmtree, (self.private,), {"ignore_errors": True}, exitpriority=0
         )
         self.known: set[str] = set()
         strangers = []
-        for program in _newest(shared):
+        for program in program_files.newest(shared):
             with contextlib.suppress(OSError):
                 try:
                     self._take(program)
-                except _Stranger:
+                except program_files.Stranger:
                     strangers.append(program)
         if strangers:
             _log.warning(
@@ -99,75 +90,49 @@ class _Store:
             )
 
     def _take(self, program: Path) -> None:
-        """Let JAX find a program, if it is whole and no other user's."""
+        """Link a program into the private folder, if it is whole and of no other user."""
         name = program.name.partition(".")[2]
-        if name in self.known:  # processes that ran side by side may both have compiled it
+        if name in self.known:  # two processes may have compiled it at the same time
             return
         mine = self.private / name
-        _link(program, mine)
-        if not trust.is_trusted_file(mine):  # looked at here, where nobody can exchange it
+        program_files.link(program, mine)
+        if not trust.is_trusted_file(mine):  # checked here, where nobody can exchange it
             mine.unlink()
-            raise _Stranger
-        is_small = mine.stat().st_size <= LARGEST_PROGRAM  # or reading it takes all memory
-        if not is_small or _digest(mine.read_bytes()) != program.name.partition(".")[0]:
+            raise program_files.Stranger
+        if not program_files.is_undamaged(mine, program.name.partition(".")[0]):
             mine.unlink()
-            program.unlink()  # it is compiled once more, and then kept
+            program.unlink()  # it will be compiled and kept again
             _log.debug("%s: damaged, removed", program)
             return
         self.known.add(name)
 
     def hand_on(self) -> None:
-        """Give other processes the programs that were compiled since the last time."""
+        """Share the programs that were compiled since the last call with other processes."""
         for program in self.private.iterdir():
             if program.name not in self.known:
                 self.known.add(program.name)
                 try:
                     content = program.read_bytes()
-                    if _is_whole(content):
+                    if program_files.is_whole(content):
                         program.chmod(0o600)
-                        _link(program, self.shared / f"{_digest(content)}.{program.name}")
+                        name = f"{program_files.digest(content)}.{program.name}"
+                        program_files.link(program, self.shared / name)
                 except OSError as error:
                     _log.debug("%s: not kept: %s", program.name, error)
 
 
-class _Stranger(Exception):
-    """A program that another user owns or may write."""
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _is_whole(content: bytes) -> bool:
-    """Return whether JAX can read what it has written: a full disk leaves a part of it."""
-    try:
-        zlib.decompress(content)
-        return True
-    except zlib.error:
-        pass
-    try:
-        from jax._src import compilation_cache
-
-        compilation_cache.decompress_executable(content)
-        return True
-    except (ImportError, AttributeError):
-        return bool(content)
-    except Exception:  # whatever the library raises that JAX compresses with
-        return False
-
-
 def _private(shared: Path) -> Path:
-    """Make a folder for one process, beside the shared one so that links do."""
+    """Create a folder for one process, in the shared one so that files can be linked."""
     running = shared / "running"
     try:
         trust.make_private(running)
         own = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=running))
-        _remove_stale(running, now=own.stat().st_mtime)
+        program_files.remove_stale(running, now=own.stat().st_mtime)
         return own
     except OSError:
         if not shared.is_dir():
             raise
-        # What others have filled may be used by those who cannot add to it.
+        # Users who cannot write to a shared folder may still use its programs.
         return Path(tempfile.mkdtemp(prefix="n4ax_bids-"))
 
 
@@ -214,7 +179,7 @@ def shared_folder() -> Path | None:
     if chosen is not None and chosen.lower() in OFF:
         return None
     if chosen is not None and not os.path.isabs(chosen):
-        # The current folder may be one that goes when the work is done.
+        # The current folder may be a temporary one.
         _log.warning(
             "compiled programs are not kept: N4AX_CACHE_DIR is %s; expected an absolute path",
             chosen,
@@ -223,7 +188,7 @@ def shared_folder() -> Path | None:
     if chosen is None:
         named = os.environ.get("XDG_CACHE_HOME", "")
         try:
-            # The specification of XDG_CACHE_HOME has programs pass over a relative path.
+            # By its specification, programs ignore a relative path in XDG_CACHE_HOME.
             home = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
         except RuntimeError:  # no home
             return None
@@ -232,9 +197,9 @@ def shared_folder() -> Path | None:
 
 
 def keep_place() -> None:
-    """Make N4AX_CACHE_DIR absolute, seen from the current folder.
+    """Make N4AX_CACHE_DIR absolute, relative to the current folder.
 
-    A program does so when it begins, before it goes to another folder or starts processes.
+    Programs call this first, before they change the folder or start processes.
     """
     chosen = os.environ.get("N4AX_CACHE_DIR", "")
     if chosen.lower() not in OFF and not os.path.isabs(chosen):
@@ -242,10 +207,10 @@ def keep_place() -> None:
 
 
 def _kind_of_machine() -> str:
-    """Programs for one processor may not run on another that shares the home folder.
+    """Return a name for this kind of machine: several may share a home folder, but not programs.
 
-    XLA cuts a program into parts for the threads that it has, but JAX's key for a program does
-    not tell how many: one made for a single thread would be found, and be slow, with several.
+    XLA divides a program among its threads, but JAX's key of a program does not contain their
+    number: a program for one thread would be found, and be slow, where there are several.
     """
     import jax
     import jaxlib
@@ -260,56 +225,3 @@ def _kind_of_machine() -> str:
     digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
     versions = f"jax-{jax.__version__}-{jaxlib.__version__}"  # type: ignore[attr-defined]
     return f"{versions}-{platform.machine()}-{digest}-{device.start()}threads"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a whole file appear under another name; one that is there already is left."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links, or another user's file
-        part = target.with_name(f".{target.name}.{os.getpid()}")
-        _copy(source, part)
-        os.replace(part, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file for this user alone, unless another user may have written it.
-
-    Raises
-    ------
-    _Stranger
-        In that case; the copy would be our own, and nobody could tell any more.
-    """
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not trust.is_trusted(os.fstat(descriptor)):
-            raise _Stranger
-        new = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(new, "wb") as copy:
-            shutil.copyfileobj(file, copy)
-
-
-def _newest(shared: Path) -> list[Path]:
-    """Return the programs in the shared folder, after removing those beyond the limit."""
-    found = []
-    for path in shared.iterdir():
-        with contextlib.suppress(OSError):
-            if _PROGRAM.fullmatch(path.name) and path.is_file():
-                found.append((path.stat().st_mtime, path))
-            elif path.name.endswith("-cache"):  # of a version that did not keep digests
-                path.unlink()
-    found.sort(reverse=True)
-    with contextlib.suppress(OSError):  # not ours to remove
-        for _, path in found[MOST_PROGRAMS:]:
-            path.unlink(missing_ok=True)
-    return [path for _, path in found[:MOST_PROGRAMS]]
-
-
-def _remove_stale(running: Path, *, now: float) -> None:
-    """Remove what killed processes have left; the clock is the file system's."""
-    for folder in running.iterdir():
-        with contextlib.suppress(OSError):
-            if abs(now - folder.stat().st_mtime) > STALE:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What an image asks for, from its header alone: memory, and how many axes it has."""
+"""What the correction of an image needs, from the header alone: memory, number of axes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from n4ax_bids import methods
 from n4ax_bids.io import placement, volume
 
 PER_VOXEL = 24
-"""bytes for each voxel of an image, with a reserve of 4"""
+"""bytes for each voxel of an image, including a reserve of 4"""
 
 
 def memory_needed(input_image: str | Path, options: Any) -> int:
-    """Return about how many bytes `correct` takes at most for an image, from its header alone.
+    """Estimate how many bytes `correct` needs at most for an image, from the header alone.
 
-    Measured: 20 bytes a voxel of the image, and what the method takes besides.
+    The measured need is 20 bytes per voxel of the image, plus that of the method.
 
     Parameters
     ----------
     input_image : NIfTI file
-    options : of a method
+    options : options of a method
 
     Raises
     ------
     OSError, ValueError
-        If the file has no header that can be read; one line that names it.
+        If the header cannot be read; one line that names the file.
     """
     header = volume.load_header(input_image)
     shape = header.get_data_shape()
@@ -36,12 +36,12 @@ def memory_needed(input_image: str | Path, options: Any) -> int:
 
 
 def axes(input_image: str | Path) -> int:
-    """Return how many axes `correct` sees in an image, 2 or 3, from its header alone.
+    """Return the number of axes of an image in `correct`, 2 or 3, from the header alone.
 
     Raises
     ------
     OSError, ValueError
-        If the file has no header that can be read; one line that names it.
+        If the header cannot be read; one line that names the file.
     """
     shape = volume.load_header(input_image).get_data_shape()
     return 2 if math.prod(shape[2:]) == 1 else 3

@@ -1,4 +1,4 @@
-"""Which device a solve runs on, and on how many threads."""
+"""The device and the number of threads of a solve."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _log = logging.getLogger(__name__)
 
 
 class DeviceError(RuntimeError):
-    """A device could not do a solve, through no fault of the image; another time it may."""
+    """A device failed in a solve, not because of the image; a later attempt may succeed."""
 
 
 _closed = threading.Event()
 _starting = threading.Lock()
-_n_threads = 0  # of a solve on the CPU; 0 until JAX has started
+_n_threads = 0  # threads of a solve on the CPU; 0 until JAX has started
 _limiting = threading.Lock()
 _n_limited, _limit = 0, None
 _turns: dict[jax.Device, threading.Semaphore] = {}
-_complaints: list[str] = []  # of JAX, about GPUs
+_complaints: list[str] = []  # JAX's messages about GPUs
 
 
 def start(n_threads: int | None = None) -> int:
     """Start JAX and return how many threads a solve on the CPU has.
 
-    JAX takes as many as its starter may use cores, and never changes them: the first call in a
-    process decides. The threads are not bound to those cores; they may run on any.
+    JAX starts one thread for each core that the calling thread may use, and never changes their
+    number: the first call in a process decides. The threads are not bound to these cores.
 
     Parameters
     ----------
-    n_threads : at most so many; None for one on each core that this process may use
+    n_threads : largest number of threads; None for one on each core that this process may use
     """
     global _n_threads
     with _starting:
         if _n_threads == 0:
-            # Where JAX cannot start, `resolve` says so.
+            # If JAX cannot start, `resolve` reports that.
             with (
                 _fewer_cores(n_threads) as n_cores,
                 _complaints_kept(),
@@ -61,7 +61,7 @@ def start(n_threads: int | None = None) -> int:
 
 @contextmanager
 def _complaints_kept() -> Iterator[None]:
-    """Keep the tracebacks from the screen that JAX logs where it looks for a GPU in vain."""
+    """Record the tracebacks that JAX logs when it finds no GPU, instead of showing them."""
 
     def keep(record: logging.LogRecord) -> bool:
         if not record.exc_info:
@@ -80,7 +80,7 @@ def _complaints_kept() -> Iterator[None]:
 
 @contextmanager
 def few_threads() -> Iterator[None]:
-    """Let numpy's linear algebra have as many threads as a solve while any such block lasts."""
+    """Give numpy's linear algebra as many threads as a solve, during any such block."""
     global _n_limited, _limit
     with _limiting:
         if _n_limited == 0:
@@ -102,7 +102,7 @@ def _linear_algebra() -> ThreadpoolController:
 
 @contextmanager
 def _fewer_cores(n_cores: int | None) -> Iterator[int]:
-    """Let this thread use but so many cores within the block, and those that it starts there."""
+    """Limit the cores of this thread, and of threads that it starts, within the block."""
     if not hasattr(os, "sched_setaffinity"):  # not Linux
         yield os.cpu_count() or 1
         return
@@ -120,7 +120,7 @@ def _fewer_cores(n_cores: int | None) -> Iterator[int]:
 
 
 def resolve(name: str = "auto") -> jax.Device:
-    """Return the device of that name, and start JAX if it has not been started.
+    """Return the device of a name, and start JAX if it has not been started.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def resolve(name: str = "auto") -> jax.Device:
     Raises
     ------
     ValueError
-        If the name is none of these, or there is no such device.
+        If the name is invalid, or there is no such device.
     """
     match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name) if isinstance(name, str) else None
     if match is None:
@@ -153,12 +153,12 @@ def resolve(name: str = "auto") -> jax.Device:
 def _gpus() -> list[jax.Device]:
     try:
         return jax.local_devices(backend="gpu")
-    except RuntimeError:  # JAX's way to say that there is none
+    except RuntimeError:  # JAX raises it if there is none
         return []
 
 
 def why_no_gpu() -> str:
-    """Return the likely reason in a few words, where there is none; JAX has been started."""
+    """Return the likely reason why there is no GPU; call it after the start of JAX."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return f"JAX_PLATFORMS is {platforms}"
     if not entry_points(group="jax_plugins"):
@@ -171,12 +171,12 @@ def why_no_gpu() -> str:
 
 
 def has_nvidia() -> bool:
-    """Return whether there is NVIDIA hardware that a driver shows, on Linux or under WSL."""
+    """Return whether a driver shows NVIDIA hardware, on Linux or under WSL."""
     return any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg")))
 
 
 def describe(device: jax.Device) -> str:
-    """Return a device's name for a record: "cpu", or "gpu:0 (NVIDIA H200)"."""
+    """Return a device's name for records: "cpu", or "gpu:0 (NVIDIA H200)"."""
     if device.platform == "cpu":
         return "cpu"
     return f"{device.platform}:{device.id} ({device.device_kind})"
@@ -184,10 +184,10 @@ def describe(device: jax.Device) -> str:
 
 @contextmanager
 def use(device: jax.Device) -> Iterator[jax.Device]:
-    """Compute on a device within the block, when it is the thread's turn.
+    """Compute on a device within the block, after waiting for the thread's turn.
 
-    A GPU takes one solve at a time, a CPU one for each of its threads: small solves keep but one
-    of them busy. Threads that read, write or wait for other images go on meanwhile.
+    A GPU runs one solve at a time, a CPU one for each of its threads, because a small solve keeps
+    only one of them busy. Other threads read, write or wait for other images in the meantime.
 
     Raises
     ------
@@ -199,7 +199,9 @@ def use(device: jax.Device) -> Iterator[jax.Device]:
         try:
             yield device
         except jax.errors.JaxRuntimeError as error:
-            if str(error).startswith(("INVALID_ARGUMENT", "UNIMPLEMENTED")):  # a fault of ours
+            if str(error).startswith(
+                ("INVALID_ARGUMENT", "UNIMPLEMENTED")
+            ):  # an error in our code
                 raise
             raise DeviceError(f"{describe(device)}: {_in_words(error)}") from error
         _require_open()
@@ -209,14 +211,14 @@ def _in_words(error: Exception) -> str:
     text = " ".join(str(error).split())
     if text.startswith("RESOURCE_EXHAUSTED"):
         return (
-            f"out of memory ({text}); expected more of it free: end what else runs there, "
-            "or shrink more"
+            f"out of memory ({text}); expected more free memory: end other programs on the "
+            "device, or shrink more"
         )
     return f"failed ({text})"
 
 
 def turns(device: jax.Device) -> threading.Semaphore:
-    """Return what counts the solves that a device takes at a time."""
+    """Return the semaphore that limits the solves on a device at a time."""
     n_solves = start() if device.platform == "cpu" else 1
     with _starting:
         return _turns.setdefault(device, threading.Semaphore(n_solves))
@@ -224,9 +226,9 @@ def turns(device: jax.Device) -> threading.Semaphore:
 
 @contextmanager
 def closed() -> Iterator[None]:
-    """Let nobody compute while the block lasts: `use` raises KeyboardInterrupt in every thread.
+    """Prevent computation during the block: `use` raises KeyboardInterrupt in every thread.
 
-    A solve that is under way is waited for by whoever waits for its thread; no other begins.
+    No further solve begins. A solve that is running ends with its thread, which the caller joins.
     """
     _closed.set()
     try:
@@ -236,7 +238,7 @@ def closed() -> Iterator[None]:
 
 
 def is_closed() -> bool:
-    """Return whether nobody may compute any more, because the run is being ended."""
+    """Return whether computation is prevented, because the run is being ended."""
     return _closed.is_set()
 
 

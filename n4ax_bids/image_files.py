@@ -1,4 +1,4 @@
-"""The files that are made of one image: their names, and how they appear together."""
+"""The output files of one image: their names are checked, and they appear together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from n4ax_bids.io.volume import Volume
 
 
 class Outputs(NamedTuple):
-    """Names of the files that are wanted, absolute."""
+    """Absolute paths of the requested files."""
 
     output_image: Path | None
     bias_image: Path | None
     lattice_image: Path | None
     found_mask_image: Path | None
     further: Mapping[str, Path] = {}
-    """images of the method, by their labels"""
+    """further images of the method, by label"""
 
 
 def checked(
@@ -31,13 +31,22 @@ def checked(
     inputs: Mapping[str, str | Path | None],
     further: Mapping[str, str | Path] = {},
 ) -> Outputs:
-    """Check names and folders before any work is done; no output may take an input's place.
+    """Check names and folders before any work is done; no output may overwrite an input.
 
     Parameters
     ----------
-    paths : of the outputs
-    inputs : what each input is, and its path
-    further : paths of the method's own images, by their labels
+    paths : corrected image, field, lattice and mask; None for a file that is not wanted
+    inputs : path of each input, by what it is
+    further : paths of the method's own images, by label
+
+    Returns
+    -------
+    Outputs
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file cannot be written under its name, or two files have the same name.
     """
     more = {label: Path(path).absolute() for label, path in further.items()}
     given = [Path(path).absolute() for path in paths if path is not None] + [*more.values()]
@@ -52,7 +61,10 @@ def checked(
                     f"{path}: is the {kind} itself, which would be overwritten; expected another "
                     "name for the output"
                 )
-    return Outputs(*(None if path is None else Path(path).absolute() for path in paths), more)
+    image, bias, lattice_image, found_mask = (
+        None if path is None else Path(path).absolute() for path in paths
+    )
+    return Outputs(image, bias, lattice_image, found_mask, more)
 
 
 def stored(path: Path | None) -> tuple[float, float]:
@@ -62,7 +74,7 @@ def stored(path: Path | None) -> tuple[float, float]:
 
 
 def parametrisation(log_field: LogField, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the numbers that give a lattice its place on the image."""
+    """Return the numbers that place a lattice on the image."""
     floats = {
         name: tuple(map(float, getattr(log_field, name))) for name in ("first", "step", "clamp")
     }
@@ -83,27 +95,28 @@ def save(
 ) -> None:
     """Write all outputs under hidden names, then rename them, the corrected image last.
 
-    `whole` headers keep what they say of the input's values; `further` are the method's own
-    images, by their labels.
+    With `whole`, the headers keep the fields that describe the input's values (its intent and
+    display range). `further` holds the method's own images by label.
     """
     with ExitStack() as stack:
-        parts = Outputs(*(path and stack.enter_context(replacing(path)) for path in outputs[:4]))
+        wanted = (path and stack.enter_context(replacing(path)) for path in outputs[:4])
+        output_image, bias_image, lattice_image, found_mask_image = wanted
         more = {
             label: stack.enter_context(replacing(path)) for label, path in outputs.further.items()
         }
         for label, part in more.items():
             volume.write(part, further[label], image, whole=False)
-        if parts.output_image:
-            volume.write(parts.output_image, corrected, image, dtype=dtype, whole=whole)
-        if parts.bias_image:
-            volume.write(parts.bias_image, bias, image, whole=whole)
-        if parts.lattice_image:
+        if output_image:
+            volume.write(output_image, corrected, image, dtype=dtype, whole=whole)
+        if bias_image:
+            volume.write(bias_image, bias, image, whole=whole)
+        if lattice_image:
             lattice.write_lattice(
-                parts.lattice_image,
+                lattice_image,
                 np.asarray(log_field.lattice),
                 affine=image.affine,
                 **parametrisation(log_field, image.data.shape),
             )
-        if parts.found_mask_image and mask is not None:
+        if found_mask_image and mask is not None:
             values = mask.astype(np.uint8)
-            volume.write(parts.found_mask_image, values, image, dtype=np.uint8, whole=False)
+            volume.write(found_mask_image, values, image, dtype=np.uint8, whole=False)

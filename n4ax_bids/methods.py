@@ -1,10 +1,10 @@
-"""What a method is, and the methods there are.
+"""The description of a method, and the registry of methods.
 
-A method estimates the bias field of an image. Everything that differs from one method to another
-is said here once; every door of the package (arrays, files, nodes, the BIDS-App, its reports)
-reads it from here. A further method is a file in `core`, a dataclass of options and one entry in
-`METHODS`, or one call of `register` from another package (whose module of options has the method
-as its `METHOD`, so that worker processes find it).
+A method estimates the bias field of an image. Everything that differs between methods is declared
+here once; all interfaces of the package (arrays, files, nodes, the BIDS-App, its reports) read it
+from here. Another method needs a file in `core`, a dataclass of options and one entry in
+`METHODS`, or one call of `register` from another package. That package's module of options then
+has the method as its `METHOD`, so that worker processes find it.
 """
 
 from __future__ import annotations
@@ -19,104 +19,105 @@ from n4ax_bids.options import n4
 
 
 class Output(NamedTuple):
-    """A file that a method makes of an image, besides the corrected image and the field."""
+    """An image that a method writes in addition to the corrected image and the field."""
 
     label: str
-    """of the desc entity, and key of `Estimate.images`"""
+    """label of the desc entity, and key of `Estimate.images`"""
     meaning: str
-    """for the sidecar and descriptions.tsv"""
+    """description in the sidecar and in descriptions.tsv"""
 
 
 class Query(NamedTuple):
-    """The images that a method takes."""
+    """The images that a method can correct."""
 
     datatype: str = "anat"
     suffixes: tuple[str, ...] | None = None
-    """None for every suffix of weighted images that BIDS has in the datatype"""
+    """None for all suffixes of weighted images of the datatype in BIDS"""
     default: tuple[str, ...] = ("T1w", "T2w")
-    """suffixes that are taken where nobody names any"""
+    """suffixes that are corrected if the user names none"""
 
 
 class Measure(NamedTuple):
-    """A number of an image that only this method has, for the table and the page of all images."""
+    """A number that only this method reports, for the table and the page of all images."""
 
     name: str
     """column of the table"""
     label: str
-    """on the pages"""
+    """its name on the pages"""
     meaning: str
     of: Callable[[Mapping[str, Any]], float | int | None]
-    """from the details, as a sidecar has them"""
+    """computes it from the details, as in a sidecar"""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What the package has to know of a method.
+    """What the package needs to know about a method.
 
-    Names such as "package.module:function" are imported when they are first used, so that asking
-    what methods there are imports neither jax nor matplotlib.
+    Names such as "package.module:function" are imported at their first use, so that a list of the
+    methods needs neither jax nor matplotlib.
     """
 
     name: str
-    """on the command line, in sidecars and records"""
+    """name on the command line, in sidecars and records"""
     title: str
-    """in a text, such as "N4"""
+    """name in texts, such as "N4"""
     options: type
     """frozen dataclass whose fields are made with `options.base.option`; all have defaults"""
     presets: Mapping[str, Any]
-    """named options; the first is what is used where nobody names one"""
+    """named options"""
     preset_help: Mapping[str, str]
-    """what each preset is, for --help"""
+    """description of each preset for --help"""
     prepare: str
-    """an `Estimator` (see `n4ax_bids.core.estimator`)"""
+    """name of an `Estimator` (see `n4ax_bids.core.estimator`)"""
     details: type | str
-    """dataclass of what only this method has to say of a solve"""
+    """dataclass of the method's own numbers of a solve"""
     sloppy: Callable[[Any], Any]
-    """options for trying things out, from options"""
+    """returns options for quick trials, from options"""
     memory: str
-    """function of options, shape and zooms: bytes that a solve takes, besides the image itself"""
+    """name of a function of options, shape and zooms that returns the bytes of a solve, without
+    those of the image"""
     paragraph: str
-    """function of options, preset and whether some were changed: what the methods text says of the
-    solver; [@key] cites"""
+    """name of a function of options, preset and whether some options differ from it, which returns
+    the sentences about the solver for the methods text; [@key] is a citation"""
     citations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """`cite`, `text` and `bib` of each key that data/citations.json does not have"""
+    """`cite`, `text` and `bib` of each key that data/citations.json does not contain"""
     default_preset: str = ""
-    """name of the preset that is used where nobody names one; else the first"""
+    """name of the preset that is used if the user names none; if empty, the first"""
     replaces: Mapping[str, str] = field(default_factory=dict)
-    """an option, and another one that it takes the place of where both could be meant"""
+    """an option, and another one that it overrides if both are set"""
     cited: str = ""
-    """the key of the method's own paper"""
+    """citation key of the method's own paper"""
     panel: str | None = None
-    """function of matplotlib axes, options and details that draws the method's own figure beside
-    the histograms"""
+    """name of a function of matplotlib axes, options and details that draws the method's own
+    figure beside the histograms"""
     caption: str = ""
-    """what that figure shows"""
+    """caption of that figure"""
     shown: tuple[tuple[str, str], ...] = ()
-    """label and name of details that the page of an image lists"""
+    """(label, name) of the details that the page of an image lists"""
     measures: tuple[Measure, ...] = ()
     outputs: tuple[Output, ...] = ()
     query: Query = Query()
     epilog: str = ""
-    """a paragraph for the end of --help"""
+    """a paragraph at the end of --help"""
 
     def __post_init__(self) -> None:
         if not self.default_preset:
             object.__setattr__(self, "default_preset", next(iter(self.presets)))
 
     def read(self, values: Mapping[str, Any]) -> Any:
-        """Return options from their values as JSON holds them.
+        """Return options from their values in JSON.
 
         Raises
         ------
         TypeError, ValueError
-            If they are of a version with other options.
+            If they come from a version with other options.
         """
         return self.options(
             **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         )
 
     def preset_of(self, options: Any) -> str:
-        """Return the name of the preset with these options, else that of the default one."""
+        """Return the name of the preset with these options, else of the default preset."""
         same = (name for name, each in self.presets.items() if each == options)
         return next(same, self.default_preset)
 
@@ -126,12 +127,12 @@ METHODS: dict[str, Method] = {}
 
 
 def register(method: Method) -> Method:
-    """Make a method known to every door.
+    """Add a method to the registry.
 
     Raises
     ------
     ValueError
-        If another method has its name or its class of options, or an option has no default.
+        If another method has its name or its class of options, or that is not a dataclass.
     """
     known = METHODS.get(method.name)
     if known is not None and known != method:
@@ -146,30 +147,30 @@ def register(method: Method) -> Method:
 
 
 def unregister(name: str) -> None:
-    """Forget a method."""
+    """Remove a method from the registry."""
     METHODS.pop(name, None)
 
 
 def of_options(options: Any) -> Method:
-    """Return the method that options belong to; None stands for N4's.
+    """Return the method that options belong to; for None, N4.
 
     Raises
     ------
     TypeError
-        If they are options of no method, such as the name of a preset or a dictionary.
+        If they belong to no method, such as the name of a preset or a dictionary.
     """
     for method in METHODS.values():
         if isinstance(options, method.options):
             return method
-    # A worker process knows what it has imported; options bring their module with them.
+    # A worker process has not called `register`, but it has imported the module of the options.
     found = getattr(sys.modules.get(type(options).__module__), "METHOD", None)
     if isinstance(found, Method) and isinstance(options, found.options):
         return register(found)
-    return of_options(n4.require_options(options))  # None stands for N4's; others are refused
+    return of_options(n4.require_options(options))  # None means N4's; anything else is refused
 
 
 def load(name: str) -> Any:
-    """Return what "package.module:name" stands for."""
+    """Import and return "package.module:name"."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -1,4 +1,4 @@
-"""Programs of others, run so that they end when whoever started them ends or wants it."""
+"""Programs of other packages, run so that they never outlive this process or the run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 LINES = 20
-"""lines of a program's output that are kept for a message"""
+"""lines of a program's output that are kept for messages"""
 POLL = 0.1
-"""seconds between two looks at whether a run is to end"""
+"""seconds between two checks of whether the run is to end"""
 PATIENCE = 5.0
-"""seconds that a program has to end by itself"""
+"""seconds that a program gets to end by itself"""
 SAID = "said.txt"
-"""in a program's folder: what it printed"""
+"""file in a program's folder with its output"""
 
-# The keeper starts the program and waits for it. Its standard input is a pipe from us that nobody
-# writes to: it ends when we close it, and also when this process is killed. Then the keeper ends
-# the process group, in which the program and all that it has started are.
+# The keeper starts the program and waits for it. Its standard input is a pipe from this process
+# without content: it ends when we close it, and also when this process is killed. The keeper then
+# ends the process group, which contains the program and everything that it has started.
 KEEPER = f"""
 import os, select, signal, subprocess, sys
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -44,12 +44,12 @@ sys.exit(child.returncode if child.returncode >= 0 else 128 - child.returncode)
 
 
 class Ended(NamedTuple):
-    """How a program has ended."""
+    """How a program ended."""
 
     status: int
-    """exit status; 128 + n where signal n has ended it"""
+    """exit status; 128 + n if signal n ended it"""
     said: tuple[str, ...]
-    """the last lines of what it printed, on either stream"""
+    """the last lines of its output on both streams"""
 
     @property
     def how(self) -> str:
@@ -61,7 +61,7 @@ class Ended(NamedTuple):
 
 
 def never() -> bool:
-    """Return that a run goes on."""
+    """Return False: the run is not to end."""
     return False
 
 
@@ -76,15 +76,19 @@ def run(
 
     Parameters
     ----------
-    words : the program and what follows it
-    folder : current folder of the program; what it prints is written there
-    environment : variables, default those of this process
-    stopped : says whether this run is to end; looked at ten times a second
+    words : the program and its arguments
+    folder : current folder of the program, where its output is written too
+    environment : variables, by default those of this process
+    stopped : returns whether this run is to end; called several times a second
+
+    Returns
+    -------
+    Ended
 
     Raises
     ------
     KeyboardInterrupt
-        If the run is to end. The program has ended then, with all that it had started.
+        If the run is to end. The program and everything it started have ended then.
     """
     said = folder / SAID
     command = [sys.executable, "-I", "-S", "-c", KEEPER, *map(str, words)]
@@ -96,7 +100,7 @@ def run(
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl+C reaches us alone, and its group is its own
+            start_new_session=True,  # Ctrl+C reaches only us, and the program has its own group
         )
     try:
         while keeper.poll() is None:
@@ -108,9 +112,10 @@ def run(
     return Ended(keeper.returncode, _tail(said))
 
 
-def _end(keeper: subprocess.Popen) -> None:
-    """End a program that has not ended yet, with its group."""
-    keeper.stdin.close()
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    """End a program that is still running, with its group."""
+    if keeper.stdin is not None:
+        keeper.stdin.close()
     try:
         keeper.wait(2 * PATIENCE)
     except subprocess.TimeoutExpired:  # the keeper itself is stopped
@@ -120,11 +125,11 @@ def _end(keeper: subprocess.Popen) -> None:
 
 
 def _tail(path: Path, most: int = 1 << 16) -> tuple[str, ...]:
-    """Return the last lines of a text that may be long, without blank ones."""
+    """Return the last lines of a file that may be long, without blank lines."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - most))
         text = file.read().decode("utf-8", errors="replace")
-    # A progress bar overwrites its line; what is seen of it is its last state.
+    # A progress bar overwrites its line; only its last state is kept.
     lines = (line.rstrip().rpartition("\r")[2].rstrip() for line in text.split("\n"))
     return tuple(line for line in lines if line)[-LINES:]

@@ -1,4 +1,4 @@
-"""Where a field is estimated: mask and weight of an image, from files or found in the image."""
+"""The region where a field is estimated: mask and weight, from files or found in the image."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _log = logging.getLogger(__name__)
 
 LEAVE_OUT = "set such voxels to 0, or give a mask file that leaves them out"
 SET_TO_0 = "set such voxels to 0"
-"""remedies for voxels that are NaN"""
+"""remedies for voxels that are NaN or infinite"""
 CHANGED = 0.7
-"""share of a mask below which what Otsu's threshold alone finds of it is told in a note"""
+"""a note says so if Otsu's threshold alone finds a smaller share than this of a mask"""
 _MOST_KEPT = 16
-"""masks that are kept, packed, for the figures that follow a correction"""
+"""packed masks that are kept for the figures that follow a correction"""
 _kept: OrderedDict[tuple[Any, ...], tuple[np.ndarray, Found]] = OrderedDict()
 _keeping = threading.Lock()
 
 
 class Found(NamedTuple):
-    """An automatic mask and how it came about."""
+    """An automatic mask and how it was found."""
 
     mask: np.ndarray
     """bool"""
     facts: Mapping[str, Any]
-    """kind, share, rounds, confidence and otsu_covers; kind, share, program, version and
-    otsu_covers for a mask of another program; empty for Otsu's mask"""
+    """kind, share, rounds, confidence and otsu_covers; for a mask of another program kind, share,
+    program, version and otsu_covers; empty for Otsu's mask"""
     notes: tuple[str, ...]
-    """what a person should know, each a sentence"""
+    """sentences for the user"""
 
 
 class Region(NamedTuple):
-    """The voxels that take part in an estimate."""
+    """The voxels that an estimate uses."""
 
     name: str
     """"none", the word of an automatic mask, or the mask's path"""
@@ -59,15 +59,15 @@ class Region(NamedTuple):
     mask_values: np.ndarray | None
     """float32 values of a mask file"""
     mask_header: Path | None
-    """the file whose header decides which voxels of the mask are sampled; None: the image"""
+    """the file whose header decides which voxels of the mask are sampled; None: the image's"""
     weight_header: Path | None
     """the same for the weight"""
     notes: tuple[str, ...]
-    """what a person should know about the files"""
+    """what a user should know about the files and the mask"""
     sha256: dict[str, str]
-    """of the files"""
+    """digests of the files"""
     facts: Mapping[str, Any] = {}
-    """how a mask that was found came about, as in `Found`"""
+    """how an automatic mask was found, as in `Found`"""
 
 
 class _File(NamedTuple):
@@ -90,7 +90,7 @@ def region(
     weight_transform: str | Path | None = None,
     means: Means | None = None,
 ) -> Region:
-    """Read or make the mask of an image, and read its weight.
+    """Read or find the mask of an image, and read its weight.
 
     Parameters
     ----------
@@ -102,7 +102,11 @@ def region(
     weight_image : NIfTI file on the image's voxels, in any order of the axes; > 0 = inside
     mask_transform, weight_transform : ITK transform file that takes images from the image's
         space to that of the mask or weight, which is then resampled onto the image's grid
-    means : what a program of others may take
+    means : the resources that a program of another package may use
+
+    Returns
+    -------
+    Region
 
     Raises
     ------
@@ -117,33 +121,23 @@ def region(
         raise ValueError(f"auto_mask is {auto_mask!r}; expected one of {words}, or None")
     mask_file = _file(mask_image, image, mask_transform, labels=True)
     weight_file = _file(weight_image, image, weight_transform, labels=False)
-    digests = {"mask_image": mask_file.sha256, "weight_image": weight_file.sha256}
     mask, name, found = None, "none", None
     if mask_file.values is not None:
-        require_finite(cast(Path, mask_image), mask_file.values.data, None, SET_TO_0)
-        mask, name = mask_file.values.data != 0, str(mask_image)
-        if not mask.any():
-            raise ValueError(f"{mask_image}: every voxel of the mask is 0; expected some inside")
+        mask, name = _inside(cast(Path, mask_image), mask_file.values), str(mask_image)
     elif auto_mask is not None:
         by_program = auto_mask in MASK_PROGRAMS
         found = _by_program(image, auto_mask, means) if by_program else automatic(image, auto_mask)
         mask, name = found.mask, auto_mask
     inside, weight = mask, None
     if weight_file.values is not None:
-        require_finite(cast(Path, weight_image), weight_file.values.data, mask, SET_TO_0)
         weight = weight_file.values.data
-        positive = weight > 0
-        if not positive.any():
-            raise ValueError(f"{weight_image}: no weight is above 0; expected some")
-        inside = positive if mask is None else mask & positive
-        if not inside.any():
-            raise ValueError(f"{weight_image}: no weight above 0 inside the mask ({name})")
-    if found is None:  # else it was required before the mask was made
+        inside = _weighted(cast(Path, weight_image), weight, mask, name)
+    if found is None:  # an automatic mask was checked before it was made
         require_finite(image.path, image.data, inside, LEAVE_OUT)
     notes = mask_file.notes + weight_file.notes
     for note in notes:
         _log.info(note)
-    notes += found.notes if found else ()
+    digests = {"mask_image": mask_file.sha256, "weight_image": weight_file.sha256}
     return Region(
         name,
         mask,
@@ -152,16 +146,39 @@ def region(
         None if mask_file.values is None else mask_file.values.data,
         mask_file.header,
         weight_file.header,
-        notes=notes,
+        notes=notes + (found.notes if found else ()),
         sha256={name: digest for name, digest in digests.items() if digest},
         facts=found.facts if found else {},
     )
 
 
+def _inside(path: Path, values: Volume) -> np.ndarray:
+    """Return the voxels inside a mask file, on the image's grid."""
+    require_finite(path, values.data, None, SET_TO_0)
+    mask = values.data != 0
+    if not mask.any():
+        raise ValueError(f"{path}: every voxel of the mask is 0; expected some inside")
+    return mask
+
+
+def _weighted(
+    path: Path, weight: np.ndarray, mask: np.ndarray | None, mask_name: str
+) -> np.ndarray:
+    """Return the voxels of the mask whose weight is above 0."""
+    require_finite(path, weight, mask, SET_TO_0)
+    positive = weight > 0
+    if not positive.any():
+        raise ValueError(f"{path}: no weight is above 0; expected some")
+    inside = positive if mask is None else mask & positive
+    if not inside.any():
+        raise ValueError(f"{path}: no weight above 0 inside the mask ({mask_name})")
+    return inside
+
+
 def automatic(image: Volume, word: str) -> Found:
     """Find the mask that a word names.
 
-    The last few masks are kept, because the report on an image asks for the same one again.
+    The last few masks are kept, because the report on an image needs the same one again.
 
     Parameters
     ----------
@@ -171,8 +188,8 @@ def automatic(image: Volume, word: str) -> Found:
     Raises
     ------
     ValueError
-        If a voxel is NaN or infinite, or no plausible brain is found although the word asks for
-        one; one line that names the file.
+        If a voxel is NaN or infinite, or the word is "brain" and no plausible one is found; one
+        line that names the file.
     """
     require_finite(image.path, image.data, None, LEAVE_OUT)
     try:
@@ -184,10 +201,10 @@ def automatic(image: Volume, word: str) -> Found:
 
 
 def _named(image: Volume, word: str) -> Found:
-    """Find the mask "auto", "head" or "brain", or take it from those that are kept."""
-    from n4ax_bids.core.mask.auto_mask import named_mask  # scipy's share takes a while to import
+    """Find the mask "auto", "head" or "brain", or return the one that was kept."""
+    from n4ax_bids.core.mask.auto_mask import named_mask  # it imports scipy, which is slow
 
-    # A lifted image has its file's digest and other values.
+    # An image from which its lowest value was subtracted has the digest of its file.
     key = (word, image.sha256, image.data.shape, float(image.data.min()))
     with _keeping:
         packed, known = _kept.get(key, (None, None)) if image.sha256 else (None, None)
@@ -214,7 +231,7 @@ def _named(image: Volume, word: str) -> Found:
 
 
 def _by_program(image: Volume, word: str, means: Means | None) -> Found:
-    """Let a program of others find the mask."""
+    """Let a program of another package find the mask."""
     require_finite(image.path, image.data, None, LEAVE_OUT)
     made = brain(image, word, means)
     n_voxels = np.count_nonzero(made.mask)
@@ -229,7 +246,7 @@ def _by_program(image: Volume, word: str, means: Means | None) -> Found:
 
 
 def _changed(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a note where Otsu's threshold alone would have found another mask."""
+    """Return a note if Otsu's threshold alone would have found a very different mask."""
     if facts["kind"] == "otsu" or facts["otsu_covers"] >= CHANGED:
         return ()
     return (
@@ -241,7 +258,7 @@ def _changed(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def _file(
     path: str | Path | None, image: Volume, transform: str | Path | None, *, labels: bool
 ) -> _File:
-    """Read a mask or weight and lay it on the image's grid."""
+    """Read a mask or weight and bring it onto the image's grid."""
     if path is None:
         return _File(None, None, (), "")
     other = load(path)
@@ -249,7 +266,7 @@ def _file(
         found = on_grid(other, image)
     else:
         found = through(other, image, transform, labels=labels)
-    # Where ANTs would refuse the file, it is sampled as if it had the image's header.
+    # A file that ANTs would refuse is sampled as if it had the image's header.
     header = other.path if found.itk_agrees else None
     values = replace(other, data=found.data)
     return _File(values, header, other.notes + found.notes, other.sha256)

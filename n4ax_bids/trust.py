@@ -1,8 +1,8 @@
-"""Whose files may be run as code: those that no other user can have written, as with ssh's keys.
+"""Which files may be run as code: those that no other user can have written, as for ssh's keys.
 
-A compiled program is machine code. It is taken from a folder only if that folder and all folders
-above it belong to this user or to root, and can be written by nobody else. A folder like `/tmp`
-may stand above, where everybody writes and nobody can replace what is another's (the sticky bit).
+A compiled program is machine code. It is used only if its folder and all folders above that belong
+to this user or to root and nobody else can write to them. One exception are folders such as `/tmp`
+above it, where everybody may write but nobody can replace files of others (the sticky bit).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OWNER = "N4AX_CACHE_OWNER"
-"""environment variable: another user, by name or number, whose programs are trusted"""
+"""environment variable with another user, by name or number, whose programs are trusted"""
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -23,7 +23,7 @@ def why_not(folder: Path) -> str | None:
 
     Parameters
     ----------
-    folder : absolute; what is not there yet counts for nothing
+    folder : absolute path; folders that do not exist yet are not checked
     """
     for path in _chain(folder):
         try:
@@ -52,14 +52,14 @@ def is_trusted_file(path: Path) -> bool:
 
 
 def is_trusted(found: os.stat_result) -> bool:
-    """Return the same for what the system tells of a file."""
+    """Return the same, from the status of a file."""
     return (
         stat.S_ISREG(found.st_mode) and not found.st_mode & _OTHERS and _is_trusted(found.st_uid)
     )
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, for this user alone (mode 0700)."""
+    """Create a folder and missing ones above it, for this user alone (mode 0700)."""
     for path in reversed([folder, *folder.parents]):
         if not path.is_dir():
             try:
@@ -70,9 +70,9 @@ def make_private(folder: Path) -> None:
 
 
 def _chain(folder: Path) -> Iterator[Path]:
-    """Yield a folder and those above it, without links, but for the root.
+    """Yield a folder and those above it, with links resolved, except the root.
 
-    Whoever owns the root has given us Python itself.
+    The owner of the root could change Python itself.
     """
     real = Path(os.path.realpath(folder))
     yield from (real, *real.parents[:-1])
@@ -81,8 +81,8 @@ def _chain(folder: Path) -> Iterator[Path]:
 def _is_trusted(uid: int, *, above: bool = False) -> bool:
     if uid in (0, os.geteuid(), _chosen()):
         return True
-    # In a user namespace, as of rootless containers, the machine's root has no number of its own.
-    # A folder above ours that seems to be nobody's is nearly always root's.
+    # In a user namespace, such as a rootless container's, the machine's root has no number. A
+    # folder above ours that seems to belong to nobody is nearly always root's.
     return above and uid == _nobody() and _in_user_namespace()
 
 
@@ -97,7 +97,7 @@ def _chosen() -> int | None:
 
 
 def _nobody() -> int:
-    """Return the number that users have who are not part of this namespace."""
+    """Return the number that stands for users outside this namespace."""
     try:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""N4 as a piece of a larger Nipype workflow."""
+"""N4 as a part of a larger Nipype workflow."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ def init_n4_wf(
     """Build a workflow that corrects the bias field of each image of a list.
 
     Workflow graph: ``inputnode`` → ``n4`` (a MapNode over ``in_files``) → ``outputnode``. Voxels
-    count and are rescaled as in the ANTs program: all of them count without a mask, and with one
+    are used and rescaled as in the ANTs program: without a mask all of them are used; with a mask,
     those outside keep their values.
 
     Parameters
     ----------
-    options : N4Options, default the ANTs program's; ``n4ax_bids.preset(name)`` gives others
+    options : N4Options, by default the ANTs program's; ``n4ax_bids.preset(name)`` returns others
     auto_mask : "otsu" to estimate inside Otsu's mask of each image and correct the whole image;
         "head", "brain", or "auto" for the brain where one is found, else the head; "synthstrip"
         or "hd-bet" for the brain that this program finds
-    per_image : which of ``in_mask`` and ``in_weight`` are lists, with a file for each image; the
-        others are one file for all of them, or not set
+    per_image : which of ``in_mask`` and ``in_weight`` are lists with a file for each image; the
+        others are one file for all images, or not set
     dimension : axes of the images
     copy_header : write corrected images in the type of the input, with its header texts
-    device : "auto", "cpu", "gpu" or "gpu:N"; default the node's
-    omp_nthreads : threads that nipype reckons with for each image; in its GPU queue it wants as
-        many GPUs, or ``raise_insufficient=False``
-    mem_gb : memory that nipype reckons with for each image
-    name : of the workflow
+    device : "auto", "cpu", "gpu" or "gpu:N"; by default the node's
+    omp_nthreads : threads that nipype reserves for each image; its GPU queue needs as many GPUs,
+        or ``raise_insufficient=False``
+    mem_gb : memory in GB that nipype reserves for each image
+    name : name of the workflow
 
     Inputs
     ------
     in_files : list of images
-    in_mask : file, or list with ``per_image``; not 0 = inside; may stay undefined
-    in_weight : file, or list with ``per_image``; confidence > 0; may stay undefined
+    in_mask : file, or list with ``per_image``; not 0 = inside; may be undefined
+    in_weight : file, or list with ``per_image``; confidence > 0; may be undefined
 
     Outputs
     -------
     bias_corrected : list of corrected images
     bias_image : list of fields, input / field = corrected
     lattice_image : list of fields as control points
-    correction : list of dictionaries, what was done
+    correction : list of dictionaries, the record of what was done
 
     Examples
     --------

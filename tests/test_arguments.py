@@ -77,7 +77,7 @@ OF_CORRECT = {
     "report": (dict(report="r.html"), "report is 'r.html'; expected a function"),
     "auto_mask": (
         dict(auto_mask=X),
-        "auto_mask is array.*expected one of otsu, auto, head, brain or None",
+        "auto_mask is array.*expected one of otsu, auto, head, brain, synthstrip, hd-bet or None",
     ),
     "dtype": (dict(output_dtype=X), "output_dtype is array.*expected float32 or source"),
     "dimension": (dict(dimension=NIB), "dimension is <nibabel.*expected 2 or 3"),

@@ -16,9 +16,10 @@ import pytest
 import SimpleITK as sitk
 
 import n4ax_bids.correct
+from n4ax_bids import correct_steps
 from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
-from n4ax_bids.core.n4.plan import padding, predict_shrink_start
+from n4ax_bids.core.n4.shrinking import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import correct
 from n4ax_bids.demand import axes, memory_needed
@@ -90,9 +91,8 @@ def test_corrected_times_field_is_the_image(ball):
     assert record.details.n_control_points == (4, 4, 4)
     inside = otsu_mask(image)
     assert record.n_voxels_mask == inside.sum() and record.non_positive == 0
-    assert record.details.n_voxels_used == pytest.approx(
-        inside.sum() / 8, rel=0.1
-    )  # every 2nd, 3 axes
+    n_used = record.details.n_voxels_used
+    assert n_used == pytest.approx(inside.sum() / 8, rel=0.1)  # every 2nd on 3 axes
     assert (record.field_min, record.field_max) == (bias[inside].min(), bias[inside].max())
     assert record.field_min < record.field_max
 
@@ -164,9 +164,8 @@ def test_a_mask_file_may_leave_nothing_uncorrected(ball):
         rescale_intensities=False,
         correct_outside=True,
     )
-    assert (
-        record.details.n_voxels_used == kept.details.n_voxels_used
-    )  # the estimate is the mask's all the same
+    # The estimate is still that of the mask.
+    assert record.details.n_voxels_used == kept.details.n_voxels_used
     image = volume.load(ball / "image.nii.gz").data
     np.testing.assert_allclose(corrected * bias, image, rtol=5e-7)
     outside = volume.load(ball / "binary.nii.gz").data == 0
@@ -227,14 +226,18 @@ def test_only_the_solve_holds_the_device(ball, monkeypatch):
     """Finding the mask, dividing and writing go on while another thread has it."""
     turns = devices.turns(devices.resolve("cpu"))
     all_free, held = turns._value, {}
-    for name in ("find_region", "divide", "save"):
-        kept = getattr(n4ax_bids.correct, name)
+    for name, module in (
+        ("find_region", correct_steps),
+        ("divide", correct_steps),
+        ("save", n4ax_bids.correct),
+    ):
+        kept = getattr(module, name)
 
         def recorded(*args, _name=name, _kept=kept, **kwargs):
             held[_name] = all_free - turns._value
             return _kept(*args, **kwargs)
 
-        monkeypatch.setattr(n4ax_bids.correct, name, recorded)
+        monkeypatch.setattr(module, name, recorded)
     run(ball, auto_mask="otsu", report=lambda *_: held.update(solve=all_free - turns._value))
     assert held == {"find_region": 0, "solve": 1, "divide": 0, "save": 0}
     assert turns._value == all_free
@@ -594,7 +597,7 @@ def test_bad_input_is_named_in_one_line_and_nothing_is_written(ball, message):
 
 
 def test_output_names_are_checked_before_the_solve(ball, monkeypatch):
-    monkeypatch.setattr("n4ax_bids.core.n4.method.estimate", None)
+    monkeypatch.setattr(correct_steps, "load_image", None)
     image = ball / "image.nii.gz"
     with pytest.raises(ValueError, match=r"plain: cannot be written"):
         correct(image, ball / "plain")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from n4ax_bids.core.n4.estimate import n4
+from n4ax_bids.core.n4.call import n4
 from n4ax_bids.correct import correct
 from n4ax_bids.io.geometry import read_geometry
 from n4ax_bids.io.volume import load

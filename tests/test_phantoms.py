@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import nibabel as nb
@@ -9,13 +10,22 @@ import numpy as np
 import pytest
 
 from n4ax_bids import phantoms
-from n4ax_bids.phantoms import GREY, TISSUE_LEVELS, WHITE, make_log_field, mni152, phantom
+from n4ax_bids.phantoms import (
+    GREY,
+    TISSUE_LEVELS,
+    WHITE,
+    images,
+    make_log_field,
+    mni152,
+    phantom,
+)
+from n4ax_bids.phantoms.__main__ import main
 
 KINDS = ["polynomial", "coils", "dome"]
 SHAPES = [(40, 36, 30), (12, 50, 33), (64, 48), (17, 90)]
 
 nilearn = pytest.mark.skipif(
-    phantoms.importlib.util.find_spec("nilearn") is None, reason="nilearn is not installed"
+    importlib.util.find_spec("nilearn") is None, reason="nilearn is not installed"
 )
 
 
@@ -147,14 +157,14 @@ def test_truth_explains_the_images(dataset):
 
 @nilearn
 def test_command_line(tmp_path, capsys):
-    phantoms.main([str(tmp_path / "bids"), "--step", "8"])
+    main([str(tmp_path / "bids"), "--step", "8"])
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == len(phantoms.RECIPES)
     assert all((tmp_path / line).is_file() for line in shown)
 
 
 def test_without_nilearn_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(phantoms.importlib.util, "find_spec", lambda name: None)
-    phantoms._template.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    images._template.cache_clear()
     with pytest.raises(ModuleNotFoundError, match=r"install n4ax-bids\[demo\]"):
         mni152(step=2)

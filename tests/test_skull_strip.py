@@ -13,7 +13,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids import N4Options, correct, programs, skull_strip
+from n4ax_bids import N4Options, brain_programs, correct, programs, skull_strip
 from n4ax_bids.io import volume
 from n4ax_bids.skull_strip import Means
 
@@ -105,7 +105,7 @@ def test_how_synthstrip_is_called(bin, image, command, flags, version, gpu, word
 @pytest.mark.parametrize("gpu", [None, 0])
 def test_how_hd_bet_is_called(bin, image, monkeypatch, version, major, gpu, install):
     """By the version of its package, or where that is not known by what its help shows."""
-    monkeypatch.setattr(skull_strip, "_of_package", lambda name: lambda path: version)
+    monkeypatch.setattr(brain_programs, "_of_package", lambda name: lambda path: version)
     log = install(bin, "hd-bet", flags=f"hd-bet-{major}")
     found = skull_strip.brain(image, "hd-bet", Means(gpu=gpu))
     assert found.mask.sum() == (image.data > 100).sum()
@@ -163,25 +163,25 @@ def test_the_version_of_freesurfer(tmp_path, monkeypatch, bin, install):
     home = tmp_path / "freesurfer"
     install(home / "bin")
     monkeypatch.setenv("PATH", str(home / "bin"))
-    assert skull_strip.installed("synthstrip").label == "mri_synthstrip (version not known)"
+    assert brain_programs.installed("synthstrip").label == "mri_synthstrip (version not known)"
     (home / "build-stamp.txt").write_text(
         "freesurfer-linux-ubuntu22_x86_64-7.4.1-20230614-7eb84\n"
     )
-    skull_strip._version.cache_clear()
-    assert skull_strip.installed("synthstrip").label == "mri_synthstrip 7.4.1"
+    brain_programs._version.cache_clear()
+    assert brain_programs.installed("synthstrip").label == "mri_synthstrip 7.4.1"
     (home / "build-stamp.txt").write_text("freesurfer-linux-dev-20230614\n")
-    skull_strip._version.cache_clear()
-    assert skull_strip.installed("synthstrip").version == "freesurfer-linux-dev-20230614"
+    brain_programs._version.cache_clear()
+    assert brain_programs.installed("synthstrip").version == "freesurfer-linux-dev-20230614"
 
 
 def test_the_version_of_a_package_is_that_of_the_script_s_python(bin, install):
     """Asked of the interpreter in its first line, without running the script."""
     log = install(bin, "hd-bet", flags="hd-bet-2")
-    version = skull_strip._of_package("nibabel")(bin / "hd-bet")
+    version = brain_programs._of_package("nibabel")(bin / "hd-bet")
     assert version == nb.__version__ and not log.exists()
-    assert skull_strip._of_package("no-such-package")(bin / "hd-bet") == ""
+    assert brain_programs._of_package("no-such-package")(bin / "hd-bet") == ""
     (bin / "hd-bet").write_text("#!/bin/sh\nexec true\n")
-    assert skull_strip._of_package("nibabel")(bin / "hd-bet") == ""
+    assert brain_programs._of_package("nibabel")(bin / "hd-bet") == ""
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_one_that_is_not_installed(bin, tmp_path, word, parts):
 FAILURES = {
     "fails": "mri_synthstrip failed with exit status 3: RuntimeError: no weights",
     "is killed": "mri_synthstrip failed with signal 9; out of memory?: Configuring model",
-    "writes nothing": "mri_synthstrip ended well but wrote no mask",
+    "writes nothing": "mri_synthstrip succeeded but wrote no mask",
     "writes rubbish": "mri_synthstrip wrote a mask that does not fit: ",
     "takes another grid": "mri_synthstrip wrote a mask that does not fit: shape (21, 24, 20); "
     "expected (22, 24, 20)",

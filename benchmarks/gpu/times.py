@@ -25,7 +25,8 @@ from benchmarks.gpu.day import ROOT, Day
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
 from n4ax_bids.core import threshold
 from n4ax_bids.core.n4 import convergence
-from n4ax_bids.core.n4.estimate import estimate, estimate_batch, n4
+from n4ax_bids.core.n4.call import n4
+from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import PRESETS, N4Options
 

@@ -1,4 +1,4 @@
-"""What callers hand in as image, mask or weight: turned into plain arrays, or refused in words."""
+"""Arguments of callers as image, mask or weight: converted to plain arrays, or refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_array(value: Any, name: str) -> jax.Array | np.ndarray | None:
     TypeError
         If it is no array: a file's name, another library's image, or a traced value.
     ValueError
-        If it is an array of something else than real numbers.
+        If it is an array of anything but real numbers.
     """
     if value is None:
         return None
@@ -86,7 +86,7 @@ def as_list(images: Any) -> list[Any]:
 
 
 def one_for_each(name: str, given: Any, n_images: int) -> list[Any]:
-    """Return what belongs to each image; None or a word counts for all.
+    """Return one value for each image; None or a word applies to all.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def without_mask(array: Any) -> tuple[Any, np.ndarray | None]:
     Returns
     -------
     array : the plain array
-    hidden : bool array like it, True where the value does not count; None where nothing is masked
+    hidden : bool array like it, True where it is masked; None if nothing is masked
     """
     if not isinstance(array, np.ma.MaskedArray):
         return array, None
@@ -133,9 +133,9 @@ def without_mask(array: Any) -> tuple[Any, np.ndarray | None]:
 
 
 def plain(image: Any, mask: Any, weight: Any) -> tuple[Any, Any, Any, np.ndarray | None]:
-    """Turn the masks of numpy masked arrays into the solve's mask.
+    """Move the masks of numpy masked arrays into the mask of the solve.
 
-    A voxel takes no part where image, mask or weight is masked.
+    A voxel is left out of the estimate where image, mask or weight is masked.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def plain(image: Any, mask: Any, weight: Any) -> tuple[Any, Any, Any, np.ndarray
     Returns
     -------
     image, mask, weight : plain arrays, or None
-    hidden : bool array, where the image is masked; None where it is not
+    hidden : bool array, True where the image is masked; None if it is not
     """
     image, hidden = without_mask(image)
     mask, weight = _with_zeros(mask), _with_zeros(weight)
@@ -170,13 +170,13 @@ def describe_odd(array: np.ndarray, odd: np.ndarray) -> str:
 
 
 def not_finite(array: Any) -> np.ndarray:
-    """Return where values are not finite in float32, the type that images are solved in."""
+    """Return where values are not finite in float32, the type in which images are solved."""
     with np.errstate(over="ignore"):
         return ~np.isfinite(np.asarray(array).astype(np.float32))
 
 
 def odd_inside(name: str, array: np.ndarray, odd: np.ndarray) -> ValueError:
-    """Return the error for values that are not finite where they take part."""
+    """Return the error for values inside the mask that are not finite."""
     return ValueError(
         f"{name} has {describe_odd(array, odd)}, inside the mask; expected values that are finite "
         "in float32 there (set them to 0, or leave them out by a mask)"
@@ -184,7 +184,7 @@ def odd_inside(name: str, array: np.ndarray, odd: np.ndarray) -> ValueError:
 
 
 class NothingSampled(ValueError):
-    """Mask and weight have voxels that count, but shrinking takes none of them."""
+    """Mask and weight have voxels inside, but shrinking samples none of them."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found}; try shrink_factor=1")

@@ -1,4 +1,4 @@
-"""One call on arrays: what was passed, prepared for the solve, and what comes back, checked."""
+"""One call on arrays: prepare the arguments for the solve, and check its result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import MASK_WORDS
 
 NAMES = {"otsu": "Otsu's", "auto": "the automatic", "head": "the head", "brain": "the brain"}
-"""How a message names them."""
+"""Names of the automatic masks in messages."""
 
 Check = Callable[[tuple[int, ...], tuple[float, ...] | None], Any]
 
 
 class N4Warning(UserWarning):
-    """An image was solved, but its result may be of little use; the message says why."""
+    """The result of a solve may be of little use; the message says why."""
 
 
 class Call(NamedTuple):
@@ -34,15 +34,15 @@ class Call(NamedTuple):
     mask: jax.Array | np.ndarray | None
     weight: jax.Array | np.ndarray | None
     hidden: np.ndarray | None
-    """where a masked array is masked; the result is masked there as well"""
+    """where a masked array is masked; the result is masked there too"""
     zooms: tuple[float, ...] | None
-    """mm; None where not given"""
+    """mm; None if not given"""
     automatic: Automatic | None
-    """of a mask that was found in the image"""
+    """description of a mask that was found in the image"""
 
     @property
     def given(self) -> Given:
-        """What an estimator gets."""
+        """The arguments of an estimator."""
         zooms = self.zooms or (1.0,) * np.ndim(self.image)
         return Given(self.image, self.mask, self.weight, zooms, self.automatic)
 
@@ -50,13 +50,13 @@ class Call(NamedTuple):
 def prepare(
     image: Any, mask: Any, weight: Any, zooms: Sequence[float] | None, check: Check | None = None
 ) -> Call:
-    """Check what was passed, and make the mask where a word asks for one; errors as `n4`.
+    """Check the arguments, and find the mask if a word names one; errors as `n4`.
 
     Parameters
     ----------
-    image, mask, weight, zooms : as the caller has passed them
-    check : called with the shape and the zooms before a mask is looked for, to refuse an image
-        that the options do not fit
+    image, mask, weight, zooms : as the caller passed them
+    check : called with the shape and the zooms before a mask is searched for, to refuse options
+        that do not fit the image
     """
     image = as_array(image, "image")
     if image is None:
@@ -83,8 +83,8 @@ def prepare(
 def _require_numbers(mask: Any, weight: Any) -> None:
     """Refuse a mask with values that are not finite, and a weight with such values inside it.
 
-    The solve sees the samples of the shrunk grid alone, but a mask must mean the same whichever
-    voxels are sampled.
+    The solve sees only the samples of the shrunk grid, but whether a mask is valid must not depend
+    on which voxels are sampled.
     """
     if _has_odd(mask):
         where = describe_odd(np.asarray(mask), not_finite(mask))
@@ -107,7 +107,7 @@ def _has_odd(array: Any) -> bool:
 
 
 def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
-    """Return voxel sizes as floats; how many there have to be is checked with the shape."""
+    """Return voxel sizes as floats; their number is checked later, with the shape."""
     if zooms is None:
         return None
     try:
@@ -123,11 +123,11 @@ def _voxel_sizes(zooms: Any) -> tuple[float, ...] | None:
 def _automatic(
     word: str, image: Any, hidden: np.ndarray | None, zooms: Sequence[float] | None
 ) -> jax.Array | np.ndarray:
-    """Make the mask that a word asks for; voxels that are masked are as dark as the darkest."""
+    """Find the mask that a word names; masked voxels count as the darkest value."""
     if word == "otsu":
         shown = image if hidden is None else np.ma.MaskedArray(image, hidden)
         return otsu_mask(shown, threads=n_cores())
-    from n4ax_bids.core.mask.auto_mask import found_mask  # scipy's share takes a while to import
+    from n4ax_bids.core.mask.auto_mask import found_mask  # it imports scipy, which is slow
 
     if hidden is not None:
         image = np.where(hidden, image[~hidden].min(initial=0), image)
@@ -147,7 +147,7 @@ def divided(
     Raises
     ------
     ValueError
-        If the result is not finite at a voxel that takes part.
+        If the result is not finite at a voxel inside the mask.
     """
     corrected, log_bias, finite = divide_checked(call.image, log_field)
     if not finite:
@@ -159,9 +159,9 @@ def divided(
 
 
 def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:
-    """Refuse values that are not finite where they take part; elsewhere they stay what they are.
+    """Refuse values inside the mask that are not finite; elsewhere they are kept.
 
-    The solve itself sees the samples of the shrunk grid alone.
+    The solve itself sees only the samples of the shrunk grid.
     """
     xp = jnp if isinstance(corrected, jax.Array) else np
     odd = ~xp.isfinite(corrected)
@@ -182,20 +182,20 @@ def _require_finite(call: Call, corrected: jax.Array | np.ndarray) -> None:
 
 
 def without_logarithm(n: int, n_voxels: int, *, masked: bool) -> str | None:
-    """Return a warning where intensities that take part are 0 or less.
+    """Return a warning if intensities inside the mask are 0 or less.
 
-    Without a mask the air of many images is 0, which is no reason to warn.
+    Without a mask the air of many images is 0, which is no reason for a warning.
 
     Parameters
     ----------
-    n : number of values of 0 or less among those that take part
-    n_voxels : number of values that take part
+    n : number of values inside the mask that are 0 or less
+    n_voxels : number of values inside the mask
     masked : whether there is a mask or a weight
     """
     if n and n == n_voxels:
         return (
-            "every voxel that takes part is 0 or less, where there is no logarithm: the field "
-            "means nothing (use another mask, or shift the image to positive values)"
+            "every voxel that is used is 0 or less and has no logarithm: the field is "
+            "meaningless (use another mask, or shift the image to positive values)"
         )
     if n and masked:
         return (

@@ -1,4 +1,4 @@
-"""What every estimator of a field is given, and what it answers with."""
+"""What every estimator of a field receives and returns."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ method's stopping statistic."""
 
 
 class Sampling(Protocol):
-    """Where a file's header puts the samples of a grid that is shrunk."""
+    """The voxels that shrinking samples in a file, as its header decides."""
 
     def __call__(
         self, role: str, padded: Sequence[int], factors: Sequence[int], lower: Sequence[int]
     ) -> tuple[int, ...] | None:
-        """Return the first voxel that is sampled on each axis; None for the image's own.
+        """Return the first sampled voxel of each axis; None: the same as in the image.
 
         Parameters
         ----------
         role : "image", "mask" or "weight"
-        padded : voxels of each axis with its padding
+        padded : voxels of each axis, including its padding
         factors : shrink factor of each axis
         lower : voxels of padding before voxel 0 of each axis
         """
 
 
 class Automatic(NamedTuple):
-    """How a mask that a program has made is named when it is objected to."""
+    """How messages describe a mask that was found automatically."""
 
     name: str
+    """such as "Otsu's\""""
     cause: str = ": a few very bright voxels may have decided it"
-    """what may have led to an odd mask"""
+    """possible reason for an odd mask"""
 
 
 class Given(NamedTuple):
-    """The arrays of one image, as an estimator gets them."""
+    """The arrays of one image that an estimator receives."""
 
     image: jax.Array | np.ndarray
     """(I, J) or (I, J, K), intensities"""
@@ -52,33 +53,33 @@ class Given(NamedTuple):
     zooms: tuple[float, ...]
     """size of a voxel on each axis, mm"""
     automatic: Automatic | None = None
-    """of a mask that a program has made; None for a person's own"""
+    """description of an automatic mask; None for a mask that the user gave"""
     sampling: Sampling | None = None
-    """of the files that the arrays come from; None: aligned axes are assumed"""
+    """sampled voxels of the files that the arrays come from; None: assume aligned axes"""
 
 
 class Estimate(NamedTuple):
-    """The field of one image, and what the method has to say of it."""
+    """The field of one image, and the method's own numbers and notes."""
 
     log_field: LogField
     """on the grid of the image"""
     details: Any
-    """a dataclass of the method's own: `Method.details`"""
+    """an instance of `Method.details`"""
     notes: tuple[str, ...] = ()
-    """what a person should know about the result, each a sentence"""
+    """sentences for the user about the result"""
     images: Mapping[str, np.ndarray] = {}
     """further arrays like the image, by the labels of `Method.outputs`"""
 
 
 Solve = Callable[[Report | None], Estimate]
-"""What remains to be done once the arrays are prepared; it computes on the device."""
+"""Estimates the field of prepared arrays; it computes on the device."""
 
 Estimator = Callable[[Given, Any], Solve]
-"""Prepares an estimate: checks the arrays and the options, and returns what solves. Only the
-solve needs the device, so that other threads can use it meanwhile.
+"""Prepares an estimate: checks the arrays and the options, and returns the solve. Only the solve
+needs the device, so that other threads can use it during the preparation.
 
 Raises
 ------
 ValueError
-    If arrays or options do not fit; a line that names neither file nor array.
+    If arrays or options do not fit; one line, to which the caller adds the file's name.
 """

@@ -1,9 +1,9 @@
-"""The log field: a coarse lattice of B-spline coefficients, evaluated where it is needed."""
+"""The log field: a coarse lattice of B-spline coefficients that can be evaluated anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ SLAB = 1 << 18
 
 
 class LogField(NamedTuple):
-    """ln b on a lattice of control points; what every estimator answers with.
+    """ln b on a lattice of control points; every estimator returns one.
 
     Voxel k of an axis lies at t = first + step·k knot spacings, at least 0 and at most `clamp`.
-    That holds ANTs' padded box, ITK's stretch after shrinking and physical coordinates alike.
+    This describes ANTs' padded box, ITK's stretch after shrinking and physical coordinates.
     """
 
     lattice: jax.Array | np.ndarray
@@ -35,7 +35,7 @@ class LogField(NamedTuple):
 
 
 def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:
-    """Return each axis' weights of the control points at the voxels of a box."""
+    """Return, for each axis, the weights of the control points at the voxels of a box."""
     return _weights(log_field, [np.arange(*ends) for ends in box])
 
 
@@ -68,7 +68,7 @@ def evaluate(log_field: LogField, box: Sequence[tuple[int, int]]) -> jax.Array:
 
 
 def sample(log_field: LogField, voxels: Sequence[np.ndarray]) -> np.ndarray:
-    """Evaluate ln b on the host where given planes of voxels cross; nothing is compiled.
+    """Evaluate ln b on the host at the crossings of given planes of voxels; compile nothing.
 
     Parameters
     ----------
@@ -88,10 +88,14 @@ def sample(log_field: LogField, voxels: Sequence[np.ndarray]) -> np.ndarray:
     return values @ rest[-1].T
 
 
+@overload
+def divide(image: np.ndarray, log_field: LogField) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def divide(image: jax.Array, log_field: LogField) -> tuple[jax.Array, jax.Array]: ...
 def divide(
     image: jax.Array | np.ndarray, log_field: LogField
 ) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
-    """Divide an image by the field: u = v / exp(ln b), at every voxel.
+    """Divide an image by the field at every voxel: u = v / exp(ln b).
 
     Parameters
     ----------
@@ -109,9 +113,9 @@ def divide(
 def divide_checked(
     image: jax.Array | np.ndarray, log_field: LogField
 ) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray, jax.Array | bool]:
-    """Divide as `divide` does, and say whether every corrected value is finite.
+    """Divide as `divide` does, and return also whether every corrected value is finite.
 
-    For numpy arrays this is found while the values are in the processor's cache.
+    numpy arrays are checked while their values are in the processor's cache.
     """
     matrices = [
         m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in image.shape])

@@ -1,7 +1,7 @@
-"""How even tissues are, and how close an estimated field is to the true one (numpy only).
+"""Measures of how even tissues are and how close a field is to the true one, in numpy only.
 
-The coefficient of variation falls whenever intensities draw together, also when a field takes
-tissue contrast away; the coefficient of joint variation tells the two apart. Report both.
+The coefficient of variation falls whenever intensities become more alike, also when a field
+removes tissue contrast. The coefficient of joint variation distinguishes the two: report both.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class FieldError(NamedTuple):
-    """Agreement of an estimated log field with the true one; a constant offset does not count."""
+    """Agreement of an estimated log field with the true one; a constant offset is ignored."""
 
     correlation: float
-    """Pearson's r; NaN where one of the two is constant"""
+    """Pearson's r; NaN if one of the two is constant"""
     rmse: float
     """standard deviation of the difference, ln of intensity"""
 
@@ -42,7 +42,7 @@ def coefficient_of_variation(image: np.ndarray, mask: np.ndarray) -> float:
 def joint_variation(image: np.ndarray, white: np.ndarray, grey: np.ndarray) -> float:
     """Return the coefficient of joint variation of two tissues (CJV).
 
-    (sd of white + sd of grey) / |mean of white - mean of grey|: small where the tissues are even
+    (SD of white + SD of grey) / |mean of white - mean of grey|: small if the tissues are even
     and far apart (Likar, Viergever and Pernus 2001, doi 10.1109/42.974934).
 
     Parameters
@@ -52,7 +52,7 @@ def joint_variation(image: np.ndarray, white: np.ndarray, grey: np.ndarray) -> f
 
     Returns
     -------
-    float; infinite where the means are equal
+    float; infinite if the means are equal
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Otsu's threshold, bin for bin as ITK's `OtsuThresholdImageFilter` finds it."""
+"""Otsu's threshold, in the same bins as in ITK's `OtsuThresholdImageFilter`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from n4ax_bids.arguments import require_count
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, without_mask
 
 MARGIN = 100
-"""ITK puts the histogram's end this fraction of a bin above the maximum, so that it counts."""
+"""ITK puts the histogram's end 1/100 of a bin above the maximum, so that this is counted."""
 
 COPIES = 128
-"""of the histogram on a GPU, so that its threads seldom wait for one another"""
+"""copies of the histogram on a GPU, so that its threads rarely wait for one another"""
 
 _CHUNK = 1 << 17  # values binned at a time: they stay in the processor's cache
 
@@ -25,28 +25,28 @@ _CHUNK = 1 << 17  # values binned at a time: they stay in the processor's cache
 def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> float:
     """Return the upper edge of the bin that splits the histogram best.
 
-    Maximises the between-class variance w0 (m0 - m)² + w1 (m1 - m)² over the bins (Otsu 1979);
-    of equal ones the first. Bin edges are float32, as in ITK. Memory beyond the image is a few
-    hundred kB, whatever the image holds.
+    That bin maximises the between-class variance w0 (m0 - m)² + w1 (m1 - m)² (Otsu 1979); of
+    equal ones, the first is used. Bin edges are float32, as in ITK. Besides the image, a few
+    hundred kB of memory are used.
 
-    ITK takes variances as equal that differ by less than 2.2e-17 (`FloatAlmostEqual`), so that it
-    returns one of the first bins for images of less than about 1e-6. Here the scale of an image
+    ITK treats variances that differ by less than 2.2e-17 as equal (`FloatAlmostEqual`), so that
+    it returns one of the first bins for intensities below about 1e-6. Here the scale of an image
     makes no difference.
 
     Parameters
     ----------
-    image : array, any shape; of a numpy masked array, the values that are not masked
+    image : array of any shape; masked values of a numpy masked array are ignored
     n_bins : int, bins between the smallest and the largest value
-    threads : int, of the host that count
+    threads : int, threads of the host that count
 
     Returns
     -------
-    float; for a constant image its value
+    float; for a constant image, its value
 
     Raises
     ------
     TypeError
-        If `image` is no array.
+        If `image` is not an array.
     ValueError
         If the image is empty or holds values that are not finite.
     """
@@ -77,7 +77,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     edges[-1] = top
     if not np.isfinite(edges).all() or edges[1] - low < np.finfo(np.float32).tiny:
         raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
-    counts: Any  # a sum of arrays begins with the number 0
+    counts: Any  # `sum` starts with the number 0
     if on_gpu:
         counts = np.asarray(_histogram_on_device(values, edges))
     else:
@@ -99,7 +99,7 @@ def otsu_mask(
 
     Returns
     -------
-    bool array like `image`, on its device; all False for a constant image, and where a masked
+    bool array like `image`, on its device; False throughout a constant image, and where a masked
     array is masked
 
     Raises
@@ -116,10 +116,10 @@ def otsu_mask(
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Count the values in [edge, next edge), exactly although the bin is found by a product."""
+    """Count the values in [edge, next edge) exactly, although bins are found by multiplication."""
     n_bins = edges.size - 1
     scale = np.float32(n_bins) / (edges[-1] - edges[0])
-    # In bins: the product is rounded, and so are the edges, which may be far from 0.
+    # The error of a position in bins: product and edges are rounded, and edges may be far from 0.
     doubt = (4 * n_bins + 2 * np.abs(edges).max() * scale) * np.finfo(np.float32).eps
     shift = np.minimum(np.float32(doubt), np.float32(0.5))
     position, moved = np.empty((2, _CHUNK), np.float32)
@@ -141,9 +141,9 @@ def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 class _Counts:
-    """How often each number is in a buffer that is filled again and again.
+    """Counts of each number in a buffer that is filled repeatedly.
 
-    Numbers of one byte are counted in pairs: half as many steps.
+    Numbers of one byte are counted in pairs, which takes half as many steps.
     """
 
     def __init__(self, n_bins: int, numbers: np.ndarray) -> None:
@@ -171,7 +171,7 @@ class _Counts:
 
 @jax.jit
 def _histogram_on_device(values: jax.Array, edges: np.ndarray) -> jax.Array:
-    """The same counts: the bin found by a product is put right by a look at its edges."""
+    """Return the same counts; bins found by multiplication are corrected by their edges."""
     values, last = values.ravel(), edges.size - 2
     nearest = (values - edges[0]) * (last + 1) / (edges[-1] - edges[0])
     bins = jnp.clip(nearest.astype(jnp.int32), 0, last)

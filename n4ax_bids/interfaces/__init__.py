@@ -1,4 +1,4 @@
-"""Nipype interfaces: each a door to one verb."""
+"""Nipype interfaces that correct one image."""
 
 from n4ax_bids.interfaces.bias import BiasFieldCorrection
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nipype.interface")
 
 LONGEST_NAME = 255
-"""bytes of a file's name that most file systems take"""
+"""bytes of a file's name that most file systems accept"""
 FILES = ("output_image", "bias_image", "lattice_image", "found_mask_image")
 """outputs of every method"""
 
 
 def shared_traits() -> dict[str, Any]:
-    """Return inputs that the ANTs program has not, the same for every door that is a node."""
+    """Return the inputs that the ANTs program does not have, which all our nodes share."""
     return {
         "device": traits.Str(
             nohash=True,
@@ -74,8 +74,8 @@ def shared_traits() -> dict[str, Any]:
     }
 
 
-def add_shared_traits(spec: type) -> None:
-    """Give an input spec the traits that every door has."""
+def add_shared_traits(spec: Any) -> None:
+    """Add the inputs that all our nodes share to an input spec."""
     for name, trait in shared_traits().items():
         spec.add_class_trait(name, trait)
 
@@ -89,7 +89,7 @@ class BiasFieldCorrectionInputSpec(BaseInterfaceInputSpec):
         "method it is. Default: N4Options()"
     )
     mask_image = File(exists=True, desc="estimate the field where this image is not 0")
-    weight_image = File(exists=True, desc="confidence of each voxel; > 0 takes part")
+    weight_image = File(exists=True, desc="confidence of each voxel; voxels > 0 are used")
     output_image = File(hash_files=False, desc="default: the input's name with _corrected")
     bias_image = File(hash_files=False, desc="where the field is written; default: nowhere")
     method_images = traits.Dict(
@@ -98,7 +98,7 @@ class BiasFieldCorrectionInputSpec(BaseInterfaceInputSpec):
         desc="where further images of the method are written, by the labels of its outputs",
     )
     rescale_intensities = traits.Bool(
-        False, usedefault=True, desc="as ANTs' -r: acts where there is a mask_image"
+        False, usedefault=True, desc="as ANTs' -r: has an effect only with a mask_image"
     )
     copy_header = traits.Bool(
         False, usedefault=True, desc="keep the input's intent and display range"
@@ -122,7 +122,7 @@ add_shared_traits(BiasFieldCorrectionInputSpec)
 
 
 class BiasFieldCorrectionOutputSpec(TraitedSpec):
-    """Files, and the record of what was done."""
+    """Output files, and the record of what was done."""
 
     output_image = File(exists=True, desc="corrected image")
     bias_image = File(exists=True, desc="estimated field")
@@ -148,16 +148,18 @@ class BiasFieldCorrection(SimpleInterface):
     output_spec = BiasFieldCorrectionOutputSpec
 
     _tell_notes = True
-    """whether notes on the result go to nipype's log; the BIDS-App tells them in its own"""
+    """whether notes on the result go to nipype's log; the BIDS-App shows them in its own"""
 
-    def __init__(self, from_file=None, resource_monitor=None, **inputs):
+    def __init__(
+        self, from_file: Any = None, resource_monitor: bool | None = None, **inputs: Any
+    ) -> None:
         super().__init__(from_file=from_file, resource_monitor=resource_monitor, **inputs)
         if from_file is None and "use_gpu" not in inputs:
             self._follow_device()
         self._listen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Let a copy follow its own inputs: copies of inputs have lost who listens."""
+        """Register the listeners again, which copies of inputs lose."""
         self.__dict__.update(state)
         self._listen()
 
@@ -167,13 +169,13 @@ class BiasFieldCorrection(SimpleInterface):
     def _follow_device(self) -> None:
         self.inputs.use_gpu = self.inputs.device != "cpu" and n_gpus() > 0
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         self._perform(self._arguments(Path(runtime.cwd)))
         return runtime
 
     def _perform(self, arguments: dict[str, Any]) -> Correction:
         """Correct the image, and fill the outputs."""
-        # Worker processes share the GPU; by default the first one would take most of its memory.
+        # Worker processes share the GPU; by default the first would reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids import device
         from n4ax_bids.correct import correct
@@ -194,7 +196,7 @@ class BiasFieldCorrection(SimpleInterface):
         return result
 
     def _arguments(self, cwd: Path) -> dict[str, Any]:
-        """Return what `n4ax_bids.correct` is called with."""
+        """Return the arguments of `n4ax_bids.correct`."""
         inputs = self.inputs
         images = inputs.method_images if isdefined(inputs.method_images) else {}
         return {
@@ -210,7 +212,7 @@ class BiasFieldCorrection(SimpleInterface):
         }
 
     def _shared_arguments(self, cwd: Path) -> dict[str, Any]:
-        """Return the arguments that come of inputs which every node has."""
+        """Return the arguments from inputs that all our nodes share."""
         inputs = self.inputs
         return {
             "input_image": cwd / inputs.input_image,
@@ -246,7 +248,7 @@ class BiasFieldCorrection(SimpleInterface):
 
 
 def lattice_name(base: str) -> str:
-    """Return the name of a lattice; it must not make a node fail by its length."""
+    """Return the name of a lattice, shortened so that its length cannot make a node fail."""
     name = f"{base}_lattice.nii.gz"
     while len(os.fsencode(name)) > LONGEST_NAME:
         name = name[1:]
@@ -255,17 +257,17 @@ def lattice_name(base: str) -> str:
 
 @functools.cache
 def n_gpus() -> int:
-    """Return how many GPUs nipype sees; asked once, it starts a program."""
+    """Return how many GPUs nipype sees; kept, because nipype starts a program to find out."""
     return gpu_count()
 
 
 def path_or_none(cwd: Path, value: Any) -> Path | None:
-    """Return a path as seen from a folder; None for what is not defined."""
+    """Return a path relative to a folder; None if it is not defined."""
     return cwd / value if isdefined(value) else None
 
 
 def plain(value: Any) -> Any:
-    """Turn a record into what JSON can hold: no paths, tuples or NaN."""
+    """Convert a record for JSON: without paths, tuples or NaN."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

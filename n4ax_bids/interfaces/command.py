@@ -1,7 +1,7 @@
-"""What scripts ask of nipype's interface for the ANTs program, besides its inputs and outputs.
+"""What scripts use of nipype's interface for the ANTs program besides its inputs and outputs.
 
-Our node starts no program. Scripts print or run `cmdline`, set `terminal_output`, and read the
-results' `runtime.stdout` or `runtime.returncode` all the same, so these have to be there.
+Our node starts no program. Scripts nevertheless print or run `cmdline`, set `terminal_output`, and
+read `runtime.stdout` or `runtime.returncode` of the results, so these must exist.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FILES = {
     "file_stdout": ("stdout.nipype", None),
     "file_stderr": (None, "stderr.nipype"),
 }
-"""Where nipype keeps what a program prints, by `terminal_output`."""
+"""Files in which nipype keeps a program's output, by `terminal_output`."""
 
 
 def output_name(inputs: Any) -> str:
     """Name the corrected image as nipype does for the ANTs program.
 
-    The last part of `output_image` is a template: `%s` stands for the input's name without its
-    extension, and `%%` for a percent sign where there is a `%s`. Folders are taken as they are.
+    The last part of `output_image` is a template: `%s` is replaced by the input's name without its
+    extension, and `%%` by a percent sign if there is a `%s`. Folders are not changed.
     """
     given = inputs.output_image
     template: str = given if isdefined(given) else inputs.trait("output_image").name_template
@@ -45,9 +45,9 @@ def output_name(inputs: Any) -> str:
 
 
 class _Words(AntsN4):
-    """nipype's own class, for the words that it writes of the same inputs."""
+    """nipype's own class, which writes the command line of the same inputs."""
 
-    version = None  # nipype would start antsRegistration to ask for it
+    version = None  # nipype would start antsRegistration to find it
 
     def __init__(self, inputs: Any):
         super().__init__()
@@ -58,7 +58,7 @@ class _Words(AntsN4):
 
 
 class _DefaultOf:
-    """An attribute that follows a class of nipype, whose defaults can be set at any time."""
+    """An attribute with the default of a nipype class, which may change at any time."""
 
     def __init__(self, owner: type, name: str):
         self._owner, self._name = owner, name
@@ -68,9 +68,9 @@ class _DefaultOf:
 
 
 class AntsCommand(SimpleInterface):
-    """What nipype's `CommandLine` and `ANTSCommand` offer, for a node that starts no program.
+    """The interface of nipype's `CommandLine` and `ANTSCommand`, for a node without a program.
 
-    There is no `_cmd`: fMRIPrep and others take it as the sign of a program that has to be there.
+    There is no `_cmd`, because fMRIPrep and others check that a program of that name is installed.
     """
 
     _program = "N4BiasFieldCorrection"
@@ -111,7 +111,7 @@ class AntsCommand(SimpleInterface):
         self._listen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Let a copy follow its own inputs: copies of inputs have lost who listens."""
+        """Register the listeners again, which copies of inputs lose."""
         self.__dict__.update(state)
         self._listen()
 
@@ -120,23 +120,23 @@ class AntsCommand(SimpleInterface):
 
     @property
     def cmd(self) -> str:
-        """Name of the program that nipype's own class would start."""
+        """Name of the program that nipype's own class starts."""
         return self._program
 
     @property
     def cmdline(self) -> str:
-        """The command line that nipype's own class gives for the same inputs.
+        """The command line that nipype's own class returns for the same inputs.
 
-        It does not show the inputs that only this class has.
+        It does not contain the inputs that only this class has.
         """
         self._check_mandatory_inputs()
         return " ".join([self.cmd, *_Words(self.inputs)._parse_inputs()])
 
     @contextmanager
     def _as_a_program(self, runtime: Any) -> Iterator[list[str]]:
-        """Fill `runtime` as if a program ran in the block; it "prints" the lines of the list.
+        """Fill `runtime` as if a program ran in the block and printed the lines of the list.
 
-        What ends the block is the program's last word on stderr, with return code 1.
+        An exception that ends the block becomes the program's stderr, with return code 1.
         """
         runtime.cmdline = self.cmdline
         runtime.command_path, runtime.dependencies = sys.executable, "<skipped>"
@@ -155,7 +155,7 @@ class AntsCommand(SimpleInterface):
         self._keep(runtime, "\n".join(printed), "")
 
     def _keep(self, runtime: Any, stdout: str, stderr: str) -> None:
-        """Put output where `terminal_output` wants it, as `nipype.utils.subprocess` does."""
+        """Write output as `terminal_output` says, as in `nipype.utils.subprocess`."""
         mode = self.terminal_output
         merged = "\n".join(filter(None, (stdout, stderr)))
         if mode == "file":

@@ -1,4 +1,4 @@
-"""The node for images with negative values, in the place of niworkflows' own."""
+"""The node for images with negative values that replaces niworkflows' own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection, N4BiasFieldCorrection
 
 
 class FixN4BiasFieldCorrectionOutputSpec(N4BiasFieldCorrectionOutputSpec):
-    """The node's outputs, and niworkflows' one."""
+    """The node's outputs, and the one that niworkflows adds."""
 
     negative_values = traits.Bool(
         False, usedefault=True, desc="whether the image had negative values and was shifted"
@@ -18,12 +18,11 @@ class FixN4BiasFieldCorrectionOutputSpec(N4BiasFieldCorrectionOutputSpec):
 
 
 class FixN4BiasFieldCorrection(N4BiasFieldCorrection):
-    """Bias field correction of an image whose lowest value, where negative, is brought to 0.
+    """Bias field correction of an image from which a negative lowest value is subtracted first.
 
-    Takes the place of `niworkflows.interfaces.fixes.FixN4BiasFieldCorrection`. As there, the
-    shift stays in the corrected image, and outside a mask as well; the names and `copy_header`
-    are those of the image as it was given. How much was subtracted is in the output
-    `correction`.
+    Replaces `niworkflows.interfaces.fixes.FixN4BiasFieldCorrection`. As there, the corrected image
+    stays shifted, also outside a mask; names and `copy_header` refer to the original image. The
+    output `correction` contains the subtracted value.
 
     Examples
     --------

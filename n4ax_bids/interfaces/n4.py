@@ -1,4 +1,4 @@
-"""N4 as a nipype interface, in the place of nipype's own for the ANTs program."""
+"""N4 as a nipype interface that replaces nipype's own for the ANTs program."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ TRAITS_OF_FLAG = {
     "histogram-sharpening": ("histogram_sharpening",),
     "verbose": (),
 }
-"""The flags that `args` may have, each with the traits that nipype writes as that flag: behind
-the words of `args`, so that they win."""
+"""The flags that `args` may contain, each with the traits that nipype writes as that flag. nipype
+writes them after the words of `args`, so that they override these."""
 
 
 class N4BiasFieldCorrectionInputSpec(AntsInputSpec):
-    """nipype's traits, and our own; an undefined one is the ANTs program's default."""
+    """nipype's traits and our own; an undefined trait means the ANTs program's default."""
 
-    # nipype's has min_ver, a version of ANTs; ours has none.
+    # nipype's trait requires a version of ANTs (min_ver); ours does not.
     rescale_intensities = traits.Bool(
         False,
         usedefault=True,
@@ -68,7 +68,7 @@ add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
 
 
 class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
-    """nipype's outputs, and our own."""
+    """nipype's outputs and our own."""
 
     lattice_image = File(exists=True, desc="Estimated log bias as its control points")
     found_mask_image = File(exists=True, desc="Mask that auto_mask has found, 0 and 1")
@@ -78,11 +78,11 @@ class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
 class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
     """Bias field correction with the numbers of ANTs' N4BiasFieldCorrection.
 
-    Takes the place of `nipype.interfaces.ants.N4BiasFieldCorrection`: the same inputs, outputs,
-    file names and attributes. `num_threads` is kept to by the first node that runs in a process,
-    for JAX does not change its threads once it has started; -1 is one on each core. `environ` is
-    accepted and has no effect. No program is started: `cmdline` shows nipype's words, and what
-    `args="-v 1"` reports is in `runtime.stdout`.
+    Replaces `nipype.interfaces.ants.N4BiasFieldCorrection`, with the same inputs, outputs, file
+    names and attributes. The first node that runs in a process decides `num_threads`, because JAX
+    does not change its threads after the start; -1 means one on each core. `environ` is accepted
+    and has no effect. No program is started: `cmdline` shows nipype's command line, and the report
+    of `args="-v 1"` is in `runtime.stdout`.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
     output_spec = N4BiasFieldCorrectionOutputSpec
     _shift_negative = False
 
-    def _run_interface(self, runtime):
+    def _run_interface(self, runtime: Any) -> Any:
         with self._as_a_program(runtime) as printed:
             self._correct(Path(runtime.cwd), printed)
         return runtime
@@ -127,7 +127,7 @@ class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
                     _log.info("N4: %s", printed[-1])
 
     def _settings(self) -> tuple[dict[str, Any], N4Options]:
-        """What `args` say, and the options that come of them and of the traits."""
+        """Return the settings in `args`, and the options from them and the traits."""
         try:
             words = self._words()
             return words, self._as_written(read_options(self.inputs, N4Options, words))
@@ -146,7 +146,7 @@ class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
         return dataclasses.replace(options, **rounded)
 
     def _words(self) -> dict[str, Any]:
-        """Settings from `args`; a flag that traits give as well counts there only, as in ANTs."""
+        """Return the settings in `args`, except for flags that traits override."""
         args = self.inputs.args
         words = ants.parse(args if isdefined(args) else "", only=TRAITS_OF_FLAG)
         for note in words.notes:
@@ -158,7 +158,7 @@ class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
         return settings
 
     def _writes(self, name: str) -> bool:
-        """Whether nipype writes a trait on the program's command line."""
+        """Return whether nipype writes a trait on the program's command line."""
         value = getattr(self.inputs, name)
         return isdefined(value) and value is not False
 
@@ -190,7 +190,7 @@ class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):
 
 
 def _require_names(inputs: Any) -> None:
-    """Refuse an empty output_image, and an input whose name serves for no output."""
+    """Refuse an empty output_image, and an input from whose name no output can be named."""
     image, given = inputs.input_image, inputs.output_image
     if isdefined(given) and not given:
         raise ValueError(f"{image}: output_image is ''; expected a name, such as %s_corrected")

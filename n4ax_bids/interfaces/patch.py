@@ -1,4 +1,4 @@
-"""Our nodes under the names that other packages have for ANTs' N4."""
+"""Our nodes in place of ANTs' N4 in other packages."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ PACKAGES = (
     "nirodents",
     "qsiprep",
 )
-"""whose modules are looked through"""
+"""packages whose modules are searched"""
 
 _log = logging.getLogger("nipype.interface")
 _lock = threading.RLock()
 _in_force: list[Patch] = []
 _theirs: dict[type, type] = {N4BiasFieldCorrection: AntsN4}
-"""our classes and those that they stand for; niworkflows' one is added when it is found"""
+"""our classes and those that they replace; niworkflows' class is added when it is found"""
 
 
 def patch() -> Patch:
-    """Put our N4 nodes in the place of those that call the ANTs program.
+    """Replace nodes that call the ANTs program by our N4 nodes.
 
-    Every name in a loaded module of `PACKAGES` that stands for nipype's `N4BiasFieldCorrection`
-    or niworkflows' `FixN4BiasFieldCorrection` is set to our class of that name. The modules that
-    define them are among those, so what is loaded later finds ours; nothing is imported for this
-    but nipype and, where it is installed, niworkflows' small module of fixes.
+    Every name in a loaded module of `PACKAGES` that refers to nipype's `N4BiasFieldCorrection` or
+    niworkflows' `FixN4BiasFieldCorrection` is set to our class of that name. This includes the
+    modules that define them, so that modules which are loaded later find ours. Only nipype and, if
+    it is installed, niworkflows' small module of fixes are imported for this.
 
-    A workflow that is built from then on has our nodes and keeps them, in worker processes and
-    after `undo` too. Nodes that exist already stay what they are; do not run those in worker
-    processes meanwhile, for an object whose class was replaced cannot be pickled.
+    A workflow that is built afterwards has our nodes and keeps them, also in worker processes and
+    after `undo`. Existing nodes do not change; do not run them in worker processes while the patch
+    is in force, because an object whose class was replaced cannot be pickled.
 
     Returns
     -------
     Patch
-        Ends by its method `undo`, or with a `with` block. Patches may be nested: the last to end
-        puts the names back, those in modules that were loaded meanwhile as well.
+        It ends with its method `undo` or with a `with` block. Patches may be nested: the last one
+        to end restores the names, also in modules that were loaded in the meantime.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def patch() -> Patch:
     'n4ax_bids.interfaces.n4'
     """
     with _lock:
-        # Before the swap, or niworkflows' class would be made a child of ours and shift nothing.
+        # Before the swap, or niworkflows' class would be derived from ours and shift nothing.
         patched = Patch(failed=_find_niworkflows())
         _in_force.append(patched)
         _rename({theirs: ours for ours, theirs in _theirs.items()})
@@ -84,7 +84,7 @@ class Patch:
 
     @property
     def replaced(self) -> tuple[str, ...]:
-        """Names that are ours at this moment, those in modules loaded since included."""
+        """Names that refer to our classes now, including those in modules loaded since."""
         return tuple(sorted(f"{module.__name__}.{name}" for module, name, _ in _names_of(_theirs)))
 
     def undo(self) -> None:
@@ -112,7 +112,7 @@ def _find_niworkflows() -> tuple[str, ...]:
         return ()
     try:
         theirs = importlib.import_module(module).FixN4BiasFieldCorrection
-    except Exception as error:  # whatever another package's import may raise
+    except Exception as error:  # the import of another package may raise anything
         if isinstance(error, ModuleNotFoundError) and error.name == "niworkflows":
             return ()
         return (f"{module} ({type(error).__name__}: {error})",)
@@ -121,7 +121,7 @@ def _find_niworkflows() -> tuple[str, ...]:
 
 
 def _rename(new: Mapping[type, type]) -> None:
-    """Let every name of a class stand for its new one."""
+    """Set every name of a class to its new one."""
     for module, name, old in list(_names_of(new)):
         setattr(module, name, new[old])
 

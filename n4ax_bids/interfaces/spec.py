@@ -1,4 +1,4 @@
-"""Options to traits and back: nobody retypes a name, a default or a help text."""
+"""Options to traits and back, so that names, defaults and help texts are written only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from n4ax_bids.options import N4Options
 
 
 def add_option_traits(spec: type[BaseTraitedSpec], options: type) -> None:
-    """Give an input spec a trait for each option that it lacks; undefined means the default.
+    """Add a trait for each option that an input spec lacks; undefined means the default.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def read_options(
     ----------
     inputs : nipype inputs
     options : dataclass
-    settings : values of fields where the trait is not defined
+    settings : values of fields whose traits are not defined
 
     Raises
     ------
@@ -72,21 +72,21 @@ def read_options(
 
 
 def six_digits(number: float) -> float:
-    """Round as nipype does when it writes a number for the ANTs program."""
+    """Round a number as nipype does when it writes it for the ANTs program."""
     return float(f"{number:g}")
 
 
 def node_inputs(options: N4Options, n_axes: int = 3) -> dict[str, Any]:
     """Return the inputs that make a `N4BiasFieldCorrection` node use these options.
 
-    Values that are ANTs' defaults are left out. nipype wants a spline distance beside an order
-    and iterations beside a threshold; an order alone goes into `args`, and so do numbers of more
-    than six digits, to which the node would round them.
+    Values that are ANTs' defaults are left out. nipype requires a spline distance with an order
+    and iterations with a threshold, so an order alone goes into `args`. So do numbers of more than
+    six digits, to which the node would round them.
 
     Parameters
     ----------
     options : N4Options
-    n_axes : of the image
+    n_axes : number of axes of the image
     """
     default = N4Options()
     inputs: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHORT = 120
-"""bytes of a name that every file system takes"""
+"""bytes of a name that every file system accepts"""
 
 _unfinished: set[Path] = set()
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden name beside `path` to write to; rename it to `path` at the end.
+    """Yield a hidden name in the folder of `path` to write to; rename it to `path` at the end.
 
-    When the block raises, the hidden file is removed and `path` stays as it was.
+    If the block raises, the hidden file is removed and `path` is left unchanged.
 
     Parameters
     ----------
@@ -44,33 +44,33 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def hidden_name(name: str, *, start: str, end: str = "") -> str:
-    """Return a name for an unfinished file that fits wherever its final name fits.
+    """Return a name for an unfinished file that is no longer than its final name may be.
 
-    File systems limit the bytes of a name, most of them to 255. So a long final name is shortened
-    from its front until the whole has no more bytes than it had; its extension stays.
+    File systems limit the bytes of a name, most of them to 255. A long final name is therefore
+    shortened from its front until the hidden name has no more bytes; its extension is kept.
 
     Parameters
     ----------
     name : the final name
-    start, end : what to put around it
+    start, end : what to put before and after it
     """
     return start + shortened(name, max(n_bytes(name), SHORT) - n_bytes(start + end)) + end
 
 
 def shortened(name: str, most: int) -> str:
-    """Return the end of a name that has at most so many bytes; all of it if it fits."""
+    """Return the end of a name with at most `most` bytes; the whole name if it fits."""
     while n_bytes(name) > most:
         name = name[1:]
     return name
 
 
 def n_bytes(name: str) -> int:
-    """Return how many bytes a name takes in a folder."""
+    """Return how many bytes a name has in a file system."""
     return len(os.fsencode(name))
 
 
 def longest_name(folder: Path) -> int:
-    """Return how many bytes a name may have in a folder, or in the first one above that is."""
+    """Return how many bytes a name may have in a folder, or in the nearest existing one above."""
     for each in (folder, *folder.parents):
         with suppress(OSError, ValueError, AttributeError):  # Windows has no such function
             most = os.pathconf(each, "PC_NAME_MAX")
@@ -79,16 +79,16 @@ def longest_name(folder: Path) -> int:
 
 
 def same_place(one: str | Path, other: str | Path) -> bool:
-    """Return whether two paths lead to one file, or would if there were one.
+    """Return whether two paths are one file, or would be if they existed.
 
-    Links of both kinds are followed. Where neither is there, names that differ only in case, or
-    in how accents are encoded, are taken as one, as they would be one file on many disks.
+    Symbolic and hard links are followed. If neither file exists, names that differ only in case or
+    in the encoding of accents count as equal, because they are one file on many disks.
     """
     try:
         return os.path.samefile(one, other)
     except OSError:
         if os.path.exists(one) or os.path.exists(other):
-            return False  # the disk has one of them and does not take the other for it
+            return False  # one exists, and the disk distinguishes the other from it
         return _folded(one) == _folded(other)
 
 
@@ -97,14 +97,14 @@ def _folded(path: str | Path) -> str:
 
 
 def remove_unfinished() -> None:
-    """Remove what this process is writing, which ends now."""
+    """Remove the unfinished files of this process, which is about to end."""
     for part in tuple(_unfinished):
         with suppress(OSError):
             part.unlink(missing_ok=True)
 
 
 def require_writable(path: str | Path) -> None:
-    """Raise an OSError that names `path` if no file can be made in its folder."""
+    """Raise an OSError that names `path` if no file of this name can be created."""
     folder = Path(path).absolute().parent
     most = longest_name(folder)
     if n_bytes(Path(path).name) > most:

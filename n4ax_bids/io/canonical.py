@@ -1,4 +1,4 @@
-"""An image for programs that expect one in the usual form."""
+"""An image in the form that other programs expect: RAS+, mm, float32."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from n4ax_bids.io.volume import Volume, write_image
 
 
 def write_canonical(path: str | Path, image: Volume) -> None:
-    """Write an image as float32 in mm, its axes turned to right, anterior and superior.
+    """Write an image as float32 in mm, with its axes turned to right, anterior and superior.
 
-    No voxel is interpolated, so `n4ax_bids.io.grids.on_grid` lays a mask of this image back on
-    the grid of the one that it was made of.
+    No voxel is interpolated, so that `n4ax_bids.io.grids.on_grid` can bring a mask of the written
+    image back to the grid of the original one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Voxels that are NaN or infinite: judged where they are used, passed over elsewhere."""
+"""Voxels that are NaN or infinite: refused where they are used, ignored elsewhere."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from pathlib import Path
 import numpy as np
 
 SLAB = 1 << 22
-"""voxels looked at at a time"""
+"""voxels checked at a time"""
 
 
 def require_finite(
     path: str | Path, data: np.ndarray, used: np.ndarray | None, remedy: str
 ) -> None:
-    """Raise a ValueError if a voxel that is used is NaN or infinite.
+    """Refuse an image if a voxel that is used is NaN or infinite.
 
     Parameters
     ----------
-    path : what the message names
-    data : array of voxels
-    used : array of bool like `data`; None for every voxel
+    path : file that the message names
+    data : array, the image
+    used : bool array like `data`; None for every voxel
     remedy : what to do about it, the end of the message
+
+    Raises
+    ------
+    ValueError
+        With the number of such voxels and the index of the first.
     """
     flat = data.reshape(-1, order="F")
     if all(np.isfinite(flat[i : i + SLAB]).all() for i in range(0, flat.size, SLAB)):
@@ -39,7 +44,7 @@ def require_finite(
 
 
 def extremes(data: np.ndarray) -> tuple[float, float]:
-    """Return the lowest and the highest finite value of an array; NaN without any."""
+    """Return the lowest and the highest finite value of an array; NaN if there is none."""
     flat = data.reshape(-1, order="F")
     low, high = np.inf, -np.inf
     for start in range(0, flat.size, SLAB):

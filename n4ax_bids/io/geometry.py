@@ -1,4 +1,4 @@
-"""Where a file's voxels lie, as ITK reads it, and which of them ITK keeps when it shrinks."""
+"""The geometry of a file as ITK reads it, and the voxels that ITK keeps when it shrinks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from n4ax_bids.io import placement
 from n4ax_bids.io.header import load_header
 
 ITK_TOLERANCE = 1e-6
-"""of direction cosines, and of positions in voxels: the default of ITK's filters"""
+"""tolerance of direction cosines, and of positions in voxels: the default of ITK's filters"""
 
 
 class Geometry(NamedTuple):
     """Spacing, origin and direction of an image, in ITK's convention (LPS+)."""
 
     spacing: tuple[float, ...]
-    """mm; float32 of the header widened to float64"""
+    """mm; the header's float32 values as float64"""
     origin: tuple[float, ...]
     """mm"""
     direction: tuple[float, ...]
@@ -32,9 +32,9 @@ class Geometry(NamedTuple):
 def read_geometry(path: str | Path, n_axes: int) -> Geometry:
     """Return the geometry of a file's first 2 or 3 axes as ITK reads it, in mm.
 
-    Where the file has more axes (one slice with a third axis of length 1), ITK takes no direction
-    from it. ITK refuses some headers (an s-form with shear and no q-form): there the geometry is
-    derived from nibabel's affine, as it is where ITK is not asked (`_is_for_itk`).
+    If the file has more axes (a slice with a third axis of length 1), ITK uses no direction from
+    it. ITK refuses some headers (an s-form with shear and no q-form); for these, and for those
+    that ITK does not get to read (`_is_for_itk`), the geometry follows from nibabel's affine.
     """
     if not _is_for_itk(load_header(path)):
         return _from_header(path, n_axes)
@@ -44,7 +44,7 @@ def read_geometry(path: str | Path, n_axes: int) -> Geometry:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         reader.ReadImageInformation()
-        # Negative voxel sizes are put right only with the voxels.
+        # ITK corrects negative voxel sizes only when it reads the voxels.
         found = reader if min(reader.GetSpacing()) > 0 else reader.Execute()
     except RuntimeError:
         return _from_header(path, n_axes)
@@ -68,8 +68,8 @@ def itk_takes_as_same(one: Geometry, other: Geometry) -> bool:
 def _is_for_itk(header: nb.Nifti1Header) -> bool:
     """Return whether ITK can read the geometry of a header without harm.
 
-    ITK prints a matrix on stderr for an s-form with NaN, and where a number of it or a voxel size
-    is too small for a normal float32. For an infinite one it never returns.
+    ITK prints a matrix on stderr if the s-form has NaN, or if one of its numbers or a voxel size
+    is too small for a normal float32. If a number is infinite, ITK never returns.
     """
     if header["sform_code"] <= 0:
         return True
@@ -106,12 +106,12 @@ def _geometry(
 def itk_shrink_start(
     path: str | Path, shape: Sequence[int], factors: Sequence[int], lower: Sequence[int]
 ) -> tuple[int, ...]:
-    """Return the first voxel that ITK's ShrinkImageFilter takes from this file.
+    """Return the first voxel of this file that ITK's ShrinkImageFilter samples.
 
     Parameters
     ----------
     path : NIfTI file
-    shape : voxels per axis, padding included
+    shape : voxels per axis, including padding
     factors : shrink factor per axis
     lower : voxels of padding before voxel 0, per axis
 
@@ -126,12 +126,12 @@ def itk_shrink_start(
 def shrink_start(
     geometry: Geometry, shape: Sequence[int], factors: Sequence[int], lower: Sequence[int]
 ) -> tuple[int, ...]:
-    """Return the first voxel that ITK's ShrinkImageFilter takes, for a given geometry.
+    """Return the first voxel that ITK's ShrinkImageFilter samples, for a given geometry.
 
-    The filter lays the centre of the shrunk grid on the centre of the image, in mm, and finds the
-    sample of its first voxel by rounding a position in mm to an index. A half-integer phase is
-    therefore decided by the header's last bits, and by ITK's own arithmetic: two one-voxel images
-    are asked (docs/method.md §10.3). Parameters as `itk_shrink_start`.
+    The filter aligns the centres of the shrunk grid and of the image in mm, and rounds the
+    position of the first sample to an index. The header's last bits and ITK's own arithmetic
+    therefore decide a half-integer phase, so ITK computes it here for two one-voxel images
+    (docs/method.md §10.3). Parameters as `itk_shrink_start`.
     """
     spacing, origin, _ = geometry
     start = [-low for low in lower]
@@ -164,7 +164,7 @@ def _one_voxel(geometry: Geometry) -> sitk.Image:
 
 
 def closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Return which voxel axis runs nearest to right, anterior and superior, and which backwards.
+    """Return the voxel axes closest to right, anterior and superior, and which run backwards.
 
     Parameters
     ----------
@@ -172,12 +172,12 @@ def closest_axes(affine: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]
 
     Returns
     -------
-    axes : the voxel axis that goes along each of the three
-    flipped : whether it runs to the left, posterior or inferior
+    axes : the voxel axis along each of the three directions
+    flipped : whether that axis runs to the left, posterior or inferior
     """
     with np.errstate(over="ignore", invalid="ignore"):
         found = nb.io_orientation(affine)
-    if np.isnan(found).any():  # an axis without length
+    if np.isnan(found).any():  # an axis of length 0
         return (0, 1, 2), (False, False, False)
     axes = np.argsort(found[:, 0])
     return tuple(int(a) for a in axes), tuple(bool(found[a, 1] < 0) for a in axes)

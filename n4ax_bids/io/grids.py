@@ -12,9 +12,9 @@ from n4ax_bids.io.geometry import itk_takes_as_same, read_geometry
 from n4ax_bids.io.volume import Volume
 
 SAME_PLACE = 1e-4
-"""largest difference between entries of two affines that are taken as the same, mm; tools round"""
+"""mm, largest difference between entries of affines that count as equal, because tools round"""
 SAME_SHARE = 1e-3
-"""the same as a share of the voxel size, which counts where voxels are below 0.1 mm"""
+"""the same as a share of the voxel size, for voxels below 0.1 mm"""
 
 REMEDY = (
     "expected the same voxels, their axes in any order, or a transform between the two images "
@@ -23,22 +23,23 @@ REMEDY = (
 
 
 class OnGrid(NamedTuple):
-    """The voxels of a file, laid on the grid of an image."""
+    """The voxels of a file on the grid of an image."""
 
     data: np.ndarray
     """of the image's shape"""
     itk_agrees: bool
-    """whether ITK accepts the file beside the image; its own header then decides its samples"""
+    """whether ITK accepts the file together with the image; the file's own header then decides
+    which voxels are sampled"""
     notes: tuple[str, ...]
-    """what was compared, where the two headers do not agree"""
+    """the comparison of the two headers, if they do not agree"""
 
 
 def on_grid(other: Volume, image: Volume) -> OnGrid:
-    """Lay a file's voxels on an image's grid, if both grids are the same voxels.
+    """Reorder a file's voxels to an image's grid, if both grids consist of the same voxels.
 
-    A header can place an image twice, by its q-form and by its s-form. The two grids are the same
-    where one form of the file agrees with one of the image, if need be after axes are flipped or
-    permuted. No voxel is interpolated.
+    A header can place an image twice, by its q-form and by its s-form. Two grids are the same if
+    one form of the file agrees with one form of the image, possibly after flips and a permutation
+    of the axes. No voxel is interpolated.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def _tolerance(image: Volume) -> float:
 
 
 def _same(one: np.ndarray, other: np.ndarray, image: Volume) -> bool:
-    """Return whether two affines are the same but for rounding; those with NaN are not."""
+    """Return whether two affines are equal up to rounding; False if one has NaN."""
     rounding = np.maximum(_tolerance(image), 2 * np.finfo(np.float32).eps * np.abs(other))
     return bool((np.abs(one - other) <= rounding).all())
 
@@ -85,7 +86,7 @@ def _same(one: np.ndarray, other: np.ndarray, image: Volume) -> bool:
 def _turned(
     other: Volume, affine: np.ndarray, image: Volume, target: np.ndarray
 ) -> np.ndarray | None:
-    """Return the file's voxels on the image's grid, if flips and a permutation lead there."""
+    """Return the file's voxels on the image's grid, if flips and a permutation suffice."""
     shape = _in_three(image)
     try:
         step = np.linalg.solve(target[:3, :3], affine[:3, :3])
@@ -123,7 +124,7 @@ def _notes(
     *,
     only_if_far: bool = False,
 ) -> tuple[str, ...]:
-    """Say form by form what was compared; with `only_if_far`, only if one form lies elsewhere."""
+    """Describe the comparison of each form; with `only_if_far`, only if one of them differs."""
     said, far = [], False
     for name in dict.fromkeys((*ours, *theirs)):
         if name not in theirs or name not in ours:
@@ -154,7 +155,7 @@ def _verb(name: str) -> str:
 
 
 def _difference(other: Volume, image: Volume) -> str:
-    """Say how two grids differ."""
+    """Describe how two grids differ."""
     one, two = other.affine, image.affine
     if sorted(_in_three(other)) != sorted(_in_three(image)):
         return (

@@ -1,4 +1,4 @@
-"""The header of one NIfTI file, and one line in the place of what readers raise."""
+"""The header of one NIfTI file, and errors of one line for a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, cast
 
 import nibabel as nb
 import numpy as np
@@ -19,16 +19,18 @@ from n4ax_bids.io import placement
 from n4ax_bids.io.kinds import require_file, what_it_is
 
 _SILENT = logging.Logger("nibabel's checks of a header")
-"""takes what nibabel says of fields that it mends; its own logger prints it without the file"""
+"""receives nibabel's remarks on header fields that it corrects; its own logger would print them
+without the file's name"""
 _SILENT.addHandler(logging.NullHandler())
+_DAMAGED: tuple[type[Exception], ...] = (zlib.error, cast(type[Exception], isal_zlib.error))
 MOST_BEFORE_VOXELS = 64 * 2**20
-"""bytes of header and extensions together; those of images have some kB"""
+"""bytes of header and extensions together; images usually have a few kB"""
 MOST_EXTENSIONS = 1000
-"""of one header. Those of images have a few; millions of tiny ones would take hours to read"""
+"""extensions of one header; images have a few, and millions of tiny ones would take hours"""
 
 
 def load_header(path: str | Path) -> nb.Nifti1Header:
-    """Read the header of a NIfTI file alone; errors as `n4ax_bids.io.volume.load`."""
+    """Read only the header of a NIfTI file; errors as `n4ax_bids.io.volume.load`."""
     path = Path(path)
     require_file(path)
     with failures(path), open(path, "rb") as raw, decompressed(raw) as stream:
@@ -37,10 +39,10 @@ def load_header(path: str | Path) -> nb.Nifti1Header:
 
 @contextmanager
 def failures(path: Path) -> Iterator[None]:
-    """Put the file's name and one line in the place of what the libraries raise.
+    """Turn every exception of the libraries into one line that names the file.
 
-    Every exception is caught, because none of the libraries says which ones a damaged file can
-    cause: nibabel passes on those of numpy, of struct and of Python's own arithmetic.
+    All exceptions are caught, because the libraries do not document which ones a damaged file can
+    cause: nibabel lets those of numpy, of struct and of Python's arithmetic through.
     """
     try:
         yield
@@ -49,13 +51,13 @@ def failures(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise ValueError(f"{path}: its voxels do not fit into memory") from error
     except OSError as error:
-        # BadGzipFile is an OSError, and so is an unreadable disk, which knows no file name.
+        # BadGzipFile is an OSError. So is the error of an unreadable disk, but without file name.
         if isinstance(error, gzip.BadGzipFile):
             raise ValueError(f"{path}: damaged gzip data ({error})") from error
         if error.filename is None and not str(error).startswith(f"{path}: "):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-    except (zlib.error, isal_zlib.error) as error:
+    except _DAMAGED as error:
         raise ValueError(f"{path}: damaged gzip data ({error})") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -66,20 +68,21 @@ def failures(path: Path) -> Iterator[None]:
 
 @contextmanager
 def decompressed(raw: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Read a file through isal if its content is compressed."""
+    """Decompress a file with isal if its content is compressed."""
     compressed = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     if not compressed:
         yield raw
         return
     with igzip.IGzipFile(fileobj=raw, mode="rb") as stream:
-        yield stream
+        yield cast(IO[bytes], stream)
 
 
 def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[str, ...]]:
-    """Return a file's header with its extensions, and notes on what was passed over."""
+    """Return a file's header with its extensions, and notes on what was ignored in it."""
     start = stream.read(348)
     magic = start[344:348]
+    klass: type[nb.Nifti1Header]
     if start[4:7] == b"n+2":
         klass = nb.Nifti2Header
     elif magic == b"n+1\0":
@@ -95,7 +98,7 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     header = klass(block, check=False)
     _require_axes(path, header, block)
     if header["pixdim"][0] < 0:
-        header["pixdim"][0] = -1  # as for the NIfTI library, for which the sign alone counts
+        header["pixdim"][0] = -1  # only its sign matters to the NIfTI library
     if not math.isfinite(header["scl_inter"]):
         header["scl_inter"] = 0  # likewise
     header.check_fix(logger=_SILENT)
@@ -104,8 +107,8 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
     if _read_extensions(path, stream, header):
         return header, notes
     note = (
-        f"{path.name}: what stands between its header and its voxels is not a header extension "
-        "of the NIfTI standard; it was passed over and is not copied to the outputs"
+        f"{path.name}: the bytes between its header and its voxels are not a header extension "
+        "of the NIfTI standard; they were ignored and are not copied to the outputs"
     )
     return header, (*notes, note)
 
@@ -113,8 +116,8 @@ def read_header(path: Path, stream: IO[bytes]) -> tuple[nb.Nifti1Header, tuple[s
 def _require_axes(path: Path, header: nb.Nifti1Header, block: bytes) -> None:
     """Refuse a number of axes that NIfTI does not have.
 
-    nibabel takes such a number for a sign of the other byte order, in which all else would be read
-    wrong; the header's own size tells the order.
+    nibabel would assume the other byte order because of such a number, and misread all other
+    fields; the header's own size shows the true order.
     """
     if 0 <= header["dim"][0] <= 7:
         return
@@ -126,34 +129,34 @@ def _require_axes(path: Path, header: nb.Nifti1Header, block: bytes) -> None:
 
 
 def _form_notes(path: Path, header: nb.Nifti1Header) -> tuple[str, ...]:
-    """Say which affine is passed over because its numbers are not finite."""
+    """Return a note if the s-form is ignored because its numbers are not finite."""
     if header["sform_code"] <= 0 or np.isfinite(placement.s_form(header)).all():
         return ()
     return (f"{path.name}: its s-form has values that are NaN or infinite, and is not used",)
 
 
 def _require_near_voxels(path: Path, header: nb.Nifti1Header) -> None:
-    """Refuse a header with more in front of the voxels than is read or kept for any image."""
+    """Refuse a header with more bytes before the voxels than any image needs."""
     offset = float(header["vox_offset"])
     if MOST_BEFORE_VOXELS < offset < math.inf:
         raise ValueError(
-            f"{path}: the header says that voxels begin at byte {offset:.0f}, behind its "
+            f"{path}: the header says that voxels begin at byte {offset:.0f}, after its "
             f"extensions; expected at most {MOST_BEFORE_VOXELS} bytes of header and extensions"
         )
 
 
 def _read_extensions(path: Path, stream: IO[bytes], header: nb.Nifti1Header) -> bool:
-    """Give a header the extensions that follow it; return False if something else follows.
+    """Append the extensions that follow a header to it; return False if something else follows.
 
-    As the NIfTI library does: it takes the extensions up to the first that is not valid, and
-    reads the voxels all the same. The contents stay as bytes, whatever their code says they are.
+    As in the NIfTI library, the extensions before the first invalid one are used, and the voxels
+    are read in any case. The contents stay bytes, whatever their code.
     """
     extender = stream.read(4)
     end = float(header["vox_offset"])
     if len(extender) < 4 or extender[0] == 0 or not math.isfinite(end):
         return True
     left = int(end) - header.sizeof_hdr - 4
-    order = "little" if header.endianness == "<" else "big"
+    order: Literal["little", "big"] = "little" if header.endianness == "<" else "big"
     while left >= 8:
         words = stream.read(8)
         if not any(words):

@@ -1,4 +1,4 @@
-"""What a file is that is not a NIfTI image, and what to do about it."""
+"""What kind of file it is if not a NIfTI image, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from n4ax_bids.io.text import opened
 
 MOST = 10_000
-"""entries of a folder that are looked at"""
+"""entries of a folder that are inspected"""
 DICOM_AT = 128
 """byte at which a DICOM file has its magic"""
 APPLE_DOUBLE = b"\x00\x05\x16\x07"
@@ -18,7 +18,7 @@ EXPECTED = "expected a NIfTI image"
 
 
 def require_file(path: Path) -> None:
-    """Raise an error that says what `path` is, if it is not a file with content."""
+    """Raise an error that says what `path` is, unless it is a file with content."""
     if path.is_symlink() and not path.exists():
         raise FileNotFoundError(f"{path}: {_broken_link(path)}")
     if path.is_dir():
@@ -37,12 +37,12 @@ def require_file(path: Path) -> None:
 
 
 def what_it_is(path: Path, start: bytes) -> str:
-    """Return what a file is that does not begin as NIfTI does, and the remedy where there is one.
+    """Return what kind a file is that does not begin like NIfTI, and the remedy if there is one.
 
     Parameters
     ----------
     path : the file
-    start : its first bytes, decompressed; 348 of them if there are so many
+    start : its first 348 bytes, decompressed; fewer if the file is shorter
     """
     if start.startswith(b"/annex/objects/") or start.startswith(b".git/annex/objects/"):
         return (
@@ -79,7 +79,7 @@ def _broken_link(path: Path) -> str:
 
 
 def _folder(path: Path) -> str:
-    """Return what a folder holds, where an image was expected."""
+    """Describe the content of a folder that was given in place of an image."""
     try:
         files = sorted(each for each in islice(path.iterdir(), MOST) if each.is_file())
     except OSError:
@@ -98,7 +98,7 @@ def _folder(path: Path) -> str:
 
 
 def is_dicom(file: Path) -> bool:
-    """Return whether a file has the letters DICM where a DICOM file has them."""
+    """Return whether a file has the letters DICM at the position where DICOM files have them."""
     try:
         with opened(file, what="DICOM") as stream:
             return stream.read(DICOM_AT + 4)[DICOM_AT:] == b"DICM"

@@ -1,4 +1,4 @@
-"""A log field in one small file: the lattice as an image, its parametrisation in the header."""
+"""A log field in one small file: the lattice as an image, its parameters in the header."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ COMMENT = 6
 """NIfTI's extension code for plain text"""
 KIND = "n4ax_bids log field"
 MOST_POINTS = 2**25
-"""control points; a plan has no more"""
+"""largest number of control points, as in a plan"""
 HIGHEST_ORDER = 9
-"""of the spline, as of the options"""
+"""highest order of the spline, as in the options"""
 
 
 def save_lattice(
@@ -37,19 +37,19 @@ def save_lattice(
     shape: Sequence[int],
     affine: np.ndarray,
 ) -> None:
-    """Write a log field as a NIfTI image of its control points, in place of the full field.
+    """Write a log field as a NIfTI image of its control points, instead of the full field.
 
-    The affine puts each control point where it acts: c lies at voxel
-    k = (c - (order - 1)/2 - first) / step of the image. The numbers are kept, in full precision,
+    The affine puts each control point at its position: point c lies at voxel
+    k = (c - (order - 1)/2 - first) / step of the image. The numbers are stored in full precision
     as JSON in a header extension.
 
     Parameters
     ----------
-    path : final name, .nii or .nii.gz; the file appears whole or not at all
+    path : final name, .nii or .nii.gz; the file appears complete or not at all
     lattice : array, control points of ln b, one axis per image axis; stored as float32
     order : order of the spline
-    first, step, clamp : per axis, t = min(max(first + step·k, 0), clamp) for voxel k
-    shape : of the image, voxels
+    first, step, clamp : for each axis, t = min(max(first + step·k, 0), clamp) at voxel k
+    shape : shape of the image, voxels
     affine : array (4, 4) of the image, voxel to mm, RAS+
     """
     with replacing(path) as part:
@@ -109,7 +109,7 @@ def load_lattice(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     OSError, ValueError
-        If the file cannot be read or holds no log field; one line that names it.
+        If the file cannot be read or contains no log field; one line that names it.
     """
     path = Path(path)
     require_file(path)
@@ -129,12 +129,12 @@ def _load(path: Path) -> dict[str, Any]:
     n_axes = len(numbers["first"])
     if len(shape) != n_axes:
         raise ValueError(f"{path}: a log field of {n_axes} axes in an image of {len(shape)}")
-    # The points are fewer than what is read of any image, and the file is held to what it claims.
+    # There are fewer points than voxels of a usual image, and `load` checks the file's size.
     return {"lattice": load(path).data.reshape(shape, order="F"), **numbers}
 
 
 def _numbers(path: Path, header: nb.Nifti1Header) -> dict[str, Any]:
-    """Return what the header extension of a log field holds, if it can be one."""
+    """Return the numbers in the header extension of a log field, checked."""
     for extension in header.extensions:
         if extension.get_code() != COMMENT:
             continue

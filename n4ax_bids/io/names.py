@@ -1,4 +1,4 @@
-"""Names of files that come from anywhere: shown so that they can forge nothing, or refused."""
+"""Names of files from unknown sources: shown so that they cannot forge output, or refused."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from pathlib import PurePath
 
 UNFIT = "\\x00-\\x1f\\x7f-\\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\\ud800-\\udfff"
-"""Characters that no name may have that is read, as in a class of a regular expression.
+"""Characters that the names of input files must not have, for a class of a regular expression.
 
-Control characters, what ends a line or changes the direction of text, and Python's signs for bytes
-that are not UTF-8.
+Control characters, characters that end a line or change the direction of text, and Python's codes
+for bytes that are not UTF-8.
 """
 _UNFIT = re.compile(f"[{UNFIT}]")
 
@@ -23,12 +23,12 @@ def printable(text: object) -> str:
 
 
 def printable_lines(text: str, *paths: PurePath) -> str:
-    """Return a text of several lines, each of them as `printable` returns it.
+    """Return a text of several lines, each treated as in `printable`.
 
     Parameters
     ----------
-    text : such as a traceback
-    paths : that the text may name; a line break in one of them is none of the text
+    text : for example a traceback
+    paths : paths that the text may contain; a line break in one of them does not end a line
     """
     for path in paths:
         text = text.replace(str(path), printable(path))
@@ -36,7 +36,7 @@ def printable_lines(text: str, *paths: PurePath) -> str:
 
 
 def why_unfit(name: str | PurePath) -> str | None:
-    """Return why a file or folder of this name cannot be used; None where it can."""
+    """Return why a file or folder of this name cannot be used; None if it can."""
     found = _UNFIT.search(str(name))
     if found is None:
         return None

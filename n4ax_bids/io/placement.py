@@ -1,4 +1,4 @@
-"""Where a NIfTI header puts its voxels, in mm, as the NIfTI library reads it."""
+"""The position of voxels in mm, as the NIfTI library reads it from a header."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import nibabel as nb
 import numpy as np
 
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
-"""of the unit codes for metre and micrometre; all else is mm, as for ITK"""
+"""by the unit codes for metre and micrometre; all other codes mean mm, as in ITK"""
 UNIT_BITS = 0x07
-"""of xyzt_units: those that are about space"""
+"""bits of xyzt_units for the unit of length"""
 SMALLEST_REAL_PART = 1e-7
-"""squared real part of a quaternion that the NIfTI library takes as 0"""
+"""squared real part of a quaternion below which the NIfTI library uses 0"""
 
 
 def mm_per_unit(header: nb.Nifti1Header) -> float:
-    """Return how many mm the header's unit of length is."""
+    """Return the header's unit of length in mm."""
     return MM_PER_UNIT.get(int(header["xyzt_units"]) & UNIT_BITS, 1.0)
 
 
 def zooms(header: nb.Nifti1Header, n_axes: int = 3) -> tuple[float, ...]:
-    """Return the voxel size of the first axes, mm; 1 unit where the header has no usable one."""
+    """Return the voxel size of the first axes in mm; 1 unit if the header has no usable size."""
     return tuple(float(z) for z in sizes(header)[:n_axes] * mm_per_unit(header))
 
 
 def forms(header: nb.Nifti1Header) -> dict[str, np.ndarray]:
-    """Return the affines that a header has, voxel to mm, RAS+, by name.
+    """Return the affines of a header (voxel to mm, RAS+) by name.
 
     Returns
     -------
-    dict with "s-form" and "q-form", those with a code above 0 and finite numbers; without any,
-    "voxel sizes" alone, with the origin in the middle of the image as nibabel has it
+    dict with those of "s-form" and "q-form" that have a code above 0 and finite numbers; if there
+    is none, only "voxel sizes", with the origin in the middle of the image as in nibabel
 
     Raises
     ------
     ValueError
-        If no number of mm is large enough for them.
+        If a position in mm is too large for a number.
     """
     found = {}
     if header["sform_code"] > 0 and np.isfinite(s_form(header)).all():
@@ -60,13 +60,13 @@ def affine(header: nb.Nifti1Header) -> np.ndarray:
 
 
 def s_form(header: nb.Nifti1Header) -> np.ndarray:
-    """Return the s-form's affine in the header's unit, whatever its numbers are."""
+    """Return the s-form's affine in the header's unit, without any check."""
     with np.errstate(invalid="ignore"):  # numpy warns where it converts a signalling NaN
         return header.get_sform()
 
 
 def sizes(header: nb.Nifti1Header) -> np.ndarray:
-    """Return the voxel sizes in the header's unit, as the NIfTI library mends them."""
+    """Return the voxel sizes in the header's unit, corrected as in the NIfTI library."""
     with np.errstate(invalid="ignore"):
         found = np.abs(header["pixdim"][1:4].astype(np.float64))
     return np.where((found > 0) & np.isfinite(found), found, 1.0)
@@ -75,17 +75,17 @@ def sizes(header: nb.Nifti1Header) -> np.ndarray:
 def _q_form(header: nb.Nifti1Header) -> np.ndarray:
     """Return the q-form's affine in the header's unit.
 
-    nibabel refuses a quaternion that rounding has made a little too long. The NIfTI library
-    takes b, c and d of any length above 1 for a rotation by 180°, and values that are not finite
-    for 0.
+    nibabel refuses a quaternion that is a little too long because of rounding. The NIfTI library
+    reads b, c and d of any length above 1 as a rotation by 180°, and values that are not finite as
+    0; so does this function.
     """
     names = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
     with np.errstate(invalid="ignore"):
         numbers = np.array([header[name] for name in names], np.float64)
     numbers = np.where(np.isfinite(numbers), numbers, 0.0)
     imaginary, origin = numbers[:3], numbers[3:]
-    squared = 1.0 - imaginary @ imaginary
-    if not np.isfinite(squared):  # its square is too large for a number
+    squared = 1.0 - float(imaginary @ imaginary)
+    if not np.isfinite(squared):  # the square is too large for a number
         imaginary = imaginary / np.abs(imaginary).max()
     if squared < SMALLEST_REAL_PART:
         imaginary, squared = imaginary / np.linalg.norm(imaginary), 0.0

@@ -14,22 +14,22 @@ from n4ax_bids.io.volume import Volume
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """RAS+ to ITK's convention and back"""
 IDENTITY = 1e-4
-"""mm that the corners of an image may move under a transform that is taken as none"""
+"""mm; a transform that moves no corner of an image further counts as the identity"""
 
 
 def through(other: Volume, image: Volume, transform: str | Path, *, labels: bool) -> OnGrid:
-    """Lay a file's voxels on an image's grid through a transform, as antsApplyTransforms does.
+    """Resample a file onto an image's grid through a transform, as antsApplyTransforms does.
 
-    Where the transform is the identity and both grids are the same voxels, nothing is
+    If the transform is the identity and both grids consist of the same voxels, nothing is
     interpolated.
 
     Parameters
     ----------
     other : mask, labels or probabilities
-    image : the image whose grid is wanted
+    image : the image whose grid is used
     transform : ITK transform file that takes images from `image`'s space to `other`'s, as
         fMRIPrep's `from-orig_to-T1w_mode-image_xfm.txt` does
-    labels : whether a voxel takes the nearest value, else a linear mean of its neighbours
+    labels : use the nearest value for each voxel, instead of linear interpolation
 
     Raises
     ------
@@ -47,7 +47,7 @@ def through(other: Volume, image: Volume, transform: str | Path, *, labels: bool
             return on_grid(other, image)
         except ValueError:  # the same space, but another grid
             pass
-    # A transform of points from other to image; the sampler goes the other way.
+    # The transform maps points from the other file to the image; the sampler needs the inverse.
     try:
         inverse = to_image.GetInverse()
     except RuntimeError as error:
@@ -76,7 +76,7 @@ def _read(path: Path, image: Volume) -> sitk.Transform:
 
 
 def _itk(volume: Volume, n_axes: int) -> sitk.Image:
-    """Return an image of ITK, placed by the affine: fMRIPrep, too, prefers the s-form."""
+    """Return an ITK image, placed by the affine, which prefers the s-form as fMRIPrep does."""
     image = sitk.GetImageFromArray(volume.data.T)
     affine = LPS @ volume.affine
     columns = affine[:n_axes, :n_axes]

@@ -1,4 +1,4 @@
-"""Texts of a dataset, read with bounds: regular files of UTF-8, and JSON without surprises."""
+"""Texts of a dataset, read within limits: regular files of UTF-8, and strict JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import IO, Any
 LIMIT = 16 * 2**20
 """bytes of the largest text that is read; a sidecar has a few thousand"""
 DEEPEST = 64
-"""levels of lists and objects in a JSON file; what writes and compares them has its own limit"""
+"""levels of lists and objects in a JSON file; code that writes and compares them is recursive"""
 MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),  # begins with the mark of UTF-16, so it comes first
+    (codecs.BOM_UTF32_LE, "UTF-32"),  # before UTF-16, with whose mark it begins
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 POINTERS = (b"version https://git-lfs.", b"/annex/objects/", b"../.git/annex/objects/")
-"""how the small files begin that stand for content that has not been fetched"""
+"""beginnings of small files that stand for content that has not been fetched"""
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -44,7 +44,7 @@ def opened(path: Path, *, what: str = "text") -> Iterator[IO[bytes]]:
     """
     try:
         _require_regular(path, os.stat(path), what)
-        # What has this name may have changed meanwhile; opening a pipe must not wait.
+        # The file may have been replaced in the meantime; opening a pipe must not block.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(number, "rb") as file:
             _require_regular(path, os.fstat(number), what)
@@ -74,7 +74,7 @@ def read_bytes(path: Path, *, what: str = "text", limit: int = LIMIT) -> bytes:
     FileNotFoundError
         If nothing has this name; one line that names the file.
     ValueError
-        If it cannot be read, is no regular file, or is too large; one line that names the file.
+        If it cannot be read, is not a regular file, or is too large; one line that names the file.
     """
     with opened(path, what=what) as file:
         content = file.read(limit + 1)
@@ -91,15 +91,15 @@ def read_text(
     replace: bool = False,
     limit: int = LIMIT,
 ) -> str:
-    """Return the text of a UTF-8 file, with line ends as they are in the file.
+    """Return the text of a UTF-8 file, with unchanged line ends.
 
     Parameters
     ----------
     path : the file
     what : kind of text that is expected, for messages
-    skip_mark : leave out a byte order mark of UTF-8, which spreadsheets write, instead of
-        refusing it
-    replace : put a replacement character where bytes are not UTF-8, for texts that are only shown
+    skip_mark : remove a byte order mark of UTF-8, which spreadsheets write, instead of refusing it
+    replace : use replacement characters for bytes that are not UTF-8, for texts that are only
+        shown
     limit : most bytes that are read
 
     Raises
@@ -129,7 +129,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; other content is a ValueError as well."""
+    """Return the object in a JSON file; other content raises a ValueError too."""
     content = read_json(path)
     if not isinstance(content, dict):
         kind = {list: "a list", str: "a text", type(None): "null"}.get(type(content), "a number")
@@ -138,7 +138,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path, content: bytes) -> Any:
-    """Return what the bytes of a JSON file hold; errors are those of `read_json`."""
+    """Return the content of a JSON file from its bytes; errors are those of `read_json`."""
     text = _decoded(path, content, what="JSON")
     if not text.strip():
         raise _unreadable(path, "JSON", f"it is empty ({len(content)} bytes)")
@@ -146,7 +146,7 @@ def parse_json(path: Path, content: bytes) -> Any:
         found = json.loads(text)
         if text.count("[") + text.count("{") > DEEPEST and _is_deeper(found, DEEPEST):
             raise RecursionError
-        if "\\ud" in text.lower():  # half a pair has no UTF-8 and would fail where it is written
+        if "\\ud" in text.lower():  # half a surrogate pair cannot be written as UTF-8
             json.dumps(found, ensure_ascii=False).encode()
     except RecursionError as error:
         why = f"it is nested too deeply; expected at most {DEEPEST} levels"
@@ -161,7 +161,7 @@ def parse_json(path: Path, content: bytes) -> Any:
 
 
 def _is_deeper(value: Any, most: int) -> bool:
-    """Tell whether lists and objects are nested in more levels than `most`."""
+    """Return whether lists and objects are nested in more than `most` levels."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(most):
         inner = [each.values() if isinstance(each, dict) else each for each in level]
@@ -178,7 +178,7 @@ def _require_regular(path: Path, facts: os.stat_result, what: str) -> None:
 
 
 def _decoded(path: Path, content: bytes, *, what: str, skip_mark: bool = False) -> str:
-    """Decode UTF-8; say what else it is where that can be told."""
+    """Decode UTF-8; name the other encoding in the error if it can be recognised."""
     if content.startswith(POINTERS):
         raise _unreadable(path, what, f"a pointer to content that is not there ({GET_IT})")
     for mark, name in MARKS:
@@ -195,7 +195,7 @@ def _decoded(path: Path, content: bytes, *, what: str, skip_mark: bool = False) 
         line = content.count(b"\n", 0, error.start) + 1
         why = f"byte 0x{content[error.start]:02x} in line {line} is not UTF-8; save it as UTF-8"
         raise _unreadable(path, what, why) from error
-    if "\0" in text:  # UTF-16 without a mark decodes, but holds these
+    if "\0" in text:  # UTF-16 without a mark can be decoded, but has zero bytes
         raise _unreadable(path, what, "it holds zero bytes, as UTF-16 does; save it as UTF-8")
     return text
 

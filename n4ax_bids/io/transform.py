@@ -1,4 +1,4 @@
-"""Transform files of ITK, read with bounds: a linear one has a few numbers, whatever it claims."""
+"""Transform files of ITK, read within limits: a linear transform has only a few numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from n4ax_bids.io.text import read_bytes
 
 WHAT = "an ITK transform"
 LIMIT = 2**20
-"""bytes of a file; a linear transform has a few kB, in HDF5 as well"""
+"""bytes of a file; a linear transform has a few kB, even in HDF5"""
 TEXT = b"#Insight Transform File"
 """how ITK's text files begin"""
 LINEAR = re.compile(
@@ -24,11 +24,11 @@ LINEAR = re.compile(
     r"FixedCenterOfRotationAffine|Identity|MatrixOffsetTransformBase|QuaternionRigid|Rigid[23]D\w*|"
     r"Scal\w+|Similarity[23]D|Translation|Versor\w*)(Transform)?_(double|float)_\d_\d"
 )
-"""names of types with a fixed number of parameters; those of others set the size of a grid"""
+"""names of the types with a fixed number of parameters; other types contain the size of a grid"""
 MEMORY = 2 * 2**30
-"""bytes of address space of the process that reads other kinds of files; it takes 0.5 GB"""
+"""bytes of address space of the process that reads other kinds of files; it needs 0.5 GB"""
 SECONDS = 120
-"""that it may take"""
+"""time limit of that process"""
 TO_TEXT = f"""
 import os, resource, sys
 for what, most in ((resource.RLIMIT_AS, {MEMORY}), (resource.RLIMIT_FSIZE, {LIMIT})):
@@ -44,14 +44,14 @@ sitk.WriteTransform(sitk.ReadTransform(sys.argv[1]), sys.argv[2])
 def read_transform(path: str | Path) -> sitk.Transform:
     """Read a linear transform from one of ITK's files: text, MATLAB, HDF5 or MINC.
 
-    A file of 200 bytes can claim a grid that takes all memory, and ITK reserves it before it looks
-    whether the numbers are there. Of texts, the types are looked at first. Other files are turned
-    into text by a process of limited memory, which also keeps the messages of the HDF5 library
-    from the terminal.
+    A file of 200 bytes can declare a grid that needs all memory, and ITK allocates it before it
+    checks that the numbers exist. The types in a text file are therefore checked first. Other
+    files are converted to text by a process with limited memory, which also keeps messages of the
+    HDF5 library off the terminal.
 
     Parameters
     ----------
-    path : the file; its content decides what it is, and for files that are not text its name
+    path : the file; its content decides its format, for binary files together with its name
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_transform(path: str | Path) -> sitk.Transform:
         require_file(path)
     content = read_bytes(path, what=WHAT, limit=LIMIT)
     with TemporaryDirectory() as folder:
-        # A copy: what has this name may change between two looks at it.
+        # A copy, because the file may change between the check and the reading.
         text, copy = Path(folder, "transform.txt"), Path(folder, f"copy{path.suffix}")
         if content.startswith(TEXT):
             text.write_bytes(content)
@@ -78,7 +78,7 @@ def read_transform(path: str | Path) -> sitk.Transform:
 
 
 def _to_text(path: Path, copy: Path, text: Path) -> None:
-    """Turn a transform file into a text; `path` is the file's name for messages."""
+    """Convert a transform file to text; `path` is the file's name for messages."""
     words = [sys.executable, "-P", "-c", TO_TEXT, str(copy), str(text)]
     try:
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What every method's options share: how one is declared, and how its value is checked.
+"""Declaration of options and checks of their values, for every method.
 
-Command-line flags, Nipype traits and sidecar keys are read from the dataclasses that are made
-with `option`; nobody retypes a name, a default or a help text.
+Command-line flags, Nipype traits and sidecar keys are read from the dataclasses that are declared
+with `option`, so that names, defaults and help texts are written only once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from n4ax_bids.arguments import is_bool, shown
 
 MASK_WORDS = ("otsu", "auto", "head", "brain")
-"""Masks that are found in the image itself."""
+"""Words for masks that are found in the image itself."""
 MASK_PROGRAMS = ("synthstrip", "hd-bet")
-"""Masks that programs of others find in an image file."""
+"""Words for masks that programs of other packages find in an image file."""
 
 
 def option(
     default: Any, help: str, *, unit: str | None = None, choices: tuple[Any, ...] = ()
 ) -> Any:
-    """Declare a dataclass field together with its help text, its unit and its choices."""
+    """Declare a dataclass field with its help text, unit and choices."""
     return field(default=default, metadata={"help": help, "unit": unit, "choices": choices})
 
 
@@ -30,7 +30,7 @@ def _n_axes(value: Any) -> int:
 
 
 def whole_numbers(name: str, value: Any) -> tuple[int, ...]:
-    """Return whole numbers as a tuple; a single one stands for itself."""
+    """Return whole numbers as a tuple; a single number becomes a tuple of one."""
     if isinstance(value, str | bytes | bytearray):
         raise ValueError(f"{name} is {shown(value)}; expected whole numbers such as (50, 50)")
     if isinstance(value, Sequence) or _n_axes(value):
@@ -39,7 +39,7 @@ def whole_numbers(name: str, value: Any) -> tuple[int, ...]:
 
 
 def whole(name: str, value: Any) -> int:
-    """Return a whole number; a ValueError names what it was for."""
+    """Return a whole number; a ValueError names the option."""
     try:
         if is_bool(value) or _n_axes(value):
             raise ValueError
@@ -52,7 +52,7 @@ def whole(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return a number as a float; a ValueError names what it was for."""
+    """Return a number as a float; a ValueError names the option."""
     try:
         if is_bool(value) or isinstance(value, str | bytes | bytearray) or _n_axes(value):
             raise ValueError
@@ -62,6 +62,6 @@ def number(name: str, value: Any) -> float:
 
 
 def require(holds: bool, name: str, value: Any, expected: str) -> None:
-    """Raise a ValueError that names an option, its value and what was expected."""
+    """Raise a ValueError with option, value and expectation, unless the condition holds."""
     if not holds:
         raise ValueError(f"{name} is {shown(value)}; expected {expected}")

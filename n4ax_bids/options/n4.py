@@ -1,4 +1,4 @@
-"""The options of N4, their presets, and what may be passed as options."""
+"""The options of N4, their presets, and the check of arguments that should be options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from n4ax_bids.options.base import number, option, require, whole, whole_numbers
 
 @dataclass(frozen=True)
 class N4Options:
-    """What a person asks of N4; the defaults are those of the ANTs program.
+    """The options of N4; the defaults are those of the ANTs program.
 
     Raises
     ------
@@ -183,7 +183,7 @@ PRESETS: dict[str, N4Options] = {
 """Named sets of options; `ants` is `N4Options()`."""
 
 DEFAULT_PRESET = "standard"
-"""The preset of `n4ax-bids`; what takes the place of ANTs elsewhere has ANTs' own options."""
+"""The preset of `n4ax-bids`; the replacements of ANTs' program and node have ANTs' defaults."""
 
 PRESET_HELP: dict[str, str] = {
     "standard": "as ants, with samples about 4 mm apart on each axis: shrink 4 at 1 mm, 1 at 4 mm",
@@ -204,9 +204,9 @@ white matter end up closer together than the scanner left them.
 
 
 def sloppy(options: N4Options) -> N4Options:
-    """Return options for trying things out: at most two levels of five iterations, shrink 4.
+    """Return options for quick trials: at most two levels of five iterations, shrink 4 or more.
 
-    The fields they give are no result.
+    Their fields are not valid results.
     """
     return replace(
         options,
@@ -217,12 +217,12 @@ def sloppy(options: N4Options) -> N4Options:
 
 
 def require_options(options: Any) -> N4Options:
-    """Return options, the ANTs program's defaults for None.
+    """Return options; for None, the ANTs program's defaults.
 
     Raises
     ------
     TypeError
-        If they are something else, such as the name of a preset or a dictionary.
+        If they are anything else, such as the name of a preset or a dictionary.
     """
     if options is None:
         return N4Options()
@@ -245,7 +245,7 @@ def preset(name: str, **changes: Any) -> N4Options:
     Raises
     ------
     ValueError
-        If there is no such preset; the message lists those there are.
+        If there is no such preset; the message lists all presets.
     """
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset is {shown(name)}; expected one of {', '.join(PRESETS)}")

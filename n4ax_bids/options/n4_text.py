@@ -1,4 +1,4 @@
-"""N4's options in a sentence, for the methods text."""
+"""N4's options in sentences, for the methods text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from n4ax_bids.options.n4 import N4Options
 
 
 def paragraph(o: N4Options, preset: str, changed: bool) -> str:
-    """Say every option of N4; [@key] stands for a citation.
+    """Return sentences that state every option of N4; [@key] is a citation.
 
     Parameters
     ----------
     o : the options
-    preset : name of the preset that they come from
-    changed : whether some of them are not the preset's
+    preset : name of the preset that they are based on
+    changed : whether some of them differ from the preset
     """
     shrink = f"one in {o.shrink_factor} voxels of each axis"
     if o.shrink_mm is not None:

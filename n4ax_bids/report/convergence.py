@@ -1,4 +1,4 @@
-"""How N4's fitting levels went: N4's own figure beside the histograms."""
+"""N4's own figure beside the histograms: the convergence of its fitting levels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from n4ax_bids.report.colours import AFTER
 
 
 class Level(NamedTuple):
-    """How one fitting level went."""
+    """The outcome of one fitting level."""
 
     n_iterations: int
     most: int
     """iterations allowed"""
     convergence: float
-    """last value of the stopping statistic; NaN where it is not known"""
+    """last value of the stopping statistic; NaN if it is not known"""
     converged: bool
 
 
@@ -27,8 +27,8 @@ def draw(axes: Any, options: Mapping[str, Any], details: Mapping[str, Any]) -> N
 
     Parameters
     ----------
-    axes : of matplotlib
-    options, details : of N4, as a sidecar has them
+    axes : matplotlib axes
+    options, details : N4's, as in a sidecar
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -45,7 +45,7 @@ def draw(axes: Any, options: Mapping[str, Any], details: Mapping[str, Any]) -> N
         return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")  # powers as matplotlib sets them take 0.2 s
+    axes.yaxis.set_major_formatter("{x:g}")  # matplotlib's own powers take 0.2 s
     axes.yaxis.set_minor_locator(NullLocator())
     axes.plot(numbers[shown], values[shown], "o-", color=AFTER, clip_on=False)
     for number, level, value in zip(numbers, levels, values, strict=True):

@@ -1,9 +1,9 @@
-"""Distributions of a measure as SVG: a strip for each kind of image, every odd image a link."""
+"""Distributions of a measure as SVG: one strip for each kind of image, with links to outliers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -12,10 +12,11 @@ from n4ax_bids.report import measures, templates
 from n4ax_bids.report.measures import Box
 
 MOST_DOTS = 400
-"""images in a strip of which each is a dot; of more, those that do not stand out are bars"""
+"""largest number of images in a strip that are all drawn as dots; with more, bars show those that
+are not outliers"""
 N_BARS = 60
 WIDTH, LEFT, RIGHT, STRIP, FOOT = 420, 46, 14, 74, 20
-"""pixels: the drawing, its margins, a strip, the scale under them"""
+"""pixels: width of the drawing, its margins, height of a strip and of the scale at the bottom"""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -29,11 +30,11 @@ class Point(NamedTuple):
 
 
 def strips(groups: Mapping[str, tuple[Sequence[Point], Box | None]]) -> Markup:
-    """Draw strips on one scale.
+    """Draw strips on a common scale.
 
     Parameters
     ----------
-    groups : name of each strip → its images, and their box where there are enough of them
+    groups : name of each strip → its images, and their box if there are enough images
     """
     values = np.array([p.value for points, _ in groups.values() for p in points], float)
     low, high = float(values.min()), float(values.max())
@@ -73,13 +74,13 @@ def strips(groups: Mapping[str, tuple[Sequence[Point], Box | None]]) -> Markup:
     )
 
 
-def _dot(number: int, point: Point, x: float) -> dict:
-    """Place a dot: spread up and down evenly, the same in every run."""
+def _dot(number: int, point: Point, x: float) -> dict[str, Any]:
+    """Place a dot; dots are spread evenly in height, the same in every run."""
     y = 30 + 38 * ((number * _GOLDEN) % 1)
     return {"x": x, "y": round(y, 1), "point": point, "text": measures.text(point.value)}
 
 
-def _bars(values: Sequence[float], x) -> list[dict]:
+def _bars(values: Sequence[float], x: Callable[[float], float]) -> list[dict[str, float]]:
     counts, edges = np.histogram(values, N_BARS)
     heights = 40 * counts / counts.max()
     return [

@@ -1,6 +1,6 @@
 """The figures of one image: before and after, field, histograms.
 
-Light enough for ten thousand images: raster mosaics as WebP, curves as SVG.
+The files are small enough for ten thousand images: mosaics as WebP, curves as SVG.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from n4ax_bids.report.colours import AFTER, BEFORE
 from n4ax_bids.report.mosaic import Paint, Sample, View
 
 QUALITY = 80
-"""of WebP, 0 to 100"""
+"""quality of WebP, 0 to 100"""
 N_BINS, SMOOTHING = 256, 3
-"""bins of a histogram, and the standard deviation of what smooths it, in bins"""
+"""bins of a histogram, and the standard deviation in bins of its smoothing"""
 WEAK = math.log(1.1)
-"""a field that goes less than so far from its middle, in ln b, does not use all colours"""
+"""in ln b; a field that varies less than this about its middle does not use all colours"""
 OUTLINE = (240, 200, 40)
 """colour of a mask's rim, red, green, blue"""
 
 _PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
-_DRAWING = threading.Lock()  # matplotlib is not made for threads
+_DRAWING = threading.Lock()  # matplotlib is not thread-safe
 
 
 class _Scale(NamedTuple):
-    """Where a value of ln b lies between the ends of the colours, 0 to 1."""
+    """The scale of colours: ln b to a position from 0 to 1."""
 
     middle: float
     reach: float
 
     @classmethod
     def of(cls, limits: tuple[float, float]) -> _Scale:
-        """Take the range of b from end to end; a narrow one keeps to the middle, and is pale."""
+        """Return the scale for a range of b; a narrow range is shown in pale colours."""
         low, high = (math.log(limit) for limit in limits)
         return cls((low + high) / 2, max((high - low) / 2, WEAK))
 
     def place(self, log_value: np.ndarray | float) -> np.ndarray | float:
-        """Return the place of ln b."""
+        """Return the position of ln b on the scale."""
         return ((log_value - self.middle) / self.reach + 1) / 2
 
     def value(self, place: float) -> float:
-        """Return b at a place."""
+        """Return b at a position."""
         return math.exp(self.middle + (2 * place - 1) * self.reach)
 
 
 class Histogram(NamedTuple):
-    """Intensities inside the mask, before and after."""
+    """Histograms of intensities inside the mask, before and after the correction."""
 
     centres: np.ndarray
-    """of the bins"""
+    """centres of the bins"""
     before: np.ndarray
     after: np.ndarray
 
@@ -68,15 +68,15 @@ def image(
     window: tuple[float, float],
     sample_inside: Sample | None = None,
 ) -> None:
-    """Write cuts through an image, in greys of a window, with the outline of a mask.
+    """Write cuts through an image in greys, with the outline of a mask.
 
     Parameters
     ----------
     path : .webp
     views : from `mosaic.plan`
-    sample : the image's values at voxel indices
-    window : intensities that are black and white
-    sample_inside : whether voxels are inside the mask; None for no outline
+    sample : returns the image's values at voxel indices
+    window : intensities that are drawn black and white
+    sample_inside : returns whether voxels are inside the mask; None for no outline
     """
     paint = mosaic.grey(window)
     if sample_inside is not None:
@@ -92,14 +92,14 @@ def field(
     sample_inside: Sample,
     limits: tuple[float, float],
 ) -> None:
-    """Write cuts through the field with a colour bar; pale outside the mask.
+    """Write cuts through the field with a colour bar; colours are pale outside the mask.
 
     Parameters
     ----------
     path : .webp
     views : from `mosaic.plan`
-    sample_log : ln b at voxel indices
-    sample_inside : whether voxels are inside the mask
+    sample_log : returns ln b at voxel indices
+    sample_inside : returns whether voxels are inside the mask
     limits : lowest and highest b inside the mask
     """
     scale = _Scale.of(limits)
@@ -118,7 +118,7 @@ def field(
 
 
 def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
-    """Return what gives values and, behind them on a last axis, whether they are inside."""
+    """Return a sampler of values and, on an additional last axis, whether they are inside."""
 
     def both(indices: tuple[np.ndarray, ...]) -> np.ndarray:
         return np.stack([sample(indices), sample_inside(indices)], axis=-1)
@@ -127,7 +127,7 @@ def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
 
 
 def _outlined(paint: Paint) -> Paint:
-    """Return a painter of values with a mask behind them, which draws the mask's rim."""
+    """Return a painter for the samples of `_with_mask` that draws the mask's outline."""
 
     def outlined(values: np.ndarray) -> np.ndarray:
         greys, inside = paint(values[..., 0]), values[..., 1] > 0
@@ -142,9 +142,10 @@ def _outlined(paint: Paint) -> Paint:
 
 
 def histogram(before: np.ndarray, after: np.ndarray, window: tuple[float, float]) -> Histogram:
-    """Count the intensities of two images on the same bins, smoothed.
+    """Count the intensities of two images in the same bins, and smooth the counts.
 
-    Few grey values in a file would else make a comb, as some bins hold more of them than others.
+    Without smoothing, a file with few grey values would show a comb, because some bins contain
+    more of these values than others.
     """
     edges = np.linspace(*window, N_BINS + 1)
     counts = (np.histogram(values, N_BINS, range=window)[0] for values in (before, after))
@@ -154,31 +155,35 @@ def histogram(before: np.ndarray, after: np.ndarray, window: tuple[float, float]
 def _smoothed(counts: np.ndarray) -> np.ndarray:
     offsets = np.arange(-3 * SMOOTHING, 3 * SMOOTHING + 1)
     kernel = np.exp(-0.5 * (offsets / SMOOTHING) ** 2)
-    # At the ends the part of the kernel that lies inside counts.
+    # At the ends, only the part of the kernel inside the histogram counts.
     share = np.convolve(np.ones(counts.size), kernel, mode="same")
     return np.convolve(counts, kernel, mode="same") / share
 
 
 def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = None) -> None:
-    """Write histograms, and beside them a figure of the method's own, as SVG.
+    """Write histograms, and the method's own figure beside them, as SVG.
 
     Parameters
     ----------
     path : .svg
     counts : from `histogram`
-    panel : draws on matplotlib axes; None for histograms alone
+    panel : draws on matplotlib axes; None for only the histograms
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # Text stays text, and equal figures are equal files.
-    style = {
+    # Keep text as text, and make equal figures equal files.
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "n4ax_bids",
         "font.size": 10,
         "text.usetex": False,
     }
-    look = {"axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif"}
+    look: dict[Any, Any] = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.family": "sans-serif",
+    }
     with _DRAWING, mpl.rc_context(style | look):
         drawn = Figure(figsize=(12, 3.1))
         if panel is None:
@@ -190,7 +195,7 @@ def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = 
         drawn.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _histograms(axes, counts: Histogram) -> None:
+def _histograms(axes: Any, counts: Histogram) -> None:
     for name, heights, colour in (
         ("before", counts.before, BEFORE),
         ("after", counts.after, AFTER),
@@ -205,7 +210,7 @@ def _histograms(axes, counts: Histogram) -> None:
 
 
 def _colours() -> np.ndarray:
-    """Return 256 colours from blue (darker) by white to red (brighter)."""
+    """Return 256 colours from blue (darker) through white to red (brighter)."""
     from matplotlib import colormaps
 
     return colormaps["RdBu_r"](np.arange(256), bytes=True)[:, :3].astype(np.float32)
@@ -214,7 +219,7 @@ def _colours() -> np.ndarray:
 def _with_bar(
     drawn: Image.Image, table: np.ndarray, scale: _Scale, limits: tuple[float, float]
 ) -> Image.Image:
-    """Put a colour bar under a mosaic: logarithmic, with the field's range marked on it."""
+    """Add a logarithmic colour bar below a mosaic, with the field's range marked on it."""
     width, bar_height = drawn.width, 18
     whole = Image.new("RGB", (width, drawn.height + 62), "white")
     whole.paste(drawn, (0, 0))

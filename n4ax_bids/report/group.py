@@ -1,4 +1,4 @@
-"""All images of a dataset: a table, and a page with distributions, after the manner of MRIQC."""
+"""All images of a dataset: a table, and a page with distributions as in MRIQC."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Row:
     name: str
     suffix: str
     page: str
-    """address of its place on its participant's page"""
+    """address of its section on the participant's page"""
     values: Mapping[str, float | None]
     status: str
     n_warnings: int
     outliers: tuple[str, ...]
-    """measures that stand out among the images of the same suffix"""
+    """measures that are outliers among the images of the same suffix"""
 
 
 @dataclass(frozen=True)
 class Table:
-    """All images, and what is usual among those of a suffix."""
+    """All images, and the box of each measure and suffix."""
 
     rows: Sequence[Row]
     failed: Sequence[Failure]
@@ -47,14 +47,14 @@ def gather(
     failed: Sequence[Failure],
     own: Sequence[Measure] = (),
 ) -> Table:
-    """Put images together and find those that stand out.
+    """Build the table and find outliers.
 
     Parameters
     ----------
-    records : of each image: image, suffix, page, measures, warnings, and status where there is
-        more to say than that it is corrected
+    records : for each image: image, suffix, page, measures, warnings, and status unless that is
+        just "corrected"
     failed : images that could not be corrected
-    own : measures of the methods, besides those that every image has
+    own : measures of the methods, in addition to those of every image
     """
     records, columns = list(records), (*COMMON, *own)
     names = [measure.name for measure in columns]
@@ -94,7 +94,7 @@ def _outliers(
 
 
 def tsv(table: Table) -> str:
-    """Return the table as text with tabs: full precision, n/a where there is no number."""
+    """Return the table as tab-separated text: full precision, n/a for missing numbers."""
     names = [measure.name for measure in table.measures]
     lines = [["bids_name", "suffix", "status", *names, "n_warnings", "outliers"]]
     for row in table.rows:
@@ -149,7 +149,7 @@ def _least_odd_last(row: Row) -> tuple[int, str]:
 
 
 def _spread(table: Table, name: str) -> bool:
-    """Tell whether a measure has different values."""
+    """Return whether a measure has different values."""
     return len({row.values[name] for row in table.rows} - {None}) > 1
 
 
@@ -160,9 +160,9 @@ def _first(table: Table, name: str) -> float | None:
 def _plot(table: Table, name: str, suffixes: Sequence[str]) -> str:
     points = {
         suffix: [
-            Point(row.values[name], row.name, row.page, name in row.outliers)
+            Point(value, row.name, row.page, name in row.outliers)
             for row in table.rows
-            if row.suffix == suffix and row.values[name] is not None
+            if row.suffix == suffix and (value := row.values[name]) is not None
         ]
         for suffix in suffixes
     }

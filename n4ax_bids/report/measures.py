@@ -1,4 +1,4 @@
-"""The numbers of an image: their names, their meaning, and which of them stand out."""
+"""The numbers of an image: their names, their meaning, and which of them are outliers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 FEWEST = 5
-"""images without which nothing stands out"""
+"""smallest number of images among which there can be outliers"""
 WHISKER = 1.5
-"""quartile ranges from the box to what stands out (Tukey 1977), as in the plots of MRIQC"""
+"""interquartile ranges from the box to outliers (Tukey 1977), as in the plots of MRIQC"""
 
 
 class Measure(NamedTuple):
-    """A number that every image has, or may have."""
+    """A number that every image has or may have."""
 
     name: str
     """column of the table"""
     label: str
-    """on the pages"""
+    """its name on the pages"""
     meaning: str
     plotted: bool = True
 
@@ -56,19 +56,19 @@ class Box(NamedTuple):
     """The five numbers of a box plot."""
 
     low: float
-    """end of the lower whisker: the lowest value that does not stand out"""
+    """end of the lower whisker: the lowest value that is not an outlier"""
     first: float
     median: float
     third: float
     high: float
 
     def holds(self, value: float) -> bool:
-        """Tell whether a value lies between the ends of the whiskers."""
+        """Return whether a value lies between the ends of the whiskers."""
         return self.low <= value <= self.high
 
 
 def box(values: Sequence[float]) -> Box | None:
-    """Return quartiles and whiskers of values; None of too few."""
+    """Return quartiles and whiskers of values; None if there are too few."""
     array = np.asarray(values, float)
     if array.size < FEWEST:
         return None
@@ -79,7 +79,7 @@ def box(values: Sequence[float]) -> Box | None:
 
 
 def number(values: Mapping[str, object], name: str) -> float | None:
-    """Return a finite number of a record, None where there is none."""
+    """Return a finite number of a record; None if there is none."""
     value = values.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -87,7 +87,7 @@ def number(values: Mapping[str, object], name: str) -> float | None:
 
 
 def text(value: float | None) -> str:
-    """Return a number as it is shown: four digits, whole numbers and large ones whole."""
+    """Return a number as text: four digits; whole and large numbers without decimals."""
     if value is None:
         return "n/a"
     whole = isinstance(value, int) or 1e4 <= abs(value) < 1e9

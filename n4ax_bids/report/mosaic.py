@@ -1,7 +1,7 @@
 """Cuts through a volume, side by side in one raster image.
 
-A mosaic is planned once and painted several times, so that two images laid over each other fit
-voxel by voxel. Axes are those of the scanner: right, anterior, superior.
+A mosaic is planned once and painted several times, so that two images can be overlaid voxel by
+voxel. Axes are those of the scanner: right, anterior, superior.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 N_COLUMNS = 7
 WIDTH, HEIGHT, TALLEST = 1400, 640, 760
-"""pixels: the widest row fills the width, unless all would be taller than the last; rows of the
-largest view are added up to the height"""
+"""pixels: the widest row fills the width, unless all rows together would be taller than the third
+number; rows of the largest view are added up to the height"""
 NARROWEST = 1000
-"""pixels: a page that fits it into its column enlarges it a little at most"""
+"""pixels: a page enlarges an image of this width by little to fill its column"""
 LARGEST_PIXEL = 4.0
-"""pixels a voxel at most: small images stay small"""
+"""largest number of pixels per voxel: small images stay small"""
 SMALLEST_TILE = 16
-"""pixels: a view thinner than that shows nothing"""
+"""pixels: a thinner view is left out, because it shows nothing"""
 GAP = 4
 
 Sample = Callable[[tuple[np.ndarray, ...]], np.ndarray]
-"""sample((i, j, k)) gives an image's values where voxel indices of the three axes cross"""
+"""sample((i, j, k)) returns an image's values at the crossings of voxel indices of three axes"""
 Paint = Callable[[np.ndarray], np.ndarray]
-"""paint(values) gives bytes (..., 3) or (...)"""
+"""paint(values) returns bytes (..., 3) or (...)"""
 
 SIDES = (("P", "A"), ("L", "R"), ("L", "R"))
-"""what lies left and right in a cut across each axis"""
+"""letters at the left and the right of a cut across each axis"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class View:
 
 
 def plan(mask: np.ndarray, zooms: Sequence[float]) -> tuple[View, ...]:
-    """Choose cuts through what a mask covers.
+    """Choose cuts through the region of a mask.
 
     Parameters
     ----------
@@ -61,18 +61,19 @@ def plan(mask: np.ndarray, zooms: Sequence[float]) -> tuple[View, ...]:
     """
     boxes = [_extent(mask, axis) for axis in range(3)]
     sizes = [(stop - start) * zoom for (start, stop), zoom in zip(boxes, zooms, strict=True)]
-    across = [tuple(other for other in range(3) if other != axis) for axis in range(3)]
+    across = ((1, 2), (0, 2), (0, 1))
     n_cuts = [min(N_COLUMNS, stop - start) for start, stop in boxes]
     kept = [0, 1, 2]
     while True:
         widest = max(n_cuts[axis] * sizes[across[axis][0]] for axis in kept)
         tall = sum(sizes[across[axis][1]] for axis in kept)
-        scale = min(WIDTH / widest, TALLEST / tall, LARGEST_PIXEL / min(zooms))  # pixels a mm
-        tiles = [tuple(max(1, round(sizes[a] * scale)) for a in pair) for pair in across]
+        scale = min(WIDTH / widest, TALLEST / tall, LARGEST_PIXEL / min(zooms))  # pixels per mm
+        pixels = [max(1, round(size * scale)) for size in sizes]
+        tiles = [(pixels[a], pixels[b]) for a, b in across]
         thick = [axis for axis in kept if min(tiles[axis]) >= SMALLEST_TILE]
         if thick == kept or not thick:
             break
-        kept = thick  # and they have more room
+        kept = thick  # the others get more space
     n_rows = dict.fromkeys(kept, 1)
     main = max(kept, key=lambda axis: math.prod(tiles[axis]))
     total = sum(tiles[axis][1] for axis in kept)
@@ -87,7 +88,7 @@ def _view(axis: int, boxes: Sequence[tuple[int, int]], tile: tuple[int, int], n_
     indices = [np.arange(start, stop) for start, stop in boxes]
     n_slices = indices[axis].size
     n_cuts = min(n_slices, n_rows * N_COLUMNS)
-    # Where slices are left out anyway, those at the very ends are.
+    # If slices must be left out, the outermost are among them.
     ends = 0.08 * n_slices if n_slices > 2 * n_cuts else 0
     places = (ends + (np.arange(n_cuts) + 0.5) * (n_slices - 2 * ends) / n_cuts).astype(int)
     indices[axis] = indices[axis][places]
@@ -95,7 +96,7 @@ def _view(axis: int, boxes: Sequence[tuple[int, int]], tile: tuple[int, int], n_
 
 
 def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
-    """Return first and last + 1 index that hold all but a few stray voxels, with a margin."""
+    """Return first and last + 1 index that contain all but a few stray voxels, with a margin."""
     counts = np.cumsum(np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis)))
     start, stop = np.searchsorted(counts, (0.001 * counts[-1], 0.999 * counts[-1]), side="left")
     margin = round(0.03 * (stop + 1 - start))
@@ -110,9 +111,9 @@ def draw(
     Parameters
     ----------
     views : from `plan`
-    sample : the values of the image at voxel indices
-    paint : colours of values
-    text : colour of the letters that tell left from right
+    sample : returns the image's values at voxel indices
+    paint : returns the colours of values
+    text : colour of the letters that mark the sides
     ground : colour between the cuts
     """
     widths = (view.n_columns * (view.tile[0] + GAP) - GAP for view in views)
@@ -146,7 +147,7 @@ def _planes(view: View, sample: Sample) -> np.ndarray:
 
 
 def grey(window: tuple[float, float]) -> Paint:
-    """Return a painter in greys: black at the window's lower end, white at its upper."""
+    """Return a painter in greys, black at the window's lower end and white at its upper end."""
     low, high = window
 
     def paint(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The page of a participant: its sections, each of them one or several pieces of HTML."""
+"""The page of a participant: sections that consist of pieces of HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_OF_THE_SOURCE = ("BiasCorrection", "Sources", "Description", "SkullStripped
 
 
 KEPT = "outputs of an earlier run are kept"
-"""how the message of an image begins that has been corrected before"""
+"""beginning of the message of an image that has been corrected before"""
 
 
 class Failure(NamedTuple):
@@ -32,24 +32,24 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Image:
-    """What the page shows of an image."""
+    """What the page shows about one image."""
 
     record: Mapping[str, Any]
     """numbers and remarks"""
     sidecar: Mapping[str, Any]
     """of the corrected image"""
     figures: Mapping[str, str]
-    """addresses, as seen from the page"""
+    """addresses relative to the page"""
 
     @property
     def options(self) -> list[tuple[str, str]]:
-        """The options used, in words."""
+        """Names and values of the options."""
         options = self.sidecar["BiasCorrection"]["Options"]
         return [(name, _plain(value)) for name, value in options.items()]
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        """What the source's sidecars say."""
+        """Names and values from the source's sidecars."""
         return [
             (name, _plain(value))
             for name, value in sorted(self.sidecar.items())
@@ -58,7 +58,7 @@ class Image:
 
 
 def address(path: Path, page: Path) -> str:
-    """Return a file's address as seen from a page."""
+    """Return a file's address relative to a page."""
     return "./" + quote(Path(os.path.relpath(path, page.parent)).as_posix())
 
 
@@ -78,13 +78,13 @@ def html(
     Parameters
     ----------
     subject : name of the participant, "sub-01"
-    images : those that were corrected
-    failed : those that could not be
-    skipped : (file, reason) of those that were left out
+    images : corrected images
+    failed : images that could not be corrected
+    skipped : (file, reason) of images that were left out
     participant : (column, value) of the participant's line in participants.tsv
     methods : text in Markdown: paragraphs, headings and lists
     generator : the program and its version
-    digest : of what the page is made of, to be kept in it
+    digest : digest of the page's content, which is stored in it
     """
     pieces: Any = templates.environment().get_template("pieces.html").module
     sections = {
@@ -101,7 +101,7 @@ def html(
 
 
 def _blocks(markdown: str) -> list[tuple[str, str]]:
-    """Cut the few forms of Markdown that the methods text has; its title is left out."""
+    """Split the methods text, in simple Markdown, into blocks without its title."""
     blocks = []
     for part in markdown.split("\n\n"):
         for text in part.strip().split("\n- ") if part.strip().startswith("- ") else [part]:

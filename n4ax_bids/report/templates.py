@@ -1,4 +1,4 @@
-"""HTML from templates: what is filled in is escaped, and nothing is loaded from afar."""
+"""HTML from templates, which escape all values and load nothing from the network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FOLDER = Path(__file__).parents[1] / "data" / "report"
 
 
 class Assets(NamedTuple):
-    """What stands at the head and at the foot of a page."""
+    """The parts at the head and at the foot of a page."""
 
     head: Markup
-    """policy and style: no script but our own runs, whatever a page holds"""
+    """policy and style; the policy allows only our own script"""
     script: Markup
 
 
 @cache
 def environment() -> Environment:
-    """Return the templates; a name that is not there is an error."""
+    """Return the environment of the templates, where an undefined name is an error."""
     made = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -39,12 +39,12 @@ def environment() -> Environment:
 
 
 def assets(generator: str, state: str = "") -> Assets:
-    """Return style and script to be put into a page.
+    """Return style and script of a page.
 
     Parameters
     ----------
     generator : the program and its version
-    state : digest of what the page is made of
+    state : digest of the page's content
     """
     css, script = ((FOLDER / name).read_text("utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

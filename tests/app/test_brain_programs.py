@@ -129,14 +129,14 @@ def test_a_dry_run_says_which_program(home, root, tmp_path, install, capsys):
 
 
 def test_another_version_or_program_does_the_image_again(home, root, tmp_path, install, capsys):
-    from n4ax_bids import skull_strip
+    from n4ax_bids import brain_programs
 
     log, out = install(home / "bin"), tmp_path / "out"
     flags = (*SYNTHSTRIP, "--no-reports", "-v")
     assert run(root, out, *flags) == run(root, out, *flags) == 0
     assert calls(log) == 1
     (home / VERSION[0]).write_text("freesurfer-linux-ubuntu22_x86_64-8.0.0-20250101-abc")
-    skull_strip._version.cache_clear()
+    brain_programs._version.cache_clear()
     capsys.readouterr()
     assert run(root, out, *flags) == 0
     assert calls(log) == 2

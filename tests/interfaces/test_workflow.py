@@ -103,7 +103,7 @@ def test_a_list_of_images(images, tmp_path):
         source = nb.load(images["in_files"][i]).get_fdata()
         np.testing.assert_allclose(product, source, rtol=5e-7)  # float32
         assert record["lattice_image"] == lattice and Path(lattice).exists()
-        assert record["mask"] == "none" and record["n_iterations"] == [2, 2]
+        assert record["mask"] == "none" and record["details"]["n_iterations"] == [2, 2]
 
 
 def test_one_mask_for_all_and_a_weight_for_each(images, tmp_path):

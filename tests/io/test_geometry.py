@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from n4ax_bids.core.n4.plan import predict_shrink_start
+from n4ax_bids.core.n4.shrinking import predict_shrink_start
 from n4ax_bids.io import geometry, volume
 
 

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from n4ax_bids.demand import axes, memory_needed
-from n4ax_bids.io import geometry, volume
+from n4ax_bids.io import geometry, volume, voxels
 from n4ax_bids.options import N4Options
 
 DATA = np.arange(210, dtype=np.int16).reshape(5, 6, 7)
@@ -161,7 +161,7 @@ def test_foreign_errors_name_the_file(tmp_path, monkeypatch, error, kind, words)
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(volume, "_read_voxels", fails)
+    monkeypatch.setattr(voxels, "_read_voxels", fails)
     with pytest.raises(kind) as raised:
         volume.load(path)
     assert str(path) in str(raised.value) and words in str(raised.value)

@@ -100,14 +100,14 @@ def test_a_thousand_extensions_are_still_read(tmp_path):
 def test_a_bomb_behind_the_voxels(tmp_path):
     path = tmp_path / "x.nii.gz"
     zipped_zeros(path, header_bytes((4, 4, 4)), 256 + 70 * MB)
-    refused(path, volume.load, r"more than 67108864 bytes stand behind the voxels")
+    refused(path, volume.load, r"more than 67108864 bytes follow the voxels")
 
 
 def test_a_sparse_file_with_far_more_than_its_voxels(tmp_path):
     path = tmp_path / "x.nii"
     path.write_bytes(header_bytes((4, 4, 4)))
     os.truncate(path, 2**40)  # its digest alone would take an hour
-    refused(path, volume.load, r"more than 67108864 bytes stand behind the voxels")
+    refused(path, volume.load, r"more than 67108864 bytes follow the voxels")
 
 
 def test_a_little_behind_the_voxels_does_no_harm(tmp_path):

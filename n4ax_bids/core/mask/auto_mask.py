@@ -1,6 +1,6 @@
-"""The mask that an image asks for: the brain where one is found, else the head, or Otsu's.
+"""The mask that suits an image: the brain if one is found, else the head or Otsu's mask.
 
-Otsu's mask is kept wherever it serves as well, so that weak fields are never corrected worse.
+Otsu's mask is kept whenever it is as good, so that weak fields are never corrected worse.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from n4ax_bids.core.mask.mask_choice import COVERED, choose
 from n4ax_bids.core.threshold import otsu_mask
 
 SPECK = 0.5
-"""of Otsu's mask: a head smaller than that is none"""
+"""share of Otsu's mask; a smaller head mask is not a head"""
 CUT = 0.06
-"""share of directions in which the image may end with the brain before that is told"""
+"""share of directions in which the image may end with the brain without a note"""
 
 Kind = Literal["brain", "head", "otsu"]
 NO_BRAIN = "no plausible brain was found; expected mask 'auto' or 'head' then"
 
 
 class AutoMask(NamedTuple):
-    """A mask, what it is, and how it came about."""
+    """A mask, what it covers, and how it was found."""
 
     mask: np.ndarray
     """bool, like the image"""
     kind: Kind
-    """"brain", whole or without its rim; "head"; "otsu" where neither was found, or where it is
-    the better one for the field in the brain"""
+    """"brain", whole or without its rim; "head"; "otsu" if neither was found, or if it is better
+    for the field in the brain"""
     share: float
-    """of the image's voxels that are in the mask"""
+    """share of the image's voxels that are in the mask"""
     rounds: int
-    """of mask and field in turn; 0 where the image is too thin or flat"""
+    """rounds of mask and field in turn; 0 if the image is too thin or flat"""
     confidence: float
-    """0 to 1, that there is a brain and that it was found"""
+    """0 to 1, confidence that there is a brain and that it was found"""
     otsu_covers: float
-    """share of the mask that Otsu's threshold of the image alone would have found"""
+    """share of the mask that Otsu's threshold of the image alone finds"""
     notes: tuple[str, ...]
-    """what a person should know, each a sentence"""
+    """sentences for the user"""
 
 
 def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMask:
@@ -67,17 +67,17 @@ def auto_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> AutoMa
     head = find_head(image, zooms)
     brain = find_brain(head)
     confidence = 0.0 if brain is None else brain.confidence
-    if confidence >= SURE:
+    if brain is not None and confidence >= SURE:
         choice = choose(head, brain, image.shape, zooms)
         if choice.kind == "otsu":
-            return _otsu(image, head, confidence, choice.note)
+            return _otsu(image, head, confidence, *filter(None, [choice.note]))
         mask = brain_mask.on_image(image.shape, head, brain, choice.inner)
-        return _result(mask, "brain", image, head, confidence, _doubtful_brain(brain))
+        return _result(mask, "brain", head, confidence, _doubtful_brain(brain))
     why = _why_no_brain(head, brain)
     found = _usable(head)
     if found is not None:
         return _otsu(image, head, confidence, why, found)
-    return _result(head_mask.on_image(image, head), "head", image, head, confidence, (why,))
+    return _result(head_mask.on_image(image, head), "head", head, confidence, (why,))
 
 
 def named_mask(
@@ -85,22 +85,22 @@ def named_mask(
     image: np.ndarray,
     zooms: Sequence[float] | None = None,
 ) -> AutoMask:
-    """Find the mask that a word names, and say how it came about.
+    """Find the mask that a word names, and record how it was found.
 
     Parameters
     ----------
-    word : "auto" as `auto_mask`, or "head" or "brain" for that one and no other
+    word : "auto" as `auto_mask`, or "head" or "brain" for exactly that mask
     image : array (I, J) or (I, J, K), finite intensities
     zooms : voxel size per axis, mm; 1 where not given
 
     Returns
     -------
-    AutoMask; the confidence of "head" is 0, because no brain was looked for
+    AutoMask; the confidence of "head" is 0, because no brain is searched for
 
     Raises
     ------
     ValueError
-        As `head_mask`, and for "brain" where no plausible brain is found.
+        As `head_mask`, and for "brain" if no plausible brain is found.
     """
     if word == "auto":
         return auto_mask(image, zooms)
@@ -108,12 +108,12 @@ def named_mask(
     head = find_head(image, zooms)
     if word == "head":
         mask = head_mask.on_image(image, head)
-        return _result(mask, "head", image, head, 0.0, _doubtful_head(head))
+        return _result(mask, "head", head, 0.0, _doubtful_head(head))
     brain = find_brain(head)
     if brain is None or brain.confidence < SURE:
         raise ValueError(NO_BRAIN)
     mask = brain_mask.on_image(image.shape, head, brain)
-    return _result(mask, "brain", image, head, brain.confidence, _doubtful_brain(brain))
+    return _result(mask, "brain", head, brain.confidence, _doubtful_brain(brain))
 
 
 def found_mask(
@@ -132,7 +132,7 @@ def found_mask(
 
 
 def _usable(head: Head) -> str | None:
-    """Say why a head mask is not to be used; None where it is."""
+    """Return why a head mask is not used; None if it is."""
     if not head.rounds:
         return "The image is too thin or too flat for mask and field in turn: Otsu's mask."
     if not head.settled:
@@ -146,7 +146,7 @@ def _usable(head: Head) -> str | None:
 
 
 def _doubtful_brain(brain: Brain) -> tuple[str, ...]:
-    """Say what is odd about a brain that was found."""
+    """Return notes on a brain that may be incomplete."""
     if brain.cut <= CUT:
         return ()
     return (
@@ -156,7 +156,7 @@ def _doubtful_brain(brain: Brain) -> tuple[str, ...]:
 
 
 def _doubtful_head(head: Head) -> tuple[str, ...]:
-    """Say what is odd about a head mask that was asked for by name."""
+    """Return notes on a head mask that was requested by name and may be wrong."""
     if not head.rounds:
         return ("The image is too thin or too flat for mask and field in turn: Otsu's mask.",)
     if not head.settled:
@@ -168,7 +168,7 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
     if head.copy.values.ndim < 3:
         return "An image with two axes is not searched for a brain."
     if brain is None:
-        return "There is nothing like a brain in the image."
+        return "No candidate for a brain was found in the image."
     worst = min(brain.checks, key=brain.checks.__getitem__)
     return (
         f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "
@@ -177,23 +177,25 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
 
 
 def _otsu(image: Any, head: Head, confidence: float, *notes: str) -> AutoMask:
-    """Otsu's mask of the image; of the clipped one where hot spots would leave a speck."""
-    mask = otsu_mask(image)
+    """Return Otsu's mask; clip the image first if hot spots would leave only a speck."""
+    mask = np.asarray(otsu_mask(image))
     if np.count_nonzero(mask) / mask.size < SPECK * np.count_nonzero(head.otsu) / head.otsu.size:
-        mask = otsu_mask(np.minimum(image, image.dtype.type(head.copy.ceiling)))
+        mask = np.asarray(otsu_mask(np.minimum(image, image.dtype.type(head.copy.ceiling))))
         notes += ("A few voxels are far brighter than the rest: they were clipped for the mask.",)
-    return _result(mask, "otsu", image, head, confidence, notes)
+    return _result(mask, "otsu", head, confidence, notes)
 
 
-def _result(mask, kind: Kind, image, head: Head, confidence: float, notes) -> AutoMask:
+def _result(
+    mask: np.ndarray, kind: Kind, head: Head, confidence: float, notes: Sequence[str]
+) -> AutoMask:
     inside = _on_copy(mask, head)
-    covers = np.count_nonzero(head.otsu & inside) / max(1, np.count_nonzero(inside))
+    covers = np.count_nonzero(head.otsu & inside) / max(1, int(np.count_nonzero(inside)))
     share = np.count_nonzero(mask) / mask.size
     return AutoMask(mask, kind, share, head.rounds, confidence, covers, tuple(notes))
 
 
 def _on_copy(mask: np.ndarray, head: Head) -> np.ndarray:
-    """The middle voxel of each block."""
+    """Return the mask at the middle voxel of each block of the copy."""
     factors, shape = head.copy.factors, head.copy.values.shape
     middle = (
         slice(f // 2, f // 2 + f * (n - 1) + 1, f) for f, n in zip(factors, shape, strict=True)

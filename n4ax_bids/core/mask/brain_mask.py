@@ -1,8 +1,8 @@
 """The brain in an image of a head of any contrast, from its own intensities and shape.
 
-There is no atlas and nothing learned: the median of the head's depths tells how bright tissue is,
-erosion finds a first piece, a closed surface around it stops at the dark skull, and what lies
-inside and hangs together is the brain. Whether that can be a brain is told by its size and shape.
+No atlas and no trained model is used. The median deep in the head gives the brightness of tissue,
+erosion finds a first piece, and a closed surface around it stops at the dark skull; the connected
+tissue inside is the brain. Its size, shape and intensities show whether it can be one.
 """
 
 from __future__ import annotations
@@ -15,69 +15,64 @@ import numpy as np
 from scipy import ndimage
 
 from n4ax_bids.core.mask import morphology
+from n4ax_bids.core.mask.brain_checks import TISSUE, filled, like_brain, shape_checks
 from n4ax_bids.core.mask.coarse import enlarged
 from n4ax_bids.core.mask.head_mask import BLOCK, Head, checked, find_head
 from n4ax_bids.core.mask.star_surface import Surface, depth, fit_surface
 
-TISSUE = (0.5, 2.6)
-"""of the brain's median: what may belong to it, at most the fluid of a T2w image"""
 RIM = 1.25
-"""voxels below the edge of the brain mask: meninges, fluid and partial volume, whose intensity is
-no tissue's"""
+"""depth of the rim below the edge of the brain mask, in voxels; its intensities are those of
+meninges, fluid and partial volume, not of a tissue"""
 WIDER = 1.4
-"""mm beyond what hangs together, so that cortex is inside of the mask"""
-VOLUME = (500.0, 700.0, 2400.0, 3000.0)
-"""ml: nobody's, a small one, a large one with its membranes, nobody's"""
-FILLED = (0.5, 0.8)
-"""of what lies inside the skull: a mask of less has lost a part of the brain"""
+"""mm beyond the connected tissue, so that cortex is inside the mask"""
 SURE = 0.5
-"""confidence from which a mask is taken for a brain"""
+"""smallest confidence of a mask that is accepted as a brain"""
 MOST_PIECES = 3
-"""of an erosion, that are tried as seeds"""
+"""largest number of pieces of an erosion that are tried as seeds"""
 CERTAIN = 0.8
-"""confidence from which no other seed is tried"""
+"""confidence at which no other seed is tried"""
 SMALLEST_PIECE = 0.05
-"""of the largest, for a seed"""
+"""smallest share of the largest piece for a seed"""
 ROUNDS = 4
 """surfaces fitted from one seed"""
 
 
 class Brain(NamedTuple):
-    """What was taken for a brain, on a box of the head's coarse copy."""
+    """A candidate for a brain, on a box of the head's coarse copy."""
 
     edge: np.ndarray
-    """float32, signed distance to the mask's edge in mm, positive inside; of the box"""
+    """float32 on the box, signed distance to the mask's edge in mm, positive inside"""
     box: tuple[slice, ...]
-    """of the copy"""
+    """part of the copy"""
     median: float
-    """intensity of its tissue, without the field"""
+    """median intensity of its tissue after correction"""
     volume: float
     """ml"""
     confidence: float
     """0 to 1, the product of `checks`"""
     rim: float
-    """mm below the edge, where intensities are no tissue's; see `RIM`"""
+    """mm, depth of the rim; see `RIM`"""
     checks: dict[str, float]
-    """what speaks for a brain, each 0 to 1"""
+    """scores of the checks by name, each 0 to 1"""
     cut: float
-    """share of the directions from its centre in which the image ends with the brain"""
+    """share of directions from its centre in which the image ends with the brain"""
 
 
 def brain_mask(
     image: np.ndarray, zooms: Sequence[float] | None = None, *, inner: float = 0.0
 ) -> np.ndarray:
-    """Return which voxels belong to the brain; none where no plausible brain is found.
+    """Return which voxels belong to the brain; none if no plausible brain is found.
 
     Parameters
     ----------
-    image : array (I, J, K), finite intensities; T1w, T2w, FLAIR or PDw, with or without a field,
-        a whole head or what another tool has left of one
+    image : array (I, J, K), finite intensities; T1w, T2w, FLAIR or PDw, with or without a bias
+        field, a whole head or one that another tool has cropped or stripped
     zooms : voxel size per axis, mm; 1 where not given
     inner : mm by which the mask is made smaller
 
     Returns
     -------
-    bool array like `image`; all False where there is no brain, and for an image with two axes
+    bool array like `image`; all False if there is no brain, and for an image with two axes
 
     Raises
     ------
@@ -99,7 +94,7 @@ def on_image(shape: Sequence[int], head: Head, brain: Brain, inner: float = 0.0)
 
 
 def find_brain(head: Head) -> Brain | None:
-    """Look for a brain in a head; None where there is nothing to look at."""
+    """Search for a brain in a head; return None if there is no candidate."""
     copy = head.copy
     extents = [n * zoom for n, zoom in zip(copy.values.shape, copy.zooms, strict=True)]
     unit = _unit(extents)
@@ -119,7 +114,7 @@ def find_brain(head: Head) -> Brain | None:
 
 
 class _Place:
-    """The head's box on its copy, and every second block of it for what need not be fine.
+    """The head's box on its copy, and a copy of every second block for coarse steps.
 
     Axes are in raster order, the image's last axis first, as the copy lies in memory.
     """
@@ -140,7 +135,7 @@ class _Place:
 
 
 def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
-    """Fit the surface from a seed, and see what is in it."""
+    """Fit the surface from a seed, and find the brain inside it."""
     fitted = _surface(place, piece, median)
     if fitted is None:
         return None
@@ -148,21 +143,23 @@ def _grown(place: _Place, piece: np.ndarray, median: float) -> Brain | None:
     edge, part = _refined(place, inside, fitted.median, fitted.strictness)
     if edge is None:
         return None
-    checks = _checks(edge, place.zooms, fitted.surface, place.unit, fitted.moved)
-    checks["tissue"] = _like_brain(place.values[part] / fitted.median, edge, place.unit)
+    checks = shape_checks(edge, place.zooms, fitted.surface, place.unit, fitted.moved)
+    checks["tissue"] = like_brain(place.values[part] / fitted.median, edge, place.unit)
     volume = np.count_nonzero(edge > 0) * math.prod(place.zooms) / 1000
     box = tuple(
         slice(a.start + b.start, a.start + b.stop) for a, b in zip(place.box, part, strict=True)
     )
-    filled = np.count_nonzero(edge > 0) / max(1, np.count_nonzero(inside > 0))
-    checks["filled"] = float(np.interp(filled, FILLED, (0, 1)))
+    checks["filled"] = filled(edge, inside)
     confidence, cut = math.prod(checks.values()), float(fitted.surface.cut.mean())
     box = box[::-1]
     return Brain(edge.T, box, fitted.median, volume, confidence, place.rim, checks, cut)
 
 
 def _unit(extents: Sequence[float]) -> float | None:
-    """Size of the head that may be in an image: 1 for a human's; None between the two."""
+    """Return the size of the head in an image: 1 for a human's, less for a small animal's.
+
+    None for sizes between the two.
+    """
     longest = max(extents)
     if longest >= 100:
         return 1.0
@@ -170,10 +167,10 @@ def _unit(extents: Sequence[float]) -> float | None:
 
 
 def _seeds(place: _Place) -> Iterator[tuple[np.ndarray, float]]:
-    """Pieces that may lie in the brain, each with the median of its tissue.
+    """Yield pieces that may lie in the brain, each with the median of its tissue.
 
-    First the largest that erosion leaves, then the middle of the largest
-    ball in the head: where neck and face are in the image, they can leave the larger piece.
+    First the largest pieces that erosion leaves, then the middle of the largest ball in the head,
+    because neck and face, if they are in the image, can leave larger pieces than the brain.
     """
     values, zooms, unit = place.rough, place.rough_zooms, place.unit
     solid = morphology.filled(morphology.closed(place.rough_mask, zooms, 8 * unit))
@@ -197,8 +194,10 @@ def _depth_of(solid: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
     return below.astype(np.float32)[nearest]
 
 
-def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:
-    """The largest pieces of the first erosion whose largest is no larger than a brain."""
+def _eroded_pieces(
+    values: np.ndarray, zooms: Sequence[float], unit: float, median: float
+) -> list[np.ndarray]:
+    """Return the largest pieces of the first erosion that leaves none larger than a brain."""
     tissue = (values > 0.45 * median) & (values < 1.6 * median)
     within = morphology.distance(tissue, zooms, 22 * unit)
     pieces: list[np.ndarray] = []
@@ -214,15 +213,15 @@ def _eroded_pieces(values, zooms, unit, median) -> list[np.ndarray]:
 
 
 class _Fitted(NamedTuple):
-    """A surface, and with what it was fitted."""
+    """A surface and the parameters of its fit."""
 
     surface: Surface
     centre: np.ndarray
-    """mm, from the first block of the box"""
+    """mm from the first block of the box"""
     median: float
     strictness: float
     moved: float
-    """share of its inside that changed in the last round"""
+    """share of the inside that changed in the last round"""
 
 
 def _surface(place: _Place, piece: np.ndarray, median: float) -> _Fitted | None:
@@ -244,8 +243,8 @@ def _surface(place: _Place, piece: np.ndarray, median: float) -> _Fitted | None:
             moved = np.count_nonzero(mask != before) / np.count_nonzero(mask | before)
         fitted = _Fitted(surface, centre, median, strictness, moved)
         before, centre = mask, place.start + _centre(mask, place.rough_zooms)
-        # Dark fluid in sulci and ventricles (T1w, FLAIR) is no skull; where there is little of
-        # it (T2w, PDw), darkness can be taken at its word.
+        # Dark fluid in sulci and ventricles (T1w, FLAIR) is not skull; an image with little of it
+        # (T2w, PDw) has darkness mainly in the skull.
         dark = np.mean(values[middle] < TISSUE[0] * median)
         strictness = float(np.interp(dark, (0.01, 0.03), (3.0, 1.0)))
     return fitted
@@ -258,7 +257,7 @@ def _centre(mask: np.ndarray, zooms: Sequence[float]) -> np.ndarray:
 def _refined(
     place: _Place, inside: np.ndarray, median: float, strictness: float
 ) -> tuple[Any, tuple[slice, ...]]:
-    """What hangs together inside the surface, without gaps; its signed distance and its box."""
+    """Return the signed distance of the connected tissue inside the surface, and its box."""
     unit, zooms = place.unit, place.zooms
     near = inside > -8 * unit
     part = morphology.box(near, margin=2)
@@ -272,36 +271,3 @@ def _refined(
     whole = near & morphology.filled(morphology.closed(tissue & piece, zooms, 8 * unit))
     edge = morphology.signed_distance(whole, zooms, 8 * unit)
     return (edge + WIDER * unit).astype(np.float32), part
-
-
-def _checks(
-    edge: np.ndarray, zooms: Sequence[float], surface: Surface, unit: float, moved: float
-) -> dict[str, float]:
-    """What speaks for a brain: its volume and extents, a skull around it, a round shape."""
-    mask = edge > 0
-    volume = np.count_nonzero(mask) * math.prod(zooms) / 1000
-    sides = sorted(
-        zoom * np.count_nonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        for axis, zoom in enumerate(zooms)
-    )
-    radii = surface.radii
-    return {
-        "volume": float(np.interp(volume / unit**3, VOLUME, (0, 1, 1, 0))),
-        "extent": float(np.interp(sides[0] / unit, (75, 105), (0, 1))),
-        "shape": float(np.interp(radii.std() / radii.mean(), (0.2, 0.4), (1, 0))),
-        "enclosed": float(np.interp(surface.enclosed.mean(), (0.5, 0.8), (0, 1))),
-        "whole": float(np.interp(surface.cut.mean(), (0.1, 0.35), (1, 0))),
-        "stable": float(np.interp(moved, (0.05, 0.3), (1, 0))),
-    }
-
-
-def _like_brain(values: np.ndarray, edge: np.ndarray, unit: float) -> float:
-    """Say whether intensities inside, in medians, may be a brain's.
-
-    Fluid is bright (T2w) or dark (T1w, FLAIR), and nothing else in a brain is far from the median.
-    Necks and faces hold much of both: fat, and bone or air.
-    """
-    bright = np.mean(values[edge > 2 * unit] > 1.5)
-    deep = values[edge > 8 * unit]
-    dark = np.mean(deep < TISSUE[0]) if deep.size else 0.0
-    return float(np.interp(min(bright / 0.1, dark / 0.02), (0.3, 1), (1, 0)))

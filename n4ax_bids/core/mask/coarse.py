@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_VALUES = 200_000
-"""values that quantiles are taken of"""
+"""largest number of values from which quantiles are computed"""
 
 
 class Coarse(NamedTuple):
-    """Means over blocks of voxels; what does not fill a block at an axis' end is left out."""
+    """Means over blocks of voxels; an incomplete block at the end of an axis is left out."""
 
     values: np.ndarray
     """float32, at most `ceiling`, in Fortran order"""
@@ -48,10 +48,10 @@ def coarse(image: np.ndarray, zooms: Sequence[float], distance: float) -> Coarse
 
 
 def ceiling(image: np.ndarray) -> float:
-    """Return an intensity that next to no tissue exceeds, whatever a few voxels hold.
+    """Return an intensity that almost no tissue exceeds, unaffected by a few bright voxels.
 
-    It is the 99.5th percentile of the voxels above the mean of the image, where the brightest
-    0.2 % do not count for the mean. Hot spots are smaller than that in any image of a head.
+    It is the 99.5th percentile of the voxels above the mean of the image, whose brightest 0.2 %
+    are clipped for the mean. Hot spots are smaller than that in any image of a head.
     """
     values = image.ravel(order="K")
     values = values[:: max(1, values.size // MOST_VALUES) | 1].astype(np.float32)
@@ -61,19 +61,19 @@ def ceiling(image: np.ndarray) -> float:
 
 
 def _block_means(values: np.ndarray, factors: Sequence[int], top: float) -> np.ndarray:
-    """Average blocks of the values, none of which counts as more than `top`.
+    """Average the values, clipped at `top`, over blocks.
 
     One row of blocks along the first axis at a time stays in the processor's cache.
     """
     counts = [n // factor for n, factor in zip(values.shape, factors, strict=True)]
     means = np.empty(counts, np.float32)
     whole = tuple(slice(n * factor) for n, factor in zip(counts[1:], factors[1:], strict=True))
-    scale, top = np.float32(1 / math.prod(factors)), np.float32(top)
+    scale, most = np.float32(1 / math.prod(factors)), np.float32(top)
     for i, mean in enumerate(means):
         planes = values[i * factors[0] : (i + 1) * factors[0]]
-        total = np.float32(0)
+        total: np.ndarray = np.zeros((), np.float32)
         for plane in planes:
-            total = total + np.minimum(plane[whole], top).astype(np.float32, copy=False)
+            total = total + np.minimum(plane[whole], most).astype(np.float32, copy=False)
         for axis, factor in enumerate(factors[1:]):
             before = (slice(None),) * axis
             parts = [total[(*before, slice(k, None, factor))] for k in range(factor)]

@@ -1,7 +1,7 @@
-"""The head, also under a strong field: Otsu's threshold and N4 in turn on a coarse copy.
+"""The head, even under a strong field: Otsu's threshold and N4 in turn on a coarse copy.
 
-Otsu's threshold of an image with a strong field finds what lies near the coil. A field estimated
-there, and carried on beyond, brightens the rest, so that the next threshold finds more of it.
+Otsu's threshold of an image with a strong field finds the part near the coil. A field that is
+estimated there and extrapolated brightens the rest, so that the next threshold finds more of it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from n4ax_bids.core.threshold import otsu_threshold
 from n4ax_bids.options import N4Options
 
 BLOCK = 2.0
-"""mm, of the coarse copy"""
+"""mm, size of a block of the coarse copy"""
 SPACING = 3
 """blocks from one sample of the field to the next"""
 MOST_SAMPLES = 64
-"""on an axis; with `LISTED` this makes all images share one compiled program"""
+"""samples on an axis; with this limit and `LISTED`, all images share one compiled program"""
 LISTED = 7 << 12
-"""samples: 6 litres of head"""
+"""length of the padded list of samples: 6 litres of head"""
 MOST_ROWS = 1343
 FEWEST_SAMPLES = 8
-"""on an axis, for a field to be estimated"""
+"""samples on an axis that an estimate needs"""
 ROUNDS = N4Options(
     shrink_factor=1,
     n_iterations=(10, 10, 10, 10),
@@ -48,22 +48,22 @@ class Head(NamedTuple):
 
     copy: Coarse
     corrected: np.ndarray
-    """float32, the copy's values without the field"""
+    """float32, the copy's values divided by the field"""
     log_field: np.ndarray
     """float32, ln b on the copy's blocks"""
     mask: np.ndarray
     """bool, on the copy's blocks"""
     otsu: np.ndarray
-    """bool, the blocks above Otsu's threshold of the copy with its field"""
+    """bool, the blocks above Otsu's threshold of the uncorrected copy"""
     threshold: float
-    """of the corrected values"""
+    """threshold of the corrected values"""
     rounds: int
-    """estimates of the field; 0 where the image is too thin for one"""
+    """number of estimates of the field; 0 if the image is too thin or flat for one"""
     settled: bool
 
 
 def head_mask(image: np.ndarray, zooms: Sequence[float] | None = None) -> np.ndarray:
-    """Return which voxels belong to the head, also under a strong field.
+    """Return which voxels belong to the head, even under a strong field.
 
     Parameters
     ----------
@@ -144,9 +144,9 @@ def field_within(copy: Coarse, mask: np.ndarray, block: float, options: N4Option
 
 
 def sample_steps(copy: Coarse, block: float) -> tuple[int, ...]:
-    """Return how many blocks of each axis lie from one sample of the field to the next.
+    """Return the distance in blocks between samples of the field on each axis.
 
-    A thin axis keeps as many samples as an estimate needs.
+    A thin axis keeps the number of samples that an estimate needs.
     """
     return tuple(
         max(1, min(round(SPACING * block / zoom), n // FEWEST_SAMPLES), -(-n // MOST_SAMPLES))
@@ -159,9 +159,9 @@ def _every(steps: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _first_mask(values: np.ndarray) -> np.ndarray:
-    """Otsu's threshold of the logarithm, which a field shifts but does not stretch.
+    """Threshold the logarithm, which a field shifts but does not stretch, by Otsu's method.
 
-    Values below a thousandth of the bright ones count as that: zeros are no class of their own.
+    Values below a thousandth of the bright ones are raised to it, so that zeros form no class.
     """
     bright = np.quantile(values, 0.98)
     bright = bright if bright > 0 else values.max()
@@ -174,10 +174,10 @@ def _first_mask(values: np.ndarray) -> np.ndarray:
 def _estimate(
     values: np.ndarray, mask: np.ndarray, options: N4Options
 ) -> tuple[LogField, tuple[float, float], np.ndarray]:
-    """Estimate ln b; return it with axes in raster order, its range inside the mask, its values.
+    """Estimate ln b; return the field (axes in raster order), its range in the mask, its values.
 
-    Every mask is padded to one size, so that all share a compiled program: of a larger one every
-    second row is left out until it fits.
+    Every mask is padded to one size, so that all share a compiled program. Every second row of a
+    larger mask is left out until it fits.
     """
     solved = plan(options, values.shape)
     grid, inside = np.ascontiguousarray(values.T), np.array(mask.T)
@@ -199,7 +199,7 @@ def _too_large(inside: np.ndarray) -> bool:
 
 
 def _thinned(inside: np.ndarray) -> np.ndarray:
-    """Leave out every second of the rows that hold any voxel."""
+    """Leave out every second of the rows that contain voxels."""
     kept = inside.copy()
     taken = np.argwhere(inside.any(axis=-1))[1::2]
     kept[taken[:, 0], taken[:, 1]] = False
@@ -212,7 +212,7 @@ def _values(
     limits: tuple[float, float],
     steps: tuple[int, ...],
 ) -> np.ndarray:
-    """Evaluate a field; beyond the mask it has nothing to hold on to, so it stays in its range."""
+    """Evaluate a field; clip it to its range in the mask, since it is not determined elsewhere."""
     places = [
         (np.arange(n) - step // 2) / step for n, step in zip(shape[::-1], steps[::-1], strict=True)
     ]

@@ -1,8 +1,8 @@
-"""Which mask of a head with a brain the field is to be estimated in; no labels are needed.
+"""The choice of the mask in which the field of a head with a brain is estimated, without labels.
 
-A field is estimated within each candidate on the coarse copy. In the brain's depths, which all
-candidates hold, the better field leaves intensities that gather more closely around those of the
-tissues: their histogram has the lower entropy.
+A field is estimated within each candidate on the coarse copy. Deep in the brain, which all
+candidates contain, a better field leaves intensities that lie closer to those of the tissues:
+their histogram has a lower entropy.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from n4ax_bids.core.mask.head_mask import Head, block_size, field_within
 from n4ax_bids.options import N4Options
 
 COVERED = 0.7
-"""share of brain or head that Otsu's mask covers where the field is weak; with less it is no
+"""share of brain or head that Otsu's mask covers under a weak field; with less it is not a
 candidate"""
 AGREE = 0.88
-"""correlation of the fields of brain and Otsu's mask, below which neither is to be trusted"""
+"""correlation of the fields in the brain and in Otsu's mask; below it, neither is reliable"""
 DEEP = 3.0
-"""blocks below the brain's edge where the histograms are taken"""
+"""depth in blocks below the brain's edge from which histograms are taken"""
 FEWEST_BLOCKS = 500
-"""in the brain's depths, for a histogram"""
+"""smallest number of blocks for a histogram"""
 BINS = 200
-"""of the histogram, for ln of intensity from -1 to 1 about the median"""
+"""bins of the histogram of ln of intensity, from -1 to 1 about the median"""
 SMOOTH = 2.0
-"""bins, standard deviation of the Gaussian by which the histogram is smoothed"""
+"""standard deviation in bins of the Gaussian that smooths the histogram"""
 COMPARED = N4Options(shrink_factor=1, n_iterations=(10, 10, 10, 10), over_relaxation=1.9)
 
 
@@ -38,13 +38,13 @@ class Choice(NamedTuple):
 
     kind: Literal["brain", "otsu"]
     inner: float
-    """mm by which the brain is made smaller"""
+    """mm by which the brain mask is made smaller"""
     note: str | None
-    """why it is not the brain, a sentence"""
+    """a sentence that says why it is not the brain"""
 
 
 def choose(head: Head, brain: Brain, shape: Sequence[int], zooms: Sequence[float]) -> Choice:
-    """Choose between the brain without its rim, the whole brain, and Otsu's mask.
+    """Choose among the brain without its rim, the whole brain, and Otsu's mask.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def choose(head: Head, brain: Brain, shape: Sequence[int], zooms: Sequence[float
     if n_inner < FEWEST_BLOCKS:
         return kept
 
-    def field(mask):
+    def field(mask: np.ndarray) -> np.ndarray:
         return field_within(head.copy, mask, block, COMPARED)
 
     fields = {kept: field(inner)}
@@ -92,14 +92,14 @@ CLEARER = (
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two fields; 0 where one of them is constant."""
+    """Return the correlation of two fields; 0 if one of them is constant."""
     if min(one.std(), other.std()) == 0:
         return 0.0
     return float(np.corrcoef(one, other)[0, 1])
 
 
 def _entropy(logs: np.ndarray) -> float:
-    """Entropy of the smoothed histogram of ln of intensity about its median."""
+    """Return the entropy of the smoothed histogram of ln of intensity about its median."""
     counts, _ = np.histogram(logs - np.median(logs), BINS, (-1, 1))
     shares = ndimage.gaussian_filter1d(counts / counts.sum(), SMOOTH)
     shares = shares[shares > 0]

@@ -10,16 +10,16 @@ from scipy import ndimage
 
 
 def distance(inside: np.ndarray, zooms: Sequence[float], most: float) -> np.ndarray:
-    """Return how far each voxel of a mask lies from the nearest voxel outside of it.
+    """Return the distance of each voxel of a mask from the nearest voxel outside it.
 
-    The Euclidean distance, exact up to `most`. What lies beyond the array counts as neither in
-    nor out.
+    The distance is Euclidean and exact up to `most`. Positions beyond the array count neither as
+    inside nor as outside.
 
     Parameters
     ----------
     inside : bool array
     zooms : voxel size per axis, mm
-    most : mm; greater distances are given as a little more than this
+    most : mm; greater distances are returned as a little more than this
 
     Returns
     -------
@@ -34,8 +34,8 @@ def distance(inside: np.ndarray, zooms: Sequence[float], most: float) -> np.ndar
 def _squared_distance(inside: np.ndarray, zooms: Sequence[float], most: float) -> np.ndarray:
     """Return squared distances in units of the first voxel size; see `distance`.
 
-    Axis by axis, as a lower envelope of parabolas cut to the range. Where voxels are cubes the
-    squares are whole numbers, for which a byte or two are enough and the arithmetic is faster.
+    They are computed axis by axis, as the lower envelope of parabolas within the range. If voxels
+    are cubes, the squares are whole numbers of one or two bytes, whose arithmetic is faster.
     """
     sides, reach = [zoom / zooms[0] for zoom in zooms], (most * 1.001 / zooms[0]) ** 2
     kind: type = np.float32
@@ -64,7 +64,7 @@ def signed_distance(mask: np.ndarray, zooms: Sequence[float], most: float) -> np
 
 
 def dilated(mask: np.ndarray, zooms: Sequence[float], radius: float) -> np.ndarray:
-    """Return the voxels not farther than a radius (mm) from a mask."""
+    """Return the voxels within a radius (mm) of a mask."""
     return ~eroded(~mask, zooms, radius)
 
 
@@ -81,7 +81,7 @@ def closed(mask: np.ndarray, zooms: Sequence[float], radius: float) -> np.ndarra
 
 
 def filled(mask: np.ndarray) -> np.ndarray:
-    """Fill holes: what is outside of a mask and does not reach the array's border."""
+    """Fill holes: voxels outside a mask that are not connected to the array's border."""
     pieces, _ = ndimage.label(~np.pad(mask, 1))
     return (pieces != pieces.flat[0])[(slice(1, -1),) * mask.ndim]
 

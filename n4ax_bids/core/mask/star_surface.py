@@ -1,8 +1,8 @@
-"""A closed surface around a centre, one radius for each direction: the brain's outside.
+"""A closed surface around a centre with one radius for each direction: the outside of the brain.
 
-Along each ray from the centre, tissue as bright as the brain speaks for a larger radius and
-darkness (the skull, air) against it. Neighbouring rays are held together, first tightly, then
-less, so that the surface closes holes in the skull and reaches over sulci.
+Along each ray from the centre, tissue as bright as the brain favours a larger radius, and darkness
+(skull, air) a smaller one. Neighbouring rays are coupled, first tightly, then less, so that the
+surface closes holes in the skull and bridges sulci.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from scipy.spatial import cKDTree
 N_RAYS = 800
 N_NEIGHBOURS = 6
 TABLE = (48, 96)
-"""cells of equal height and of longitude, to look up the radius of a direction"""
+"""cells of height and of longitude, to look up the radius of a direction"""
 BRIGHTNESS = (0.15, 0.35, 0.5, 0.6, 1.5, 1.9)
-"""of the brain's median; fat and the fluid of a T2w image are above, skull and air far below"""
+"""intensities in medians of the brain; fat and the fluid of a T2w image are above, skull and air
+far below"""
 DARK_COST = (4.0, 2.0, 0.5)
-"""for each mm at the first three of these"""
+"""cost of each mm at the first three intensities"""
 TISSUE_GAIN = 0.5
 BRIGHT_GAIN = 0.1
-"""for each mm above the last"""
+"""gain of each mm above the last intensity"""
 MOST_COST = 60.0
 TIGHTNESS = (3.0, 1.0, 0.3, 0.1)
 STEPS = 8
-"""at each tightness"""
+"""steps at each tightness"""
 
 
 class Sphere(NamedTuple):
-    """Directions spread evenly, the same in every call."""
+    """Evenly spread directions, the same in every call."""
 
     directions: np.ndarray
     """float32 (N_RAYS, 3), unit vectors"""
     neighbours: np.ndarray
     """int (N_RAYS, N_NEIGHBOURS)"""
     nearest: np.ndarray
-    """int (*TABLE, 4), rays next to each cell of the table"""
+    """int (*TABLE, 4), the rays nearest to each cell of the table"""
     weights: np.ndarray
-    """float (*TABLE, 4), theirs"""
+    """float (*TABLE, 4), their weights"""
 
 
 @lru_cache(maxsize=1)
@@ -70,14 +71,14 @@ def _unit(height: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 
 
 class Surface(NamedTuple):
-    """A surface and what lies beyond it."""
+    """A surface, and whether skull or the image's border follows it."""
 
     radii: np.ndarray
     """float32 (N_RAYS,), mm"""
     enclosed: np.ndarray
-    """bool (N_RAYS,), whether the ray meets darkness soon after the surface"""
+    """bool (N_RAYS,), whether the ray reaches darkness shortly after the surface"""
     cut: np.ndarray
-    """bool (N_RAYS,), whether the ray leaves the image there"""
+    """bool (N_RAYS,), whether the ray leaves the image shortly after the surface"""
 
 
 def fit_surface(
@@ -87,11 +88,11 @@ def fit_surface(
 
     Parameters
     ----------
-    values : array (I, J, K), intensities without their field, in medians of the brain
+    values : array (I, J, K), corrected intensities in medians of the brain
     zooms : voxel size per axis, mm
     centre : array (3,), mm from the centre of voxel 0
-    unit : size of the head, 1 for a human one
-    strictness : factor on what darkness costs
+    unit : size of the head, 1 for a human's
+    strictness : factor on the cost of darkness
 
     Returns
     -------
@@ -124,7 +125,7 @@ def _rays(
     directions: np.ndarray,
     radii: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intensities along the rays, 0 beyond the image, and where that is."""
+    """Return intensities along the rays, 0 beyond the image, and which are beyond it."""
     zooms = np.asarray(zooms, np.float32)
     points = centre + directions[:, None] * radii[:, None]
     index = np.rint(points / zooms).astype(int)
@@ -136,12 +137,12 @@ def _rays(
 def depth(
     surface: Surface, shape: Sequence[int], zooms: Sequence[float], centre: np.ndarray
 ) -> np.ndarray:
-    """Return how far below the surface each voxel lies along its ray, negative outside; mm.
+    """Return the depth in mm of each voxel below the surface along its ray, negative outside.
 
     Parameters
     ----------
     surface : Surface
-    shape, zooms : of the grid; voxel 0 at the origin
+    shape, zooms : shape and voxel sizes (mm) of the grid, with voxel 0 at the origin
     centre : array (3,), mm
 
     Returns

@@ -1,4 +1,4 @@
-"""Whether a mask that a program made can carry a solve: one check for every automatic mask."""
+"""Whether an automatic mask is usable for a solve: one check for all of them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from n4ax_bids.core.n4.remarks import few_samples, n_points
 from n4ax_bids.core.threshold import otsu_threshold
 
 FEW = 8
-"""A grid with this many samples for each control point is large enough to blame a mask that leaves
-fewer samples than control points; on a smaller one any mask may."""
+"""samples for each control point; on a larger grid, a mask that leaves fewer samples than control
+points is to blame, on a smaller one the grid may be"""
 
 SMALLEST_SHARE = 0.005
-"""of the samples; a brain in a field of view of 44 cm still fills 0.9 %"""
+"""share of the samples; a brain in a field of view of 44 cm still fills 0.9 %"""
 
 BRIGHTEST = 4.0
-"""times the intensity of an object outside the mask that is larger than it; on real images 3.2"""
+"""largest ratio of the mask's intensity to that of a larger object outside it; real images have at
+most 3.2"""
 
 SEPARATED = 0.8
-"""share of the variance that lies between an object and what is darker; noise split in two has
-0.64 to 0.75, a head in air 0.83 to 0.93"""
+"""share of the variance between an object and darker voxels; noise split in two has 0.64 to 0.75,
+a head in air 0.83 to 0.93"""
 
 LEAST_SEPARATED, VALLEY = 0.6, 0.3
-"""A lower share will do where there is a valley between the two: the density of samples half way
-between their medians, over the lower of the densities at the medians. Noise split in two has no
-valley; an object whose intensities are spread wide by a field and several tissues has one."""
+"""A lower share is enough if there is a valley between the two: the density of samples half way
+between their medians, divided by the lower density at a median, is below the second number. Noise
+split in two has no valley; an object whose intensities vary by a field and several tissues has."""
 
-_MOST_SAMPLES = 1 << 15  # outside the mask; as many tell what is left out as well as all of them
+_MOST_SAMPLES = 1 << 15  # outside the mask; more do not improve the check
 
 
 def check_automatic_mask(
@@ -43,17 +44,17 @@ def check_automatic_mask(
 ) -> str | None:
     """Check an automatic mask's share of the image and its number of samples.
 
-    A few very bright voxels can decide an automatic threshold. The mask then holds them and
-    leaves the object out, and the field fits nothing. Whether an object is left out is found
-    by splitting the samples outside the mask once more, by Otsu's threshold.
+    A few very bright voxels can determine an automatic threshold. The mask then contains only
+    them and misses the object, and the field is meaningless. To detect a missed object, Otsu's
+    threshold splits the samples outside the mask once more.
 
     Parameters
     ----------
     image : array of the plan's shape
     mask : bool array like it
-    plan : Plan of the solve, whose samples count
-    name : of the method, for the message
-    cause : what may have led to such a mask, for the message
+    plan : Plan of the solve; only its samples are checked
+    name : name of the mask, for the message
+    cause : possible reason for an odd mask, for the message
 
     Returns
     -------
@@ -95,7 +96,7 @@ def _samples(image: Any, mask: Any, plan: Plan) -> tuple[np.ndarray, np.ndarray]
     """Return the samples of an image, float32, and of its mask, on the host."""
     on_host = not isinstance(image, jax.Array) or next(iter(image.devices())).platform == "cpu"
     values, inside = (np.asarray(array) if on_host else array for array in (image, mask))
-    # Copied once: what follows would otherwise walk over the whole image each time.
+    # Copied once, because each later pass over a view would touch the whole image.
     values = np.array(plan.sample(values, plan.image_start).T, np.float32, order="C")
     return values, np.array(plan.sample(inside, plan.image_start).T, bool, order="C")
 
@@ -103,8 +104,8 @@ def _samples(image: Any, mask: Any, plan: Plan) -> tuple[np.ndarray, np.ndarray]
 def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | None:
     """Find an object outside the mask that is larger and much darker than the mask.
 
-    What is outside is split twice, because the first split may only find the dim part of what is
-    inside. Returns the number of samples and how many times darker it is.
+    The samples outside are split twice, because the first split may find only the dim part of the
+    masked object. Return the number of samples and how many times darker they are.
     """
     step = max(1, math.ceil((values.size / _MOST_SAMPLES) ** (1 / values.ndim)))
     thinned = (slice(None, None, step),) * values.ndim
@@ -118,7 +119,7 @@ def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | Non
         darker = float(np.median(upper))
         brightness = float(np.median(bright)) / darker if darker > 0 else 1.0
         if n_found > bright.size:
-            if brightness <= BRIGHTEST:  # the mask's own tissue goes on there
+            if brightness <= BRIGHTEST:  # it is the mask's own tissue
                 return None
             if separated:
                 return round(n_found), brightness
@@ -126,7 +127,7 @@ def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | Non
 
 
 def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Split values by Otsu's threshold: upper, lower, and whether these are two things."""
+    """Split values by Otsu's threshold; return upper, lower, and whether these are two objects."""
     nothing = values[:0]
     if not values.size:
         return nothing, values, False
@@ -145,7 +146,7 @@ def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _valley(upper: np.ndarray, lower: np.ndarray) -> bool:
-    """Say whether few values lie half way between the medians of two parts."""
+    """Return whether few values lie half way between the medians of two parts."""
     low, high = float(np.median(lower)), float(np.median(upper))
     reach = (high - low) / 6
 

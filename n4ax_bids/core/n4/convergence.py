@@ -1,4 +1,4 @@
-"""How much the field still changes: the exact statistic and ITK's own.
+"""The stopping statistic, which measures how much the field still changes: exact, and as in ITK.
 
 Both are the coefficient of variation of exp(b_old - b_new) over the mask.
 """
@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 MARGIN = 1.05
-"""ITK's statistic is asked for only when the exact one is not above this times the threshold: it
-was never below 0.989 of it (72 fields of up to 13 million voxels)."""
+"""ITK's statistic is computed only if the exact one is at most the threshold times this. ITK's was
+never below 0.989 of the exact one (72 fields of up to 13 million voxels)."""
 
 NO_STOP = 1e-6
-"""A threshold not above this is out of reach of a float32 field: every iteration is run."""
+"""A float32 field cannot reach a threshold of this or less: every iteration is run."""
 
 
 def sums(difference: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the sums of exp(difference) - 1 over the mask and of its square, in float64.
 
-    Those of parts of an image can be added.
+    The sums of several parts of an image can be added.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def exact(total: jax.Array, squares: jax.Array, n_voxels: jax.Array) -> jax.Arra
 def itk(difference: np.ndarray) -> float:
     """Return the coefficient of variation as ITK computes it, voxel after voxel in float32.
 
-    ITK keeps a running mean and sum of squares in float32. Once a voxel's share of the mean is
-    below its last digit the mean stays what the first slices made it, and the result is biased:
-    on a head 9.4e-4 where the true value is 5.9e-4 (docs/method.md §8). Iteration counts at a
-    threshold depend on it.
+    ITK updates a mean and a sum of squares in float32. Once a voxel's share of the mean is below
+    the mean's last digit, the mean keeps its value from the first slices and the result is biased:
+    9.4e-4 on a head whose true value is 5.9e-4 (docs/method.md §8). The number of iterations at a
+    threshold depends on it.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def _host() -> jax.Device:
 
 @jax.jit
 def _running(difference: jax.Array, n: jax.Array) -> jax.Array:
-    """The recursion in ITK's types: float32 state, products in float64, e/N in float32."""
+    """Compute the recursion in ITK's types: float32 state, products in float64, e/N in float32."""
     exponential = jnp.exp(difference.astype(jnp.float64)).astype(jnp.float32)
 
     def step(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -16,56 +16,57 @@ from n4ax_bids.core import bspline
 from n4ax_bids.core.n4 import convergence, residual
 from n4ax_bids.core.n4.levels import Levels
 from n4ax_bids.core.n4.residual import Numbers, Program
-from n4ax_bids.core.n4.storage import Matrices, Storage
+from n4ax_bids.core.n4.storage import Dense, Listed, Matrices, Storage
 
 
 class State(NamedTuple):
-    """Where the solve stands."""
+    """The progress of a solve."""
 
     level: jax.Array
     iteration: jax.Array
-    """iterations done of this level"""
+    """iterations done at this level"""
     waits: jax.Array
-    """whether the host has to decide how to go on"""
+    """whether the host must decide how to continue"""
     lattice: jax.Array
     previous: jax.Array
     """the lattice before the last iteration"""
     bias: jax.Array | None
     """(M,), ln b on the voxels; not kept in slabs"""
     change: jax.Array
-    """the exact convergence statistic of the last iteration, where it was computed"""
+    """the exact convergence statistic of the last iteration, if it was computed"""
     unseen: jax.Array
-    """whether a rising run went beyond the voxels that are looked at for it"""
+    """whether a rising run extended beyond the voxels that are searched for it"""
     done: jax.Array
     """(L,), iterations done at each level"""
     changes: jax.Array
     """(L,), the exact statistic at the end of each level"""
     ranges: jax.Array
-    """(4,), lowest and highest v before the solve, and ln b after it, of the mask's voxels"""
+    """(4,), lowest and highest v and, after the solve, ln b, at the mask's voxels"""
 
 
-def start(lattice: np.ndarray, bias: jax.Array | None, n_levels: int) -> State:
-    """Return the state before the first iteration."""
-    return State(
-        level=np.int32(0),
-        iteration=np.int32(0),
-        waits=np.False_,
-        lattice=lattice,
-        previous=lattice,
-        bias=bias,
-        change=np.float64(np.inf),
-        unseen=np.False_,
-        done=np.zeros(n_levels, np.int32),
-        changes=np.full(n_levels, np.nan),
-        ranges=np.zeros(4),
-    )
+def start(lattice: np.ndarray, bias: jax.Array | np.ndarray | None, n_levels: int) -> State:
+    """Return the state before the first iteration, on the host: nothing is compiled for it."""
+    first: dict[str, Any] = {
+        "level": np.int32(0),
+        "iteration": np.int32(0),
+        "waits": np.False_,
+        "lattice": lattice,
+        "previous": lattice,
+        "bias": bias,
+        "change": np.float64(np.inf),
+        "unseen": np.False_,
+        "done": np.zeros(n_levels, np.int32),
+        "changes": np.full(n_levels, np.nan),
+        "ranges": np.zeros(4),
+    }
+    return State(**first)
 
 
 @partial(jax.jit, static_argnames="program")
 def run(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
-    """Iterate to the end of the last level, or until the host has to decide."""
+    """Iterate to the end of the last level, or until the host must decide how to continue."""
     return _run(voxels, jax.tree.map(jnp.asarray, state), levels, numbers, program)
 
 
@@ -73,10 +74,10 @@ def run(
 def run_batch(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
-    """Run several images of equal sizes, each with its levels; their first axis counts them.
+    """Run several images of equal sizes, each with its levels; their first axis counts images.
 
-    What only counts is shared as long as no statistic can end a level: `level`, `iteration`,
-    `waits` and `done` of the state then have no such axis.
+    If no statistic can end a level, the images share the counters: `level`, `iteration`, `waits`
+    and `done` of the state then have no such axis.
     """
     state = jax.tree.map(jnp.asarray, state)
     apart = jax.tree.map(lambda _: 0, state)
@@ -87,23 +88,27 @@ def run_batch(
     return mapped(voxels, state, levels, numbers)
 
 
+_Loop = tuple[State, jax.Array | None]
+"""a state and the rows that iterations write to, as `Storage.scratch`"""
+
+
 def _run(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
     n_levels = levels.max_iterations.shape[0]
     weight_sums = jax.lax.map(partial(_weight_sum, voxels), levels.denominators)
 
-    def goes_on(now):
+    def goes_on(now: _Loop) -> jax.Array:
         state, _ = now
         return (state.level < n_levels) & ~state.waits
 
-    def run_level(now):
+    def run_level(now: _Loop) -> _Loop:
         at = now[0].level
         values, numerators = (
             [matrix[at] for matrix in group] for group in (levels.values, levels.numerators)
         )
 
-        def has_more(now):
+        def has_more(now: _Loop) -> jax.Array:
             state, _ = now
             more = (state.iteration < levels.max_iterations[at]) & ~state.waits
             return more & (numbers.host_decides | ~_is_small(state, numbers, program))
@@ -120,14 +125,14 @@ def _run(
         state, scratch = jax.lax.while_loop(has_more, lambda now: iterate(*now), now)
         if not program.can_stop:
             state = state._replace(change=_change(voxels, state, values))
-        # Without the list: what passes through a condition may be copied.
+        # The list stays out of the condition, whose operands may be copied.
         bias, state = state.bias, state._replace(bias=None)
         state = jax.lax.cond(state.waits, lambda state: state, partial(_next_level, levels), state)
         return state._replace(bias=bias), scratch
 
     scratch = voxels.scratch(levels.values)
     state, _ = jax.lax.while_loop(goes_on, run_level, (state, scratch))
-    # Not each time that the host is asked: it costs a pass over the voxels.
+    # Only at the very end, because it takes a pass over the voxels.
     ranges = jax.lax.cond(
         state.level >= n_levels, lambda: _ranges(voxels, state, levels), lambda: state.ranges
     )
@@ -171,7 +176,7 @@ def _is_small(state: State, numbers: Numbers, program: Program) -> jax.Array:
 
 
 def _next_level(levels: Levels, state: State) -> State:
-    """Note how a level ended and refine the lattice for the next one."""
+    """Record how a level ended and refine the lattice for the next one."""
     at = state.level
     refined = state.lattice.astype(jnp.float64)
     for axis, matrix in enumerate(levels.refinement):
@@ -189,13 +194,13 @@ def _next_level(levels: Levels, state: State) -> State:
 
 @jax.jit
 def end_level(levels: Levels, state: State, change: jax.Array) -> State:
-    """End a level on the host's word, with the statistic that the host found."""
+    """End a level as the host has decided, with the statistic that the host computed."""
     return _next_level(levels, jax.tree.map(jnp.asarray, state)._replace(change=change))
 
 
 @jax.jit
 def last_difference(voxels: Storage, state: State, levels: Levels) -> jax.Array:
-    """Return ln b before minus ln b after the last iteration, on the list of voxels."""
+    """Return ln b before the last iteration minus ln b after it, on the list of voxels."""
     values = [matrix[state.level] for matrix in levels.values]
     return voxels.each(partial(_difference, voxels, state, values)).ravel()
 
@@ -217,18 +222,18 @@ def _weight_sum(voxels: Storage, matrices: Matrices) -> jax.Array:
 def _change(voxels: Storage, state: State, values: Matrices) -> jax.Array:
     """Return the exact statistic of the last iteration."""
 
-    def sums(part):
+    def sums(part: Listed | Dense) -> tuple[jax.Array, jax.Array]:
         return convergence.sums(_difference(voxels, state, values, part), part.in_mask())
 
-    found = voxels.each(sums)
-    return convergence.exact(*(part.sum(axis=0) for part in found), voxels.n_voxels)
+    total, squares = (part.sum(axis=0) for part in voxels.each(sums))
+    return convergence.exact(total, squares, voxels.n_voxels)
 
 
 def _ranges(voxels: Storage, state: State, levels: Levels) -> jax.Array:
     """Return lowest and highest log intensity and ln b of the mask's voxels."""
     values = [matrix[-1] for matrix in levels.values]
 
-    def ends(part):
+    def ends(part: Listed | Dense) -> jax.Array:
         bias = _bias(voxels, state, values, part)
         return jnp.stack([*part.range(part.log_image, 0), *part.range(bias, 0)])
 

@@ -1,13 +1,13 @@
 """The matrices of several fitting levels, padded to the size of the last one.
 
-So one compiled program runs them all: a control point that a level does not have yet has weight 0
-in every matrix, and stays 0.
+One compiled program can then run them all: a control point that a level does not have yet has
+weight 0 in every matrix, and stays 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,13 +17,14 @@ from n4ax_bids.core.field import LogField, basis_matrices
 from n4ax_bids.core.n4.rows import Layout
 
 MOST_SHARED_POINTS = 64
-"""up to here all axes of a lattice are padded to the longest, so that images share a program"""
+"""up to this length, all axes of a lattice are padded to the longest one, so that images share a
+program"""
 MOST_ENTRIES = 1 << 25
-"""of all matrices; more than this is not stacked"""
+"""entries of all matrices; levels that have more are not stacked"""
 
 
 class Levels(NamedTuple):
-    """One array per axis (two of the plane, rows) for each use, with one matrix per level."""
+    """For each use, one array per axis (two of the plane, then the rows), a matrix per level."""
 
     values: tuple[jax.Array, ...]
     """(L, n, m), control points to voxels"""
@@ -31,19 +32,23 @@ class Levels(NamedTuple):
     denominators: tuple[jax.Array, ...]
     """(L, n, m), of the Lee fit"""
     refinement: tuple[jax.Array, ...]
-    """(L, m, m), from the lattice of one level to that of the next; the last keeps its own"""
+    """(L, m, m), from the lattice of one level to that of the next; the identity at the last"""
     max_iterations: jax.Array
     """(L,)"""
 
 
 def stack(fields: Sequence[LogField], most: Sequence[int], layout: Layout) -> Levels:
-    """Make the matrices of some levels on the host, in float64, and round them.
+    """Compute the matrices of some levels on the host in float64, then round them.
 
     Parameters
     ----------
-    fields : the lattice of each level with its place on the grid, axes in raster order
-    most : iterations of each level
-    layout : of the rows
+    fields : lattice of each level with its place on the grid, axes in raster order
+    most : largest number of iterations of each level
+    layout : Layout of the rows
+
+    Returns
+    -------
+    Levels, of numpy arrays; all but the refinement in the dtype of the lattices
     """
     last = fields[-1]
     sizes = lattice_sizes(last)
@@ -59,12 +64,14 @@ def stack(fields: Sequence[LogField], most: Sequence[int], layout: Layout) -> Le
                 group[axis].append(_padded(made, n, m).astype(dtype))
             refined = _refinement(matrix.shape[1], points[axis], last.order)
             groups[3][axis].append(_padded(refined, m, m))
-    stacked = [tuple(np.stack(axis) for axis in group) for group in groups]
-    return Levels(*stacked, max_iterations=np.asarray(most, np.int32))
+    stacked: Any = [tuple(np.stack(axis) for axis in group) for group in groups]
+    values, numerators, denominators, refinement = stacked
+    max_iterations: Any = np.asarray(most, np.int32)
+    return Levels(values, numerators, denominators, refinement, max_iterations)
 
 
 def lattice_sizes(last: LogField) -> tuple[int, ...]:
-    """Return the padded number of control points of each axis, of three."""
+    """Return the padded number of control points of each of three axes."""
     sizes = _in_three(last.lattice).shape
     most = max(sizes)
     if most > MOST_SHARED_POINTS:
@@ -80,8 +87,8 @@ def padded_lattice(lattice: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     return padded
 
 
-def unpadded_lattice(padded: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return the part of a padded lattice that a level has, in the shape of its own."""
+def unpadded_lattice(padded: jax.Array | np.ndarray, like: Any) -> np.ndarray:
+    """Return a padded lattice without its padding, in the shape of a level's own lattice."""
     part = tuple(map(slice, _in_three(like).shape))
     return np.asarray(padded)[part].reshape(like.shape)
 
@@ -92,19 +99,19 @@ def n_entries(field: LogField, layout: Layout) -> int:
     return sum(m * (3 * n + m) for n, m in zip(layout.sizes, sizes, strict=True))
 
 
-def _in_three(lattice: np.ndarray) -> np.ndarray:
-    """The plane of a 2D image is one line: its lattice has one point on that axis."""
+def _in_three(lattice: Any) -> Any:
+    """Return a lattice with three axes: that of a 2D image gets a first axis of one point."""
     return lattice if lattice.ndim == 3 else lattice[np.newaxis]
 
 
 def _matrices(field: LogField, layout: Layout) -> tuple[np.ndarray, ...]:
-    """One matrix per axis, of three; [[1]] for the axis that a 2D image lacks."""
+    """Return one matrix for each of three axes; [[1]] for the axis that a 2D image lacks."""
     made = basis_matrices(field, layout.box[-field.lattice.ndim :])
     return (np.ones((1, 1)),) * (3 - len(made)) + made
 
 
 def _refinement(points: int, later: int, order: int) -> np.ndarray:
-    """The matrix of as many refinements as lie between two numbers of control points."""
+    """Return the product of the refinements from one number of control points to another."""
     matrix = np.eye(points)
     while matrix.shape[0] < later:
         matrix = bspline.refinement_matrix(matrix.shape[0], order) @ matrix

@@ -9,26 +9,28 @@ from dataclasses import dataclass
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
 from n4ax_bids.core.n4.automatic import check_automatic_mask
 from n4ax_bids.core.n4.estimate import estimate
-from n4ax_bids.core.n4.plan import Plan, padding, plan, shrink_factors
+from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.remarks import remarks
+from n4ax_bids.core.n4.shrinking import padding, shrink_factors
 from n4ax_bids.options import N4Options
 
 
 @dataclass(frozen=True)
 class N4Details:
-    """What N4 alone has to say of a solve."""
+    """The numbers of a solve that only N4 has."""
 
     n_voxels_used: int
-    """voxels of the shrunk grid that the estimate saw"""
+    """voxels of the shrunk grid that the estimate used"""
     n_iterations: tuple[int, ...]
     """done at each level"""
     convergence: tuple[float, ...]
-    """last value of the stopping statistic at each level; NaN where no iteration was asked for"""
+    """last value of the stopping statistic at each level; NaN at a level without iterations"""
     converged: tuple[bool, ...]
-    """whether a level ended because that value was not above the threshold"""
+    """whether a level ended because that value did not exceed the threshold"""
     shrink_factors: tuple[int, ...]
     shrink_start: tuple[int, ...]
-    """first sample on each axis; negative in the padding of a spline distance"""
+    """voxel index of the first sample on each axis; negative in the padding that a spline
+    distance adds"""
     n_control_points: tuple[int, ...]
     """of the first level"""
 
@@ -39,11 +41,11 @@ def prepare(given: Given, options: N4Options) -> Solve:
     Raises
     ------
     ValueError
-        If a size or an option does not fit the image, or an automatic mask can carry no solve.
+        If a size or an option does not fit the image, or an automatic mask is unusable.
     """
     made = plan_of(given, options)
     doubt = None
-    if given.automatic:
+    if given.automatic and given.mask is not None:
         doubt = check_automatic_mask(given.image, given.mask, made, *given.automatic)
 
     def solve(report: Report | None = None) -> Estimate:
@@ -63,7 +65,7 @@ def prepare(given: Given, options: N4Options) -> Solve:
 
 
 def plan_of(given: Given, options: N4Options) -> Plan:
-    """Return sizes and positions; each file is sampled by its own header, as ANTs does."""
+    """Return the plan for the given arrays; each file is sampled by its own header, as in ANTs."""
     shape, zooms = given.image.shape, given.zooms
     if given.sampling is None:
         return plan(options, shape, zooms)
@@ -92,7 +94,7 @@ def memory(options: N4Options, shape: Sequence[int], zooms: Sequence[float]) -> 
     shape : voxels of each axis
     zooms : mm of each axis
     """
-    factors = (options.shrink_factor,) * 3
+    factors: tuple[int, ...] = (options.shrink_factor,) * 3
     if options.shrink_mm is not None:
         factors = shrink_factors(options, shape[:3], zooms)
     return math.prod(shape) * (40 // math.prod(factors))

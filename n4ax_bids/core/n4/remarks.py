@@ -1,4 +1,4 @@
-"""What a caller should know about a solve that ran, although its result may be of little use."""
+"""Warnings about the result of a solve that may be of little use."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def remarks(result: N4Result, plan: Plan, doubt: str | None = None) -> tuple[str, ...]:
-    """Return what a person should know about a result.
+    """Return the warnings about a result.
 
     Parameters
     ----------
     result : N4Result
-    plan : Plan that it was solved by
-    doubt : what `check_automatic_mask` said of the mask
+    plan : Plan of the solve
+    doubt : warning of `check_automatic_mask` about the mask
     """
     few = doubt or few_samples(result.n_voxels, plan)
     beyond = beyond_range(result.log_image_range, result.log_field_range)
@@ -26,7 +26,7 @@ def remarks(result: N4Result, plan: Plan, doubt: str | None = None) -> tuple[str
 
 
 def few_samples(n_samples: int, plan: Plan) -> str | None:
-    """Return a warning where a solve has fewer samples than its first level control points."""
+    """Return a warning if a solve has fewer samples than its first level has control points."""
     points = n_points(plan)
     if n_samples >= points:
         return None
@@ -50,21 +50,21 @@ def n_points(plan: Plan) -> int:
 
 
 MOST_DRIFT = 5.0
-"""times the range of the logarithms; the mean of ln b is not held fixed, and drifted by up to 2.4
-times the range on real images"""
+"""times the range of the logarithms; the mean of ln b is not fixed, and drifts by up to 2.4 times
+the range on real images"""
 
 
 def beyond_range(
     log_image_range: tuple[float, float], log_field_range: tuple[float, float]
 ) -> str | None:
-    """Return a warning where ln b spans more than the image's logarithms, or drifted far off.
+    """Return a warning if ln b has a wider range than the image's logarithms, or drifted far.
 
-    A field that explains the image cannot vary more than the image does.
+    A bias field cannot vary more than the image does.
 
     Parameters
     ----------
-    log_image_range, log_field_range : lowest and highest value of ln(intensity) and of ln b, at
-        the voxels that took part
+    log_image_range, log_field_range : lowest and highest value of ln(intensity) and of ln b at the
+        samples inside the mask
     """
     (lowest, highest), (low, high) = log_image_range, log_field_range
     span = highest - lowest

@@ -1,11 +1,10 @@
-"""What the sharpening takes away of an image: v - E(u|v), of all voxels at once or slab by slab.
+"""The residual v - E(u|v) that the sharpening removes, for all voxels at once or slab by slab.
 
 These functions run inside `jax.enable_x64(True)`.
 """
 
 from __future__ import annotations
 
-from functools import singledispatch
 from typing import NamedTuple
 
 import jax
@@ -14,25 +13,25 @@ import numpy as np
 
 from n4ax_bids.core import bspline
 from n4ax_bids.core.n4 import sharpen
-from n4ax_bids.core.n4.storage import Dense, Listed, Matrices, Slabs
+from n4ax_bids.core.n4.storage import Dense, Listed, Matrices, Slabs, Storage
 
 
 class Numbers(NamedTuple):
     """Options that may change without compiling again."""
 
     stop_at: float
-    """a level ends when the exact statistic is not above this"""
+    """a level ends when the exact statistic is at most this"""
     host_decides: bool
-    """then it only waits, for the host to say whether the level ends"""
+    """the level then waits instead, and the host decides whether it ends"""
     wait_always: bool
-    """wait after each iteration"""
+    """wait for the host after each iteration"""
     fwhm: float
     noise: float
     over_relaxation: float
 
 
 class Program(NamedTuple):
-    """Options for which a program is compiled."""
+    """Options that are fixed when the program is compiled."""
 
     n_bins: int
     """of the histogram"""
@@ -45,13 +44,12 @@ class Program(NamedTuple):
 
 
 Sums = tuple[jax.Array, jax.Array, jax.Array | None]
-"""sums along the rows; whether the rising run at the start goes beyond the voxels that are looked
-at for it; what is to be passed on to the next iteration as `scratch`"""
+"""sums along the rows; whether the rising run at the start extends beyond the voxels that are
+searched for it; `scratch` for the next iteration"""
 
 
-@singledispatch
 def sums(
-    voxels: Listed | Dense,
+    voxels: Storage,
     lattice: jax.Array,
     bias: jax.Array | None,
     values: Matrices,
@@ -60,16 +58,18 @@ def sums(
     numbers: Numbers,
     program: Program,
 ) -> Sums:
-    """Return the sums along the rows of what the sharpening takes away.
+    """Return the sums of the residual along the rows.
 
     Parameters
     ----------
     voxels : storage of the voxels
     lattice : of ln b
-    bias : ln b on the voxels, where it is kept
+    bias : ln b on the voxels; None in slabs, where it is not kept
     values, numerators : matrices of the level
     scratch : from `voxels.scratch` or the last iteration
     """
+    if isinstance(voxels, Slabs):
+        return _by_slab(voxels, lattice, values, numerators, numbers, program)
     found, unseen = _residual(voxels, bias, numbers, program)
     on_rows = voxels.on_rows(found, scratch)
     along = bspline.along(on_rows.reshape(-1, numerators[2].shape[0]), numerators[2], 1)
@@ -77,9 +77,10 @@ def sums(
 
 
 def _residual(
-    voxels: Listed | Dense, bias: jax.Array, numbers: Numbers, program: Program
+    voxels: Listed | Dense, bias: jax.Array | None, numbers: Numbers, program: Program
 ) -> tuple[jax.Array, jax.Array]:
-    """Return v - E(u|v), weighted, on the voxels, and whether a rising run goes on unseen."""
+    """Return v - E(u|v), weighted, on the voxels, and whether a rising run was not seen whole."""
+    assert bias is not None  # only slabs do not keep it
     view = voxels.log_image - bias
     start, unseen = _after_rise(voxels, view, program)
     v_min, v_max = voxels.range(view, start)
@@ -99,26 +100,23 @@ def _residual(
     return voxels.weighted(view - sharp), unseen
 
 
-@sums.register(Slabs)
 def _by_slab(
     slabs: Slabs,
     lattice: jax.Array,
-    bias: None,
     values: Matrices,
     numerators: Matrices,
-    scratch: None,
     numbers: Numbers,
     program: Program,
 ) -> Sums:
     """Pass over the slabs three times: for the range, the histogram and the sums."""
     n_values, n_bins = slabs.log_image.size, program.n_bins
 
-    def view_of(slab):
+    def view_of(slab: Listed) -> jax.Array:
         return slab.log_image - slab.expand(lattice, values)
 
     start, unseen = _after_rise(slabs.head, view_of(slabs.head), program)
 
-    def ranges(slab):
+    def ranges(slab: Listed) -> tuple[jax.Array, ...]:
         view = view_of(slab)
         return (*slab.range(view, start), *slab.range(view, 0))
 
@@ -127,29 +125,29 @@ def _by_slab(
     v_max = whole_high.max()
     bin_width, flat = _bin_width(v_min, v_max, n_bins, slabs.log_image.dtype)
 
-    def bins_of(view):
+    def bins_of(view: jax.Array) -> sharpen.Bins:
         return sharpen.find_bins(sharpen.find_position(view, v_min, bin_width, n_bins), n_bins)
 
-    def tallied(slab):
+    def tallied(slab: Listed) -> jax.Array:
         return slab.tally(bins_of(view_of(slab)), n_values, n_bins, program.copies)
 
     total = slabs.each(tallied).sum(axis=0)
     expected = _expected(total, n_values, v_min, bin_width, numbers)
     rise = sharpen.rise(expected)
 
-    def summed(slab):
+    def summed(slab: Listed) -> jax.Array:
         view = view_of(slab)
         sharp = sharpen.sharpened(bins_of(view), expected, rise)
         residual = slab.weighted(view - jnp.where(flat, view, sharp))
         return slab.row_sums(residual, numerators)
 
-    return slabs.each(summed), unseen, scratch
+    return slabs.each(summed), unseen, None
 
 
 def _bin_width(
     v_min: jax.Array, v_max: jax.Array, n_bins: int, dtype: np.dtype
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the width of a bin, and whether there is none; then it is 1."""
+    """Return the width of a bin and whether the values are all equal; the width is 1 then."""
     width = ((v_max - v_min).astype(jnp.float64) / (n_bins - 1)).astype(dtype)
     return jnp.where(width <= 0, 1, width), width <= 0
 
@@ -164,11 +162,11 @@ def _expected(
 def _after_rise(
     voxels: Listed | Dense, view: jax.Array, program: Program
 ) -> tuple[jax.Array | int, jax.Array]:
-    """Return the place in the list from which on voxels count for the minimum, as in ITK 5.
+    """Return the index from which voxels count for the minimum, as in ITK 5.
 
-    Its scan asks "new maximum?" and only else "new minimum?" (docs/method.md §4.1), so the voxels
-    of a rising run at the very start never count for it. Where all voxels rise, all count. Returns
-    also whether that run goes on beyond the voxels that `first` lists.
+    ITK's scan looks for a new minimum only where it finds no new maximum (docs/method.md §4.1).
+    The voxels of a rising run at the very start are therefore left out of the minimum, unless all
+    voxels rise. Also return whether that run extends beyond the voxels in `first`.
     """
     if not program.skip_rising:
         return 0, jnp.bool_(False)

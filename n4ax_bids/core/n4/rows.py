@@ -1,16 +1,16 @@
-"""The voxels of a solve: those of the mask, and the rows of the grid that hold them.
+"""The voxels of a solve: those of the mask, and the rows of the grid that contain them.
 
-Two thirds of a head's grid are air. Sharpening works on the list of the mask's voxels, the spline
-on the rows along the image's first axis that hold any, cut to the columns that do. Both are
-padded to one of few sizes, so that images of many shapes share a compiled program. Where memory
-is short the rows are taken in slabs. An image that lies on a GPU stays there: it is taken dense,
-every voxel of the padded grid in the list and every row in its place.
+Two thirds of a head's grid are air. Sharpening works on a list of the mask's voxels, the spline
+on the rows along the image's first axis that contain such voxels, cut to the columns that contain
+any. Both are padded to one of a few sizes, so that images of many shapes share a compiled program.
+If memory is short, the rows are processed in slabs. An image on a GPU stays there and is used
+dense: the list has every voxel of the padded grid, and every row is in its place.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,37 +19,37 @@ import numpy as np
 from n4ax_bids.core.n4.storage import Dense, Listed, Slabs
 
 MOST_COARSE = 1 << 18
-"""voxels in the mask; beyond, a grid is padded to one of many sizes"""
+"""voxels in the mask; with more, a grid is padded to one of many sizes"""
 FIRST = 1024
-"""voxels at the start of the scan that are looked at for a rising run"""
+"""voxels at the start of the scan that are searched for a rising run"""
 
 
 class Layout(NamedTuple):
-    """How the rows lie in the grid, in raster order: the image's first axis last."""
+    """The place of the rows in the grid, in raster order: the image's first axis is last."""
 
     shape: tuple[int, int, int]
     """of the grid; 1 for the axis that a 2D image lacks"""
     columns: tuple[int, int]
-    """of the grid, first and last + 1 that the rows hold"""
+    """first and last + 1 of the grid's columns that the rows contain"""
     sizes: tuple[int, int, int]
     """P0, P1, N"""
 
     @property
     def box(self) -> tuple[tuple[int, int], ...]:
-        """The grid's voxels on each axis that the matrices are made for."""
+        """Range of the grid's voxels on each axis that the matrices are computed for."""
         return ((0, self.shape[0]), (0, self.shape[1]), self.columns)
 
 
 class Found(NamedTuple):
-    """The mask's voxels, before they are padded."""
+    """The mask's voxels before padding."""
 
     rows: np.ndarray
-    """of the grid's plane, those that hold any"""
+    """indices in the grid's plane of the rows that contain voxels of the mask"""
     columns: tuple[int, int]
     inside: np.ndarray
     """bool (rows, columns)"""
     intensities: np.ndarray
-    """float32, of the voxels in raster order"""
+    """float32, at the voxels in raster order"""
     weights: np.ndarray | None
 
     @property
@@ -58,13 +58,13 @@ class Found(NamedTuple):
 
 
 def find(values: np.ndarray, inside: np.ndarray, weight: np.ndarray | None) -> Found:
-    """Find the rows and columns that hold voxels of a mask with at least one.
+    """Find the rows and columns that contain voxels of a mask, which must not be empty.
 
     Parameters
     ----------
     values : float32 array (Z, Y, X), intensities on the grid in raster order
     inside : bool array like `values`
-    weight : float32 array like `values`, or None for 1 in the mask
+    weight : float32 array like `values`, or None for weight 1
     """
     plane = inside.reshape(-1, inside.shape[2])
     columns = np.flatnonzero(plane.any(axis=0))
@@ -74,18 +74,25 @@ def find(values: np.ndarray, inside: np.ndarray, weight: np.ndarray | None) -> F
     return Found(rows, (begin, end), plane[rows, begin:end], values[inside], weights)
 
 
-def sizes_of(found: Found, shape: tuple[int, int, int]) -> tuple:
-    """Return the padded sizes of the list, the rows, the plane and a row; see `lay_out`."""
+def sizes_of(found: Found, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the padded sizes of the list, the rows, the plane and a row."""
     n_listed, width = found.n_listed, found.inside.shape[1]
-    return _padded_sizes(n_listed, found.rows.size, shape[:2], width, n_listed < MOST_COARSE)
+    plane, coarse = (shape[0], shape[1]), n_listed < MOST_COARSE
+    return _padded_sizes(n_listed, found.rows.size, plane, width, coarse)
 
 
 def n_bytes(found: Found, itemsize: int, slabs: int = 0) -> int:
     """Return about how many bytes the program takes for its voxels.
 
-    Logarithm, place and weight of each voxel last, and ln b before and after an iteration, which
-    in slabs is made anew each time. Positions, bins, words and residual come and go, and what
-    stands on the rows.
+    The logarithm, place and weight of each voxel are kept throughout, and ln b before and after an
+    iteration, which slabs compute again each time. Positions, bins, counts, the residual and its
+    values on the rows are temporary.
+
+    Parameters
+    ----------
+    found : from `find`
+    itemsize : bytes of a number of the solve
+    slabs : number of slabs; 0 for `Listed`
     """
     parts = max(1, slabs)
     n_listed, n_rows = found.n_listed, found.rows.size
@@ -102,7 +109,7 @@ def n_bytes(found: Found, itemsize: int, slabs: int = 0) -> int:
 
 def lay_out(
     found: Found,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     dtype: np.dtype,
     *,
     slabs: int = 0,
@@ -114,31 +121,28 @@ def lay_out(
     Parameters
     ----------
     found : from `find`
-    shape : of the grid, (Z, Y, X)
+    shape : (Z, Y, X) of the grid
     dtype : of the solve
-    slabs : number of parts; 0 for one without an axis for them
-    first : number of voxels to look at for a rising run
-    least : number of voxels that the padded list has room for at least, so that masks of many
-        sizes share a compiled program; only for lists that are padded coarsely
+    slabs : number of slabs; 0 for `Listed`
+    first : number of voxels that are searched for a rising run
+    least : smallest length of the padded list, so that masks of many sizes share a compiled
+        program; only for lists that are padded coarsely
 
     Returns
     -------
-    voxels : Listed, or Slabs where slabs are asked for, of numpy arrays; intensities <= 0 stand
+    voxels : Listed, or Slabs if `slabs` is not 0, of numpy arrays; intensities <= 0 are kept
         without logarithm, as in ITK
     layout : Layout
     """
-    n0, n1, _ = shape
+    n0, n1, n2 = shape
+    n_columns = found.inside.shape[1]
     parts = [
         part for part in np.array_split(np.arange(found.rows.size), max(1, slabs)) if part.size
     ]
     counts = np.array([np.count_nonzero(found.inside[part[0] : part[-1] + 1]) for part in parts])
+    coarse = not slabs and found.n_listed < MOST_COARSE
     n_listed, n_rows, (p0, p1), width = _padded_sizes(
-        int(counts.max()),
-        parts[0].size,
-        (n0, n1),
-        found.inside.shape[1],
-        not slabs and found.n_listed < MOST_COARSE,
-        least,
+        int(counts.max()), parts[0].size, (n0, n1), n_columns, coarse, least
     )
     logs = np.empty((len(parts), n_listed), dtype)
     weights = None if found.weights is None else np.empty_like(logs)
@@ -147,33 +151,43 @@ def lay_out(
     row = np.full(p0 * p1, n_rows - 1, np.int32)
     for slab, (part, begin) in enumerate(zip(parts, np.cumsum(counts) - counts, strict=True)):
         n_here = counts[slab]
-        listed, here = slice(begin, begin + n_here), logs[slab, :n_here]
-        here[:] = found.intensities[listed]
-        positive = here > 0
-        # Without `where` the logarithm runs in vector registers.
-        np.log(here, out=here, where=True if positive.all() else positive)
-        if weights is not None:
+        listed = slice(begin, begin + n_here)
+        _fill_logarithms(logs[slab, :n_here], found.intensities[listed])
+        if weights is not None and found.weights is not None:
             weights[slab, :n_here] = found.weights[listed]
-        rows = slice(part[0], part[-1] + 1)
         on_rows = np.zeros((part.size, width), bool)
-        on_rows[:, : found.inside.shape[1]] = found.inside[rows]
+        on_rows[:, :n_columns] = found.inside[part[0] : part[-1] + 1]
         voxel[slab, :n_here] = np.flatnonzero(on_rows)
         for array in (logs, voxel) if weights is None else (logs, voxel, weights):
             array[slab, n_here:] = array[slab, n_here - 1]
-        place[slab, : part.size] = found.rows[rows] // n1 * p1 + found.rows[rows] % n1
+        place[slab, : part.size] = found.rows[part] // n1 * p1 + found.rows[part] % n1
         row[place[slab, : part.size]] = slab * n_rows + np.arange(part.size)
     start = np.arange(max(2, min(first, n_listed)), dtype=np.int32)
     start[counts[0] :] = n_listed
+    by_slab: tuple[Any, ...] = (logs, weights, counts, voxel, place)
     if not slabs:
-        logs, counts, voxel, place = logs[0], counts[0], voxel[0], place[0]
-        weights = None if weights is None else weights[0]
-    n_voxels = np.asarray(found.n_listed)
-    made = Listed(logs, weights, np.asarray(counts), n_voxels, start, voxel, place, row)
-    return Slabs(made) if slabs else made, Layout(tuple(shape), found.columns, (p0, p1, width))
+        by_slab = tuple(None if array is None else array[0] for array in by_slab)
+    made = _listed(by_slab, np.asarray(found.n_listed), start, row)
+    return Slabs(made) if slabs else made, Layout((n0, n1, n2), found.columns, (p0, p1, width))
+
+
+def _listed(by_slab: tuple[Any, ...], n_voxels: Any, start: Any, row: Any) -> Listed:
+    """Return `Listed` of numpy arrays, which the compiled program takes as jax's."""
+    logs, weights, counts, voxel, place = by_slab
+    listed: Any = np.asarray(counts)
+    return Listed(logs, weights, listed, n_voxels, start, voxel, place, row)
+
+
+def _fill_logarithms(out: np.ndarray, intensities: np.ndarray) -> None:
+    """Fill an array with ln of the intensities; those <= 0 are copied."""
+    out[:] = intensities
+    positive = out > 0
+    # Without `where` the logarithm uses vector registers.
+    np.log(out, out=out, where=True if positive.all() else positive)
 
 
 class Seen(NamedTuple):
-    """What has to be known of a dense grid before it is worked on."""
+    """What must be known about a dense grid before the solve."""
 
     n_voxels: jax.Array
     low: jax.Array
@@ -185,7 +199,7 @@ class Seen(NamedTuple):
 def lay_out_dense(
     values: jax.Array, inside: jax.Array, weight: jax.Array | None, *, dtype: str, first: int
 ) -> tuple[Dense, Seen]:
-    """Take every voxel of the padded grid, on the device where it lies; for `dense_layout`.
+    """Pad the grid on its device and use every voxel of it; see `dense_layout`.
 
     Parameters
     ----------
@@ -193,7 +207,7 @@ def lay_out_dense(
     inside : bool array like `values`
     weight : float32 array like `values`, or None
     dtype : of the solve
-    first : number of voxels to look at for a rising run
+    first : number of voxels that are searched for a rising run
     """
     sizes = dense_layout(values.shape).sizes
     missing = [(0, size - n) for size, n in zip(sizes, values.shape, strict=True)]
@@ -216,10 +230,11 @@ def lay_out_dense(
     return Dense(logs, weights, n_voxels, start.astype(jnp.int32)), seen
 
 
-def dense_layout(shape: tuple[int, int, int]) -> Layout:
-    """Return the layout of a dense grid: each axis padded to a multiple of 16."""
-    sizes = tuple(1 if n == 1 else _multiple(n, 16) for n in shape)
-    return Layout(tuple(shape), (0, shape[2]), sizes)
+def dense_layout(shape: tuple[int, ...]) -> Layout:
+    """Return the layout of a dense grid: each axis is padded to a multiple of 16."""
+    n0, n1, n2 = shape
+    p0, p1, width = (1 if n == 1 else _multiple(n, 16) for n in shape)
+    return Layout((n0, n1, n2), (0, n2), (p0, p1, width))
 
 
 def _padded_sizes(
@@ -232,24 +247,25 @@ def _padded_sizes(
 ) -> tuple[int, int, tuple[int, int], int]:
     """Return the sizes of list, rows, plane and row that a grid is padded to.
 
-    The usual grids, a head at shrink 4, fall on one size for each doubling of the mask, whatever
-    their shape: 7·2^k voxels, as a head of 1 mm has 50 to 57 thousand; three rows for 64 voxels
-    are enough for most. A large grid is padded little: its solve takes longer than a compilation.
+    With `coarse`, there is one size for each doubling of the mask, whatever the grid's shape:
+    7·2^k voxels, because a head of 1 mm at shrink 4 has 50 to 57 thousand, with three rows for 64
+    voxels, which is enough for most. A large grid is padded little, because its solve takes longer
+    than a compilation.
     """
     if not coarse:
-        plane = tuple(1 << (n - 1).bit_length() for n in plane)
-        return _eighth(n_listed), _eighth(n_rows + 1), plane, _multiple(width, 32)
+        p0, p1 = (1 << (n - 1).bit_length() for n in plane)
+        return _eighth(n_listed), _eighth(n_rows + 1), (p0, p1), _multiple(width, 32)
     octave = max(6, (-(-max(n_listed, least) // 7) - 1).bit_length())
     side = 1 << octave // 2
     rows = 21 << (octave - 6)
     while rows <= n_rows:
         rows *= 2
-    plane = tuple(max(side, 1 << (n - 1).bit_length()) if n > 1 else 1 for n in plane)
-    return 7 << octave, rows, plane, max(min(side, 80), _multiple(width, 16))
+    p0, p1 = (max(side, 1 << (n - 1).bit_length()) if n > 1 else 1 for n in plane)
+    return 7 << octave, rows, (p0, p1), max(min(side, 80), _multiple(width, 16))
 
 
 def _eighth(n: int) -> int:
-    """The next of eight sizes to an octave."""
+    """Round up to one of eight sizes between powers of two."""
     return _multiple(n, 1 << max(0, (n - 1).bit_length() - 4))
 
 

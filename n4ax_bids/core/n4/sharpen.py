@@ -1,8 +1,8 @@
 """Histogram sharpening: log intensities mapped to what they would be without the field.
 
-The histogram of the log image is that of the true tissues blurred by the field's own histogram,
-taken as a Gaussian (Sled, Zijdenbos and Evans 1998). Deconvolving it and taking the expected
-true value for each observed one gives the map. The steps and their roundings are ITK's
+The histogram of the log image is that of the true tissues, blurred by the field's own histogram,
+which is modelled as a Gaussian (Sled, Zijdenbos and Evans 1998). Deconvolution, and then the
+expected true value of each observed one, give the map. The steps and roundings are those of ITK
 (docs/method.md §4): float32 values, a float64 Fourier transform of a few hundred bins.
 These functions run inside `jax.enable_x64(True)`.
 """
@@ -23,11 +23,11 @@ BIN_SATURATION = float(2**24)
 def find_position(
     log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: int
 ) -> jax.Array:
-    """Return each value's place in the histogram, in bins from the centre of the first.
+    """Return each value's position in the histogram, in bins from the centre of the first.
 
-    The quotient (v - min)/slope must be the correctly rounded float32 one, or the largest value
+    The quotient (v - min)/slope must be the correctly rounded float32 number, or the largest value
     is dropped from the histogram too often (docs/method.md §4.2). XLA turns a division by a scalar
-    into a product with its reciprocal; in float64 that still rounds to the right float32.
+    into a product with its reciprocal; in float64 that still rounds to the correct float32.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def find_position(
 
 
 class Bins(NamedTuple):
-    """Where values lie in the histogram."""
+    """Positions of values in the histogram."""
 
     lower: jax.Array
-    """uint32, the bin whose centre is next below; the last one for a value outside"""
+    """uint32, the bin with the closest centre below; the last bin for a value outside"""
     offset: jax.Array
     """distance from that centre, in bins; -1 for a value outside"""
 
@@ -71,24 +71,24 @@ def tally(
 ) -> jax.Array:
     """Count values and add up their offsets, as integers packed in one word for each bin.
 
-    Exact, and the same in whatever order the device adds them.
+    The result is exact, so that it does not depend on the order in which the device adds.
 
     Parameters
     ----------
     bins : Bins of n values
-    mask : bool array (n,), which values count; None: all
+    mask : bool array (n,), which values are counted; None: all
     n_bins : int
-    n_values : int, at least as many values as all tallies together may hold
-    repeats : number of values at the end that repeat the one before them and do not count
-    copies : int, of the histogram that neighbours add to in turn, so that a GPU's threads do not
-        wait for one another; the sum is the same
+    n_values : int, upper limit of the number of values in all tallies that are added
+    repeats : number of values at the end that repeat the value before them and are not counted
+    copies : int, copies of the histogram that neighbouring values use in turn, so that a GPU's
+        threads do not wait for one another; the sum is the same
 
     Returns
     -------
-    array (n_bins,), int64; those of parts of an image can be added
+    array (n_bins,), int64; the tallies of several parts of an image can be added
     """
     bits, one = _packing(n_values)
-    # By way of 32 bits: those are converted faster than 64.
+    # The conversion to 32 bits and then to 64 is faster than the direct one.
     fixed = jnp.round(bins.offset * (1 << bits)).astype(jnp.int32).astype(jnp.int64)
     counts = bins.offset >= 0 if mask is None else mask & (bins.offset >= 0)
     word = jnp.where(counts, fixed + one, 0)
@@ -130,8 +130,8 @@ def sharpening_map(
     v_min: jax.Array,
     slope: jax.Array,
     *,
-    fwhm: jax.Array,
-    noise: jax.Array,
+    fwhm: jax.Array | float,
+    noise: jax.Array | float,
 ) -> jax.Array:
     """Return the expected true log intensity for each bin's observed one.
 
@@ -181,13 +181,13 @@ def padded_size(n_bins: int) -> int:
     return 2 ** (math.ceil(logarithm / math.log(2)) + 1)
 
 
-def _rounded(value: jax.Array, dtype: np.dtype) -> jax.Array:
-    """A float64 value that holds no more digits than `dtype`."""
+def _rounded(value: jax.Array | float, dtype: np.dtype) -> jax.Array:
+    """Return a float64 value that was rounded to `dtype`."""
     return jnp.asarray(value, jnp.float64).astype(dtype).astype(jnp.float64)
 
 
-def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
-    """A Gaussian of unit area around index 0, periodic, sampled in bins of width `slope`."""
+def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array | float) -> jax.Array:
+    """Return a periodic Gaussian of unit area around index 0, sampled in bins of width `slope`."""
     real = slope.dtype
     width = _rounded(_rounded(fwhm, real) / slope.astype(jnp.float64), real)
     scale = _rounded(2 * math.sqrt(math.log(2) / math.pi) / width, real)
@@ -197,14 +197,14 @@ def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array) -> jax.Array:
 
 
 def rise(expected: jax.Array) -> jax.Array:
-    """Return how far the expected value rises from each bin to the next; from the last, 0."""
+    """Return the increase of the expected value from each bin to the next; 0 for the last."""
     return jnp.append(expected[1:] - expected[:-1], jnp.zeros(1, expected.dtype))
 
 
 def sharpened(bins: Bins, expected: jax.Array, rise: jax.Array) -> jax.Array:
     """Return the expected true log intensity of every voxel, linear between bins.
 
-    Values outside the bins take the last bin's (ITK's index is unsigned: a negative one wraps).
+    Values outside the bins get that of the last bin (ITK's index is unsigned and wraps around).
 
     Parameters
     ----------

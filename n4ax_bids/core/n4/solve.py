@@ -1,10 +1,10 @@
-"""The solve on the host: voxels in, lattice out; several images at once where they fit."""
+"""The part of the solve on the host: voxels in, lattice out, for one image or a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,7 +38,7 @@ from n4ax_bids.core.n4.take import platform
 from n4ax_bids.options import N4Options
 
 GPU_COPIES = 128
-"""of the histogram: enough that threads seldom wait for one another. Not yet measured."""
+"""copies of the histogram, so many that threads rarely wait for one another; not yet measured"""
 
 
 class End(NamedTuple):
@@ -46,7 +46,7 @@ class End(NamedTuple):
 
     n_iterations: int = 0
     value: float = float("nan")
-    """last stopping statistic; NaN where no iteration was asked for"""
+    """last stopping statistic; NaN if the level has no iterations"""
 
 
 class Solved(NamedTuple):
@@ -55,9 +55,10 @@ class Solved(NamedTuple):
     field: LogField
     ends: list[End]
     unseen: bool
-    """whether more of the first voxels have to be looked at for a rising run"""
+    """whether a rising run extended beyond the voxels that were searched for it; the result is not
+    valid then"""
     ranges: np.ndarray
-    """(4,), lowest and highest log intensity and ln b of the mask's voxels"""
+    """(4,), lowest and highest log intensity and ln b at the mask's voxels"""
 
 
 class _Group(NamedTuple):
@@ -69,7 +70,14 @@ class _Group(NamedTuple):
 
 
 def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = None) -> Solved:
-    """Run all levels of one image."""
+    """Run all levels of one image.
+
+    Parameters
+    ----------
+    voxels, layout : from `rows.lay_out` or `rows.lay_out_dense`
+    plan : Plan of the image
+    report : called after each iteration; see `n4ax_bids.core.estimator.Report`
+    """
     numbers, program = _program(plan.options, report is not None, voxels.log_image)
     ends = [End() for _ in plan.options.n_iterations]
     fields = _fields(plan)
@@ -89,12 +97,12 @@ def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = N
 def solve_batch(
     voxels: Sequence[Storage], layouts: Sequence[Layout], plans: Sequence[Plan]
 ) -> list[Solved]:
-    """Run all levels of several images together; shapes and options must be the same.
+    """Run all levels of several images together; padded shapes and options must be equal.
 
     Raises
     ------
     ValueError
-        If the host would have to decide for each image when a level ends.
+        If the levels end by ITK's statistic, which the host computes image by image.
     """
     options = plans[0].options
     numbers, program = _program(options, False, voxels[0].log_image)
@@ -132,7 +140,7 @@ def solve_batch(
 
 
 def can_end_by_itk(options: N4Options) -> bool:
-    """Say whether ITK's statistic, which only the host can compute, may end a level."""
+    """Return whether ITK's statistic, which only the host can compute, may end a level."""
     can_stop = options.convergence_threshold > convergence.NO_STOP
     return can_stop and options.convergence_statistic == "itk"
 
@@ -142,7 +150,8 @@ def size_of_lattice(plan: Plan) -> tuple[int, ...]:
     return lattice_sizes(_fields(plan)[-1])
 
 
-def _stacked(trees: Sequence) -> NamedTuple:
+def _stacked(trees: Sequence[Any]) -> Any:
+    """Stack the arrays of trees of equal structure."""
     return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)
 
 
@@ -166,14 +175,14 @@ def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers,
 def _no_bias(voxels: Storage) -> jax.Array | np.ndarray | None:
     if isinstance(voxels, Slabs):
         return None
-    # On a CPU numpy's: nothing is compiled for them. Elsewhere they would have to be sent.
+    # numpy's on a CPU, so that nothing is compiled; on a GPU they would have to be transferred.
     xp = np if platform(voxels.log_image) == "cpu" else jax.numpy
     return xp.zeros(voxels.log_image.shape, voxels.log_image.dtype)
 
 
 @lru_cache(maxsize=32)
 def _fields(plan: Plan) -> tuple[LogField, ...]:
-    """A zero field on the shrunk grid at each level, axes in raster order."""
+    """Return a zero field on the shrunk grid for each level, axes in raster order."""
     first, step, clamp = zip(*(axis.sample for axis in reversed(plan.axes)), strict=True)
     order, points = plan.options.bspline_order, np.array(plan.n_control_points[::-1])
     fields = []
@@ -187,7 +196,7 @@ def _fields(plan: Plan) -> tuple[LogField, ...]:
 
 @lru_cache(maxsize=32)
 def _groups(plan: Plan, layout: Layout) -> list[_Group]:
-    """The levels that have iterations: together, or each its own where that takes memory."""
+    """Group the levels that have iterations: all together, or one by one to save memory."""
     fields, most = _fields(plan), plan.options.n_iterations
     active = [level for level, n in enumerate(most) if n]
     shared = active and len(active) * n_entries(fields[active[-1]], layout) <= MOST_ENTRIES
@@ -200,12 +209,12 @@ def _groups(plan: Plan, layout: Layout) -> list[_Group]:
 
 
 def _start(group: _Group, field: LogField, bias: jax.Array | np.ndarray | None) -> State:
-    lattice = _refined(field, group.fields[0]).lattice
+    lattice = np.asarray(_refined(field, group.fields[0]).lattice)
     sizes = lattice_sizes(group.fields[-1])
     return start(padded_lattice(lattice, sizes), bias, len(group.numbers))
 
 
-def _field_of(lattice: jax.Array, group: _Group) -> LogField:
+def _field_of(lattice: jax.Array | np.ndarray, group: _Group) -> LogField:
     last = group.fields[-1]
     return last._replace(lattice=unpadded_lattice(lattice, last.lattice))
 
@@ -227,8 +236,8 @@ def _iterate(
 ) -> State:
     """Run the levels of one group.
 
-    The compiled loop ends levels by itself; only where ITK's own statistic might end one, or where
-    each iteration is to be told, does it come back to the host, which decides and sends it on.
+    The compiled loop ends levels by itself. It returns to the host only if ITK's own statistic
+    might end a level, or if each iteration is reported; the host then decides and continues it.
     """
     while True:
         state = run(voxels, state, levels, numbers, program)
@@ -247,11 +256,12 @@ def _iterate(
         if ends or n == levels.max_iterations[state.level]:
             state = end_level(levels, state._replace(bias=None), value)._replace(bias=state.bias)
         else:
-            state = state._replace(waits=np.False_)
+            goes_on: Any = np.False_  # nothing is compiled for it
+            state = state._replace(waits=goes_on)
 
 
 def _refined(field: LogField, later: LogField) -> LogField:
-    """The same function on the lattice of a later level."""
+    """Return the same function on the lattice of a later level."""
     lattice = np.asarray(field.lattice)
     while lattice.shape != later.lattice.shape:
         lattice = bspline.refine(lattice, field.order)

@@ -1,8 +1,8 @@
-"""How the voxels of a solve are stored, and what the compiled program asks of them.
+"""How the voxels of a solve are stored, and the operations on them in the compiled program.
 
 There are three kinds. `Listed` has the mask's voxels in one list, with the rows of the grid that
-hold them; `Slabs` has such lists for a few rows at a time, where memory is short; `Dense` has
-every voxel of a padded grid, for an image that lies on a GPU. All answer to the same names:
+contain them; `Slabs` has such lists for a few rows at a time, for when memory is short; `Dense`
+has every voxel of a padded grid, for an image on a GPU. All have the same methods:
 
 - `each(function)` applies a function to each part and stacks the results;
 - `expand` evaluates a lattice on the part's voxels, `row_sums` and `plane_sum` project voxels onto
@@ -28,14 +28,15 @@ from n4ax_bids.core.n4 import sharpen
 Matrices = Sequence[jax.Array]
 """of two axes of the plane and of the rows"""
 BY_SLAB = ("log_image", "weight", "listed", "voxel", "place")
-"""fields of a list whose first axis counts slabs, where there are slabs"""
+"""fields of a list whose first axis counts slabs in `Slabs`"""
 
 
 class Listed(NamedTuple):
-    """M voxels of the mask in a list, which stand in R rows of N, at P0 × P1 places.
+    """A list of the mask's M voxels. They lie in R rows of length N, at P0 × P1 places.
 
-    The padding of the list repeats its last voxel, which changes no range and no row; only what
-    counts voxels has to leave it out. At least one row is padding; empty places point to it.
+    The padding of the list repeats its last voxel, which changes no range and no row; only
+    functions that count voxels must leave it out. At least one row is padding; empty places point
+    to it.
     """
 
     log_image: jax.Array
@@ -47,30 +48,30 @@ class Listed(NamedTuple):
     n_voxels: jax.Array
     """number of voxels in the mask"""
     first: jax.Array
-    """(F,), the mask's first voxels in the list; M after the last"""
+    """(F,), indices of the mask's first voxels in the list; M after the last"""
     voxel: jax.Array
-    """(M,), where each voxel stands in the rows"""
+    """(M,), index of each voxel in the rows"""
     place: jax.Array
-    """(R,), where each row stands in the plane of the other axes"""
+    """(R,), index of each row in the plane of the other axes"""
     row: jax.Array
-    """(P0·P1,), which row stands there; the last of the padding where none does"""
+    """(P0·P1,), index of the row at each place; an empty place has the last row of the padding"""
 
     def kept_bias(self, lattice: jax.Array, matrices: Matrices) -> jax.Array | None:
-        """Return what is kept of ln b from one iteration to the next: its values on the list."""
+        """Return ln b on the list, which is kept for the next iteration."""
         return self.expand(lattice, matrices)
 
     def known_bias(
         self, kept: jax.Array | None, part: Any, lattice: jax.Array, matrices: Matrices
     ) -> jax.Array:
         """Return ln b on the voxels of a part."""
-        return kept
+        return _known(kept)
 
     def each(self, function: Callable[[Any], Any]) -> Any:
-        """Apply a function to the one part that there is."""
+        """Apply a function to the only part."""
         return _stacked_alone(function(self))
 
     def scratch(self, matrices: Matrices) -> jax.Array:
-        """Return empty rows: iterations write to the same voxels, so they are made once."""
+        """Return empty rows. They are made once, because iterations write to the same voxels."""
         return jnp.zeros(self.place.size * matrices[2].shape[-2], self.log_image.dtype)
 
     def expand(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
@@ -79,21 +80,21 @@ class Listed(NamedTuple):
         on_rows = bspline.along(plane, matrices[2].T, 1).ravel()
         return on_rows.at[self.voxel].get(mode="promise_in_bounds")
 
-    def on_rows(self, array: jax.Array, empty: jax.Array) -> jax.Array:
-        """Put an array on the list of voxels where it belongs in the rows, flat."""
-        return empty.at[self.voxel].set(array, mode="promise_in_bounds")
+    def on_rows(self, array: jax.Array, empty: jax.Array | None) -> jax.Array:
+        """Move an array from the list of voxels to their places in the rows, flat."""
+        return _known(empty).at[self.voxel].set(array, mode="promise_in_bounds")
 
     def row_sums(self, array: jax.Array, matrices: Matrices) -> jax.Array:
         """Sum an array on the list of voxels against the matrix of the rows."""
         return _along_rows(self.on_rows(array, self.scratch(matrices)), matrices)
 
     def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum what `row_sums` made of each part against the matrices of the plane."""
+        """Sum the results of `row_sums` for all parts against the matrices of the plane."""
         sums = sums.reshape(-1, sums.shape[-1]).at[self.row].get(mode="promise_in_bounds")
         return _contracted(sums, matrices)
 
     def in_mask(self) -> jax.Array:
-        """Say which voxels of the list are in the mask, each of them once."""
+        """Return which entries of the list are voxels of the mask, without the padding."""
         return jnp.arange(self.log_image.size, dtype=jnp.int32) < self.listed
 
     def weights(self) -> jax.Array:
@@ -110,12 +111,12 @@ class Listed(NamedTuple):
         return sharpen.tally(bins, None, n_bins, n_values, repeats=repeats, copies=copies)
 
     def range(self, view: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        """Return the minimum from a place in the list on, and the maximum."""
+        """Return the minimum from the index `start` on, and the maximum."""
         return _range(view, view, view, self.first, start)
 
 
 class Dense(NamedTuple):
-    """Every voxel of a padded grid, where it lies."""
+    """Every voxel of a padded grid, in its place."""
 
     log_image: jax.Array
     """(M,), all voxels in raster order"""
@@ -124,23 +125,30 @@ class Dense(NamedTuple):
     n_voxels: jax.Array
     """number of voxels in the mask"""
     first: jax.Array
-    """(F,), the mask's first voxels; M after the last"""
+    """(F,), indices of the mask's first voxels; M after the last"""
 
-    each = Listed.each
-    known_bias = Listed.known_bias
+    def each(self, function: Callable[[Any], Any]) -> Any:
+        """Apply a function to the only part."""
+        return _stacked_alone(function(self))
+
+    def known_bias(
+        self, kept: jax.Array | None, part: Any, lattice: jax.Array, matrices: Matrices
+    ) -> jax.Array:
+        """Return ln b on the voxels of a part."""
+        return _known(kept)
 
     def kept_bias(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
         """Return ln b on all voxels."""
         return self.expand(lattice, matrices)
 
     def scratch(self, matrices: Matrices) -> None:
-        """Nothing has to be kept: the voxels are the rows."""
+        """Return None: the voxels are the rows, so no empty rows are needed."""
 
     def expand(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
         """Evaluate a lattice on all voxels."""
         return bspline.along(_plane(lattice, matrices), matrices[2].T, 1).ravel()
 
-    def on_rows(self, array: jax.Array, empty: None) -> jax.Array:
+    def on_rows(self, array: jax.Array, empty: jax.Array | None) -> jax.Array:
         """Return the array: the voxels are the rows."""
         return array
 
@@ -149,11 +157,11 @@ class Dense(NamedTuple):
         return _along_rows(array, matrices)
 
     def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum what `row_sums` made against the matrices of the plane."""
+        """Sum the result of `row_sums` against the matrices of the plane."""
         return _contracted(sums.reshape(-1, sums.shape[-1]), matrices)
 
     def in_mask(self) -> jax.Array:
-        """Say which voxels are in the mask."""
+        """Return which voxels are in the mask."""
         return self.weight > 0
 
     def weights(self) -> jax.Array:
@@ -169,7 +177,7 @@ class Dense(NamedTuple):
         return sharpen.tally(bins, self.in_mask(), n_bins, n_values, repeats=0, copies=copies)
 
     def range(self, view: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        """Return the minimum from a voxel on, and the maximum, inside the mask."""
+        """Return the minimum from the index `start` on, and the maximum, inside the mask."""
         infinity, inside = jnp.asarray(np.inf, view.dtype), self.in_mask()
         low, high = jnp.where(inside, view, infinity), jnp.where(inside, view, -infinity)
         return _range(view, low, high, self.first, start)
@@ -183,10 +191,10 @@ class Slabs(NamedTuple):
     all of them"""
 
     def kept_bias(self, lattice: jax.Array, matrices: Matrices) -> None:
-        """Keep nothing."""
+        """Return None: ln b is not kept."""
 
     def known_bias(
-        self, kept: None, part: Listed, lattice: jax.Array, matrices: Matrices
+        self, kept: jax.Array | None, part: Listed, lattice: jax.Array, matrices: Matrices
     ) -> jax.Array:
         """Evaluate ln b on the voxels of a slab."""
         return part.expand(lattice, matrices)
@@ -215,10 +223,10 @@ class Slabs(NamedTuple):
         return jax.lax.map(lambda part: function(self.parts._replace(**part)), by_slab)
 
     def scratch(self, matrices: Matrices) -> None:
-        """Nothing is kept."""
+        """Return None: rows are not kept."""
 
     def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum what `row_sums` made of each slab against the matrices of the plane."""
+        """Sum the results of `row_sums` for all slabs against the matrices of the plane."""
         return self.parts.plane_sum(sums, matrices)
 
 
@@ -226,12 +234,18 @@ Storage = Listed | Dense | Slabs
 
 
 def listed_on_host(storage: Storage) -> np.ndarray:
-    """Say which voxels of the lists are in the mask, all slabs in turn, on the host."""
+    """Return which entries of the lists are voxels of the mask, slab by slab, on the host."""
     if isinstance(storage, Dense):
         return np.asarray(storage.weight) > 0
     parts = storage.parts if isinstance(storage, Slabs) else storage
     length = parts.log_image.shape[-1]
     return (np.arange(length) < np.asarray(parts.listed).reshape(-1, 1)).ravel()
+
+
+def _known(array: jax.Array | None) -> jax.Array:
+    """Return an array that this kind of storage always keeps."""
+    assert array is not None
+    return array
 
 
 def _stacked_alone(tree: Any) -> Any:
@@ -255,10 +269,10 @@ def _contracted(sums: jax.Array, matrices: Matrices) -> jax.Array:
 def _range(
     view: jax.Array, low: jax.Array, high: jax.Array, first: jax.Array, start: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the minimum of `low` from a place on, and the maximum of `high`."""
+    """Return the minimum of `low` from the index `start` on, and the maximum of `high`."""
     infinity = jnp.asarray(np.inf, view.dtype)
 
-    def from_start():
+    def from_start() -> jax.Array:
         place = jnp.arange(view.size, dtype=jnp.int32)
         return _by_columns(jnp.where(place >= start, low, infinity)).min(axis=0).min()
 
@@ -270,5 +284,5 @@ def _range(
 
 
 def _by_columns(values: jax.Array) -> jax.Array:
-    """Give an array an axis along which it is reduced in vector registers: the first."""
+    """Reshape an array so that reducing its first axis uses vector registers."""
     return values.reshape(-1, math.gcd(values.size, 1024))

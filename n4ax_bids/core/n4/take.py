@@ -1,4 +1,4 @@
-"""Which voxels of an image a solve sees: samples of image, mask and weight, checked."""
+"""The samples of image, mask and weight that enter a solve, checked."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ MOST_SLABS = 64
 class Taken(Protocol):
     """The samples that enter a solve, of one of the kinds below."""
 
-    n_voxels: int
-    """number of samples inside the mask"""
-    size: tuple
-    """equal for images that can share a solve"""
-    length: int
-    """of the list of voxels"""
-    most_slabs: int
-    """number of parts that the samples can be taken in at most; 0: only as a whole"""
+    @property
+    def n_voxels(self) -> int:
+        """Number of samples inside the mask."""
+
+    @property
+    def size(self) -> tuple[Any, ...]:
+        """What is equal for images that can share a solve."""
+
+    @property
+    def length(self) -> int:
+        """Length of the list of voxels."""
+
+    @property
+    def most_slabs(self) -> int:
+        """Largest number of slabs; 0 if the samples cannot be divided."""
 
     def n_bytes(self, slabs: int) -> int:
-        """Return the memory that the solve takes in a number of slabs."""
+        """Return how many bytes the solve takes in a number of slabs."""
 
     def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
-        """Lay the samples out in a number of slabs, for a number of first voxels."""
+        """Lay out the samples in a number of slabs; see `first` of `rows.lay_out`."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class TakenListed:
     """Samples that were listed on the host."""
 
     found: voxels.Found
-    shape: tuple[int, int, int]
-    """of the grid of samples"""
+    shape: tuple[int, ...]
+    """(Z, Y, X) of the grid of samples"""
     dtype: np.dtype
     """of the solve"""
     most_slabs: int = MOST_SLABS
@@ -53,13 +60,13 @@ class TakenListed:
         return self.found.n_listed
 
     @property
-    def size(self) -> tuple:
+    def size(self) -> tuple[Any, ...]:
         sizes = voxels.sizes_of(self.found, self.shape)
         return (*sizes, str(self.dtype), self.found.weights is None)
 
     @property
     def length(self) -> int:
-        return self.size[0]
+        return int(self.size[0])
 
     def n_bytes(self, slabs: int) -> int:
         return voxels.n_bytes(self.found, self.dtype.itemsize, slabs)
@@ -71,7 +78,7 @@ class TakenListed:
 
 @dataclass(frozen=True)
 class TakenDense:
-    """Samples of an image that lies on a device: all of its grid, where it lies."""
+    """All samples of an image on a device; they stay there."""
 
     values: jax.Array
     inside: jax.Array
@@ -80,7 +87,7 @@ class TakenDense:
     """of the solve"""
     n_voxels: int
     made: Dense
-    """laid out for the usual number of first voxels"""
+    """laid out with the usual `first`"""
     most_slabs: int = 0
 
     @property
@@ -88,7 +95,7 @@ class TakenDense:
         return voxels.dense_layout(self.values.shape)
 
     @property
-    def size(self) -> tuple:
+    def size(self) -> tuple[Any, ...]:
         return (*self.layout.sizes, str(self.dtype), "dense")
 
     @property
@@ -104,16 +111,31 @@ class TakenDense:
         return _dense(self.values, self.inside, self.weight, self.dtype, first)[0], self.layout
 
 
-def _dense(values, inside, weight, dtype: np.dtype, first: int) -> tuple[Dense, voxels.Seen]:
+def _dense(
+    values: jax.Array,
+    inside: jax.Array,
+    weight: jax.Array | None,
+    dtype: np.dtype,
+    first: int,
+) -> tuple[Dense, voxels.Seen]:
     return voxels.lay_out_dense(values, inside, weight, dtype=str(dtype), first=first)
 
 
 def take(
     image: Any, mask: Any, weight: Any, plan: Plan, dense: bool | None = None, free: float = np.inf
 ) -> Taken:
-    """Check the arrays and take the voxels that the solve sees; arguments as of `n4.estimate`.
+    """Check the arrays and take the samples that enter the solve.
 
-    `free` is the memory that there is for them.
+    Parameters
+    ----------
+    image, mask, weight, plan, dense : as for `n4ax_bids.core.n4.estimate.estimate`
+    free : bytes of memory that are available
+
+    Raises
+    ------
+    ValueError
+        If an array does not have the plan's shape, no sample is inside the mask, or the samples
+        inside it are constant or not finite.
     """
     image, mask, weight, _ = plain(image, mask, weight)
     given = {"image": image, "mask": mask, "weight": weight}
@@ -133,19 +155,19 @@ def take(
         mask = xp.broadcast_to(xp.asarray(True), plan.shape)
     passed = _Passed(image, mask, weight, plan)
     chosen = plan.sample(xp.asarray(mask), plan.mask_start)
-    # What is not a number is not 0 either, and would count as inside.
+    # NaN is not 0, so it would count as inside.
     if chosen.dtype.kind == "f" and not xp.isfinite(chosen).all():
         raise ValueError("mask has values that are not finite; expected 0 outside, not 0 inside")
     inside = _in_three(chosen != 0, xp, bool)
     if weight is not None:
         weight = _in_three(plan.sample(xp.asarray(weight), plan.weight_start), xp)
-        inside = inside & ~(weight <= 0)  # one that is not a number stays, to be refused
+        inside = inside & ~(weight <= 0)  # NaN stays inside and is refused below
     take = _take_dense if dense else _take_listed
     return take(values, inside, weight, np.dtype(plan.options.precision), passed)
 
 
 class _Passed(NamedTuple):
-    """The arrays as they were passed, for what is said of them when they are refused."""
+    """The arrays as they were passed, for the messages of errors."""
 
     image: jax.Array | np.ndarray
     mask: jax.Array | np.ndarray
@@ -157,10 +179,10 @@ class _Passed(NamedTuple):
         return inside if self.weight is None else inside & ~(np.asarray(self.weight) <= 0)
 
     def nobody(self) -> ValueError:
-        """Say why no sample takes part."""
+        """Return the error that says why no sample is inside the mask."""
         n, size = int(np.count_nonzero(self._inside())), math.prod(self.plan.shape)
         if not n:
-            return ValueError(f"no voxel of {size} takes part: mask or weight is empty")
+            return ValueError(f"none of {size} voxels is inside: mask or weight is empty")
         shrink = " x ".join(map(str, self.plan.shrink_factors))
         where = "mask" if self.weight is None else "mask and weight"
         return NothingSampled(
@@ -183,8 +205,8 @@ class _Passed(NamedTuple):
 
 
 def _in_three(array: Any, xp: Any, dtype: Any = np.float32) -> Any:
-    """In raster order, with three axes."""
-    with np.errstate(over="ignore"):  # what is too large for float32 is refused later on
+    """Return an array in raster order with three axes."""
+    with np.errstate(over="ignore"):  # values too large for float32 are refused later
         array = xp.asarray(array.T, dtype)
     return array if array.ndim == 3 else array[None]
 
@@ -205,7 +227,7 @@ def _take_listed(
         raise passed.nobody()
     found = voxels.find(values, inside, weight)
     low, high = found.intensities.min(), found.intensities.max()
-    passed.require_contrast(low, high, 1.0 if weight is None else found.weights.max())
+    passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
     return TakenListed(found, values.shape, dtype)
 
 
@@ -225,4 +247,5 @@ def _take_dense(
 
 
 def _dense_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return math.prod(voxels.dense_layout(shape).sizes) * (6 * dtype.itemsize + 16)
+    n_voxels: int = math.prod([*voxels.dense_layout(shape).sizes])
+    return n_voxels * (6 * dtype.itemsize + 16)

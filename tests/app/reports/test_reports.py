@@ -334,7 +334,7 @@ def test_a_mask_without_a_positive_voxel_is_told(run, capsys, make_dataset, tmp_
     nb.Nifti1Image(inside, image.affine).to_filename(mask)
     flags = ["-d", str(mask.parents[2]), "--mask", "derivatives", "--device", "cpu"]
     run(*flags, "--n-iterations", "2", "--no-reports")
-    assert "every voxel that takes part is 0 or less" in capsys.readouterr().err
+    assert "every voxel that is used is 0 or less" in capsys.readouterr().err
 
 
 def test_the_last_line_says_where_the_pages_are(fake_node, run, out, capsys):

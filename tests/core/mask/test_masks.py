@@ -14,7 +14,7 @@ from n4ax_bids.core.mask.coarse import above, ceiling, coarse, enlarged
 from n4ax_bids.core.mask.head_mask import find_head, head_mask
 from n4ax_bids.core.metrics import joint_variation
 from n4ax_bids.core.n4 import rows
-from n4ax_bids.core.n4.estimate import n4
+from n4ax_bids.core.n4.call import n4
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
 

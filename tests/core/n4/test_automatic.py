@@ -247,9 +247,9 @@ def test_an_image_without_a_positive_value_is_told(head, mask):
     image, inside = -head.image - 1, np.asarray(head.mask)
     given = {"given": inside, "weight": None}.get(mask, mask)
     weight = inside.astype(np.float32) if mask == "weight" else None
-    with pytest.warns(N4Warning, match="every voxel that takes part is 0 or less"):
+    with pytest.warns(N4Warning, match="every voxel that is used is 0 or less"):
         n4(image, given, weight, options=QUICK)
-    with pytest.warns(N4Warning, match=r"images\[0\]: every voxel that takes part"):
+    with pytest.warns(N4Warning, match=r"images\[0\]: every voxel that is used"):
         n4_batch([image], [given], [weight], options=QUICK)
 
 

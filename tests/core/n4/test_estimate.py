@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from n4ax_bids.core.field import evaluate
-from n4ax_bids.core.n4.estimate import estimate, n4
+from n4ax_bids.core.n4.call import n4
+from n4ax_bids.core.n4.estimate import estimate
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.n4.take import take
 from n4ax_bids.options import N4Options
@@ -142,7 +143,7 @@ def test_padding_of_a_spline_distance_equals_a_padded_image(head):
     """What is done analytically, done by copying: zeros around image and mask."""
     zooms = (2.0, 1.5, 1.0)
     options = N4Options(shrink_factor=2, n_iterations=(5, 5), bspline_fitting_distance=30.0)
-    from n4ax_bids.core.n4.plan import padding
+    from n4ax_bids.core.n4.shrinking import padding
 
     pads = padding(options, head.image.shape, zooms)
     assert any(sum(pad) for pad in pads)

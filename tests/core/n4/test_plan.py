@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from n4ax_bids.core.n4.plan import padding, plan, predict_shrink_start, shrink_factors
+from n4ax_bids.core.n4.plan import plan
+from n4ax_bids.core.n4.shrinking import padding, predict_shrink_start, shrink_factors
 from n4ax_bids.options import N4Options
 
 
