@@ -40,6 +40,9 @@ def read(path: Path) -> Engine:
     except (RecursionError, ValueError, yaml.YAMLError) as error:  # ValueError: 2001-02-30
         why = " ".join(str(error).split())
         raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
+    except (LookupError, AttributeError) as error:  # from PyYAML, for !!int "" or !!bool maybe
+        why = "a value does not fit its tag (!!int, !!bool, …)"
+        raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
     known = sorted(name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin"))
     # Those for whole graphs hand them over and return at once.
     known = [name for name in known if not name.endswith(("Graph", "DAGMan", "Debug"))]

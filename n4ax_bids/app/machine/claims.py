@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,10 +25,13 @@ from n4ax_bids.io.atomic import shortened
 
 FOLDER = Path("logs", "claims")
 """in the output folder"""
+MOST_DIGITS = 9
+"""of the number of a claim; each run that ends without releasing its claim adds one"""
 MOST_BYTES = 1024
 """of a claim that is a file"""
 ROUNDS = 1000
 """times that a claim may disappear between two looks before the image is given up"""
+_NUMBER = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -174,7 +178,7 @@ def _numbers(path: Path) -> list[int]:
     with suppress(FileNotFoundError):
         for name in os.listdir(path.parent):
             key, _, number = name.rpartition(".")
-            if key == path.name and number.isascii() and number.isdecimal():
+            if key == path.name and _NUMBER.fullmatch(number):
                 found.append(int(number))
     return sorted(found)
 

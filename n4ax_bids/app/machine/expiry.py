@@ -27,7 +27,9 @@ FUTURE = 60.0
 PROCESSES = Path("/proc")
 """the process table; tests put another one here"""
 
-TOKEN = re.compile(r"(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}")
+TOKEN = re.compile(
+    r"(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]{1,20})-(?P<start>[0-9]{1,20})-[0-9a-f]{8}"
+)
 """what names a run: its machine, its process with the time at which that started, and chance"""
 _seen: dict[str, tuple[int, float]] = {}
 """path → the time of the sign of life there, and when this process saw that time first"""

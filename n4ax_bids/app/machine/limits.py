@@ -21,6 +21,9 @@ GROUPS = {
     "cgroup2": (("memory.max", "memory.high"), "memory.current", "inactive_file"),
     "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
 }
+UNITS = {"": 2**20, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+"""bytes, as SLURM takes them; it gives a number without unit, but srun takes one set by hand"""
+_SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)([KMGT]?)B?\s*", re.IGNORECASE)
 RLIMITS = {
     # limit: which number of /proc/self/statm it is about
     resource.RLIMIT_AS: 0,  # the address space
@@ -70,9 +73,7 @@ def all_memory(root: Path = Path("/")) -> int:
     """
     bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder, kind in _groups(root):
-        for name in GROUPS[kind][0]:
-            with suppress(OSError, ValueError):  # "max": no limit
-                bounds.append(int((folder / name).read_text()))
+        bounds += _limits(folder, kind)
     return min(bounds)
 
 
@@ -95,7 +96,7 @@ def job_memory(root: Path = Path("/")) -> int:
 
 def _of_machine(root: Path) -> Iterator[int]:
     with suppress(OSError):
-        text = (root / "proc/meminfo").read_text()
+        text = (root / "proc/meminfo").read_text(encoding="utf-8", errors="replace")
         for name in ("MemTotal", "MemAvailable"):
             found = re.search(rf"^{name}:\s+(\d+) kB", text, flags=re.M)
             if found:
@@ -163,9 +164,18 @@ def _chain(mount: _Mount, path: PurePosixPath) -> Iterator[Path]:
         yield folder
 
 
+def _limits(folder: Path, kind: str) -> Iterator[int]:
+    """Yield the limits of one group; "max" and, in version 1, -1 are none."""
+    for name in GROUPS[kind][0]:
+        with suppress(OSError, ValueError):
+            limit = int((folder / name).read_text())
+            if limit >= 0:
+                yield limit
+
+
 def _left(folder: Path, kind: str) -> Iterator[int]:
     """Yield what the limits of one group leave. Memory that only keeps files is free."""
-    limits, usage, freeable = GROUPS[kind]
+    _, usage, freeable = GROUPS[kind]
     try:
         used = int((folder / usage).read_text())
     except (OSError, ValueError):  # the topmost group of version 2 has none
@@ -175,9 +185,8 @@ def _left(folder: Path, kind: str) -> Iterator[int]:
         lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
         stat = {name: int(value) for name, value in lines}
     used = max(0, used - stat.get(freeable, 0))
-    for name in limits:
-        with suppress(OSError, ValueError):  # "max": no limit
-            yield int((folder / name).read_text()) - used
+    for limit in _limits(folder, kind):
+        yield limit - used
     if "hierarchical_memory_limit" in stat:  # of version 1: those above, also where not seen
         yield stat["hierarchical_memory_limit"] - used
 
@@ -186,18 +195,22 @@ def _of_slurm(root: Path, environ: Mapping[str, str]) -> Iterator[int]:
     """Yield what SLURM has given this task on this node; 0 there means all memory."""
 
     def number(name: str) -> int:
-        found = re.match(r"\d+", environ.get(name, ""))
+        found = re.match(r"[0-9]{1,9}(?![0-9])", environ.get(name, ""))
         return int(found[0]) if found else 0
+
+    def size(name: str) -> int:
+        found = _SIZE.fullmatch(environ.get(name, ""))
+        return int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
 
     n_cpus = number("SLURM_CPUS_ON_NODE") or number("SLURM_JOB_CPUS_PER_NODE")
     n_tasks = max(1, number("SLURM_STEP_TASKS_PER_NODE"))
     given = [
-        number("SLURM_MEM_PER_NODE"),
-        number("SLURM_MEM_PER_CPU") * (n_cpus or number("SLURM_CPUS_PER_TASK") or 1),
-        number("SLURM_MEM_PER_GPU") * (number("SLURM_GPUS_ON_NODE") or 1),
+        size("SLURM_MEM_PER_NODE"),
+        size("SLURM_MEM_PER_CPU") * (n_cpus or number("SLURM_CPUS_PER_TASK") or 1),
+        size("SLURM_MEM_PER_GPU") * (number("SLURM_GPUS_ON_NODE") or 1),
     ]
-    for megabytes in filter(None, given):
-        yield megabytes * 2**20 // n_tasks - _statm(root, 1)
+    for n_bytes in filter(None, given):
+        yield n_bytes // n_tasks - _statm(root, 1)
 
 
 def _of_rlimits(root: Path, getrlimit: Callable[[int], tuple[int, int]]) -> Iterator[int]:

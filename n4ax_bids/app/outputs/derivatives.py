@@ -29,15 +29,22 @@ def encode(content: Mapping[str, Any]) -> str:
     return json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def require_inside(output_dir: Path, targets: Iterable[Path]) -> None:
+def require_inside(output_dir: Path, targets: Iterable[Path], *, links: bool = False) -> None:
     """Refuse to write through links that lead out of the output folder.
+
+    Parameters
+    ----------
+    output_dir : root of the derivative dataset
+    targets : files in it
+    links : refuse also a target that is itself a link to another place, as for a file that is
+        read before it is written anew; git-annex' objects are of the dataset wherever they are
 
     Raises
     ------
     ValueError
         One line that names the link and where it leads.
     """
-    root = os.path.realpath(output_dir)
+    root, targets = os.path.realpath(output_dir), list(targets)
     for folder in dict.fromkeys(target.parent for target in targets):
         real = os.path.realpath(folder)
         if os.path.commonpath([root, real]) == root:
@@ -49,6 +56,13 @@ def require_inside(output_dir: Path, targets: Iterable[Path]) -> None:
             f"{link}: a link that leads out of the output folder, to {os.path.realpath(link)}; "
             "expected a folder (link the output folder as a whole, or remove the link)"
         )
+    for target in targets if links else ():
+        real = os.path.realpath(target)
+        if os.path.commonpath([root, real]) != root and "/annex/objects/" not in real:
+            raise ValueError(
+                f"{target}: a link that leads out of the output folder, to {real}; expected a "
+                "file (remove the link)"
+            )
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -17,6 +17,8 @@ from n4ax_bids.io.text import read_json, read_text
 
 OF_LOGS = ("images", "claims", "skipped")
 """folders in `logs` that a run writes to"""
+AT_THE_ROOT = ("dataset_description.json", ".bidsignore", "descriptions.tsv")
+"""files that a run reads and writes anew"""
 
 
 def check_places(request: Request) -> None:
@@ -44,6 +46,8 @@ def check_places(request: Request) -> None:
     try:
         inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
         derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
+        texts = [request.output_dir / name for name in AT_THE_ROOT]
+        derivatives.require_inside(request.output_dir, texts, links=True)
     except ValueError as error:
         raise Refusal(Status.USAGE, str(error)) from error
     _check_description(out / "dataset_description.json")

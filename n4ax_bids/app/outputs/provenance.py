@@ -20,7 +20,10 @@ from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_json
 from n4ax_bids.methods import METHODS
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
+MASKS = (*MASK_WORDS, *MASK_PROGRAMS, "none", "derivatives")
+"""values of --mask"""
 LOOKS = 16
 """small files read at a time; a shared file system takes milliseconds for each"""
 
@@ -77,6 +80,21 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def _is_known(settings: Mapping[str, Any]) -> bool:
+    """Tell whether the methods text has words for the settings of a record.
+
+    Who may write the output folder may have changed them.
+    """
+    texts = [settings.get(key) for key in ("weight", "mask_program")]
+    names = settings["derivatives"]
+    return (
+        settings["mask"] in MASKS
+        and all(text is None or isinstance(text, str) for text in texts)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+    )
+
+
 def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
     """Return a way from records; None if they are of a version with other options."""
     try:
@@ -100,6 +118,8 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
             sloppy=bool(facts["sloppy"]),
         )
         jax = facts["jax"] or packages.version("jax")
+        if request.preset not in method.presets or not _is_known(settings):
+            return None
         return Way(request, str(facts["version"]), str(jax), tuple(stems))
     except (LookupError, TypeError, ValueError, AttributeError):
         return None

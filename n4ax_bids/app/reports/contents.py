@@ -17,7 +17,7 @@ from typing import Any
 from n4ax_bids import __version__
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs import boilerplate, provenance
-from n4ax_bids.app.outputs.derivatives import NAME
+from n4ax_bids.app.outputs.derivatives import NAME, require_inside
 from n4ax_bids.app.outputs.sidecars import KEY
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
@@ -40,6 +40,12 @@ ENDINGS = {
 """of an image's figures, by their labels; the record, which holds its numbers, comes last"""
 LARGEST_TABLE = 2**30
 """bytes of a participants.tsv that is read: a study of 100,000 people may have many columns"""
+LARGEST = 1e150
+"""absolute value of a number of a record; its square is one as well"""
+PAIRS = ("cv", "white_cv", "grey_cv", "cjv")
+"""measures before the correction and after it"""
+SHOWN = ("field_min", "field_max", "field_cv", "cv_before", "cv_after", "mask_ml", "non_positive")
+"""measures that every record has"""
 CRASH, NO_FIGURES = "crash-", "report-"
 """how the names of files in `logs` begin: of an image that failed; of one without figures"""
 
@@ -145,7 +151,7 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
             content = parse_json(sidecar, text)
-            if isinstance(content.get(KEY), dict):  # else of an earlier version
+            if _is_sidecar(content) and _has_its_name(record, path):
                 return record, content
     except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
         pass
@@ -167,8 +173,50 @@ def _is_record(record: Any) -> bool:
         return False
     if not all(isinstance(text, str) for text in chain(texts, *lists)):
         return False
+    if not all(isinstance(record.get(key), str) for key in ("region", "method")):
+        return False
+    if not (_are_texts(record.get("tissues")) and _are_numbers(record.get("window"), 2)):
+        return False
+    measures = record["measures"]
+    own = [each[1:] for each in record["details"] if isinstance(each, list)]
+    if len(own) < len(record["details"]) or not all(_are_numbers(each, 1) for each in own):
+        return False
+    if not _are_numbers([record.get("gain"), *map(measures.get, SHOWN), *measures.values()]):
+        return False
+    if record["gain"] is None or not set(SHOWN) <= set(measures):
+        return False
+    if any((f"{name}_before" in measures) != (f"{name}_after" in measures) for name in PAIRS):
+        return False
     parts = PurePath(record["source"]).parts
     return bool(parts) and parts[0].startswith("sub-") and ".." not in parts
+
+
+def _has_its_name(record: Mapping[str, Any], path: Path) -> bool:
+    return names(record["image"], path.parent)["record"] == path
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(each, str) for each in values)
+
+
+def _are_numbers(values: Any, count: int | None = None) -> bool:
+    """Tell whether values are a list of numbers or of nothing, as pages and tables show them."""
+    if not isinstance(values, list) or count not in (None, len(values)):
+        return False
+    return all(
+        each is None or (isinstance(each, int | float) and abs(each) <= LARGEST) for each in values
+    )
+
+
+def _is_sidecar(content: Any) -> bool:
+    """Tell whether a corrected image's sidecar has what a page shows of it.
+
+    One of an earlier version has not.
+    """
+    facts = content.get(KEY)
+    if not isinstance(facts, dict) or "Device" not in facts:
+        return False
+    return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
 
 
 def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
@@ -230,7 +278,12 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _text(path: Path) -> str:
+    """Return a text of `logs`; one that is a link to elsewhere counts as none.
+
+    A page would show the text of another file to whoever may read the page.
+    """
     try:
+        require_inside(path.parents[1 if path.parent.name == "logs" else 2], [path], links=True)
         return read_text(path, replace=True)
     except (OSError, ValueError):  # not there, or no longer
         return ""

@@ -209,7 +209,8 @@ def group(request: Request) -> Status:
     whole = (request.bids_dir / "dataset_description.json").is_file()
     for record, _ in contents.records(output_dir):
         subject = Path(record["source"]).parts[0]
-        row = record | {"page": f"{subject}.html#{record['image']}"}
+        row = {**record, "page": f"{subject}.html#{record['image']}"}
+        row.pop("status", None)  # it is told here, and not by a record
         if whole and not os.path.lexists(request.bids_dir / record["source"]):
             row["status"] = GONE
         rows.append(row)

@@ -149,6 +149,15 @@ def _fits(name: Name, image: str) -> bool:
     return "sub" in own and within(own, wanted.entities)
 
 
+def _repeats(name: str) -> bool:
+    """Tell whether a file name has an entity twice, as in sub-02_sub-01_desc-brain_mask.
+
+    Of the two labels either could be meant, so the file is nobody's.
+    """
+    keys = [part.partition("-")[0] for part in name.split(".")[0].split("_") if "-" in part]
+    return len(set(keys)) < len(keys)
+
+
 def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
     """Tell whether an image has all these entities, with the same labels."""
     return all(key in entities and _same(key, value, entities[key]) for key, value in own.items())
@@ -196,4 +205,5 @@ def _listed(folder: Path, _: int) -> list[tuple[Name, Path]]:
         if (name := parse(path.name)).suffix in ("mask", "probseg", "dseg", "xfm")
         and not path.name.startswith(".")
         and not why_unfit(path.name)
+        and not _repeats(path.name)
     ]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.folders import folders
@@ -27,6 +28,10 @@ OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
 """Errors of one image: the run names it, and goes on with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
 """Errors that come of looking at a part of the dataset."""
+LARGEST_ANSWER = 256 * 2**20
+"""bytes of the validator's JSON; an error takes some hundred"""
+MOST_CODES, LONGEST = 10, 100
+"""codes of errors that the line of a refusal names, and characters of each"""
 AT_THE_ROOT = ("dataset_description.json", ".bidsignore", "README*", "CHANGES", "LICENSE")
 
 
@@ -51,6 +56,7 @@ class Validation:
         self._dataset = request.bids_dir
         self._view: str | None = None
         self._process: subprocess.Popen | None = None
+        self._output: IO[bytes] | None = None
         program = _program()
         if not request.validate:
             log.info("dataset not validated (--skip-bids-validation)")
@@ -65,12 +71,16 @@ class Validation:
             config.write_text(json.dumps({"ignore": ignored}), encoding="utf-8")
             words = [program, view, "--format", "json", "--ignoreWarnings", "-c", config]
             self._output = tempfile.TemporaryFile()
-            self._process = subprocess.Popen(
-                [str(word) for word in [*words, "--ignoreNiftiHeaders"]],
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.DEVNULL,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [str(word) for word in [*words, "--ignoreNiftiHeaders"]],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:  # damaged, or of another kind of machine
+                why = error.strerror or error
+                log.warning("dataset not validated: %s cannot be started: %s", program, why)
 
     def require_valid(self) -> None:
         """Wait for the validator.
@@ -80,25 +90,33 @@ class Validation:
         Refusal
             If it has found errors; one line that names their codes and a file of each.
         """
-        if self._process is None:
+        if self._process is None or self._output is None:
             return
         self._process.wait()
-        self._output.seek(0)
         try:
-            issues = json.loads(self._output.read())["issues"]["issues"]
-        except (ValueError, LookupError, TypeError):
+            errors = _errors(self._output)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             code = self._process.returncode
             log.warning("dataset not validated: %s ended with status %d", PROGRAM, code)
             return
-        errors = [issue for issue in issues if issue.get("severity") == "error"]
+        if errors is None:
+            log.warning(
+                "dataset not validated: %s: its answer has more than %s bytes",
+                PROGRAM,
+                f"{LARGEST_ANSWER:,}",
+            )
+            return
         if not errors:
             log.info("dataset is valid BIDS (anatomical folders)")
             return
-        counts = Counter(issue["code"] for issue in errors)
-        first = {issue["code"]: issue.get("location") for issue in reversed(errors)}
+        counts = Counter(code for code, _ in errors)
+        first = dict(reversed(errors))
         found = "; ".join(
-            f"{code} ({n} times, {first[code]} among them)" for code, n in counts.most_common()
+            f"{code[:LONGEST]} ({n} times, {first[code][: 4 * LONGEST]} among them)"
+            for code, n in counts.most_common(MOST_CODES)
         )
+        if len(counts) > MOST_CODES:
+            found += f"; and {len(counts) - MOST_CODES} more codes"
         raise Refusal(
             Status.INVALID_INPUT,
             f"{self._dataset}: not valid BIDS: {found}; {PROGRAM} tells more, "
@@ -111,9 +129,26 @@ class Validation:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
+        if self._output is not None:
             self._output.close()
         if self._view is not None:
             shutil.rmtree(self._view, ignore_errors=True)
+
+
+def _errors(answer: IO[bytes]) -> list[tuple[str, str]] | None:
+    """Return code and file of each error; None where the answer is too long to be read.
+
+    What is raised where it is not of the expected form is caught by `require_valid`.
+    """
+    answer.seek(0)
+    text = answer.read(LARGEST_ANSWER + 1)
+    if len(text) > LARGEST_ANSWER:
+        return None
+    issues = json.loads(text)["issues"]["issues"]
+    found = [issue for issue in issues if issue.get("severity") == "error"]
+    if not isinstance(issues, list) or not all(isinstance(e["code"], str) for e in found):
+        raise TypeError
+    return [(issue["code"], str(issue.get("location"))) for issue in found]
 
 
 def _program() -> str | None:

@@ -138,6 +138,13 @@ def test_other_runs_images_are_left_to_them(engine, make_dataset, tmp_path, caps
         ("plugin: MultiProc\nplugin_args: 3", "arguments 3; expected plugin"),
         ("[", "not readable as YAML or JSON"),
         ("", "plugin is None"),
+        ('plugin: !!int ""', "a value does not fit its tag"),
+        ('plugin: !!float ""', "a value does not fit its tag"),
+        ("plugin: !!bool maybe", "a value does not fit its tag"),
+        (
+            "plugin: !!timestamp today",
+            "a value does not fit its tag",
+        ),
     ],
 )
 def test_files_that_name_no_engine(text, words, make_dataset, tmp_path, capsys):

@@ -210,6 +210,34 @@ def test_what_is_no_claim_and_comes_from_the_future(runs, spoil):
     assert holder(folder, NAME, one) is None
 
 
+@pytest.mark.parametrize("number", ["007", "00", "9" * 20, "1" * 180, "-1", "²"])
+def test_what_has_no_number_of_ours_is_no_claim(runs, number):
+    """A next number could be too long for a file's name, and 007 is not the name of claim 7."""
+    one, _, folder = runs
+    folder.mkdir(parents=True)
+    strange = folder / f"{claims.key(NAME)}.{number}"
+    strange.symlink_to("00000000-1-1-00000000")
+    assert holder(folder, NAME, one) is None
+    with claimed(folder, NAME, one) as claim:
+        assert claim.holds() and claim.number == 0
+    assert strange.is_symlink()
+
+
+@pytest.mark.parametrize("token", ["{m}-{long}-5-00000000", "{m}-5-{long}-00000000"])
+@pytest.mark.parametrize("length", [40, 230, 3000])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_claim_with_endless_numbers_is_of_no_run(runs, token, length, own):
+    """No run has such a token, and the name of its folder would be too long to be looked for."""
+    one, _, folder = runs
+    folder.mkdir(parents=True)
+    machine = one.token.partition("-")[0] if own else "01234567"
+    place = folder / f"{claims.key(NAME)}.0"
+    place.symlink_to(token.format(m=machine, long="9" * length))
+    os.utime(place, (0, 0), follow_symlinks=False)
+    with claimed(folder, NAME, one) as claim:
+        assert claim.holds() and claim.number == 1
+
+
 def test_a_claim_that_comes_and_goes_ends_in_words(runs, monkeypatch):
     one, _, folder = runs
     monkeypatch.setattr(claims, "_read", lambda *_: None)

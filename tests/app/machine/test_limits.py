@@ -205,6 +205,12 @@ def test_groups(machine, groups, cgroup, mounts, expected):
     [
         ({"SLURM_MEM_PER_NODE": "8192"}, 8192),
         ({"SLURM_MEM_PER_NODE": "8192M"}, 8192),
+        ({"SLURM_MEM_PER_NODE": "8G"}, 8192),  # as srun takes it, where it is set by hand
+        ({"SLURM_MEM_PER_NODE": "8g"}, 8192),
+        ({"SLURM_MEM_PER_NODE": " 8GB"}, 8192),
+        ({"SLURM_MEM_PER_NODE": "0.01T"}, 0.01 * 2**20),
+        ({"SLURM_MEM_PER_NODE": "8388608K"}, 8192),
+        ({"SLURM_MEM_PER_CPU": "2G", "SLURM_CPUS_ON_NODE": "4"}, 8192),
         ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_ON_NODE": "4"}, 4000),
         ({"SLURM_MEM_PER_CPU": "1000", "SLURM_JOB_CPUS_PER_NODE": "4(x2)"}, 4000),
         ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_PER_TASK": "3"}, 3000),
@@ -214,14 +220,42 @@ def test_groups(machine, groups, cgroup, mounts, expected):
     ],
 )
 def test_slurm(machine, environ, megabytes):
-    assert free(machine(), environ) == megabytes * MB
+    assert free(machine(), environ) == int(megabytes * MB)
     used = machine(statm="900 100 0 0 0 0 0")
-    assert free(used, environ) == megabytes * MB - 100 * PAGE
+    assert free(used, environ) == int(megabytes * MB) - 100 * PAGE
 
 
-@pytest.mark.parametrize("value", ["0", "", "all"])
+ODD = ["0", "", "all", "-1", "max", "unlimited", "1e9", "0x1000", "8X", "9" * 5000, "٩"]
+
+
+@pytest.mark.parametrize("value", ODD)
 def test_slurm_that_gives_the_whole_node(machine, value):
     assert free(machine(), {"SLURM_MEM_PER_NODE": value}) == pytest.approx(100 * GB, abs=1024)
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "x", "9" * 5000])
+@pytest.mark.parametrize("name", ["SLURM_STEP_TASKS_PER_NODE", "SLURM_CPUS_ON_NODE"])
+def test_odd_counts_of_slurm_are_one(machine, name, value):
+    environ = {"SLURM_MEM_PER_NODE": "1000", "SLURM_MEM_PER_CPU": "1000", name: value}
+    assert free(machine(), environ) == 1000 * MB
+
+
+@pytest.mark.parametrize("value", ["max", "-1", "-4096", "unlimited", "", "9" * 5000])
+def test_a_group_whose_limit_is_none(machine, value):
+    """A group of version 1 is freed by writing -1, and some emulations give it back."""
+    second_kind = {f"{TOP}/a": second(value, 1000)}
+    root = machine(second_kind, cgroup="0::/a", mounts=UNIFIED)
+    assert free(root) == pytest.approx(100 * GB, abs=1024)
+    assert all_memory(root) == PAGE * os.sysconf("SC_PHYS_PAGES")
+    first_kind = {f"{TOP}/memory/a": first(value, 1000)}
+    root = machine(first_kind, cgroup="5:memory:/a", mounts=FIRST)
+    assert free(root) == pytest.approx(100 * GB, abs=1024)
+
+
+def test_a_table_of_memory_that_is_no_text(machine):
+    root = machine()
+    (root / "proc/meminfo").write_bytes(b"\xff\xfe")
+    assert free(root) == PAGE * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_ulimit(machine):

@@ -57,6 +57,10 @@ def test_the_derivatives_of_several_sessions_lie_without_one(derived):
         ("sub-01_T1w.nii", "sub-01_label-WM_desc-brain_mask.nii.gz", False),
         ("sub-01_T1w.nii", "sub-01_desc-brain_mask.json", False),
         ("sub-01_T1w.nii", "._sub-01_desc-brain_mask.nii.gz", False),
+        ("sub-01_T1w.nii", "sub-02_sub-01_desc-brain_mask.nii.gz", False),
+        ("sub-01_T1w.nii", "sub-02é_sub-01_desc-brain_mask.nii.gz", False),
+        ("sub-01_T1w.nii", "sub-01_desc-other_desc-brain_mask.nii.gz", False),
+        ("sub-01_T1w.nii", "sub-01_desc-brain_desc-brain_mask.nii.gz", False),
     ],
 )
 def test_what_fits(derived, image, file, fits):

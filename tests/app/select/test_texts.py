@@ -199,7 +199,7 @@ def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
     path = tmp_path / "sub-01/figures/sub-01_desc-record_T1w.json"
     for each in (sidecar, path):
         each.parent.mkdir(parents=True)
-    content = {"BiasCorrection": {}}
+    content = {"BiasCorrection": {"Options": {}, "Versions": {}, "Device": "cpu"}}
     sidecar.write_text(json.dumps(content))
     record = {
         "image": "sub-01_T1w",
@@ -207,11 +207,16 @@ def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
         "suffix": "T1w",
         "sidecar": "sub-01/anat/sub-01_desc-biascorr_T1w.json",
         "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest(),
-        "measures": {},
+        "measures": dict.fromkeys(contents.SHOWN, 1.5),
         "warnings": [],
         "notes": [],
         "panel": "",
         "details": [],
+        "region": "brain",
+        "method": "n4",
+        "tissues": [],
+        "window": [0, 1],
+        "gain": 1,
     }
     path.write_text(json.dumps(record))
     assert list(contents.records(tmp_path)) == [(record, content)]

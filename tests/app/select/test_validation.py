@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,78 @@ def test_a_validator_that_breaks_does_not_end_the_run(
     words = [str(make_dataset(T1W)), str(tmp_path / "out"), "participant"]
     assert cli.main(words) == 0
     assert "not validated: bids-validator-deno ended with status 3" in capsys.readouterr().err
+
+
+ODD_ANSWERS = {
+    "numbers": '{"issues": {"issues": [1, 2]}}',
+    "null": '{"issues": {"issues": null}}',
+    "a text": '{"issues": {"issues": "abc"}}',
+    "an object": '{"issues": {"issues": {"severity": "error"}}}',
+    "no code": '{"issues": {"issues": [{"severity": "error"}]}}',
+    "a list as code": '{"issues": {"issues": [{"severity": "error", "code": ["x"]}]}}',
+    "nested": "[" * 200_000,
+    "a list": "[]",
+    "a long number": '{"issues": {"issues": ' + "9" * 5000 + "}}",
+}
+
+
+@pytest.mark.parametrize("answer", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_a_validator_that_answers_oddly_does_not_end_the_run(
+    make_dataset, tmp_path, monkeypatch, capsys, answer
+):
+    assert _answered(make_dataset, tmp_path, monkeypatch, answer) == 0
+    error = capsys.readouterr().err
+    assert "not validated: bids-validator-deno ended with status 16" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_validator_that_answers_without_end_is_not_read(
+    make_dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(validation, "LARGEST_ANSWER", 1000)
+    issue = '{"severity": "error", "code": "X"}'
+    answer = '{"issues": {"issues": [' + ",".join([issue] * 100) + "]}}"
+    assert _answered(make_dataset, tmp_path, monkeypatch, answer) == 0
+    assert "its answer has more than 1,000 bytes" in capsys.readouterr().err
+
+
+def test_many_kinds_of_errors_are_one_short_line(make_dataset, tmp_path, monkeypatch, capsys):
+    issues = ",".join(f'{{"severity": "error", "code": "CODE_{n}"}}' for n in range(1000))
+    long = '{"severity": "error", "code": "' + "C" * 100_000 + '", "location": ["/x"]}'
+    answer = f'{{"issues": {{"issues": [{long},{issues}]}}}}'
+    assert _answered(make_dataset, tmp_path, monkeypatch, answer) == 16
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "CODE_0" in line and "and 991 more codes" in line
+    assert len(line) < 2000
+
+
+def _answered(make_dataset, tmp_path, monkeypatch, answer):
+    """Return how a dry run ends whose validator is a program that answers so."""
+    (tmp_path / "answer").write_text(answer)
+    program = tmp_path / "stand-in"
+    program.write_text(f"#!/bin/sh\ncat '{tmp_path / 'answer'}'\nexit 16\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(validation, "_program", lambda: str(program))
+    root = make_dataset(T1W, empty=True)
+    return cli.main([str(root), str(tmp_path / "out"), "participant", "--dry-run"])
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/no/such/program\n", b"\x7fELF and no more"])
+def test_a_validator_that_cannot_be_started_does_not_end_the_run(
+    make_dataset, tmp_path, monkeypatch, capsys, content
+):
+    broken = tmp_path / "broken"
+    broken.write_bytes(content)
+    broken.chmod(0o755)
+    views = tmp_path / "views"
+    views.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(views))
+    monkeypatch.setattr(validation, "_program", lambda: str(broken))
+    root = make_dataset(T1W, empty=True)
+    assert cli.main([str(root), str(tmp_path / "out"), "participant", "--dry-run"]) == 0
+    error = capsys.readouterr().err
+    assert f"not validated: {broken} cannot be started" in error
+    assert list(views.iterdir()) == []
 
 
 def test_a_validator_at_work_ends_with_the_run(make_dataset, tmp_path, monkeypatch):
