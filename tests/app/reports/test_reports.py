@@ -192,7 +192,7 @@ def test_outputs_of_a_version_with_other_sidecars_are_named(fake_node, run, out,
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
-    content["BiasCorrection"] = content.pop("BiasCorrection")
+    content["N4"] = content.pop("BiasCorrection")
     sidecar.write_text(json.dumps(content))
     record = next((out / "sub-01/figures").glob("*_desc-record_T1w.json"))
     facts = json.loads(record.read_text())
