@@ -27,7 +27,7 @@ RUN /src/container/python.sh package /package
 
 FROM base
 ARG JAX=cuda12
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 LABEL org.opencontainers.image.title="n4ax-bids" \
       org.opencontainers.image.description="N4 bias field correction of BIDS datasets, on CPU or GPU" \
       org.opencontainers.image.version="${VERSION}-${JAX}" \
