@@ -67,7 +67,7 @@ def test_threads_share_a_folder_and_leave_it(tmp_path, monkeypatch):
 
 
 def test_an_early_end_begins_nothing_more(tmp_path):
-    begun = []
+    begun, before = [], set(threading.enumerate())
 
     def task(job, **_):
         begun.append(job)
@@ -78,7 +78,7 @@ def test_an_early_end_begins_nothing_more(tmp_path):
         next(results)
     count = len(begun)
     assert count < 1000
-    assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
+    assert set(threading.enumerate()) <= before
     assert len(begun) == count
 
 
@@ -86,6 +86,7 @@ def test_an_early_end_begins_nothing_more(tmp_path):
 def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
     """The first is at work already; nobody may go on behind the back of who cleans up."""
     start, inside, ended = threading.Thread.start, threading.Event(), []
+    before = set(threading.enumerate())
 
     def task(job, **_):
         inside.set()
@@ -106,7 +107,7 @@ def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
     with pytest.raises(SystemExit), closing(in_threads(task, range(1000), tmp_path, 3)) as results:
         next(results)
     assert 1 <= len(ended) <= 2
-    assert not [t for t in threading.enumerate() if t is not threading.current_thread()]
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize(
