@@ -106,7 +106,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         config_file, method = None, None
     given = {}
     if config_file:
-        given = read_config(config_file.expanduser(), method)
+        given = read_config(Path(os.path.expanduser(config_file)), method)
         method = method or given.get("method")
     method = method if method in METHODS else DEFAULT_METHOD
     parser = build_parser(method=method)
@@ -338,7 +338,12 @@ def _give_up(status: int) -> None:
 
 def _absolute(path: Path | None) -> Path | None:
     """Return an absolute path; links stay, for they carry the names (DataLad)."""
-    return path and Path(os.path.abspath(path.expanduser()))
+    try:
+        return path and Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:
+        raise Refusal(
+            Status.USAGE, f"{path}: no home folder is known for it; expected a path without ~"
+        ) from error
 
 
 class _Printable(logging.Formatter):
