@@ -120,3 +120,11 @@ def listed(words: Iterable[object]) -> str:
     """Return words as a list in a sentence: "a, b and c"."""
     *first, last = [str(word) for word in words] or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def same_number(one: str, other: str) -> bool:
+    """Tell whether two texts are one whole number, with zeros in front or without.
+
+    Python reads no more than 4300 digits as a number, so the texts are compared.
+    """
+    return one.isdecimal() and other.isdecimal() and one.lstrip("0") == other.lstrip("0")

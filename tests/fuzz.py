@@ -226,7 +226,7 @@ def _write_texts(raw: Path, out: Path) -> None:
             assert "\n" not in str(error)
             continue
         dataset.notes(job, metadata, request)
-        correction = {"mask": "otsu", "notes": (), "lattice": {}}
+        correction = {"mask": "otsu", "notes": (), "lattice": {}, "method": "n4", "details": {}}
         from n4ax_bids.app.outputs.derivatives import encode
 
         for content in sidecars.of(job, metadata, correction, request).values():

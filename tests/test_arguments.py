@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from n4ax_bids import n4, n4_batch, otsu_mask
+from n4ax_bids.arguments import same_number
 from n4ax_bids.correct import correct
 from n4ax_bids.options import N4Options, preset
 
@@ -138,3 +139,19 @@ def test_suggestions_leave_signature_and_pickles_as_they_are():
     assert list(inspect.signature(correct).parameters)[:2] == ["input_image", "output_image"]
     assert pickle.loads(pickle.dumps(SHORT)) == SHORT
     assert re.match("correct", pickle.loads(pickle.dumps(correct)).__name__)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1", "01", True),
+        ("0", "000", True),
+        ("1", "10", False),
+        ("1", "x", False),
+        ("²", "2", False),
+        ("9" * 5000, "0" + "9" * 5000, True),
+        ("9" * 5000, "1", False),
+    ],
+)
+def test_numbers_of_any_length_are_compared(one, other, same):
+    assert same_number(one, other) is same

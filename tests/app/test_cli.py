@@ -36,6 +36,21 @@ def usage_error(capsys, *argv):
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("label", ["0" * 5000, "é" * 200])
+def test_a_label_longer_than_a_name_is_not_there(make_dataset, tmp_path, capsys, label):
+    root = make_dataset("sub-01/anat/sub-01_T1w.nii.gz", empty=True)
+    words = [str(root), str(tmp_path / "out"), "participant", "--participant-label", label]
+    assert cli.main(words) == Status.USAGE
+    assert f"no participant {label} in the dataset" in capsys.readouterr().err
+
+
+def test_a_home_of_nobody_is_refused(make_dataset, tmp_path, capsys):
+    root = make_dataset("sub-01/anat/sub-01_T1w.nii.gz", empty=True)
+    words = [str(root), str(tmp_path / "out"), "participant", "-w", "~nobody-of-this-name/x"]
+    assert cli.main(words) == Status.USAGE
+    assert "~nobody-of-this-name/x: no home folder is known" in capsys.readouterr().err
+
+
 def test_defaults(asked):
     request = asked()
     assert (request.mask, request.preset) == ("auto", "standard")

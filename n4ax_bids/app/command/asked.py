@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         config_file, method = None, None
     given = {}
     if config_file:
-        given = read_config(config_file.expanduser(), method)
+        given = read_config(Path(os.path.expanduser(config_file)), method)
         method = method or given.get("method")
     method = method if method in METHODS else DEFAULT_METHOD
     parser = build_parser(method=method)

@@ -19,6 +19,8 @@ ABOUT = "run"
 """table of a snapshot that tells of the run and is no option"""
 RECORDED = ("jax", "numpy", "nibabel", "nipype", "pybids")
 """packages whose versions a snapshot tells"""
+MOST_TIMES = 3
+"""that a flag is repeated which may be, as -v"""
 NOT_OPTIONS = ("help", "version", "config_file")
 
 
@@ -88,6 +90,8 @@ def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[st
     """Return an option as it would be on the command line."""
     flag = f"--{_key(action)}"
     if isinstance(action, argparse._CountAction) and type(value) is int:
+        if not 0 <= value <= MOST_TIMES:
+            raise ValueError(f"{path}: {key} is {value}; expected a number from 0 to {MOST_TIMES}")
         return [flag] * value
     if isinstance(action, argparse.BooleanOptionalAction) and isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
@@ -98,6 +102,8 @@ def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[st
     if isinstance(value, bool | Mapping):
         raise ValueError(f"{path}: {key} is {value!r}; expected a word, a number or a list")
     values = value if isinstance(value, list) else [value]
+    if any("\0" in str(each) for each in values):  # TOML may escape one; no command line holds it
+        raise ValueError(f"{path}: {key} holds a zero byte; expected text without it")
     if action.nargs is None and len(values) != 1 or isinstance(value, list) and not value:
         raise ValueError(f"{path}: {key} is {value!r}; expected one value")
     if action.nargs is None:  # a value may begin with a dash

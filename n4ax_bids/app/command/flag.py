@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import Method
 
 
@@ -101,8 +102,19 @@ def derived(default: Any, decides: Literal["content", "run"]) -> Any:
 
 
 def absolute(path: Path | None) -> Path | None:
-    """Return an absolute path; links stay, for they carry the names (DataLad)."""
-    return path and Path(os.path.abspath(path.expanduser()))
+    """Return an absolute path; links stay, for they carry the names (DataLad).
+
+    Raises
+    ------
+    Refusal
+        If the path begins with ~ and the name of somebody who has no home folder.
+    """
+    try:
+        return path and Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:
+        raise Refusal(
+            Status.USAGE, f"{path}: no home folder is known for it; expected a path without ~"
+        ) from error
 
 
 def _as_given(value: Any) -> Any:

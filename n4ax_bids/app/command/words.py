@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from n4ax_bids.app.machine.limits import all_memory
+from n4ax_bids.arguments import same_number
 
 
 def positive(kind: type) -> Callable[[str], Any]:
@@ -58,8 +59,7 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
     that look alike.
     """
     text, texts = str(word), [str(each) for each in known]
-    same = [each for each in texts if each.isdecimal() and text.isdecimal()]
-    near = [each for each in same if int(each) == int(text)]
+    near = [each for each in texts if same_number(each, text)]
     plain = text.lower()
     near += [each for each in texts if each.lower() == plain]
     near += [each for each in texts if plain in (f"{kind}{each}".lower() for kind in KINDS)]

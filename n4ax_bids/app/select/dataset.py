@@ -51,10 +51,12 @@ def select(request: Request) -> Selection:
     subject_dirs = folders(request.bids_dir, "sub-")
     _require_labels(request, subject_dirs)
     filters.require_known("participant", request.participants, subject_dirs)
-    distinct.require_distinct_participants(request.participants or subject_dirs, subject_dirs)
+    distinct.require_distinct_labels(request.participants or subject_dirs, subject_dirs)
     chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
+    for folder in chosen if request.sessions else ():
+        distinct.require_distinct_labels(request.sessions, folders(folder, "ses-"), "ses-")
 
     layout = index(
         request.bids_dir,
@@ -94,6 +96,8 @@ def select(request: Request) -> Selection:
         _refuse_empty(request, entities, skipped)
     jobs.sort(key=lambda job: job.relative)
     distinct.require_distinct(jobs)
+    of_kind = (each for each in images if each.entities.get("suffix") in request.modalities)
+    distinct.require_distinct_from(jobs, (Path(each.relpath).as_posix() for each in of_kind))
     return Selection(tuple(jobs), tuple(skipped))
 
 
@@ -149,7 +153,7 @@ def read_metadata(job: Job) -> dict[str, Any]:
 def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
     """Refuse a participant whose folder is there under a name that BIDS does not allow."""
     for label in request.participants:
-        if label not in known and (request.bids_dir / f"sub-{label}").is_dir():
+        if label not in known and os.path.isdir(request.bids_dir / f"sub-{label}"):
             raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {NO_LABEL}")
 
 

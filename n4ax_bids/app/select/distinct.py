@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from n4ax_bids.app.job import Job
 
 
-def require_distinct_participants(chosen: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a participant whose outputs another one's would replace, perhaps in a later run."""
+def require_distinct_labels(
+    chosen: Iterable[str], known: Iterable[str], prefix: str = "sub-"
+) -> None:
+    """Refuse a participant or a session whose outputs another one's would replace.
+
+    The other one may be left out here and be taken by a later run.
+    """
     folded = defaultdict(list)
     for label in known:
         folded[folded_name(label)].append(label)
     for label in chosen:
         if len(same := folded[folded_name(label)]) > 1:
-            raise Refusal(Status.INVALID_INPUT, _differ_in_case(*(f"sub-{s}" for s in same[:2])))
+            raise Refusal(
+                Status.INVALID_INPUT, _differ_in_case(*(f"{prefix}{s}" for s in same[:2]))
+            )
 
 
 def require_distinct(jobs: Sequence[Job]) -> None:
@@ -48,6 +55,27 @@ def require_distinct(jobs: Sequence[Job]) -> None:
             if spelling != name:
                 why = _differ_in_case(spelling, name)
                 raise Refusal(Status.INVALID_INPUT, f"{other.relative} and {job.relative}: {why}")
+
+
+def require_distinct_from(jobs: Sequence[Job], images: Iterable[str]) -> None:
+    """Refuse an image whose outputs those of one that is left out would replace in a later run.
+
+    Parameters
+    ----------
+    jobs : images that are taken
+    images : all images of the same kinds, relative to the dataset
+    """
+    taken = {folded_name(name): name for name in (_stem(job.relative) for job in jobs)}
+    for image in images:
+        name = _stem(image)
+        if (other := taken.get(folded_name(name), name)) != name:
+            raise Refusal(Status.INVALID_INPUT, _differ_in_case(other, name))
+
+
+def _stem(image: str) -> str:
+    """Return the name of an image with its folders and without its extension."""
+    path = PurePath(image)
+    return path.with_name(path.name.split(".")[0]).as_posix()
 
 
 def _differ_in_case(one: str, two: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from n4ax_bids.app.command.words import did_you_mean
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.arguments import same_number
 from n4ax_bids.io.text import read_json
 
 log = logging.getLogger("n4ax_bids")
@@ -88,8 +89,8 @@ def matches(entity: str, value: Any, wanted: Any) -> bool:
     if wanted is None or value is None:
         return wanted is value
     one, other = str(value), str(wanted)
-    if entity in _numbered() and one.isdecimal() and other.isdecimal():
-        return int(one) == int(other)
+    if entity in _numbered() and same_number(one, other):
+        return True
     return other in ("*", one)
 
 

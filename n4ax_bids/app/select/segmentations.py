@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from n4ax_bids.app.select.filters import numbered_keys
+from n4ax_bids.arguments import same_number
 from n4ax_bids.io.names import why_unfit
 
 OF_THE_FILE = ("desc", "label")
@@ -164,9 +165,7 @@ def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
 
 
 def _same(key: str, one: str, other: str) -> bool:
-    if key in numbered_keys() and one.isdecimal() and other.isdecimal():
-        return int(one) == int(other)
-    return one == other
+    return one == other or (key in numbered_keys() and same_number(one, other))
 
 
 def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Path]]:

@@ -91,6 +91,35 @@ def test_what_is_no_option(tmp_path, capsys, text, words):
     assert str(path) in line or "shrink" in words
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'work-dir = "a\\u0000b"',
+        'bids-database-dir = "a\\u0000b"',
+        'participant-label = ["a\\u0000b"]',
+        'use-plugin = "\\u0000"',
+    ],
+)
+def test_a_word_with_a_zero_byte(tmp_path, capsys, text):
+    """No command line can hold one, and no name of a file."""
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "--config-file", str(path)])
+    key = text.partition(" ")[0]
+    assert f"{path}: {key} holds a zero byte; expected text without it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [-1, 4, 10**9])
+def test_a_count_is_small(tmp_path, capsys, number):
+    """It took minutes to say it a hundred thousand times."""
+    path = tmp_path / "config.toml"
+    path.write_text(f"verbose = {number}")
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "--config-file", str(path)])
+    assert f"verbose is {number}; expected a number from 0 to 3" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.main(["/raw", "/out", "participant", "--config-file", str(tmp_path / "no.toml")])

@@ -12,6 +12,7 @@ from n4ax_bids.app import cli
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.app.select.segmentations import Segmentations
+from n4ax_bids.app.status import Refusal, Status
 
 RUNS = ("1", "01", "001")
 
@@ -25,6 +26,26 @@ def values(root, **words):
     request = Request(bids_dir=root, output_dir=root.parent / "out", **words)
     jobs = dataset.select(request).jobs
     return {job.relative: dataset.read_metadata(job).get("EchoTime") for job in jobs}
+
+
+@pytest.mark.parametrize("session", ["a", "A"])
+def test_sessions_that_differ_in_case_are_refused_also_one_by_one(make_dataset, session):
+    """Where case makes no difference, the second run would replace the first one's outputs."""
+    names = [f"sub-01/ses-{label}/anat/sub-01_ses-{label}_T1w.nii.gz" for label in "aA"]
+    root = make_dataset(*names, empty=True)
+    with pytest.raises(Refusal, match="differ only in case") as caught:
+        values(root, sessions=(session,))
+    assert caught.value.status == Status.INVALID_INPUT
+
+
+@pytest.mark.parametrize("wanted", ["x", "X"])
+def test_images_that_differ_in_case_are_refused_also_one_by_one(make_dataset, wanted):
+    names = [f"sub-01/anat/sub-01_acq-{label}_T1w.nii.gz" for label in "xX"]
+    root = make_dataset(*names, "sub-01/anat/sub-01_acq-X_T2w.nii.gz", empty=True)
+    with pytest.raises(Refusal, match="differ only in case") as caught:
+        values(root, filters={"t1w": {"acquisition": wanted}})
+    assert caught.value.status == Status.INVALID_INPUT
+    assert len(values(root, modalities=("T2w",))) == 1  # the others are none of its business
 
 
 @pytest.mark.parametrize("place", ["sub-01/anat", "sub-01", "."])
