@@ -156,8 +156,8 @@ def test_the_n4_nodes_of_a_client_run(client, head, head_weight, tmp_path):
         record = outputs.correction[0] if listed else outputs.correction
         corrected = nb.load(outputs.output_image[0] if listed else outputs.output_image)
         given = settings(node)
-        assert len(record["n_iterations"]) == len(given.get("n_iterations", [50] * 4))
-        assert record["shrink_factors"] == [given.get("shrink_factor", 4)] * 3
+        assert len(record["details"]["n_iterations"]) == len(given.get("n_iterations", [50] * 4))
+        assert record["details"]["shrink_factors"] == [given.get("shrink_factor", 4)] * 3
         assert record["rescaled"] is False  # no mask
         n_voxels = np.count_nonzero(nb.load(head_weight).get_fdata() > 0)
         assert record["n_voxels_mask"] == (n_voxels if weighted else np.prod(corrected.shape))
