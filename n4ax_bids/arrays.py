@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids import methods
-from n4ax_bids.core.call import N4Warning, divided, prepare, without_logarithm
+from n4ax_bids.core.call import Call, N4Warning, divided, prepare, without_logarithm
 
 Array: TypeAlias = jax.Array | np.ndarray
 
@@ -57,17 +58,18 @@ def correct_array(
     call = prepare(image, mask, weight, zooms)
     estimate = methods.load(method.prepare)(call.given, options)(None)
     corrected, log_bias = divided(call, estimate.log_field)
-    for note in (*estimate.notes, *filter(None, [_without_logarithm(call)])):
+    dark = _without_logarithm(call)
+    for note in (*estimate.notes, *([dark] if dark else [])):
         warnings.warn(note, N4Warning, stacklevel=2)
     return (corrected, log_bias) if return_bias else corrected
 
 
-def _without_logarithm(call: Any) -> str | None:
-    """Return a warning if voxels inside the mask are 0 or less."""
-    values = np.asarray(call.image)
-    inside = np.ones(values.shape, bool) if call.mask is None else np.asarray(call.mask) != 0
+def _without_logarithm(call: Call) -> str | None:
+    """Return a warning if voxels inside the mask are 0 or less; counted where the image lies."""
+    xp = jnp if isinstance(call.image, jax.Array) else np
+    inside = xp.ones(call.image.shape, bool) if call.mask is None else call.mask != 0
     if call.weight is not None:
-        inside &= np.asarray(call.weight) > 0
+        inside = inside & (call.weight > 0)
     masked = call.mask is not None or call.weight is not None
-    n = int(np.count_nonzero((values <= 0) & inside))
-    return without_logarithm(n, int(np.count_nonzero(inside)), masked=masked)
+    n, n_inside = xp.count_nonzero((call.image <= 0) & inside), xp.count_nonzero(inside)
+    return without_logarithm(int(n), int(n_inside), masked=masked)

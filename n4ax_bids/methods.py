@@ -28,13 +28,12 @@ class Output(NamedTuple):
 
 
 class Query(NamedTuple):
-    """The images that a method can correct."""
+    """Which images of a dataset a method takes."""
 
-    datatype: str = "anat"
     suffixes: tuple[str, ...] | None = None
-    """None for all suffixes of weighted images of the datatype in BIDS"""
+    """None for every suffix of a weighted anatomical image in BIDS"""
     default: tuple[str, ...] = ("T1w", "T2w")
-    """suffixes that are corrected if the user names none"""
+    """suffixes that are taken if the user names none"""
 
 
 class Measure(NamedTuple):
@@ -69,8 +68,6 @@ class Method:
     """description of each preset for --help"""
     prepare: str
     """name of an `Estimator` (see `n4ax_bids.core.estimator`)"""
-    details: type | str
-    """dataclass of the method's own numbers of a solve"""
     sloppy: Callable[[Any], Any]
     """returns options for quick trials, from options"""
     memory: str
@@ -188,7 +185,6 @@ register(
         presets=n4.PRESETS,
         preset_help=n4.PRESET_HELP,
         prepare="n4ax_bids.core.n4.method:prepare",
-        details="n4ax_bids.core.n4.method:N4Details",
         sloppy=n4.sloppy,
         memory="n4ax_bids.core.n4.method:memory",
         paragraph="n4ax_bids.options.n4_text:paragraph",

@@ -8,6 +8,8 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import nibabel as nb
 import numpy as np
 import pytest
@@ -80,6 +82,14 @@ def test_arrays():
     np.testing.assert_allclose(found - found.mean(), log_field() - log_field().mean(), atol=1e-3)
     with pytest.warns(n4ax_bids.N4Warning, match="the toy is a toy"):
         n4ax_bids.correct_array(image, None, options=ToyOptions(strength=0.5))
+
+
+def test_arrays_on_a_device_are_looked_at_there():
+    image = jnp.asarray(100 * np.exp(log_field())).at[:2].set(0)
+    mask = jnp.ones(SHAPE, bool)
+    with pytest.warns(n4ax_bids.N4Warning, match="640 of 7680 voxels inside the mask are 0"):
+        corrected = n4ax_bids.correct_array(image, mask, options=ToyOptions())
+    assert isinstance(corrected, jax.Array)
 
 
 def test_one_file(image, tmp_path):
@@ -193,6 +203,7 @@ def test_the_command_line(run, tmp_path, capsys):
     for wrong, message in (
         (["--degree", "3"], "degree is 3; expected 1 or 2"),
         (["--preset", "ants"], "choose from"),
+        (["-m", "FLAIR"], "--modalities FLAIR: --method toy takes T1w, T2w"),
         (["--shrink-factor", "2"], "--shrink-factor is an option of --method n4"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -203,6 +214,13 @@ def test_the_command_line(run, tmp_path, capsys):
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert "options of a toy (--method toy)" in text and "highest power" in text
     assert "presets of a toy: plain" in text
+
+
+def test_the_images_that_it_takes_by_default(run, dataset):
+    other = dataset / "sub-01/anat/sub-01_T2w.nii.gz"
+    other.write_bytes((dataset / NAMES[0]).read_bytes())
+    assert "correct  sub-01/anat/sub-01_T2w" not in run("--dry-run")[2]
+    assert "correct  sub-01/anat/sub-01_T2w" in run("--dry-run", "-m", "T1w", "T2w")[2]
 
 
 def test_under_an_engine_of_nipype_s(run, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from n4ax_bids.core.estimator import Estimate, Given
 from n4ax_bids.core.field import LogField
-from n4ax_bids.methods import Measure, Method, Output
+from n4ax_bids.methods import Measure, Method, Output, Query
 from n4ax_bids.options.base import option, require
 
 
@@ -111,7 +111,6 @@ METHOD = Method(
     presets={"plain": ToyOptions(), "straight": ToyOptions(degree=1)},
     preset_help={"plain": "a quadratic", "straight": "a straight line"},
     prepare=f"{__name__}:prepare",
-    details=f"{__name__}:ToyDetails",
     sloppy=lambda options: replace(options, degree=1),
     memory=f"{__name__}:memory",
     paragraph=f"{__name__}:paragraph",
@@ -125,5 +124,6 @@ METHOD = Method(
     measures=(
         Measure("residual", "residual", "of the toy's fit", lambda details: details["residual"]),
     ),
+    query=Query(suffixes=("T1w", "T2w"), default=("T1w",)),
     outputs=(Output("toyresidual", "what the toy's polynomial leaves of ln of the image"),),
 )

@@ -43,6 +43,10 @@ def _methods(_: Method) -> dict[str, Any]:
     return {"choices": tuple(METHODS)}
 
 
+def _suffixes(method: Method) -> dict[str, Any]:
+    return {"default": list(method.query.default)}
+
+
 def _presets(method: Method) -> dict[str, Any]:
     return {"choices": tuple(method.presets), "default": method.default_preset}
 
@@ -89,6 +93,7 @@ class Request:
         group=WHICH,
         default=("T1w", "T2w"),
         read=lambda given: tuple(dict.fromkeys(given)),
+        of_method=_suffixes,
         nargs="+",
         metavar="SUFFIX",
         help="suffixes of the images: T1w T2w PDw T2starw FLAIR inplaneT1 inplaneT2 UNIT1 MEGRE "

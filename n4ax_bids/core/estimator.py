@@ -64,7 +64,7 @@ class Estimate(NamedTuple):
     log_field: LogField
     """on the grid of the image"""
     details: Any
-    """an instance of `Method.details`"""
+    """a dataclass instance: the method's own numbers of a solve"""
     notes: tuple[str, ...] = ()
     """sentences for the user about the result"""
     images: Mapping[str, np.ndarray] = {}

@@ -72,7 +72,7 @@ class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
 
     lattice_image = File(exists=True, desc="Estimated log bias as its control points")
     found_mask_image = File(exists=True, desc="Mask that auto_mask has found, 0 and 1")
-    correction = traits.Dict(desc="what was done: fields of n4ax_bids.correct.Correction")
+    correction = traits.Dict(desc="what was done: fields of n4ax_bids.correction.Correction")
 
 
 class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):

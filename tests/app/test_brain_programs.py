@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids import programs
 from n4ax_bids.app import cli
 from n4ax_bids.app.status import Status
 from n4ax_bids.io import volume
@@ -195,10 +194,8 @@ def test_a_signal_to_the_run_ends_the_program(
     )
     pids = wait_for(Path(f"{log}.child"))
     time.sleep(0.2)
-    begun = time.monotonic()
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert time.monotonic() - begun < programs.PATIENCE + 10
     assert len(pids) == 2 and all(map(gone, pids))
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL

@@ -45,13 +45,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         method = method or given.get("method")
     method = method if method in METHODS else DEFAULT_METHOD
     parser = build_parser(method=method)
-    typed = parser.parse_args(argv)
-    for option, replaced in METHODS[method].replaces.items():
-        if option in typed and replaced not in typed:
-            given.pop(replaced, None)  # an option on the command line replaces it
-    parser.set_defaults(**given)
+    if given:
+        typed = parser.parse_args(argv)
+        for option, replaced in METHODS[method].replaces.items():
+            if option in typed and replaced not in typed:
+                given.pop(replaced, None)  # an option on the command line replaces it
+        parser.set_defaults(**given)
     arguments = parser.parse_args(argv)
     _require_own_options(arguments)
+    _require_own_suffixes(arguments)
     return arguments
 
 
@@ -65,6 +67,16 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
                     f"{flag_of(name)} is an option of --method {method.name}; the method is "
                     f"{arguments.method}"
                 )
+
+
+def _require_own_suffixes(arguments: argparse.Namespace) -> None:
+    """Refuse suffixes of images that the chosen method does not take."""
+    taken = METHODS[arguments.method].query.suffixes
+    for suffix in arguments.modalities:
+        if taken is not None and suffix not in taken:
+            raise ValueError(
+                f"--modalities {suffix}: --method {arguments.method} takes {', '.join(taken)}"
+            )
 
 
 def options_of(arguments: argparse.Namespace) -> Any:

@@ -101,6 +101,7 @@ def write(
     }
     names["record"].write_text(encode(record), encoding="utf-8")
     _draw(names, image, corrected, inside, window, facts, _log_field(job.outputs.lattice))
+    _draw_curves(names["curves"], before, after, window, facts)
     return remarks
 
 
@@ -125,7 +126,7 @@ def _draw(
     facts: Mapping[str, Any],
     log_field: LogField,
 ) -> None:
-    """Draw the figures of an image."""
+    """Draw sections of the image, before and after, and of the field."""
     from n4ax_bids.report import figures as draw
     from n4ax_bids.report import mosaic
 
@@ -136,13 +137,23 @@ def _draw(
     draw.image(names["after"], views, grid.values(corrected.data), window, outline)
     limits = facts["FieldMin"], facts["FieldMax"]
     draw.field(names["field"], views, grid.field(log_field), grid.values(inside), limits)
-    before, after = image.data.T[inside.T], corrected.data.T[inside.T]
-    counts = draw.histogram(before, after, window)
+
+
+def _draw_curves(
+    path: Path,
+    before: np.ndarray,
+    after: np.ndarray,
+    window: tuple[float, float],
+    facts: Mapping[str, Any],
+) -> None:
+    """Draw the histograms inside the mask, and beside them the figure of the method."""
+    from n4ax_bids.report import figures as draw
+
     panel, method = None, METHODS[facts["Method"]]
     if method.panel:
         own = methods.load(method.panel)
         panel = partial(own, options=facts["Options"], details=facts["Details"])
-    draw.curves(names["curves"], counts, panel)
+    draw.curves(path, draw.histogram(before, after, window), panel)
 
 
 def _require_same(job: Job, output_dir: Path, image: Volume) -> None:

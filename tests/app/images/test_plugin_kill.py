@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
 import pytest
@@ -92,10 +91,9 @@ def marks(out):
 
 def test_an_image_that_kills_its_worker_fails_alone(program):
     """nipype itself waits for the result of a killed worker for ever."""
-    begun = time.monotonic()
     (program.gate / "again").touch()
     status, log = program()
-    assert status == 1 and time.monotonic() - begun < 400
+    assert status == 1
     (error,) = (line for line in log.splitlines() if " ERROR " in line)
     assert "sub-02_T1w: failed: its process was killed twice" in error
     # Forked from a process with threads of JAX, as this test needs it, a worker may abort loudly.
