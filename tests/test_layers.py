@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "device",
         "interfaces",
         "region",
+        "brain_programs",
         "skull_strip",
         "report",
         "root",

@@ -31,9 +31,9 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         if value is not None:
             yield f"         {name} = {_words(value)}"
     yield ""
-    todo, unfit = {job.relative for job in todo}, 0
+    names, unfit = {job.relative for job in todo}, 0
     for job in selection.jobs:
-        if job.relative in todo:
+        if job.relative in names:
             try:
                 metadata = _require_fit(job)
             except (OSError, ValueError) as error:
@@ -50,8 +50,8 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         yield f"         {reason}"
     yield ""
     yield (
-        f"{counted(len(todo) - unfit, 'image')} to correct, {unfit} that cannot be, "
-        f"{len(selection.jobs) - len(todo)} finished already, {len(selection.skipped)} skipped; "
+        f"{counted(len(names) - unfit, 'image')} to correct, {unfit} that cannot be, "
+        f"{len(selection.jobs) - len(names)} finished already, {len(selection.skipped)} skipped; "
         "nothing was written"
     )
 

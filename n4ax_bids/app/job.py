@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -39,9 +40,9 @@ class Outputs:
     lattice: Path
     problem: str | None = None
     """why the file system cannot have these names; then they are shorter ones, for the log"""
-    masks: Mapping[str, Path] = field(default_factory=dict)
+    masks: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """of each kind that may be found; one of them is written. Empty where none is wanted"""
-    further: Mapping[str, Path] = field(default_factory=dict)
+    further: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """images that only this method makes, by their labels"""
 
     @property

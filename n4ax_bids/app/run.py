@@ -85,11 +85,16 @@ def run(request: Request) -> Status:
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
         _agree(here, request, raw, selection)
-        if chosen is None:
-            work_on = partial(_in_pool, devices=devices, here=here, work=work)
-        else:
+        work_on: Round = _nothing_to_do
+        if chosen is not None:
             work_on = partial(plugin.work_on, engine=chosen, here=here, work=work)
+        elif devices is not None:
+            work_on = partial(_in_pool, devices=devices, here=here, work=work)
         return _work(selection, jobs, request, work_on, here, work, stack)
+
+
+def _nothing_to_do(jobs: Sequence[Job], request: Request, tell: Tell) -> None:
+    """Work on no jobs: no device has been started, because every image is finished."""
 
 
 def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> Status:
@@ -206,10 +211,10 @@ def _in_rounds(
     What other runs are at is left to them at first. At the end it is looked at again: who had it
     may have ended.
     """
-    folder, waiting = request.output_dir / CLAIMS, []
+    folder, waiting = request.output_dir / CLAIMS, list[Job]()
     todo = list(jobs)
     while todo:
-        left = []
+        left: list[Job] = []
 
         def sort(outcome: Outcome, left: list[Job] = left) -> None:
             if outcome.state == State.LEFT:

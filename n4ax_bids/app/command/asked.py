@@ -127,10 +127,10 @@ def mask_program(arguments: argparse.Namespace) -> str | None:
     """
     if arguments.mask not in MASK_PROGRAMS or arguments.analysis_level == "group":
         return None
-    from n4ax_bids import skull_strip
+    from n4ax_bids import brain_programs
 
     try:
-        return skull_strip.installed(arguments.mask).label
+        return brain_programs.installed(arguments.mask).label
     except FileNotFoundError as error:
         if arguments.reports_only or arguments.boilerplate_only:  # the masks are there already
             return None

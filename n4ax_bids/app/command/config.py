@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.command.parser import DEFAULT_METHOD, add_flags, first_name
+from n4ax_bids.app.command.parser import add_flags, first_name
 from n4ax_bids.app.command.words import did_you_mean
+from n4ax_bids.app.request import DEFAULT_METHOD
 from n4ax_bids.io.text import read_text
 from n4ax_bids.methods import METHODS
 
@@ -70,8 +71,8 @@ def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
     known = options(method)
     reader = _Reader(add_help=False, allow_abbrev=False)
     add_flags(reader, method)
-    for action in reader._actions:
-        action.default = argparse.SUPPRESS
+    for each in reader._actions:
+        each.default = argparse.SUPPRESS
     words: list[str] = []
     for key, value in content.items():
         action = known.get(key.replace("_", "-"))

@@ -64,7 +64,8 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
     helper = parser._get_formatter()
     name, flag = action.dest, next((n for n in action.option_strings if n.startswith("--")), None)
     if isinstance(action, argparse.BooleanOptionalAction):  # on unless turned off
-        name, flag = f"no_{name}", flag.replace("--", "--no-", 1)
+        name = f"no_{name}"
+        flag = next(n for n in action.option_strings if n.startswith("--no-"))
     found: dict[str, Any] = {
         "id": name,
         "name": name.replace("_", " "),

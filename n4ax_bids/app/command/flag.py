@@ -93,7 +93,7 @@ def switch_off(*names: str, **words: Any) -> Any:
 
 def path_flag(*names: str, **words: Any) -> Any:
     """Declare a field that is an absolute path, or None."""
-    return flag(*names, type=Path, read=absolute, **words)
+    return flag(*names, type=Path, read=lambda given: given and absolute(given), **words)
 
 
 def derived(default: Any, decides: Literal["content", "run"]) -> Any:
@@ -101,8 +101,8 @@ def derived(default: Any, decides: Literal["content", "run"]) -> Any:
     return field(default=default, metadata={"decides": decides})
 
 
-def absolute(path: Path | None) -> Path | None:
-    """Return an absolute path; links stay, for they carry the names (DataLad).
+def absolute(path: Path) -> Path:
+    """Return an absolute path; links are kept, because their names count (DataLad).
 
     Raises
     ------
@@ -110,7 +110,7 @@ def absolute(path: Path | None) -> Path | None:
         If the path begins with ~ and the name of somebody who has no home folder.
     """
     try:
-        return path and Path(os.path.abspath(path.expanduser()))
+        return Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise Refusal(
             Status.USAGE, f"{path}: no home folder is known for it; expected a path without ~"

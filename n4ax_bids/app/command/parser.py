@@ -92,10 +92,10 @@ def add_flags(parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD) -> 
     """Add all that is not positional; options are those of a method."""
     chosen = METHODS[method]
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for each in flags().values():
-        if each.group not in groups:
-            groups[each.group] = parser.add_argument_group(each.group)
-        each.add_to(groups[each.group], chosen)
+    for flag in flags().values():
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        flag.add_to(groups[flag.group], chosen)
     _add_other_flags(parser.add_argument_group("other"))
     others = [each for each in METHODS.values() if each is not chosen]
     for each in (chosen, *others):

@@ -25,10 +25,10 @@ def positive(kind: type) -> Callable[[str], Any]:
     return number
 
 
-def series(kind: type) -> Callable[[str], list]:
+def series(kind: type) -> Callable[[str], list[Any]]:
     """Return a reader of one number, or of several: 50x50x30 as in ANTs, or with commas."""
 
-    def numbers(text: str) -> list:
+    def numbers(text: str) -> list[Any]:
         parts = text.strip("[]").lower().replace(",", "x").split("x")
         return [kind(part) for part in parts]
 

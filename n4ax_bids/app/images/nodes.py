@@ -82,7 +82,7 @@ def _last_error(text: str) -> tuple[str, str]:
     return found[-1] if found else ("", "")
 
 
-def nodes(name: str, held: Held, request: Request) -> list[tuple]:
+def nodes(name: str, held: Held, request: Request) -> list[tuple[Any, Any, list[tuple[str, str]]]]:
     """Return a connection: the node of an image, and one that puts its outputs in place."""
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
@@ -109,7 +109,7 @@ def nodes(name: str, held: Held, request: Request) -> list[tuple]:
     return [(solving, done, [(output, output) for output in outputs])]
 
 
-def _put_in_place(
+def _put_in_place(  # type: ignore[no-untyped-def]
     begun,
     correction,
     output_image,
@@ -118,7 +118,11 @@ def _put_in_place(
     found_mask_image=None,
     method_images=None,
 ):
-    """Publish what a node has made; nipype runs the text of this function by itself."""
+    """Publish what a node has made.
+
+    nipype runs only the text of this function, without the imports of this module. So it imports
+    what it uses, and has no annotations.
+    """
     from pathlib import Path
 
     from n4ax_bids.app.images.publish import publish

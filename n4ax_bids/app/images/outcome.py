@@ -65,7 +65,8 @@ def failed(
     seconds : that it took
     try_again : whether the device failed, not the image
     """
-    path: Path | None = crash_file(job, request)
+    path = crash_file(job, request)
+    written: Path | None = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
@@ -75,9 +76,9 @@ def failed(
         )
     except OSError as problem:
         log.warning("%s: cannot write the crash file: %s", path, problem)
-        path = None
+        written = None
     return Outcome(
-        job, seconds, error=error, crash_file=path, state=State.FAILED, try_again=try_again
+        job, seconds, error=error, crash_file=written, state=State.FAILED, try_again=try_again
     )
 
 

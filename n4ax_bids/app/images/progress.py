@@ -181,16 +181,17 @@ def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
 
 def _tell(head: str, outcome: Outcome, pace: str) -> None:
     if outcome.state == State.CORRECTED:
-        for note in outcome.correction.get("notes", ()):
+        correction = outcome.correction or {}
+        for note in correction.get("notes", ()):
             log.warning("%s: %s", head, note)
         log.info("%s: corrected in %.1f s%s", head, outcome.seconds, pace)
-        _tell_mask(head, outcome.correction.get("mask_found"))
-        log.debug("%s: %s", head, outcome.correction)
+        _tell_mask(head, correction.get("mask_found"))
+        log.debug("%s: %s", head, correction)
     elif outcome.state == State.FINISHED:
         log.info("%s: finished by another run meanwhile", head)
     elif outcome.state == State.LEFT:
         log.info("%s: left to another run, which works on it", head)
-    else:
+    elif outcome.error is not None:
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
         log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
 

@@ -47,7 +47,7 @@ def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
     """
     from nipype.pipeline import plugins
 
-    class Runner(getattr(plugins, f"{name}Plugin")):
+    class Runner(getattr(plugins, f"{name}Plugin")):  # type: ignore[misc]  # chosen at run time
         def _report_crash(self, node: Any, result: Any = None) -> str:
             if result is not None and isinstance(result["traceback"], str):
                 result = {**result, "traceback": result["traceback"].splitlines(keepends=True)}

@@ -5,7 +5,7 @@ Whatever ends a pool early ends its threads and processes too, and they clean up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +22,7 @@ class Pool(NamedTuple):
 
     devices: tuple[str, ...]
     """what each of them is, for the log"""
-    run: Callable[[Task, Sequence[Any], Path], Iterator[Done]]
+    run: Callable[[Task, Sequence[Any], Path], Generator[Done]]
     """run(task, jobs, folder) yields what is done, in the order of the jobs; threads share the
     folder"""
 

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from itertools import chain, repeat, zip_longest
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from n4ax_bids.app.machine.resources import Memory, Share
 from n4ax_bids.app.machine.threads import Done, Task, in_order, running, start
@@ -87,7 +87,7 @@ def greeting(worker: _Worker) -> str:
 
 def run_in_processes(
     task: Task, jobs: Sequence[Any], folder: Path, *, workers: list[_Worker]
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Give each job to a thread that is free, at first to the devices in turn."""
     dispatch = _Dispatch(task, jobs, folder, workers)
     try:
@@ -126,7 +126,7 @@ class _Dispatch:
             if not self._busy:
                 self._give_up()
                 break
-            for connection in wait(list(self._busy)):
+            for connection in cast("list[Connection]", wait(list(self._busy))):
                 self._take(connection, *self._busy.pop(connection))
         return self._done.popleft()
 

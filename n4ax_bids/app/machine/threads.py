@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,10 @@ def start(share: Share) -> str:
 
 def run_in_threads(
     task: Task, jobs: Sequence[Any], folder: Path, *, share: Share
-) -> Iterator[Done]:
-    """Yield what is done, in the order of the jobs; all threads work in one folder."""
-    todo: queue.SimpleQueue = queue.SimpleQueue()
-    done: queue.SimpleQueue = queue.SimpleQueue()
+) -> Generator[Done]:
+    """Yield each result in the order of the jobs; all threads work in one folder."""
+    todo: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     for numbered in enumerate(jobs):
         todo.put(numbered)
     call = partial(task, share=share, memory=Memory(share.memory))

@@ -189,10 +189,7 @@ def settings(request: Request) -> dict[str, Any]:
     chosen["derivatives"] = sorted(request.derivatives) if used else []
     if request.mask_program is None:  # most records have no such key
         del chosen["mask_program"]
-    plain = {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-        for name, value in chosen.items()
-    }
+    plain = chosen | {"options": dataclasses.asdict(request.options)}
     return json.loads(derivatives.encode(plain))
 
 

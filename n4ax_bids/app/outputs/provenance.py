@@ -61,13 +61,13 @@ def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
     paths = sorted((output_dir / finished.FOLDER).glob(f"{subject}/**/*.json"))
     with ThreadPoolExecutor(LOOKS) as looking:
         records = [found for found in looking.map(_read, paths) if found]
-    groups = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for content in records:
         facts = {key: content.get(key) for key in ("version", "settings", *finished.TOLD)}
         groups[derivatives.encode(facts)].append(content["source"])
     found = []
-    for facts, sources in groups.items():
-        way = _way(json.loads(facts), sorted(sources))
+    for text, sources in groups.items():
+        way = _way(json.loads(text), sorted(sources))
         found += [way] if way else []
     return sorted(found, key=lambda way: (-len(way.images), way.images))
 

@@ -40,7 +40,7 @@ def of(
     common = {
         "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
-        KEY: {"Weight": links.get(job.weight, "none")}
+        KEY: {"Weight": links[job.weight] if job.weight else "none"}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
     }
     meanings = {

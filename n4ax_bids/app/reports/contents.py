@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -167,11 +166,8 @@ def _is_record(record: Any) -> bool:
         return False
     if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
         return False  # of an earlier version
-    lists = [record.get(key) for key in ("warnings", "notes")]
     texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
-    if not all(isinstance(each, list) for each in lists):
-        return False
-    if not all(isinstance(text, str) for text in chain(texts, *lists)):
+    if not all(map(_are_texts, (texts, record.get("warnings"), record.get("notes")))):
         return False
     if not all(isinstance(record.get(key), str) for key in ("region", "method")):
         return False

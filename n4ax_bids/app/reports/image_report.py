@@ -29,7 +29,7 @@ from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
-from n4ax_bids.region import region
+from n4ax_bids.region import Region, region
 
 _EVERY = 1 << 20
 """voxels at most that a quantile is taken of"""
@@ -177,7 +177,7 @@ def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.
     by_program = job.outputs.masks["brain"] if word in MASK_PROGRAMS else None
     if job.mask is None and job.weight is None and word is None:
         what = "voxels above Otsu's threshold (the estimate used every voxel)"
-        return region(image, auto_mask="otsu").inside, what
+        return _voxels(image, region(image, auto_mask="otsu")), what
     found = region(
         image,
         mask_image=by_program or job.mask,
@@ -187,10 +187,15 @@ def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.
         weight_transform=job.weight_transform,
     )
     if word and job.weight is None:
-        return found.inside, _in_words(correction)
+        return _voxels(image, found), _in_words(correction)
     names = [path.name for path in (job.mask, job.weight) if path]
     names += [f"the mask {word}"] if word else []
-    return found.inside, f"voxels of {' and '.join(names)}"
+    return _voxels(image, found), f"voxels of {' and '.join(names)}"
+
+
+def _voxels(image: Volume, found: Region) -> np.ndarray:
+    """Return the voxels of a region as a bool array, also where the region is every voxel."""
+    return np.ones(image.data.shape, bool) if found.inside is None else found.inside
 
 
 def _in_words(correction: Mapping[str, Any]) -> str:

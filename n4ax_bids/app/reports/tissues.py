@@ -76,18 +76,19 @@ def _candidates(root: Path, relative: str, notes: list[str]) -> Iterator[dict[st
     """Yield files of white and grey matter in one folder; add what is ambiguous to the notes."""
     files = Segmentations({"": root})
     try:
-        pair = {tissue: files.probability(relative, tissue) for tissue in TISSUES}
+        each = ((tissue, files.probability(relative, tissue)) for tissue in TISSUES)
+        pair = {tissue: found for tissue, found in each if found is not None}
     except ValueError as error:
         notes.append(f"not taken as tissues: {error}")
     else:
-        if all(pair.values()):
+        if len(pair) == len(TISSUES):
             yield pair
     for both in files.labels(relative, root):
         yield dict.fromkeys(TISSUES, both)
 
 
 def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray, np.ndarray]:
-    masks = []
+    masks: list[np.ndarray] = []
     labels = len(set(files.values())) == 1
     for tissue in TISSUES:
         path, transform = files[tissue]

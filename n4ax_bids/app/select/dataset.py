@@ -13,6 +13,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import distinct, filters, inheritance, strays
 from n4ax_bids.app.select.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
 from n4ax_bids.app.select.index import index
+from n4ax_bids.app.select.inheritance import Sidecars
 from n4ax_bids.app.select.masks import Masks
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
@@ -173,7 +174,7 @@ def _of_other_session(file: Any, request: Request) -> bool:
     return bool(request.sessions) and session is not None and session not in request.sessions
 
 
-def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
+def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
     outputs = Outputs.of(
         relative,

@@ -192,7 +192,7 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, Q
 def why_not(entities: Mapping[str, Any], queries: Mapping[str, Query]) -> str | None:
     """Return why an image is left out; None where it is taken."""
     suffix = entities.get("suffix")
-    if suffix not in queries:
+    if suffix is None or suffix not in queries:
         if suffix in modalities():
             return f"{suffix} was not asked for; -m {suffix} takes it"
         if suffix in _maps_and_masks():

@@ -113,7 +113,7 @@ def _in_anat(anat: Path) -> Iterator[tuple[Path, str]]:
                     yield Path(folder, name), BELOW
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """Return what is in a folder in the order of the names, hidden files left out."""
     try:
         with os.scandir(folder) as found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,9 +15,13 @@ NOT, BY_NUMBER, EXACT = range(3)
 """how the labels of a sidecar are those of an image"""
 
 
-def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
-    """Return path and entities of each sidecar of an index, by its folder."""
-    folders = defaultdict(list)
+Sidecars = Mapping[Path, list[tuple[Path, ItemsView[str, Any]]]]
+"""for each folder, the path and the entities of each sidecar in it"""
+
+
+def by_folder(sidecars: Iterable[Any]) -> Sidecars:
+    """Return the path and the entities of each sidecar of an index, by its folder."""
+    folders: dict[Path, list[tuple[Path, ItemsView[str, Any]]]] = defaultdict(list)
     for sidecar in sidecars:
         entities = {key: value for key, value in sidecar.entities.items() if key != "extension"}
         path = Path(sidecar.relpath)
@@ -26,7 +30,7 @@ def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
 
 
 def inherited(
-    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Mapping[Path, list]
+    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Sidecars
 ) -> tuple[Path, ...]:
     """Return the sidecars in folders above the image whose entities the image has too."""
     found = [

@@ -136,7 +136,7 @@ def parse(name: str) -> Name:
     stem, dot, extension = name.rpartition("/")[2].partition(".")
     *pairs, suffix = stem.split("_")
     found = (re.fullmatch(r"([a-zA-Z0-9]+)-(.+)", pair) for pair in pairs)
-    return Name(dict(pair.groups() for pair in found if pair), suffix, dot + extension)
+    return Name({pair[1]: pair[2] for pair in found if pair}, suffix, dot + extension)
 
 
 def _fits(name: Name, image: str) -> bool:

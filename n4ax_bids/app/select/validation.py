@@ -55,7 +55,7 @@ class Validation:
     def __init__(self, request: Request) -> None:
         self._dataset = request.bids_dir
         self._view: str | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         program = _program()
         if not request.validate:
