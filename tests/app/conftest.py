@@ -28,10 +28,14 @@ def _phantom(shape, seed):
 
 
 def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, codes=(1, 1)):
-    image = nb.Nifti1Image(_phantom(shape, seed), AFFINE)
+    _save(path, _phantom(shape, seed), AFFINE, dtype=dtype, codes=codes)
+
+
+def _save(path: Path, data, affine, *, dtype=np.float32, codes=(1, 1)):
+    image = nb.Nifti1Image(data, affine)
     image.set_data_dtype(dtype)
-    image.set_qform(AFFINE, codes[0])
-    image.set_sform(AFFINE, codes[1])
+    image.set_qform(affine, codes[0])
+    image.set_sform(affine, codes[1])
     image.header.set_xyzt_units("mm", "sec")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
@@ -52,18 +56,21 @@ def _write_head(path: Path, *, field=2.5):
         image[away < radius] = value
     image *= np.exp(field * ((away / 92) ** 2 - 0.5))
     image = np.abs(image + np.random.default_rng(0).normal(0, 2, HEAD_SHAPE)).astype(np.float32)
-    made = nb.Nifti1Image(image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
-    made.set_qform(made.affine, 1)
-    made.set_sform(made.affine, 1)
-    made.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made.to_filename(path)
+    _save(path, image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
 
 
 @pytest.fixture
 def write_head():
     """Write a head with a brain in it: (path, *, field)."""
     return _write_head
+
+
+@pytest.fixture
+def places(make_dataset, write_head, tmp_path):
+    """Make a dataset of one head; return its root and the place for the outputs."""
+    root = make_dataset()
+    write_head(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    return root, tmp_path / "out"
 
 
 @pytest.fixture

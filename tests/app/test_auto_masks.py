@@ -23,13 +23,6 @@ KINDS = ("brain", "head")
 QUICK = ("--device", "cpu", "--n-iterations", "2", "2", "--omp-nthreads", "1", "--nprocs", "1")
 
 
-@pytest.fixture
-def places(make_dataset, write_head, tmp_path):
-    root = make_dataset()
-    write_head(root / NAME)
-    return root, tmp_path / "out"
-
-
 def run(places, *flags):
     root, out = places
     return cli.main([str(root), str(out), "participant", *QUICK, *flags])

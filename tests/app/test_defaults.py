@@ -21,13 +21,6 @@ OLD = ("--preset", "ants", "--mask", "otsu")
 """the defaults of the first versions"""
 
 
-@pytest.fixture
-def places(make_dataset, write_head, tmp_path):
-    root = make_dataset()
-    write_head(root / NAME)
-    return root, tmp_path / "out"
-
-
 def run(places, *flags):
     root, out = places
     return cli.main([str(root), str(out), "participant", *QUICK, *flags])

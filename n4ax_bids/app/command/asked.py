@@ -97,13 +97,14 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
     from n4ax_bids.app.select.filters import read_filters
 
     _require_utf_8(arguments)
+    method = METHODS[arguments.method]
     values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
     filter_file = values.pop("filters")
     request = Request(
         bids_dir=absolute(arguments.bids_dir),
         output_dir=absolute(arguments.output_dir),
         level=arguments.analysis_level,
-        filters=read_filters(filter_file) if filter_file else {},
+        filters=read_filters(filter_file, method.query) if filter_file else {},
         mask_program=mask_program(arguments),
         options=options,
         **values

@@ -22,6 +22,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
+from n4ax_bids.methods import METHODS
 from n4ax_bids.report.page import KEPT
 
 log = logging.getLogger("n4ax_bids")
@@ -80,7 +81,7 @@ def of_subject(subject: str, request: Request) -> Contents:
         sidecars=tuple(sidecar for _, sidecar in found),
         failed=failures(request, subject),
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
-        participant=_participant(subject, request.bids_dir),
+        participant=_participant(subject, request),
         methods=_methods(request.output_dir, subject),
     )
 
@@ -215,29 +216,32 @@ def _is_sidecar(content: Any) -> bool:
     return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
 
 
-def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
-    """Return the columns of a participant's line; a page repeats them.
+def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the columns of a participant's line in participants.tsv.
 
-    So a table that is a link has to lead where a sidecar of the participant's images may lead.
+    A page shows them. So a table that is a link must point to where a sidecar of the participant's
+    images may point.
     """
-    path = bids_dir / "participants.tsv"
+    path = request.bids_dir / "participants.tsv"
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
     except OSError:  # not there
         return ()
     if path.is_symlink():
-        image = next(_images(bids_dir, subject), bids_dir / subject)
+        image = next(_images(request, subject), request.bids_dir / subject)
         try:
-            require_of_dataset(path, image, image.relative_to(bids_dir).as_posix())
+            require_of_dataset(path, image, image.relative_to(request.bids_dir).as_posix())
         except ValueError as error:
             _warn_once(str(error))
             return ()
     return rows.get(subject, ())
 
 
-def _images(bids_dir: Path, subject: str) -> Iterator[Path]:
-    for place in ("anat", "ses-*/anat"):
-        yield from sorted((bids_dir / subject).glob(f"{place}/*.nii*"))
+def _images(request: Request, subject: str) -> Iterator[Path]:
+    """Yield images of a participant in the folders that the method reads."""
+    for datatype in METHODS[request.method].query.datatypes:
+        for place in (datatype, f"ses-*/{datatype}"):
+            yield from sorted((request.bids_dir / subject).glob(f"{place}/*.nii*"))
 
 
 @lru_cache(maxsize=64)

@@ -179,13 +179,18 @@ def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Pat
 
 
 def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
-    """Return what another pipeline may have of an image: of its session, and of all sessions."""
+    """Return files of another pipeline that may be of an image: of its session and of all.
+
+    They lie in a folder of the image's own datatype: a mask in `anat` is on another grid than an
+    image of `func`, and its name does not say so.
+    """
     entities = parse(image).entities
     subject = root / f"sub-{entities.get('sub')}"
-    folders = [subject / "anat", subject]  # some tools make no folder anat
+    datatype = image.split("/")[-2] if "/" in image else "anat"
+    folders = [subject / datatype, subject]  # some tools make no folders of datatypes
     if "ses" in entities:
         session = subject / f"ses-{entities['ses']}"
-        folders += [session / "anat", session]
+        folders += [session / datatype, session]
     found, seen = [], set()
     for folder in folders:
         real = os.path.realpath(folder)  # a link may give a folder a second name

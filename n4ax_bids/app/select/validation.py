@@ -12,13 +12,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.filters import kind_of
 from n4ax_bids.app.select.folders import folders
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
+from n4ax_bids.methods import METHODS
 
 log = logging.getLogger("n4ax_bids")
 
@@ -54,6 +57,7 @@ class Validation:
 
     def __init__(self, request: Request) -> None:
         self._dataset = request.bids_dir
+        self._kind = kind_of(METHODS[request.method].query)
         self._view: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
@@ -107,7 +111,7 @@ class Validation:
             )
             return
         if not errors:
-            log.info("dataset is valid BIDS (anatomical folders)")
+            log.info("dataset is valid BIDS (%s folders)", self._kind)
             return
         counts = Counter(code for code, _ in errors)
         first = dict(reversed(errors))
@@ -159,7 +163,7 @@ def _program() -> str | None:
 def _link(request: Request, view: Path) -> None:
     """Fill a folder with links to what the run reads."""
     view.mkdir()
-    root = request.bids_dir
+    root, datatypes = request.bids_dir, METHODS[request.method].query.datatypes
     names = [*AT_THE_ROOT, *(f"*_{suffix}.json" for suffix in request.modalities)]
     names += [f"{suffix}.json" for suffix in request.modalities]
     for name in names:
@@ -171,7 +175,8 @@ def _link(request: Request, view: Path) -> None:
         sessions = folders(subject, "ses-")
         chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
         for folder in (subject, *chosen):
-            for path in (*(folder / "anat").glob("*"), *folder.glob("*.json")):
+            images = chain.from_iterable((folder / name).glob("*") for name in datatypes)
+            for path in (*images, *folder.glob("*.json")):
                 _make_link(view / path.relative_to(root), path)
 
 

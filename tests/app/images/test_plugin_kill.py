@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -11,6 +10,8 @@ import sys
 from contextlib import suppress
 
 import pytest
+
+from tests.app.images.records import done, marks
 
 THREE = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 4)]
 BAD = "sub-02"
@@ -75,18 +76,6 @@ def program(make_dataset, tmp_path):
 
     run.out, run.gate = out, gate
     return run
-
-
-def done(out):
-    return sorted(path.name[:6] for path in out.glob("logs/images/sub-*/anat/*.json"))
-
-
-def marks(out):
-    found = {}
-    for path in out.glob("logs/attempts/*.json"):
-        content = json.loads(path.read_text())
-        found[content["source"][:6]] = content["n_begun"], content["alone"]
-    return found
 
 
 def test_an_image_that_kills_its_worker_fails_alone(program):

@@ -44,6 +44,18 @@ def test_only_anatomical_folders_of_the_chosen_are_indexed(root):
     assert images(index(root, participants=["0"])) == set()
 
 
+def test_an_index_holds_the_datatypes_that_are_asked_for(root, tmp_path):
+    bold = "sub-01/func/sub-01_task-x_bold.nii.gz"
+    assert images(index(root, datatypes=("func",))) == {bold}
+    place = tmp_path / "database"
+    index(root, database_dir=place)
+    for _ in range(2):
+        found = images(index(root, datatypes=("anat", "func"), database_dir=place))
+        assert found == {*NAMES, bold}
+    (root / bold.replace("task-x", "task-y")).touch()
+    assert len(images(index(root, datatypes=("func",), database_dir=place))) == 2
+
+
 def test_a_kept_index_serves_later_runs_and_all_participants(root, tmp_path, monkeypatch):
     place = tmp_path / "database"
     assert images(index(root, participants=["01"], database_dir=place)) == set(NAMES)
@@ -82,7 +94,7 @@ def test_a_kept_index_that_is_no_file_is_named(root, tmp_path, kind):
         os.mkfifo(kept)
     else:
         kept.symlink_to("/dev/zero")
-    with pytest.raises(Refusal, match=f"{kept}: no regular file.*remove the folder"):
+    with pytest.raises(Refusal, match=f"{kept}: not a regular file.*remove the folder"):
         index(root, database_dir=place)
 
 
@@ -136,7 +148,7 @@ def test_what_a_kept_index_depends_on(root, tmp_path, change):
 def test_a_kept_index_is_made_anew_when_other_files_are_indexed(root, tmp_path, monkeypatch):
     """By another version of the program: what it has kept may hold files that are none of ours."""
     place = tmp_path / "database"
-    monkeypatch.setattr(module, "_ANATOMY", ".*")
+    monkeypatch.setattr(module, "_pattern", lambda datatypes: ".*")
     assert set(NAMES) < images(index(root, database_dir=place))
     monkeypatch.undo()
     assert images(index(root, database_dir=place)) == set(NAMES)

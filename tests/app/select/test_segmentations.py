@@ -11,18 +11,6 @@ SES = "sub-01/ses-1/anat/sub-01_ses-1"
 XFM = "from-orig_to-T1w_mode-image_xfm.txt"
 
 
-@pytest.fixture
-def derived(tmp_path):
-    def make(*names, folder="fmriprep"):
-        for name in names:
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path / folder
-
-    return make
-
-
 def test_names_in_parts():
     assert parse("a/b/sub-01_ses-x_run-2_T1w.nii.gz") == (
         {"sub": "01", "ses": "x", "run": "2"},
@@ -66,6 +54,16 @@ def test_the_derivatives_of_several_sessions_lie_without_one(derived):
 def test_what_fits(derived, image, file, fits):
     files = Segmentations({"x": derived(f"sub-01/anat/{file}")})
     assert (files.mask(image) is not None) == fits
+
+
+def test_a_mask_of_another_datatype_is_no_mask_of_the_image(derived):
+    """Neither name has a space, and an image of `func` has all entities of the mask in `anat`."""
+    root = derived(f"{ANAT}_desc-brain_mask.nii.gz")
+    files, image = Segmentations({"x": root}), "sub-01/func/sub-01_task-x_bold.nii.gz"
+    assert files.mask(image) is None
+    own = derived("sub-01/func/sub-01_task-x_desc-brain_mask.nii.gz")
+    assert files.mask(image).path == own / "sub-01/func/sub-01_task-x_desc-brain_mask.nii.gz"
+    assert files.mask(f"{ANAT}_T1w.nii.gz").path == root / f"{ANAT}_desc-brain_mask.nii.gz"
 
 
 def test_two_files_equally_near(derived):
