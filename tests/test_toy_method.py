@@ -170,7 +170,7 @@ def test_the_report(run):
     curves = (out / "sub-01/figures/sub-01_desc-curves_T1w.svg").read_text()
     assert "Residual of the toy" in curves and "Convergence" not in curves
     assert run(level="group")[0] == 0
-    with (out / "group_n4.tsv").open(newline="") as stream:
+    with (out / "group_bias.tsv").open(newline="") as stream:
         first = next(csv.DictReader(stream, delimiter="\t"))
     assert 0 <= float(first["residual"]) < 0.02
 

@@ -31,7 +31,7 @@ from n4ax_bids.app.outputs import (
     root_files,
     source,
 )
-from n4ax_bids.app.reports import reports
+from n4ax_bids.app.reports import group, reports
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.app.select.validation import validating
@@ -174,7 +174,7 @@ def _group(request: Request) -> Status:
         if request.output_dir.is_dir() and not request.dry_run:
             stack.enter_context(places.at_work(request))
         with places.writing(request.output_dir):
-            return reports.group(request)
+            return group.write(request)
 
 
 def _write_methods(request: Request) -> None:

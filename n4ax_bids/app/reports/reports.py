@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from n4ax_bids.app.command.words import counted
-from n4ax_bids.app.job import LATTICE, Job, Selection
+from n4ax_bids.app.job import Job, Selection
 from n4ax_bids.app.machine import resources
 from n4ax_bids.app.outputs.derivatives import publish, require_inside, write_text
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.reports.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.folders import LABEL
-from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.app.status import Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.io.text import opened
-from n4ax_bids.methods import METHODS
-
-if TYPE_CHECKING:
-    from n4ax_bids.report.measures import Measure
 
 log = logging.getLogger("n4ax_bids")
 
-GONE = "corrected, input is gone"
-"""status of an image whose input is not in the dataset any more"""
-GROUP, TABLE = "group.html", "group_n4.tsv"
 LOOKS = 16
 """small files looked at at a time; a shared file system takes milliseconds for each"""
 
@@ -192,68 +183,6 @@ def page(subject: str, request: Request) -> None:
         )
         write_text(path, text)
         found = contents.of_subject(subject, request)  # another run may have gone on meanwhile
-
-
-def group(request: Request) -> Status:
-    """Write the table and the page of all images in an output folder, or say that it would.
-
-    Raises
-    ------
-    Refusal
-        If there is nothing to gather.
-    """
-    from n4ax_bids.report import group as pages
-    from n4ax_bids.report.page import Failure
-
-    output_dir, rows = request.output_dir, []
-    whole = (request.bids_dir / "dataset_description.json").is_file()
-    for record, _ in contents.records(output_dir):
-        subject = Path(record["source"]).parts[0]
-        row = {**record, "page": f"{subject}.html#{record['image']}"}
-        row.pop("status", None)  # it is told here, and not by a record
-        if whole and not os.path.lexists(request.bids_dir / record["source"]):
-            row["status"] = GONE
-        rows.append(row)
-    failed = [Failure(*each) for each in contents.failures(request)]
-    if not rows and not failed:
-        raise Refusal(
-            Status.NO_IMAGES,
-            f"{output_dir}: holds no report of an image; run the level participant first, or "
-            "--reports-only where it has run without",
-        )
-    gathered = f"{counted(len(rows), 'image')} and {counted(len(failed), 'failure')}"
-    if request.dry_run:
-        print(f"{gathered} to gather; nothing was written")
-        print(*(printable(f"-> {output_dir / name}") for name in (TABLE, GROUP)), sep="\n")
-        return Status.OK
-    table = pages.gather(rows, failed, _own_measures(rows))
-    write_text(output_dir / TABLE, pages.tsv(table))
-    write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
-    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
-    if n_lattices > len(rows):
-        lacking = counted(n_lattices - len(rows), "image")
-        log.warning("no report of %s: --reports-only makes it", lacking)
-    gone = [row["source"] for row in rows if row.get("status") == GONE]
-    if gone:
-        log.warning(
-            "%s: has no longer the input of %s, %s among them; their outputs stay, and their "
-            "status in %s says so",
-            request.bids_dir,
-            counted(len(gone), "image"),
-            gone[0],
-            TABLE,
-        )
-    log.info("%s: %s", gathered, output_dir / GROUP)
-    return Status.OK
-
-
-def _own_measures(rows: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
-    """Return the measures of the methods that images were corrected by, and of N4."""
-    from n4ax_bids.report.measures import Measure
-
-    names = dict.fromkeys(["n4", *(row.get("method", "n4") for row in rows)])
-    found = [each for name in names if name in METHODS for each in METHODS[name].measures]
-    return tuple(Measure(each.name, each.label, each.meaning) for each in found)
 
 
 def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:

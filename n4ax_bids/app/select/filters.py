@@ -184,7 +184,7 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, W
         "session": ("--session-label", request.sessions),
         "run": ("--run-id", request.runs),
     }
-    found = {}
+    found: dict[str, Wanted] = {}
     for modality in request.modalities:
         own = request.filters.get(modality.lower(), {})
         query = {"datatype": datatypes, **json.loads(QUERIES.read_text(encoding="utf-8")), **own}
