@@ -1,4 +1,4 @@
-"""A BIDS dataset in, the list of jobs out."""
+"""Makes the list of jobs from a BIDS dataset and a request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_PROGRAMS
 
 NO_IMAGES = (".json", ".tsv")
-"""extensions of files that stand beside images"""
+"""extensions of files beside images that are no images"""
 FEW = 3
-"""files that a line of the log names for one reason"""
+"""files that a line of the log names for each reason"""
 
 log = logging.getLogger("n4ax_bids")
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:
-    """Return the dataset's description; refuse a folder that is no BIDS dataset."""
+    """Return the description of a dataset; refuse a folder that is not a BIDS dataset."""
     path = bids_dir / "dataset_description.json"
     if not bids_dir.is_dir() or not os.path.lexists(path):
         raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
