@@ -30,7 +30,7 @@ DEFAULT_METHOD = "n4"
 WHICH = "which images"
 HOW = "how they are corrected"
 WRITTEN = "what is written"
-TAKEN = "what the run may take"
+TAKEN = "what the run may use"
 AGAIN = "what is done again"
 
 
@@ -205,7 +205,7 @@ class Request:
         "--no-bias-field",
         group=WRITTEN,
         decides="content",
-        help="write no fields; the lattice holds them",
+        help="do not write the fields; the lattices contain them",
     )
     output_dtype: str = flag(
         "--output-dtype",
@@ -274,9 +274,9 @@ class Request:
         group=TAKEN,
         type=words.memory,
         metavar="MB",
-        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
-        "where they would need more; the program itself takes about half a GB besides (default: "
-        "what is free)",
+        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB); if they would "
+        "need more, fewer are in flight; the program itself needs about half a GB in addition "
+        "(default: the free memory)",
     )
     """bytes"""
     work_dir: Path | None = path_flag(
@@ -290,8 +290,8 @@ class Request:
     clean_workdir: bool = switch(
         "--clean-workdir",
         group=TAKEN,
-        help="first remove what other runs have left in the work folder; not while one goes on "
-        "there on another machine",
+        help="first remove what other runs have left in the work folder; do not use it while a "
+        "run on another machine works there",
     )
     use_plugin: Path | None = path_flag(
         "--use-plugin",
@@ -310,18 +310,18 @@ class Request:
     verify_inputs: bool = switch(
         "--verify-inputs",
         group=AGAIN,
-        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
-        "which images are finished",
+        help="compare the whole content of inputs, not only size, time and fingerprint, to "
+        "decide which images are finished",
     )
     accept_new_source: bool = switch(
         "--accept-new-source",
         group=AGAIN,
-        help="go on although the outputs that are there were made from another dataset; images "
+        help="continue although the existing outputs were made from another dataset; images "
         "with the same name are then replaced, and the others stay",
     )
     """whether the outputs in the folder may come from another dataset"""
     stop_on_first_crash: bool = switch(
-        "--stop-on-first-crash", group=AGAIN, help="begin nothing more when an image has failed"
+        "--stop-on-first-crash", group=AGAIN, help="begin no further image after one has failed"
     )
     snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
     """all options of the run as TOML"""

@@ -146,7 +146,7 @@ def _work(
     try:
         _in_rounds(jobs, request, work_on, here, tell)
     except StoppedEarly:
-        log.error("stopped, for an image has failed (--stop-on-first-crash)")
+        log.error("stopped because an image has failed (--stop-on-first-crash)")
     finally:  # also after an interruption, for the images that were corrected
         _write_methods(request)
     reported, status = pages.close(), progress.close()
@@ -161,7 +161,7 @@ def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
     if request.preset == "fmriprep" and n_bare:
         log.warning(
             "preset fmriprep: %d of %d images have no white-matter weight; without it the "
-            "preset's fifth level takes tissue contrast for bias field (give --weight WM and -d, "
+            "preset's fifth level mistakes tissue contrast for bias field (give --weight WM and -d, "
             "or choose another preset)",
             n_bare,
             len(jobs),
@@ -260,7 +260,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
             from n4ax_bids.device import has_nvidia, why_no_gpu
 
             level = logging.WARNING if has_nvidia() else logging.INFO
-            log.log(level, "no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
+            log.log(level, "JAX sees no GPU: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
         log.info(
             "%s at a time, %s for a solve",

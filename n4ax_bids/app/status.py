@@ -22,7 +22,7 @@ class Status(IntEnum):
 
 
 MEANINGS: dict[Status, str] = {
-    Status.OK: "every image is corrected, or in the hands of another run that goes on",
+    Status.OK: "every image is corrected, or another run is working on it",
     Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log "
     "and `logs/` say why",
     Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "

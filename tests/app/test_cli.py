@@ -156,7 +156,7 @@ def test_help_says_the_defaults_and_why_not_fmriprep(capsys):
     assert "--preset ants --mask otsu gives the ANTs program's options in ITK's Otsu mask" in text
     assert "--preset ants --mask none the ANTs program's defaults" in text
     assert "Without that weight" in text
-    assert "fifth level takes tissue contrast for field" in text
+    assert "fifth level mistakes tissue contrast for field" in text
     for name, meaning in PRESET_HELP.items():
         assert f"{name} {meaning}" in text.replace("  ", " ")
 

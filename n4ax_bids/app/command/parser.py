@@ -83,7 +83,11 @@ def build_parser(
     )
     add = parser.add_argument
     add("bids_dir", type=Path, help="root of a BIDS dataset")
-    add("output_dir", type=Path, help="root of the derivative dataset, made if it is not there")
+    add(
+        "output_dir",
+        type=Path,
+        help="root of the derivative dataset; it is made if it does not exist",
+    )
     add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help=LEVEL_HELP)
     add_flags(parser, method)
     return parser

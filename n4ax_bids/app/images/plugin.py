@@ -88,7 +88,7 @@ def _run(
             return [], []
         marks = stack.enter_context(quarantine.Marks(request, alone=len(jobs) == 1))
         watch = _Watch(request, tell, marks, folder / "crashes", on_the_way, local=local)
-        reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
+        reason, text = f"nipype's {engine.plugin} plugin has ended without reporting it", ""
         try:
             # A process that has started JAX must not be forked.
             # Arguments in the engine's file have precedence.

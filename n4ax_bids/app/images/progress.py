@@ -190,7 +190,7 @@ def _tell(head: str, outcome: Outcome, pace: str) -> None:
     elif outcome.state == State.FINISHED:
         log.info("%s: finished by another run meanwhile", head)
     elif outcome.state == State.LEFT:
-        log.info("%s: left to another run, which works on it", head)
+        log.info("%s: left to another run, which is working on it", head)
     elif outcome.error is not None:
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
         log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)

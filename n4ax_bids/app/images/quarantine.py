@@ -1,10 +1,10 @@
 """Images during which a run was killed: they are tried once more alone, and then set aside.
 
 An image has a mark in `logs/attempts` while it is being processed. Every normal end and every
-error removes the mark. So if a mark remains, the run was killed, often because it took too much memory.
-Each image that was in flight may be the cause. The next run processes these images last and one by
-one. If runs were killed twice during an image, the last time while it was alone, it is not begun
-again until its mark is removed, or with --overwrite.
+error removes the mark. So if a mark remains, the run was killed, often because it took too much
+memory. Each image that was in flight may be the cause. The next run processes these images last
+and one by one. If runs were killed twice during an image, the last time while it was alone, it is
+not begun again until its mark is removed, or with --overwrite.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def require_allowed(job: Job, request: Request) -> None:
     mark = _known(job, request)
     if mark.n_begun >= MOST and mark.alone:
         raise SetAside(
-            f"{job.source}: set aside, for {mark.n_begun} runs were killed while they worked on "
+            f"{job.source}: set aside, because {mark.n_begun} runs were killed while they worked on "
             f"it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or use "
             "--overwrite"
         )

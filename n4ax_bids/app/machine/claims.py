@@ -3,8 +3,8 @@
 A claim is a symbolic link whose target, which does not exist, names the run. Making a link is one
 step, on NFS too, and fails if the link exists. The claim with the highest number is valid. The
 claim of a run that has ended is not removed, because two runs that did so at once could remove
-each other's claims; instead, the next claim gets the next number. Only the run with the highest claim
-removes the claims below it, and its own last. The rules are in docs/security.md, and
+each other's claims; instead, the next claim gets the next number. Only the run with the highest
+claim removes the claims below it, and its own last. The rules are in docs/security.md, and
 tests/app/machine/test_interleavings.py tries every order of the steps.
 """
 

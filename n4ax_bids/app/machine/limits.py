@@ -1,9 +1,9 @@
 """How much memory this process may still use, by the limits of machine, control groups and job.
 
 If a limit is overlooked, SIGKILL ends the run. So every place that may set one is checked: the
-free memory of the machine; the control group of the process and all groups above it, in versions 1 and
-2, with or without a namespace; the memory that SLURM gives the job, for clusters where SLURM does
-not use control groups; and the limits of `ulimit -v` and `ulimit -d`.
+free memory of the machine; the control group of the process and all groups above it, in versions 1
+and 2, with or without a namespace; the memory that SLURM gives the job, for clusters where SLURM
+does not use control groups; and the limits of `ulimit -v` and `ulimit -d`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Each run has its own hidden folder in the output folder while it works, and touches it regularly.
 The name of the folder identifies the process, and a file in it says what the run is doing. The
-name of every unfinished file identifies the process as well. `expiry` decides whether a run has ended.
+name of every unfinished file identifies the process as well. `expiry` decides whether a run has
+ended.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ class _Dispatch:
     """Distributes jobs to processes, each of which may end at any moment.
 
     A process that ends is replaced. The jobs that it had in flight are tried again one by one,
-    when all others are done. The job that ended the process will end the next one too and is given up;
-    the others succeed.
+    when all others are done. The job that ended the process will end the next one too and is given
+    up; the others succeed.
     """
 
     def __init__(self, task: Task, jobs: Sequence[Any], folder: Path, workers: list[_Worker]):

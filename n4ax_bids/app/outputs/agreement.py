@@ -1,9 +1,9 @@
 """Runs that use one output folder at the same time must have the same settings and dataset.
 
 Each run first publishes its settings in a file in its hidden folder, and then reads the settings
-of the others. So of two runs that differ, at least one sees the other. A run that sees no differing
-run starts to work. If two differing runs are both still looking, the one with the larger token
-ends, and the other waits for that.
+of the others. So of two runs that differ, at least one sees the other. A run that sees no
+differing run starts to work. If two differing runs are both still looking, the one with the larger
+token ends, and the other waits for that.
 """
 
 from __future__ import annotations

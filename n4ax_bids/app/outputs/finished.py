@@ -211,7 +211,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
     for name, size in content["outputs"].items():
         try:
             if made[name].stat().st_size != size:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
     return None

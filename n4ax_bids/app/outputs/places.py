@@ -110,7 +110,7 @@ def _check_labels(path: Path, desc: str) -> None:
         raise Refusal(
             Status.USAGE,
             f"{path.parent}: the output folder holds images with --desc {there[0]}; expected the "
-            f"same label or another folder, for the fields there are theirs",
+            f"same label or another folder, because the fields there belong to them",
         )
 
 

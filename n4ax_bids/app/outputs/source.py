@@ -1,8 +1,8 @@
 """Decides whether an output folder was made from this dataset.
 
 The path of a dataset proves nothing: in a container every dataset is `/data`. The description
-alone proves too little: it may be edited, and two studies may start from the same template. So images
-are compared if possible, and otherwise the descriptions.
+alone proves too little: it may be edited, and two studies may start from the same template. So
+images are compared if possible, and otherwise the descriptions.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _warn(rows: Sequence[Mapping[str, Any]], request: Request) -> None:
     gone = [row["source"] for row in rows if row.get("status") == GONE]
     if gone:
         log.warning(
-            "%s: has no longer the input of %s, %s among them; their outputs stay, and their "
+            "%s: no longer has the input of %s, %s among them; their outputs stay, and their "
             "status in %s says so",
             request.bids_dir,
             counted(len(gone), "image"),

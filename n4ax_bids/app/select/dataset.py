@@ -15,6 +15,7 @@ from n4ax_bids.app.select.folders import NO_LABEL, folders, misplaced, unindexed
 from n4ax_bids.app.select.index import index
 from n4ax_bids.app.select.inheritance import Sidecars
 from n4ax_bids.app.select.masks import Masks
+from n4ax_bids.app.select.vocabulary import datatypes, kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
@@ -51,15 +52,11 @@ def select(request: Request) -> Selection:
     """
     query = METHODS[request.method].query
     subject_dirs = folders(request.bids_dir, "sub-")
-    _require_labels(request, subject_dirs)
-    filters.require_known("participant", request.participants, subject_dirs)
-    distinct.require_distinct_labels(request.participants or subject_dirs, subject_dirs)
-    chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
+    chosen = _chosen(request, subject_dirs)
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
     for folder in chosen if request.sessions else ():
         distinct.require_distinct_labels(request.sessions, folders(folder, "ses-"), "ses-")
-
     layout = index(
         request.bids_dir,
         datatypes=query.datatypes,
@@ -83,11 +80,36 @@ def select(request: Request) -> Selection:
     sidecars = inheritance.by_folder(
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
-    masks = Masks(request)
     unread = sorted(
         (printable(name), reason)
-        for name, reason in unindexed(request, chosen, filters.datatypes(), query.datatypes)
+        for name, reason in unindexed(request, chosen, datatypes(), query.datatypes)
     )
+    jobs, skipped = _sort(images, request, queries, sidecars)
+    skipped = sorted([*skipped, *unread])
+    if not jobs:
+        _refuse_empty(request, entities, skipped, unread)
+    distinct.require_distinct(jobs)
+    of_kind = (each for each in images if each.entities.get("suffix") in request.modalities)
+    distinct.require_distinct_from(jobs, (Path(each.relpath).as_posix() for each in of_kind))
+    return Selection(tuple(jobs), tuple(skipped))
+
+
+def _chosen(request: Request, subject_dirs: Mapping[str, Path]) -> list[Path]:
+    """Return the folders of the chosen participants; refuse labels without a usable folder."""
+    _require_labels(request, subject_dirs)
+    filters.require_known("participant", request.participants, subject_dirs)
+    distinct.require_distinct_labels(request.participants or subject_dirs, subject_dirs)
+    return [subject_dirs[label] for label in request.participants or subject_dirs]
+
+
+def _sort(
+    images: Iterable[Any],
+    request: Request,
+    queries: Mapping[str, filters.Wanted],
+    sidecars: Sidecars,
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    """Return a job for each image that is taken, by name, and (name, reason) of each other one."""
+    query, masks = METHODS[request.method].query, Masks(request)
     jobs, skipped = [], []
     for image in images:
         reason = misplaced(image) or filters.why_not(image.entities, queries, query)
@@ -98,14 +120,7 @@ def select(request: Request) -> Selection:
             jobs.append(job)
         else:
             skipped.append((printable(Path(image.relpath).as_posix()), reason))
-    skipped = sorted([*skipped, *unread])
-    if not jobs:
-        _refuse_empty(request, entities, skipped, unread)
-    jobs.sort(key=lambda job: job.relative)
-    distinct.require_distinct(jobs)
-    of_kind = (each for each in images if each.entities.get("suffix") in request.modalities)
-    distinct.require_distinct_from(jobs, (Path(each.relpath).as_posix() for each in of_kind))
-    return Selection(tuple(jobs), tuple(skipped))
+    return sorted(jobs, key=lambda job: job.relative), skipped
 
 
 def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
@@ -240,7 +255,7 @@ def _refuse_empty(
             Status.NOTHING_SELECTED,
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
-    kind = filters.kind_of(METHODS[request.method].query)
+    kind = kind_of(METHODS[request.method].query)
     others = f"; {kind} images there are: {', '.join(there)}" if there else ""
     why = f"; left out {unread[0][0]}: {unread[0][1]}" if unread else ""
     raise Refusal(

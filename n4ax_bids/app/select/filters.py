@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.command.words import did_you_mean
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.vocabulary import (
+    datatypes,
+    kind_of,
+    maps_and_masks,
+    modalities,
+    names,
+    numbered,
+    taken_by,
+)
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.arguments import same_number
 from n4ax_bids.io.text import read_json
@@ -20,83 +28,12 @@ log = logging.getLogger("n4ax_bids")
 
 QUERIES = Path(__file__).parents[2] / "data" / "queries.json"
 """entities of an image that is taken; null means that the entity is absent"""
-WEIGHTED_MAPS = ("UNIT1",)
-"""parametric images of the schema that have the contrast of a weighted image"""
-PHASE = frozenset({"phase"})
-"""suffix of the phase of functional images in older datasets"""
 MAGNITUDES = (None, "mag")
 ELSEWHERE = ("bold", "sbref", "fmap", "roi", "asl", "pet")
 """keys of a NiPreps filter file that are not for anatomical images"""
-KINDS = {"anat": "anatomical", "func": "functional", "micr": "microscopy"}
-"""adjectives for images of a datatype"""
 
 Wanted = Mapping[str, Any]
 """for each entity, the label or labels that an image may have"""
-
-
-@cache
-def modalities(datatypes: tuple[str, ...] = ("anat",)) -> tuple[str, ...]:
-    """Return the BIDS suffixes of images of these datatypes that can be corrected."""
-    raw = _schema().rules.files.raw
-    rules = [rule for datatype in datatypes for rule in raw[datatype].values()]
-    known = dict.fromkeys(suffix for rule in rules for suffix in rule.suffixes)
-    return tuple(suffix for suffix in known if suffix not in _maps_and_masks() | PHASE)
-
-
-def taken_by(query: Query) -> tuple[str, ...]:
-    """Return the suffixes of the images that a method takes."""
-    return query.suffixes or modalities(query.datatypes)
-
-
-def kind_of(query: Query) -> str:
-    """Return an adjective for the images that a method takes, such as "anatomical"."""
-    return " or ".join(KINDS.get(datatype, datatype) for datatype in query.datatypes)
-
-
-@cache
-def datatypes() -> frozenset[str]:
-    """Return the names that BIDS has for folders of one kind of data: anat, func, dwi, …"""
-    return frozenset(_schema().objects.datatypes)
-
-
-@cache
-def _maps_and_masks() -> frozenset[str]:
-    rules = _schema().rules.files.raw.anat
-    return frozenset([*rules.parametric.suffixes, *rules.defacemask.suffixes]) - set(WEIGHTED_MAPS)
-
-
-@cache
-def _schema() -> Any:
-    from bidsschematools.schema import load_schema
-
-    return load_schema()
-
-
-@cache
-def _names() -> Mapping[str, str]:
-    """Return pybids' name of each entity, by every name that the entity has."""
-    from bids.layout import Config
-
-    known = {name for config in ("bids", "derivatives") for name in Config.load(config).entities}
-    names = {name: name for name in known}
-    for long, entity in _schema().objects.entities.items():
-        theirs = next((name for name in (long, entity.name) if name in known), None)
-        if theirs:
-            names |= {long: theirs, entity.name: theirs}
-    return names
-
-
-@cache
-def numbered_keys() -> frozenset[str]:
-    """Return the keys whose labels are numbers, so that run-1 and run-01 are the same run."""
-    entities = _schema().objects.entities.values()
-    return frozenset(entity.name for entity in entities if entity.format == "index")
-
-
-@cache
-def _numbered() -> frozenset[str]:
-    """Return pybids' names of the entities of `numbered_keys`."""
-    return frozenset(_names()[key] for key in numbered_keys() if key in _names())
 
 
 def matches(entity: str, value: Any, wanted: Any) -> bool:
@@ -110,7 +47,7 @@ def matches(entity: str, value: Any, wanted: Any) -> bool:
     if wanted is None or value is None:
         return wanted is value
     one, other = str(value), str(wanted)
-    if entity in _numbered() and same_number(one, other):
+    if entity in numbered() and same_number(one, other):
         return True
     return other in ("*", one)
 
@@ -149,10 +86,10 @@ def read_filters(path: Path, query: Query = METHODS["n4"].query) -> dict[str, di
                 raise refuse(f"no modality {key}{near}; there are: {', '.join(sorted(known))}")
             log.info("%s: %s is not for images that the method takes, ignored", path, key)
             continue
-        unknown = [name for name in entities if name not in _names()]
+        unknown = [name for name in entities if name not in names()]
         if unknown:
-            there = ", ".join(sorted(set(_names().values())))
-            near = _suggested(unknown, _names())
+            there = ", ".join(sorted(set(names().values())))
+            near = _suggested(unknown, names())
             raise refuse(f"{key}: no entity {', '.join(unknown)}{near}; there are: {there}")
         for name, value in entities.items():
             if not _is_wanted(value):
@@ -160,7 +97,7 @@ def read_filters(path: Path, query: Query = METHODS["n4"].query) -> dict[str, di
                     f"{key}: {name} is {json.dumps(value)}; expected a label, a list of labels, "
                     'null or "*"'
                 )
-        found[key.lower()] = {_names()[name]: value for name, value in entities.items()}
+        found[key.lower()] = {names()[name]: value for name, value in entities.items()}
     return found
 
 
@@ -239,7 +176,7 @@ def why_not(
     if suffix is None or suffix not in queries:
         if suffix in taken_by(query):
             return f"{suffix} was not asked for; -m {suffix} takes it"
-        if suffix in _maps_and_masks():
+        if suffix in maps_and_masks():
             return f"{suffix} is a map or a mask, which is never corrected"
         if suffix in modalities(query.datatypes):
             return f"{suffix} is not among the images that the method takes"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from n4ax_bids.app.select.filters import numbered_keys
+from n4ax_bids.app.select.vocabulary import numbered_keys
 from n4ax_bids.arguments import same_number
 from n4ax_bids.io.names import why_unfit
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select.filters import kind_of
 from n4ax_bids.app.select.folders import folders
+from n4ax_bids.app.select.vocabulary import kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
 from n4ax_bids.methods import METHODS
@@ -123,8 +123,8 @@ class Validation:
             found += f"; and {len(counts) - MOST_CODES} more codes"
         raise Refusal(
             Status.INVALID_INPUT,
-            f"{self._dataset}: not valid BIDS: {found}; {PROGRAM} tells more, "
-            "--skip-bids-validation goes on",
+            f"{self._dataset}: not valid BIDS: {found}; {PROGRAM} lists all, and "
+            "--skip-bids-validation lets the run continue",
         )
 
     def end(self) -> None:

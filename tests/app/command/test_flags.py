@@ -244,7 +244,7 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
         monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
         run("--device", "auto", "--overwrite")
         said = capsys.readouterr().err
-        assert f"{level} no GPU that JAX sees: computing on the CPU" in said
+        assert f"{level} JAX sees no GPU: computing on the CPU" in said
 
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])

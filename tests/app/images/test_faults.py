@@ -122,7 +122,7 @@ def test_stop_on_first_crash(twelve, tmp_path, capsys):
     flags = ["--nprocs", "1", "--stop-on-first-crash"]
     assert main(twelve, tmp_path / "out", *flags) == Status.SOME_FAILED
     text = capsys.readouterr().err
-    assert "stopped, for an image has failed" in text
+    assert "stopped because an image has failed" in text
     assert "1 of 12 images corrected, 1 failed, 10 not begun" in text
     assert images_of(tmp_path / "out") == {"sub-01": 6}
 

@@ -104,6 +104,6 @@ def test_an_image_that_kills_the_run_is_set_aside(program):
     status, log = program(whom="run")
     assert status == 1 and done(program.out) == ["sub-01", "sub-03"]
     (error,) = (line for line in log.splitlines() if " ERROR " in line)
-    assert THREE[1] in error and "set aside, for 2 runs were killed" in error
+    assert THREE[1] in error and "set aside, because 2 runs were killed" in error
     assert program("--overwrite", bad="")[0] == 0
     assert marks(program.out) == {} and len(done(program.out)) == 3

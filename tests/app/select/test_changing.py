@@ -117,7 +117,7 @@ def test_outputs_of_an_input_that_is_gone(run, raw, tmp_path):
     (raw / T1W).unlink()
     status, text = run(level="group")
     assert status == Status.OK
-    assert f"{raw}: has no longer the input of 1 image, {T1W} among them" in text
+    assert f"{raw}: no longer has the input of 1 image, {T1W} among them" in text
     rows = [
         line.split("\t") for line in (tmp_path / "out/group_bias.tsv").read_text().splitlines()
     ]
