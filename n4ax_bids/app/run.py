@@ -161,8 +161,8 @@ def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
     if request.preset == "fmriprep" and n_bare:
         log.warning(
             "preset fmriprep: %d of %d images have no white-matter weight; without it the "
-            "preset's fifth level mistakes tissue contrast for bias field (give --weight WM and -d, "
-            "or choose another preset)",
+            "preset's fifth level mistakes tissue contrast for bias field (give --weight WM and "
+            "-d, or choose another preset)",
             n_bare,
             len(jobs),
         )

@@ -90,9 +90,9 @@ def require_allowed(job: Job, request: Request) -> None:
     mark = _known(job, request)
     if mark.n_begun >= MOST and mark.alone:
         raise SetAside(
-            f"{job.source}: set aside, because {mark.n_begun} runs were killed while they worked on "
-            f"it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or use "
-            "--overwrite"
+            f"{job.source}: set aside, because {mark.n_begun} runs were killed while they worked "
+            f"on it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or "
+            "use --overwrite"
         )
 
 
