@@ -76,7 +76,7 @@ def test_without_v_there_is_no_line_for_the_mask(places, capsys):
 
 
 def test_reports_alone_find_the_same_mask(places):
-    """From the files, in a process that has kept nothing."""
+    """It is found from the files, without anything kept from the run."""
     from n4ax_bids import region
 
     _, out = places

@@ -1,4 +1,4 @@
-"""What `n4ax-bids` does where nothing is said of mask and samples, and ANTs' own numbers."""
+"""What `n4ax-bids` does without flags for mask and samples, and ANTs' own numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def n4_of(out):
 
 
 def test_the_brain_and_samples_by_distance(places, capsys):
-    """From the command line to the numbers and to every file that tells of them."""
+    """From the command line to the numbers and to every file that records them."""
     root, out = places
     assert run(places, "--dry-run") == 0
     plan = capsys.readouterr().out.splitlines()

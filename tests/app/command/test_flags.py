@@ -27,7 +27,7 @@ NAMES = [
 
 
 def test_every_flag_is_used_by_a_test():
-    """That the test shows its effect, a person has to see."""
+    """Whether the test shows the effect of the flag must be reviewed by a person."""
     text = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     for action in parser.build_parser()._actions:
         if action.option_strings and action.dest != "help":

@@ -1,4 +1,4 @@
-"""A process of an engine that is killed costs no other image, nor the run its end."""
+"""If a process of an engine is killed, the other images succeed and the run ends normally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on."""
+"""The progress that a run reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def outcome(number, **changes):
 
 @pytest.fixture
 def told(monkeypatch):
-    """Tell of outcomes with the log on a stream; return the status and what was written."""
+    """Report outcomes with the log on a stream; return the status and the text."""
 
     def follow(outcomes, stream, **facts):
         monkeypatch.setattr("sys.stderr", stream)

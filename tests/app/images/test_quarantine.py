@@ -1,4 +1,4 @@
-"""Images that are too large for the job, or during which a run dies, cost no other image."""
+"""Images that are too large, or that kill a run, do not affect other images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of whole runs: pages, the group's table, what is drawn again and what is not."""
+"""Reports of whole runs: pages, the table of all images, and what is drawn again."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monk
 
 
 def test_outputs_of_a_version_with_other_sidecars_are_named(fake_node, run, out, caplog):
-    """They are neither shown nor end the run; the images have to be corrected again."""
+    """They are not shown and do not end the run; the images must be corrected again."""
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
@@ -251,7 +251,7 @@ ODD_SIDECARS = [
 
 
 def test_a_damaged_record_counts_as_none(fake_node, run, out, request_of):
-    """Whoever may write the output folder may have changed it; pages and table go on."""
+    """Anyone who may write to the folder can have changed it; pages and table are still made."""
     assert run(names=NAMES[:1]) == 0
     (path,) = out.glob("sub-01/figures/*_desc-record_T1w.json")
     whole = path.read_text()
@@ -295,7 +295,7 @@ def _shown(run, out, request_of):
 
 
 def test_a_damaged_record_of_a_finished_image_ends_no_page(fake_node, run, out, request_of):
-    """The methods text leaves out what it cannot tell."""
+    """The methods text leaves out what it cannot describe."""
     assert run(names=NAMES[1:]) == 0
     path = out / "logs/images/sub-01/anat" / NAMES[1].rpartition("/")[2].replace("nii.gz", "json")
     whole = path.read_text()
@@ -310,7 +310,7 @@ def test_a_damaged_record_of_a_finished_image_ends_no_page(fake_node, run, out, 
 
 
 def test_a_text_of_the_logs_that_is_a_link_is_not_shown(fake_node, run, out, tmp_path):
-    """Pages would repeat a file of the person who runs the program, named by somebody else."""
+    """Otherwise somebody else could make a page show a file of the user who runs the program."""
     assert run() == 0
     secret = tmp_path / "secret"
     secret.write_text("file\treason\nsecret\tsecret\n")
@@ -324,7 +324,7 @@ def test_a_text_of_the_logs_that_is_a_link_is_not_shown(fake_node, run, out, tmp
 
 
 def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
-    """As where a run was killed after an image was corrected anew and before it was drawn."""
+    """This happens if a run is killed between the new correction of an image and its figures."""
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
@@ -338,7 +338,7 @@ def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
 
 
 def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(run, out, capsys):
-    """As where images have been finished by a run that was killed, or that drew nothing."""
+    """This happens if a run that finished images was killed or drew no figures."""
     fast = ["--device", "cpu", "--sloppy"]
     assert run("--no-reports", *fast) == 0
     assert run(*fast) == 0
@@ -356,7 +356,7 @@ def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(run, out, capsys
 
 
 def test_what_failed_at_last_has_failed(fake_node, run, out, tmp_path):
-    """Though an earlier run has made something of it, and that is there still."""
+    """This holds although the outputs of an earlier run still exist."""
     assert run() == 0
     (tmp_path / "raw" / NAMES[0]).write_bytes(b"")
     assert run() == 1
@@ -420,7 +420,7 @@ def test_a_participants_file_that_cannot_be_read_costs_no_page(fake_node, run, m
 
 
 def test_the_log_warns_of_what_the_page_remarks(run, out, capsys, make_dataset, tmp_path):
-    """An image that the run makes less even, and voxels without a logarithm, by one rule."""
+    """Log and page warn by the same rule: a less even image, and voxels without a logarithm."""
     import nibabel as nb
     import numpy as np
 

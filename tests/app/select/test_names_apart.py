@@ -1,4 +1,4 @@
-"""Images whose names are nearly the same, or the same, stay apart in all that is kept of them."""
+"""Images with almost or exactly the same name are kept apart in everything that is stored."""
 
 from __future__ import annotations
 

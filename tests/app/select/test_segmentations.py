@@ -1,4 +1,4 @@
-"""Which files of other pipelines are of an image; mask, weight and report agree."""
+"""Which files of other pipelines belong to an image; mask, weight and report agree."""
 
 from __future__ import annotations
 
