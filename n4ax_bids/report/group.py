@@ -14,6 +14,9 @@ from n4ax_bids.report.page import KEPT, Failure
 
 CORRECTED = "corrected"
 
+FIRST_COLUMNS = ("bids_name", "suffix", "status")
+"""the table is recognised by them"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -91,10 +94,6 @@ def _outliers(
         usual = boxes.get((suffix, name))
         if value is not None and usual is not None and not usual.holds(value):
             yield name
-
-
-FIRST_COLUMNS = ("bids_name", "suffix", "status")
-"""the table is recognised by them"""
 
 
 def tsv(table: Table) -> str:
