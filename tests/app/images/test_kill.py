@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-N_IMAGES, N_KILLS = 8, 20
+N_IMAGES, N_KILLS = 12, 20
 
 # Children of a process that has imported everything but not started JAX: a run takes a second.
 PROGRAM = """
@@ -22,7 +22,7 @@ from n4ax_bids.app import cli, run
 from n4ax_bids.app.reports import image_report
 from n4ax_bids.report import page
 
-root, folder, n_images, n_kills = *sys.argv[1:3], *map(int, sys.argv[3:])
+root, folder, n_kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 WORDS = ["participant", "--device", "cpu", "--skip-bids-validation"]
 assert cli.main([root, f"{folder}/nothing", *WORDS, "--dry-run"]) == 0  # imports the rest
@@ -44,10 +44,10 @@ def start(out, *flags):
 def wait(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-def undisturbed(out, *flags):
+def undisturbed(out):
     # The seconds to the first record, and to the end.
     begun = time.perf_counter()
-    child = start(out, *flags)
+    child = start(out)
     while not records(out):
         time.sleep(0.002)
     first = time.perf_counter() - begun
@@ -89,21 +89,24 @@ def kill(number, n_done, share):
     seen = {"out": out, "ended": ended, "before": snapshot(out), "records": records(out)}
     return seen | {"again": wait(start(out, *flags)), "after": snapshot(out)}
 
-undisturbed(f"{folder}/compiled", "--no-reports")
+undisturbed(f"{folder}/compiled")
 first, whole = undisturbed(f"{folder}/whole")
-chance = random.Random(5)
-each = (whole - first) / n_images
-kills = [
-    kill(number, n_done, chance.uniform(0.1, 1))
-    for number, n_done in enumerate(chance.randrange(n_images) for _ in range(n_kills))
-]
-children = [start(f"{folder}/together") for _ in range(4)]
-print(json.dumps([kills, [wait(child) for child in children]]))
+if n_kills:
+    chance = random.Random(5)
+    each = (whole - first) / 12
+    said = [
+        kill(number, n_done, chance.uniform(0.1, 1))
+        for number, n_done in enumerate(chance.randrange(12) for _ in range(n_kills))
+    ]
+else:
+    children = [start(f"{folder}/together") for _ in range(4)]
+    said = [wait(child) for child in children]
+print(json.dumps(said))
 """
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Return the digest of each file except the logs, by its name."""
+    """Digest of each file by its name, but for the logs."""
     return {
         path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in out.rglob("*")
@@ -116,28 +119,30 @@ def is_report(name: str) -> bool:
 
 
 def corrected(out: Path) -> list[str]:
-    """Return all images that runs on this folder report as corrected."""
+    """The images that runs on this folder say to have corrected, in all."""
     rows = [row.split("\t") for t in out.glob("logs/*/images.tsv") for row in t.open()]
     return sorted(row[0] for row in rows if row[1] == "corrected")
 
 
-@pytest.fixture(scope="module")
-def ran(make_dataset_in, tmp_path_factory):
-    """Run the program; return its folder, the kills, and the ends of the runs at one time."""
-    folder = tmp_path_factory.mktemp("killed")
-    names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, N_IMAGES + 1))
-    root = make_dataset_in(folder / "raw", *names)
-    words = [sys.executable, "-c", PROGRAM, root, folder, N_IMAGES, N_KILLS]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder, *json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def ran(make_dataset, tmp_path):
+    """Run the program over twelve images; return what it says."""
+
+    def run(n_kills: int) -> list:
+        names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, N_IMAGES + 1))
+        root = make_dataset(*names)
+        words = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path), str(n_kills)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(ran):
-    (folder, kills, _), interrupted = ran, 0
-    assert len(kills) == N_KILLS
-    whole = contents(folder / "whole")
+def test_killed_at_random_moments(ran, tmp_path):
+    kills, interrupted = ran(N_KILLS), 0
+    whole = contents(tmp_path / "whole")
     assert len(whole) == 3 + (6 + 5 + 1) * N_IMAGES  # images, figures, a page for each
     images = {name: digest for name, digest in whole.items() if not is_report(name)}
     for number, kill in enumerate(kills):
@@ -151,16 +156,15 @@ def test_killed_at_random_moments(ran):
                 assert kill["after"][name] == facts, name
         interrupted += 0 < len(finished) < N_IMAGES
     assert interrupted >= N_KILLS // 2
-    assert list((folder / "work").iterdir()) == []
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_four_at_once(ran):
-    folder, _, ends = ran
-    assert ends == [0, 0, 0, 0]
-    together = folder / "together"
-    assert contents(together) == contents(folder / "whole")
-    assert corrected(together) == corrected(folder / "whole")  # each once
+def test_four_at_once(ran, tmp_path):
+    assert ran(0) == [0, 0, 0, 0]
+    together = tmp_path / "together"
+    assert contents(together) == contents(tmp_path / "whole")
+    assert corrected(together) == corrected(tmp_path / "whole")  # each once
     assert len(corrected(together)) == N_IMAGES
     assert list((together / "logs" / "claims").iterdir()) == []
 
