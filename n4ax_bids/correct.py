@@ -17,7 +17,7 @@ from n4ax_bids import device as devices
 from n4ax_bids import methods
 from n4ax_bids.arguments import suggesting
 from n4ax_bids.core.estimator import Report
-from n4ax_bids.correct_request import Request
+from n4ax_bids.correct_request import CallArguments
 from n4ax_bids.correction import Correction, FieldNumbers, statistics
 from n4ax_bids.image_files import Outputs, parametrisation, save, stored
 from n4ax_bids.skull_strip import Means
@@ -101,7 +101,7 @@ def correct(
         not installed or fails; one line that names the file. No file is written then.
     """
     method = methods.of_options(options)
-    asked = Request(
+    asked = CallArguments(
         input_image=input_image,
         output_image=output_image,
         bias_image=bias_image,

@@ -18,7 +18,7 @@ File = str | Path | None
 
 
 @dataclass(frozen=True)
-class Request:
+class CallArguments:
     """The arguments of one call of `correct`; the fields are its parameters."""
 
     input_image: str | Path

@@ -22,7 +22,7 @@ from n4ax_bids.core.arrays import NothingSampled
 from n4ax_bids.core.call import NAMES, without_logarithm
 from n4ax_bids.core.estimator import Automatic, Estimate, Given, Solve
 from n4ax_bids.core.field import divide
-from n4ax_bids.correct_request import Request
+from n4ax_bids.correct_request import CallArguments
 from n4ax_bids.correction import FieldNumbers, field_of
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.finite import extremes, require_finite
@@ -58,7 +58,7 @@ class Made:
     notes: tuple[str, ...] = ()
 
 
-def find(asked: Request, image: Volume, means: Means) -> Region:
+def find(asked: CallArguments, image: Volume, means: Means) -> Region:
     """Read or find mask and weight."""
     region = find_region(
         image,
@@ -75,7 +75,9 @@ def find(asked: Request, image: Volume, means: Means) -> Region:
     return region
 
 
-def solve(asked: Request, found: Found, where: jax.Device, seconds: dict[str, float]) -> Made:
+def solve(
+    asked: CallArguments, found: Found, where: jax.Device, seconds: dict[str, float]
+) -> Made:
     """Estimate the field on the device and divide the image by it."""
     image, _, region = found
     with _naming(image.path, region.name):
@@ -90,7 +92,7 @@ def solve(asked: Request, found: Found, where: jax.Device, seconds: dict[str, fl
     return Made(estimate, corrected, bias)
 
 
-def finish(asked: Request, found: Found, made: Made) -> None:
+def finish(asked: CallArguments, found: Found, made: Made) -> None:
     """With a mask file, restore the voxels outside it and rescale those inside, as ANTs does.
 
     `made` is changed, so that memory holds no more versions of the image than needed.
@@ -125,7 +127,7 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
         seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def load_image(asked: Request) -> tuple[Volume, float]:
+def load_image(asked: CallArguments) -> tuple[Volume, float]:
     """Load the image; return it with the value that was subtracted to remove negative ones."""
     path, dimension = asked.input_image, asked.dimension
     image = volume.load(path)
@@ -155,7 +157,7 @@ def _naming(path: Path, mask: str) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _prepare(asked: Request, image: Volume, region: Region) -> Solve:
+def _prepare(asked: CallArguments, image: Volume, region: Region) -> Solve:
     """Prepare the solve, with the geometry and the sampled voxels that ITK finds."""
     place = geometry.read_geometry(image.path, image.data.ndim)
     headers = {

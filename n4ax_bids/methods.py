@@ -31,9 +31,12 @@ class Query(NamedTuple):
     """Which images of a dataset a method takes."""
 
     suffixes: tuple[str, ...] | None = None
-    """None for every suffix of a weighted anatomical image in BIDS"""
+    """None for every suffix that BIDS has for images of these datatypes, without maps and masks"""
     default: tuple[str, ...] = ("T1w", "T2w")
     """suffixes that are taken if the user names none"""
+    datatypes: tuple[str, ...] = ("anat",)
+    """folders of a participant or session that are read, such as "anat", "func" or "micr"; only
+    the NIfTI files in them are images"""
 
 
 class Measure(NamedTuple):

@@ -68,6 +68,8 @@ OTHERS = {
     "app/select/segmentations": ("app/select/test_segmentations", "app/select/test_masks"),
     "app/status": ("app/test_cli", "app/select/test_dataset"),
     "app/reports/grid": ("app/reports/test_image_report",),
+    "app/reports/group": ("app/reports/test_reports",),
+    "app/select/vocabulary": ("app/select/test_filters", "app/select/test_segmentations"),
     "arguments": ("test_arguments", "test_options"),
     "arrays": ("test_toy_method",),
     "brain_programs": ("test_skull_strip",),

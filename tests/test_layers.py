@@ -90,6 +90,7 @@ MAY_IMPORT = {
         "device",
         "interfaces",
         "region",
+        "brain_programs",
         "skull_strip",
         "report",
         "root",
@@ -204,6 +205,34 @@ def test_the_picture_shows_every_module():
             shown.add(folders[-1] / name)
     named = {path for path in modules().values() if path.name != "__init__.py"}
     assert shown - {PACKAGE / "__init__.py"} == named
+
+
+def long_parts(path: Path) -> Iterator[str]:
+    """What is longer than CONTRIBUTING allows: the file, or the body of a function."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    n_lines = len(text.splitlines())
+    if n_lines > 300 and "300 lines" not in (ast.get_docstring(tree) or ""):
+        yield f"{path.name} has {n_lines} lines, and no reason in its docstring"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            if body and node.end_lineno - body[0].lineno >= 60:
+                yield f"{path.name}: {node.name}"
+
+
+def test_files_and_functions_are_short():
+    assert [part for path in modules().values() for part in long_parts(path)] == []
+
+
+def test_what_is_too_long_is_seen(tmp_path):
+    path = tmp_path / "new.py"
+    path.write_text("def f():\n    pass\n" + "    pass\n" * 59)
+    assert list(long_parts(path)) == []
+    path.write_text("def f():\n    pass\n" + "    pass\n" * 60)
+    assert list(long_parts(path)) == ["new.py: f"]
+    path.write_text("pass\n" * 301)
+    assert "301 lines" in next(long_parts(path))
 
 
 def test_no_cycles():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -17,7 +17,11 @@ import pytest
 import n4ax_bids
 from n4ax_bids import methods
 from n4ax_bids.app import cli
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import validation
+from n4ax_bids.app.status import Status
 from n4ax_bids.interfaces import BiasFieldCorrection
+from n4ax_bids.methods import Query
 from tests.toy_method import METHOD, ToyDetails, ToyOptions
 
 SHAPE = (24, 20, 16)
@@ -166,7 +170,7 @@ def test_the_report(run):
     curves = (out / "sub-01/figures/sub-01_desc-curves_T1w.svg").read_text()
     assert "Residual of the toy" in curves and "Convergence" not in curves
     assert run(level="group")[0] == 0
-    with (out / "group_n4.tsv").open(newline="") as stream:
+    with (out / "group_bias.tsv").open(newline="") as stream:
         first = next(csv.DictReader(stream, delimiter="\t"))
     assert 0 <= float(first["residual"]) < 0.02
 
@@ -221,6 +225,63 @@ def test_the_images_that_it_takes_by_default(run, dataset):
     other.write_bytes((dataset / NAMES[0]).read_bytes())
     assert "correct  sub-01/anat/sub-01_T2w" not in run("--dry-run")[2]
     assert "correct  sub-01/anat/sub-01_T2w" in run("--dry-run", "-m", "T1w", "T2w")[2]
+
+
+@pytest.fixture
+def elsewhere(dataset, request):
+    """The toy works on another datatype, and the dataset has images of it."""
+    folder, name = request.param
+    suffix = name.rpartition("_")[2]
+    query = Query(suffixes=(suffix,), default=(suffix,), datatypes=(folder,))
+    methods.unregister("toy")
+    methods.register(replace(METHOD, query=query))
+    place = dataset / "sub-01" / folder
+    (place / "deeper").mkdir(parents=True)
+    for path in (place / f"sub-01_{name}", place.parent / f"sub-01_{name}", place / "deeper/x"):
+        path.with_name(f"{path.name}.nii.gz").write_bytes((dataset / NAMES[0]).read_bytes())
+    return f"sub-01/{folder}/sub-01_{name}.nii.gz"
+
+
+OTHER_DATATYPES = pytest.mark.parametrize(
+    "elsewhere", [("func", "task-rest_bold"), ("micr", "sample-A_SEM")], indirect=True
+)
+
+
+@OTHER_DATATYPES
+def test_a_method_for_another_datatype_is_offered_its_files(run, elsewhere, dataset, tmp_path):
+    folder = elsewhere.split("/")[1]
+    filters = tmp_path / "filters.json"
+    filters.write_text('{"t1w": {"run": 1}}')
+    more = ["--bids-filter-file", str(filters), "--bids-database-dir", str(tmp_path / "kept")]
+    status, _, said = run("--dry-run", *more)
+    assert status == 0, said
+    assert re.findall(r"^correct  (.*)", said, re.M) == [elsewhere]
+    assert f"not in a folder {folder}" in said and f"not directly in {folder}" in said
+    assert "t1w is not for images that the method takes, ignored" in said
+    with pytest.raises(SystemExit):
+        run("--dry-run", "-m", "T1w")
+    (dataset / elsewhere).unlink()
+    status, _, said = run("--dry-run")
+    assert status == Status.NO_IMAGES and f"not in a folder {folder}" in said
+
+
+@OTHER_DATATYPES
+def test_the_validator_sees_the_folders_of_the_method_s_datatype(elsewhere, dataset, tmp_path):
+    query = methods.METHODS["toy"].query
+    request = Request(dataset, tmp_path / "out", method="toy", modalities=query.default)
+    validation._link(request, tmp_path / "view")
+    seen = {path.relative_to(tmp_path / "view").as_posix() for path in tmp_path.rglob("view/**/*")}
+    assert elsewhere in seen and NAMES[0] not in seen
+
+
+@pytest.mark.parametrize("elsewhere", [("func", "task-rest_bold")], indirect=True)
+def test_the_app_corrects_another_datatype(run, elsewhere):
+    status, out, said = run("--no-reports")
+    assert status == 0, said
+    assert "1 of 1 images corrected" in said
+    done = out / "sub-01/func/sub-01_task-rest_desc-biascorr_bold.nii.gz"
+    assert flat(nb.load(done).get_fdata())
+    assert "1 of 1 images are finished already" in run("--no-reports")[2]
 
 
 def test_under_an_engine_of_nipype_s(run, tmp_path):

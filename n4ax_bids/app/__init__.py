@@ -1,1 +1,1 @@
-"""The BIDS-App: the nodes of `n4ax_bids.interfaces` over a BIDS dataset."""
+"""The BIDS-App: runs the nodes of `n4ax_bids.interfaces` on a BIDS dataset."""

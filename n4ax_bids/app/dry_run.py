@@ -1,4 +1,4 @@
-"""What a run would do, in words: each image, why it is taken or not, its options, its outputs."""
+"""Says what a run would do: each image, why it is taken or not, its options and outputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from n4ax_bids.io.kinds import require_file
 
 
 def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
-    """Yield the lines of the plan; nothing is written for it.
+    """Yield the lines that a dry run prints; nothing is written.
 
     Parameters
     ----------
-    selection : what the run takes and what not
+    selection : the images that the run takes, and those that it leaves out
     request : the run
-    todo : the selection's jobs that are not finished
+    todo : the jobs of the selection that are not finished
     """
     yield f"dataset  {request.bids_dir}"
     yield f"output   {request.output_dir}"
@@ -31,9 +31,9 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         if value is not None:
             yield f"         {name} = {_words(value)}"
     yield ""
-    todo, unfit = {job.relative for job in todo}, 0
+    names, unfit = {job.relative for job in todo}, 0
     for job in selection.jobs:
-        if job.relative in todo:
+        if job.relative in names:
             try:
                 metadata = _require_fit(job)
             except (OSError, ValueError) as error:
@@ -50,19 +50,19 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         yield f"         {reason}"
     yield ""
     yield (
-        f"{counted(len(todo) - unfit, 'image')} to correct, {unfit} that cannot be, "
-        f"{len(selection.jobs) - len(todo)} finished already, {len(selection.skipped)} skipped; "
+        f"{counted(len(names) - unfit, 'image')} to correct, {unfit} that cannot be, "
+        f"{len(selection.jobs) - len(names)} finished already, {len(selection.skipped)} skipped; "
         "nothing was written"
     )
 
 
 def _require_fit(job: Job) -> Mapping[str, Any]:
-    """Return what the dataset says of an image that can be corrected, as far as names tell.
+    """Return the metadata of an image that can be corrected, judging without reading the image.
 
     Raises
     ------
     OSError, ValueError
-        If the job would fail, as far as can be seen without reading the image.
+        If it is already clear that the job would fail.
     """
     if job.problem:
         raise ValueError(job.problem)
@@ -72,7 +72,7 @@ def _require_fit(job: Job) -> Mapping[str, Any]:
 
 def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator[str]:
     yield f"correct  {job.relative}"
-    taken = ", ".join(f"{name} {value}" for name, value in _told(job))
+    taken = ", ".join(f"{name} {value}" for name, value in _shown_entities(job))
     yield f"         taken: {taken}"
     for note in notes(job, metadata, request):
         yield f"         note: {note}"
@@ -89,7 +89,7 @@ def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator
         yield f"         -> {masks[0]}{others} (and .json)"
 
 
-def _told(job: Job) -> Iterator[tuple[str, Any]]:
+def _shown_entities(job: Job) -> Iterator[tuple[str, Any]]:
     for name, value in sorted(job.entities.items()):
         if name not in ("datatype", "extension"):
             yield name, value

@@ -1,11 +1,12 @@
-"""One image to correct, the files that are made of it, and what a query has found."""
+"""One image to correct, the files that are made from it, and the result of a query."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,36 +18,37 @@ DESCRIPTIONS = {
     FIELD: "estimated bias field",
     LATTICE: "B-spline control points of the natural logarithm of the bias field",
 }
-"""Labels of the desc entity, and what they mean; that of the corrected image can be chosen."""
+"""Labels of the desc entity and their meanings; the user chooses the corrected image's label."""
 MASKS = {
     "brain": "mask of the brain that was found in the image, where the field was estimated",
     "head": "mask of the head that was found in the image, where the field was estimated",
     "otsu": "voxels above Otsu's threshold, where the field was estimated",
 }
-"""Those of the masks that `--save-mask` writes, which say what kind of mask it is."""
+"""Labels of the masks that `--save-mask` writes: the kinds of mask, and their meanings."""
 BEHIND_SPACE = ("split", "recording", "chunk")
-"""entities of an image that BIDS puts behind space"""
+"""entities of an image that follow the entity space in BIDS names"""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Final names of what is made of one source image, absolute."""
+    """Absolute final names of the files that are made from one source image."""
 
     stem: str
     corrected: Path
     field: Path | None
-    """None where it is not wanted"""
+    """None if the field is not wanted as an image"""
     lattice: Path
     problem: str | None = None
-    """why the file system cannot have these names; then they are shorter ones, for the log"""
-    masks: Mapping[str, Path] = field(default_factory=dict)
-    """of each kind that may be found; one of them is written. Empty where none is wanted"""
-    further: Mapping[str, Path] = field(default_factory=dict)
+    """why the file system does not allow these names; the names are then shortened, for the log"""
+    masks: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    """the mask for each kind that may be found, of which one is written; empty if none is
+    wanted"""
+    further: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """images that only this method makes, by their labels"""
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The images; the corrected one, where it is there, says that all others are."""
+        """The images; if the corrected one exists, all others exist too."""
         fixed = (self.corrected, self.field, self.lattice)
         return (*filter(None, fixed), *self.further.values())
 
@@ -69,7 +71,7 @@ class Outputs:
         output_dir : root of the derivative dataset
         desc : label of the corrected image
         bias_field : whether the field is written as an image
-        masks : kinds of mask that may be found, where the mask is to be written
+        masks : kinds of mask that may be found, if the mask is written
         further : labels of images that only this method makes
         """
         stem = relative.name.removesuffix(".gz").removesuffix(".nii")
@@ -101,8 +103,8 @@ class Outputs:
 def mask_name(stem: str, kind: str) -> str:
     """Return the name of a mask of an image.
 
-    A mask's suffix is "mask", so the image's own suffix becomes the space: this keeps the masks of
-    a T1w and a T2w image apart, and `-d` finds the mask of the image by it.
+    The suffix of a mask is "mask", so the image's suffix becomes the space. This distinguishes the
+    masks of a T1w and a T2w image, and `-d` finds the mask of an image by it.
 
     Parameters
     ----------
@@ -132,14 +134,14 @@ class Job:
     Parameters
     ----------
     source : the image, absolute
-    relative : the same from the dataset's root, with "/", as in a BIDS URI
-    outputs : final names of what is made of it, absolute
+    relative : path of the image in the dataset, with "/", as in a BIDS URI
+    outputs : absolute final names of what is made from it
     entities : BIDS entities of the source's name
     sidecars : JSON files that describe the source, from the dataset's root downwards
     mask, weight : files of other pipelines, absolute
-    problem : why it cannot be corrected, where the names of files tell that
-    mask_transform, weight_transform : files of other pipelines that lead from the source to mask
-        and weight, absolute
+    problem : why it cannot be corrected, if the names of files already show it
+    mask_transform, weight_transform : transform files of other pipelines from the source to the
+        mask and the weight, absolute
     """
 
     source: Path
@@ -155,10 +157,10 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The source's name without extension, and the participant's for this image alone.
+        """The source's name without extension, made unique among the participant's images.
 
-        BIDS repeats the folders' labels in a file's name. Where that has been forgotten, two
-        sessions may hold files of the same name: then the session and a digest are added.
+        BIDS repeats the labels of the folders in the name of a file. If a name lacks them, two
+        sessions may have files of the same name; then the session and a digest are added.
         """
         stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
         session = next((part for part in above if part.startswith("ses-")), None)
@@ -171,7 +173,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a query found: the jobs, and (file, reason) for each image that was left out."""
+    """The result of a query: the jobs, and (file, reason) for each image that was left out."""
 
     jobs: tuple[Job, ...]
     skipped: tuple[tuple[str, str], ...]

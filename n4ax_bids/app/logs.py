@@ -9,7 +9,7 @@ from n4ax_bids.io.names import printable, printable_lines
 
 
 class _Printable(logging.Formatter):
-    """Shows each message as one line, so that no name of a file can forge a line of the log."""
+    """Shows each message as one line, so that a file name cannot forge a line of the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -17,7 +17,7 @@ class _Printable(logging.Formatter):
 
 
 def set_up(*, verbose: bool) -> None:
-    """Write the log to standard error; with `verbose` also what helps to find a fault."""
+    """Write the log to standard error, with `verbose` also the details for finding faults."""
     log = logging.getLogger("n4ax_bids")
     log.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)

@@ -1,8 +1,8 @@
-"""What the person at the command line asked for, in one record: every flag, written once.
+"""What the user asked for on the command line: every flag, defined once.
 
-The parser, the keys of a configuration file, the request that is made of them and the rule of what
-makes an image finished are read from the fields below. The file is long because a flag, its help
-and its meaning stand together, and nowhere else.
+The parser, the keys of a configuration file, the request itself and the rule that decides whether
+an image is finished all come from the fields below. The file is longer than 300 lines because each
+flag is defined here completely, with its help and its meaning.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DEFAULT_METHOD = "n4"
 WHICH = "which images"
 HOW = "how they are corrected"
 WRITTEN = "what is written"
-TAKEN = "what the run may take"
+TAKEN = "what the run may use"
 AGAIN = "what is done again"
 
 
 def new_run_id() -> str:
-    """Return date, time and a random number, as NiPreps name their runs."""
+    """Return a run's name as in NiPreps: date, time and a random number."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4()}"
 
 
@@ -106,7 +106,7 @@ class Request:
         metavar="FILE",
         help='JSON in fMRIPrep\'s form: {"t1w": {"acquisition": "mprage"}}; null is none, "*" any',
     )
-    """for a modality in lower case: entities and the values they may have"""
+    """for each modality in lower case, the entities and the labels that they may have"""
     skip_normalized: str = flag(
         "--skip-normalized",
         group=WHICH,
@@ -150,7 +150,7 @@ class Request:
         "installed; its mask is always written (default: %(default)s)",
     )
     mask_program: str | None = derived(None, "content")
-    """name and version of the program that finds the masks, where `mask` names one"""
+    """name and version of the program that finds the masks, if `mask` names one"""
     weight: str | None = flag(
         "--weight",
         group=HOW,
@@ -170,7 +170,7 @@ class Request:
         help="derivative datasets of other pipelines that hold masks and tissue probabilities; "
         "the first that has one for the image counts. Reports measure white and grey matter there",
     )
-    """folders with masks and tissue probabilities, by the name that links have for them"""
+    """folders with masks and tissue probabilities, by their names in BIDS URIs"""
     preset: str = flag(
         "--preset",
         group=HOW,
@@ -179,7 +179,7 @@ class Request:
         help="named set of the method's options, listed below (default: %(default)s)",
     )
     options: Any = derived(PRESETS[DEFAULT_PRESET], "content")
-    """of the method"""
+    """options of the method"""
     rescale: bool = switch(
         "--rescale",
         group=HOW,
@@ -205,7 +205,7 @@ class Request:
         "--no-bias-field",
         group=WRITTEN,
         decides="content",
-        help="write no fields; the lattice holds them",
+        help="do not write the fields; the lattices contain them",
     )
     output_dtype: str = flag(
         "--output-dtype",
@@ -274,9 +274,9 @@ class Request:
         group=TAKEN,
         type=words.memory,
         metavar="MB",
-        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB): fewer of them "
-        "where they would need more; the program itself takes about half a GB besides (default: "
-        "what is free)",
+        help="memory for images in flight, in MB or with a unit (8G, 800M, 8GiB); if they would "
+        "need more, fewer are in flight; the program itself needs about half a GB in addition "
+        "(default: the free memory)",
     )
     """bytes"""
     work_dir: Path | None = path_flag(
@@ -290,8 +290,8 @@ class Request:
     clean_workdir: bool = switch(
         "--clean-workdir",
         group=TAKEN,
-        help="first remove what other runs have left in the work folder; not while one goes on "
-        "there on another machine",
+        help="first remove what other runs have left in the work folder; do not use it while a "
+        "run on another machine works there",
     )
     use_plugin: Path | None = path_flag(
         "--use-plugin",
@@ -310,30 +310,30 @@ class Request:
     verify_inputs: bool = switch(
         "--verify-inputs",
         group=AGAIN,
-        help="compare the whole content of inputs, not size, time and fingerprint alone, to see "
-        "which images are finished",
+        help="compare the whole content of inputs, not only size, time and fingerprint, to "
+        "decide which images are finished",
     )
     accept_new_source: bool = switch(
         "--accept-new-source",
         group=AGAIN,
-        help="go on although the outputs that are there were made from another dataset; images "
+        help="continue although the existing outputs were made from another dataset; images "
         "with the same name are then replaced, and the others stay",
     )
-    """whether the output folder may hold outputs that were made from another dataset"""
+    """whether the outputs in the folder may come from another dataset"""
     stop_on_first_crash: bool = switch(
-        "--stop-on-first-crash", group=AGAIN, help="begin nothing more when an image has failed"
+        "--stop-on-first-crash", group=AGAIN, help="begin no further image after one has failed"
     )
     snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
-    """TOML of all options as they were used"""
+    """all options of the run as TOML"""
     run_id: str = field(default_factory=new_run_id, compare=False, metadata={"decides": "run"})
 
 
 def flags() -> dict[str, Flag]:
-    """Return the flags by the names of the fields that they fill."""
+    """Return the flag of each field that has one, by the field's name."""
     each = ((item.name, item.metadata.get("flag")) for item in fields(Request))
     return {name: found for name, found in each if found is not None}
 
 
 def deciding(what: str) -> frozenset[str]:
-    """Return the names of the fields that decide the "content" of outputs, or the "run"."""
+    """Return the fields that decide the "content" of outputs, or those that decide the "run"."""
     return frozenset(item.name for item in fields(Request) if item.metadata["decides"] == what)

@@ -1,4 +1,4 @@
-"""A run: what there is to do, round after round until nothing is left, and the exit status."""
+"""A run: processes the unfinished images in rounds, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from n4ax_bids.app.outputs import (
     root_files,
     source,
 )
-from n4ax_bids.app.reports import reports
+from n4ax_bids.app.reports import group, reports
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.app.select.validation import validating
@@ -42,19 +42,19 @@ log = logging.getLogger("n4ax_bids")
 
 Tell = Callable[[Outcome], None]
 Round = Callable[[Sequence[Job], Request, Tell], None]
-"""works on jobs and tells how each has ended"""
+"""processes jobs and reports how each one ended"""
 
 LOOKS = 16
-"""records looked at at a time; a shared file system takes milliseconds for each"""
+"""records that are read at the same time; a shared file system takes milliseconds for each"""
 
 
 def run(request: Request) -> Status:
-    """Correct every image that the request selects and that is not finished.
+    """Correct every selected image that is not finished.
 
     Raises
     ------
     Refusal
-        If the run cannot begin. An image that fails is logged and does not end the run.
+        If the run cannot begin. If an image fails, the log says so and the run continues.
     """
     if request.level == "group":
         return _group(request)
@@ -85,11 +85,16 @@ def run(request: Request) -> Status:
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
         _agree(here, request, raw, selection)
-        if chosen is None:
-            work_on = partial(_in_pool, devices=devices, here=here, work=work)
-        else:
+        work_on: Round = _nothing_to_do
+        if chosen is not None:
             work_on = partial(plugin.work_on, engine=chosen, here=here, work=work)
+        elif devices is not None:
+            work_on = partial(_in_pool, devices=devices, here=here, work=work)
         return _work(selection, jobs, request, work_on, here, work, stack)
+
+
+def _nothing_to_do(jobs: Sequence[Job], request: Request, tell: Tell) -> None:
+    """Work on no jobs: no device has been started, because every image is finished."""
 
 
 def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> Status:
@@ -104,10 +109,10 @@ def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> 
 
 
 def _agree(here: Presence, request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
-    """Refuse what other runs at work have otherwise, and write the files at the root."""
+    """Refuse a run whose settings differ from those of a current run; write the root files."""
     with places.writing(request.output_dir):
         agreement.require(here, request, raw, selection.jobs)
-    # Another run may have written and ended since the first look.
+    # Another run may have written outputs and ended since the first check.
     places.check_places(request)
     source.check(request, raw)
     with places.writing(request.output_dir):
@@ -123,7 +128,7 @@ def _work(
     work: Path,
     stack: ExitStack,
 ) -> Status:
-    """Work on the jobs, tell of each, and write the texts and pages of what was done."""
+    """Process the jobs, report each, and write the methods text and the pages."""
     progress = Progress(
         len(jobs),
         n_finished=len(selection.jobs) - len(jobs),
@@ -141,8 +146,8 @@ def _work(
     try:
         _in_rounds(jobs, request, work_on, here, tell)
     except StoppedEarly:
-        log.error("stopped, for an image has failed (--stop-on-first-crash)")
-    finally:  # also where it was interrupted: what was done has been done
+        log.error("stopped because an image has failed (--stop-on-first-crash)")
+    finally:  # also after an interruption, for the images that were corrected
         _write_methods(request)
     reported, status = pages.close(), progress.close()
     if request.reports:
@@ -151,36 +156,36 @@ def _work(
 
 
 def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:
-    """Warn where a preset is used without the weight image that it is made for."""
+    """Warn if a preset is used without the weight image that it is made for."""
     n_bare = sum(job.weight is None for job in jobs)
     if request.preset == "fmriprep" and n_bare:
         log.warning(
             "preset fmriprep: %d of %d images have no white-matter weight; without it the "
-            "preset's fifth level takes tissue contrast for bias field (give --weight WM and -d, "
-            "or choose another preset)",
+            "preset's fifth level mistakes tissue contrast for bias field (give --weight WM and "
+            "-d, or choose another preset)",
             n_bare,
             len(jobs),
         )
 
 
 def _group(request: Request) -> Status:
-    """Gather all images. A presence tells the next run to clean up where this one is killed."""
+    """Gather all images. If this run is killed, its presence makes the next one clean up."""
     with ExitStack() as stack:
         if request.output_dir.is_dir() and not request.dry_run:
             stack.enter_context(places.at_work(request))
         with places.writing(request.output_dir):
-            return reports.group(request)
+            return group.write(request)
 
 
 def _write_methods(request: Request) -> None:
     try:
         boilerplate.write(request.output_dir)
-    except OSError as error:  # what happened to the images counts more
+    except OSError as error:  # the results of the images are more important
         log.warning("%s: the methods text was not written: %s", request.output_dir, error)
 
 
 def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
-    """Return the jobs that have to be done."""
+    """Return the jobs that are not finished."""
     if request.overwrite or not (request.output_dir / finished.FOLDER).is_dir():
         return list(jobs)
     with ThreadPoolExecutor(LOOKS) as looking:
@@ -192,7 +197,7 @@ def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
 
 
 def _tell_other_options(reasons: Sequence[str | None]) -> None:
-    """Say why finished images are done again although nothing of the dataset has changed."""
+    """Log which changed options make finished images unfinished."""
     other = Counter(r for r in reasons if r and r.startswith(finished.OTHER_OPTIONS))
     for reason, n_images in other.most_common():
         log.info("%s will be done again: %s", counted(n_images, "image"), reason)
@@ -201,15 +206,15 @@ def _tell_other_options(reasons: Sequence[str | None]) -> None:
 def _in_rounds(
     jobs: Sequence[Job], request: Request, work_on: Round, here: Presence, tell: Tell
 ) -> None:
-    """Work on jobs until each is done, has failed, or is in the hands of a run that goes on.
+    """Process jobs until each is done, has failed, or belongs to a run that is still working.
 
-    What other runs are at is left to them at first. At the end it is looked at again: who had it
-    may have ended.
+    Jobs that other runs are working on are left to them at first. In the next round they are
+    checked again, because those runs may have ended without finishing them.
     """
-    folder, waiting = request.output_dir / CLAIMS, []
+    folder, waiting = request.output_dir / CLAIMS, list[Job]()
     todo = list(jobs)
     while todo:
-        left = []
+        left: list[Job] = []
 
         def sort(outcome: Outcome, left: list[Job] = left) -> None:
             if outcome.state == State.LEFT:
@@ -220,11 +225,12 @@ def _in_rounds(
         suspects = quarantine.suspects(todo, request.output_dir, here)
         names = {job.relative for job in suspects}
         calm = [job for job in todo if job.relative not in names]
-        # Who was in flight when a run died comes last and alone, so that it can end no other.
+        # Images that were in flight when a run died come last and alone, so that the one that
+        # killed it cannot take others with it.
         for part in (calm, *([job] for job in suspects)):
             if part:
                 work_on(part, request, sort)
-        request = replace(request, overwrite=False)  # whoever had the others has done so
+        request = replace(request, overwrite=False)  # other runs have just made what is there
         waiting += left
         todo = [job for job in waiting if claims.holder(folder, job.relative, here) is None]
         waiting = [job for job in waiting if job not in todo]
@@ -234,7 +240,7 @@ def _in_rounds(
 
 @contextmanager
 def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
-    """Start the devices of a run and tell what they are."""
+    """Start the devices of a run and log what they are."""
     shares = resources.shares(
         n_jobs=n_jobs,
         device=request.device,
@@ -254,7 +260,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
             from n4ax_bids.device import has_nvidia, why_no_gpu
 
             level = logging.WARNING if has_nvidia() else logging.INFO
-            log.log(level, "no GPU that JAX sees: computing on the CPU (%s)", why_no_gpu())
+            log.log(level, "JAX sees no GPU: computing on the CPU (%s)", why_no_gpu())
         share = shares[0]
         log.info(
             "%s at a time, %s for a solve",
@@ -273,7 +279,7 @@ def _in_pool(
     here: Presence,
     work: Path,
 ) -> None:
-    """Work on jobs through threads or processes of our own; tell in the order of the jobs."""
+    """Process jobs in our own threads or processes; report them in the order of the jobs."""
     alone = len(jobs) == 1
     task = partial(attempt.attempt, request=request, here=here, work=work, alone=alone)
     with closing(devices.run(task, jobs, work)) as results:

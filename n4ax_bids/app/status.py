@@ -1,4 +1,4 @@
-"""How the program ends: the exit statuses and the error that carries one."""
+"""The exit statuses of the program, and the error that ends a run with one of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Exit statuses: those of the BIDS execution specification's draft and of NiPreps."""
+    """Exit statuses, from the draft of the BIDS execution specification and from NiPreps."""
 
     OK = 0
     SOME_FAILED = 1
@@ -22,7 +22,7 @@ class Status(IntEnum):
 
 
 MEANINGS: dict[Status, str] = {
-    Status.OK: "every image is corrected, or in the hands of another run that goes on",
+    Status.OK: "every image is corrected, or another run is working on it",
     Status.SOME_FAILED: "some image failed, or has no report; the others are done, and the log "
     "and `logs/` say why",
     Status.USAGE: "wrong use: an unknown flag, label or option, filters that contradict each "
@@ -40,16 +40,16 @@ MEANINGS: dict[Status, str] = {
     "lost: try again",
     Status.INTERRUPTED: "interrupted (Ctrl+C)",
 }
-"""What each of them says, for the documentation and the descriptor."""
+"""The meaning of each status, for the documentation and the descriptor."""
 
 
 class Refusal(Exception):
-    """The run cannot begin: one line for the person at the screen, and the exit status.
+    """The run cannot begin; has one line for the user and the exit status.
 
     Parameters
     ----------
     status : Status
-    message : str, one line that names what was wrong and what was expected
+    message : str, one line that says what is wrong and what was expected
     """
 
     def __init__(self, status: Status, message: str) -> None:

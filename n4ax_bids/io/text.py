@@ -8,8 +8,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 LIMIT = 16 * 2**20
 """bytes of the largest text that is read; a sidecar has a few thousand"""
@@ -34,7 +35,7 @@ GET_IT = "in a DataLad, git-annex or git-lfs dataset, get the file's content fir
 
 
 @contextmanager
-def opened(path: Path, *, what: str = "text") -> Iterator[IO[bytes]]:
+def opened(path: Path, *, what: str = "text") -> Iterator[BufferedReader]:
     """Open a regular file for reading within the block; the errors are those of `read_bytes`.
 
     Parameters

@@ -189,7 +189,7 @@ PRESET_HELP: dict[str, str] = {
     "standard": "as ants, with samples about 4 mm apart on each axis: shrink 4 at 1 mm, 1 at 4 mm",
     "ants": "the ANTs program's defaults: shrink 4, 4 x 50 iterations, all of them run",
     "fmriprep": "fMRIPrep's final N4: 5 x 50 iterations, knots 200 mm apart. Made for a "
-    "white-matter weight image: without one its fifth level takes tissue contrast for field",
+    "white-matter weight image: without one its fifth level mistakes tissue contrast for field",
     "mriqc": "MRIQC's N4 after skull stripping: 4 x 50 iterations, all of them run",
     "simpleitk": "SimpleITK's defaults: full resolution, 4 x 50 iterations, threshold 0.001",
     "fast": "n4ax's fast set: full resolution, 8, 12, 12, 8 over-relaxed iterations",
@@ -198,7 +198,7 @@ PRESET_HELP: dict[str, str] = {
 
 WHY_NOT_FMRIPREP = """\
 Why fmriprep is not the default: fMRIPrep gives its last N4 a white-matter weight image. Without
-that weight (--weight WM), the preset's fifth level takes tissue contrast for field: grey and
+that weight (--weight WM), the preset's fifth level mistakes tissue contrast for field: grey and
 white matter end up closer together than the scanner left them.
 """
 

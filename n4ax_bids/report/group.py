@@ -14,6 +14,9 @@ from n4ax_bids.report.page import KEPT, Failure
 
 CORRECTED = "corrected"
 
+FIRST_COLUMNS = ("bids_name", "suffix", "status")
+"""the table is recognised by them"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -96,7 +99,7 @@ def _outliers(
 def tsv(table: Table) -> str:
     """Return the table as tab-separated text: full precision, n/a for missing numbers."""
     names = [measure.name for measure in table.measures]
-    lines = [["bids_name", "suffix", "status", *names, "n_warnings", "outliers"]]
+    lines = [[*FIRST_COLUMNS, *names, "n_warnings", "outliers"]]
     for row in table.rows:
         numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
         outliers = ",".join(row.outliers) or "n/a"

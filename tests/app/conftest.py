@@ -1,9 +1,10 @@
-"""Tiny BIDS datasets, and a node that only pretends."""
+"""Tiny BIDS datasets, and a fake node that needs no solve."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,10 +29,14 @@ def _phantom(shape, seed):
 
 
 def _write_image(path: Path, *, shape=(24, 22, 20), seed=0, dtype=np.int16, codes=(1, 1)):
-    image = nb.Nifti1Image(_phantom(shape, seed), AFFINE)
+    _save(path, _phantom(shape, seed), AFFINE, dtype=dtype, codes=codes)
+
+
+def _save(path: Path, data, affine, *, dtype=np.float32, codes=(1, 1)):
+    image = nb.Nifti1Image(data, affine)
     image.set_data_dtype(dtype)
-    image.set_qform(AFFINE, codes[0])
-    image.set_sform(AFFINE, codes[1])
+    image.set_qform(affine, codes[0])
+    image.set_sform(affine, codes[1])
     image.header.set_xyzt_units("mm", "sec")
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
@@ -52,12 +57,7 @@ def _write_head(path: Path, *, field=2.5):
         image[away < radius] = value
     image *= np.exp(field * ((away / 92) ** 2 - 0.5))
     image = np.abs(image + np.random.default_rng(0).normal(0, 2, HEAD_SHAPE)).astype(np.float32)
-    made = nb.Nifti1Image(image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
-    made.set_qform(made.affine, 1)
-    made.set_sform(made.affine, 1)
-    made.header.set_xyzt_units("mm", "sec")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made.to_filename(path)
+    _save(path, image, nb.affines.from_matvec(np.diag([3.0] * 3), [-100, -100, -90]))
 
 
 @pytest.fixture
@@ -67,36 +67,52 @@ def write_head():
 
 
 @pytest.fixture
-def make_dataset(tmp_path):
-    """Make a BIDS dataset of the named files; JSON where a value is given, images where not.
+def places(make_dataset, write_head, tmp_path):
+    """Make a dataset of one head; return its root and the place for the outputs."""
+    root = make_dataset()
+    write_head(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    return root, tmp_path / "out"
 
-    The images have no content with `empty=True`, enough for what reads names only.
+
+def _make_dataset(
+    root: Path, *names: str, json_files: dict | None = None, empty: bool = False
+) -> Path:
+    """Make a BIDS dataset in a folder: images of these names, and JSON files with content.
+
+    With `empty=True` the images are empty files, enough for code that reads only names.
     """
-
-    def make(*names: str, json_files: dict | None = None, empty: bool = False) -> Path:
-        root = tmp_path / "raw"
-        root.mkdir(exist_ok=True)
-        description = {"Name": "tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-        (root / "dataset_description.json").write_text(json.dumps(description))
-        for seed, name in enumerate(names):
-            path = root / name
-            if empty:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
-            else:
-                _write_image(path, seed=seed)
-        for name, content in (json_files or {}).items():
-            path = root / name
+    root.mkdir(parents=True, exist_ok=True)
+    description = {"Name": "tiny", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (root / "dataset_description.json").write_text(json.dumps(description))
+    for seed, name in enumerate(names):
+        path = root / name
+        if empty:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content))
-        return root
+            path.touch()
+        else:
+            _write_image(path, seed=seed)
+    for name, content in (json_files or {}).items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return root
 
-    return make
+
+@pytest.fixture(scope="session")
+def make_dataset_in():
+    """Make a dataset in any folder, for fixtures that several tests share."""
+    return _make_dataset
+
+
+@pytest.fixture
+def make_dataset(tmp_path):
+    """Make a dataset in the test's own folder: (*names, json_files, empty) → its root."""
+    return partial(_make_dataset, tmp_path / "raw")
 
 
 @pytest.fixture
 def validator():
-    """The BIDS validator's program; a test that wants a run to ask it asks for this."""
+    """The BIDS validator; a test requests this fixture if its run should call the validator."""
     from n4ax_bids.app.select import validation
 
     program = validation._program()
@@ -107,7 +123,7 @@ def validator():
 
 @pytest.fixture(autouse=True)
 def unvalidated(request, monkeypatch):
-    """Let other runs find no validator: most datasets here are not meant to be valid."""
+    """Hide the validator from all other tests, because most datasets here are not valid."""
     from n4ax_bids.app.select import validation
 
     if "validator" not in request.fixturenames:
@@ -116,26 +132,26 @@ def unvalidated(request, monkeypatch):
 
 @pytest.fixture
 def fake_node(monkeypatch):
-    """Put a node in place that halves each image in no time; it records what it was given."""
+    """Install a fake node that only halves each image; return the list of its inputs."""
     return put_fake_node(monkeypatch)
 
 
 @pytest.fixture
 def forgetful_node(monkeypatch):
-    """The same without digests of its inputs, for a test that replaces them afterwards."""
+    """The same node without digests of its inputs, for tests that replace these later."""
     return put_fake_node(monkeypatch, digests=False)
 
 
 @pytest.fixture
 def finishing_node(fake_node):
-    """The same, in tests of what is finished."""
+    """The same as `fake_node`, for tests about finished images."""
     return fake_node
 
 
 def put_fake_node(
     monkeypatch: pytest.MonkeyPatch, *, digests: bool = True
 ) -> list[SimpleNamespace]:
-    """Put the node in place; without digests of its inputs no image counts as finished."""
+    """Install the fake node; without digests of its inputs no image counts as finished."""
     from n4ax_bids import interfaces
     from n4ax_bids.app.machine import pool
 
@@ -175,7 +191,7 @@ def _halve(inputs: SimpleNamespace, digests: bool) -> dict:
 
 
 def _correction(inputs: SimpleNamespace, lattice: dict, digests: bool) -> dict:
-    """Return what the real node tells of a solve, as plain as it does; it imports no JAX here."""
+    """Return the output `correction` of the real node, as plain values and without JAX."""
     names = ("input_image", "mask_image", "weight_image")
     read = {name: Path(getattr(inputs, name)) for name in names if hasattr(inputs, name)}
     sha256 = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in read.items()}

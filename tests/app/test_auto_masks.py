@@ -23,13 +23,6 @@ KINDS = ("brain", "head")
 QUICK = ("--device", "cpu", "--n-iterations", "2", "2", "--omp-nthreads", "1", "--nprocs", "1")
 
 
-@pytest.fixture
-def places(make_dataset, write_head, tmp_path):
-    root = make_dataset()
-    write_head(root / NAME)
-    return root, tmp_path / "out"
-
-
 def run(places, *flags):
     root, out = places
     return cli.main([str(root), str(out), "participant", *QUICK, *flags])
@@ -83,7 +76,7 @@ def test_without_v_there_is_no_line_for_the_mask(places, capsys):
 
 
 def test_reports_alone_find_the_same_mask(places):
-    """From the files, in a process that has kept nothing."""
+    """It is found from the files, without anything kept from the run."""
     from n4ax_bids import region
 
     _, out = places

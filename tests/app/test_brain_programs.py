@@ -92,7 +92,7 @@ def test_the_mask_is_written_recorded_and_cited(
 
 
 def test_the_report_reads_the_mask_that_was_written(home, root, tmp_path, install):
-    """Also where the program is gone."""
+    """This works even if the program is no longer installed."""
     log, out = install(home / "bin"), tmp_path / "out"
     path = out / "sub-01" / "figures" / "sub-01_desc-record_T1w.json"
     assert run(root, out, *SYNTHSTRIP) == 0
@@ -220,7 +220,7 @@ def test_hd_bet_is_cited_and_recorded(home, root, tmp_path, install):
 
 
 def test_other_records_have_no_word_of_a_program(root, tmp_path):
-    """So that images of a run without one stay finished."""
+    """So the images of a run without a program stay finished."""
     out = tmp_path / "out"
     assert run(root, out, "--no-reports") == 0
     record = json.loads((out / "logs/images/sub-01/anat/sub-01_T1w.json").read_text())

@@ -1,4 +1,4 @@
-"""Flags, help text and exit statuses; the node is a pretended one where images are read."""
+"""Flags, help text and exit statuses; tests that read images use the fake node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEVERAL = "--shrink-start 1 0 1 --over-relaxation 1.2 --no-refine --precision fl
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Run the command line up to the request that it makes."""
+    """Parse a command line and return the request."""
 
     def parse(*flags):
         caught = []
@@ -156,7 +156,7 @@ def test_help_says_the_defaults_and_why_not_fmriprep(capsys):
     assert "--preset ants --mask otsu gives the ANTs program's options in ITK's Otsu mask" in text
     assert "--preset ants --mask none the ANTs program's defaults" in text
     assert "Without that weight" in text
-    assert "fifth level takes tissue contrast for field" in text
+    assert "fifth level mistakes tissue contrast for field" in text
     for name, meaning in PRESET_HELP.items():
         assert f"{name} {meaning}" in text.replace("  ", " ")
 
@@ -223,7 +223,7 @@ def test_unknown_level_and_missing_arguments(capsys):
 
 @pytest.mark.usefixtures("fake_node")
 class TestStatus:
-    """The exit status and the last line on the screen for what cannot begin."""
+    """The exit status and the last line on the screen if a run cannot begin."""
 
     def run(self, capsys, root, out, *flags):
         status = cli.main([str(root), str(out), "participant", *flags])

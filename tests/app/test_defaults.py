@@ -1,4 +1,4 @@
-"""What `n4ax-bids` does where nothing is said of mask and samples, and ANTs' own numbers."""
+"""What `n4ax-bids` does without flags for mask and samples, and ANTs' own numbers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,6 @@ OLD = ("--preset", "ants", "--mask", "otsu")
 """the defaults of the first versions"""
 
 
-@pytest.fixture
-def places(make_dataset, write_head, tmp_path):
-    root = make_dataset()
-    write_head(root / NAME)
-    return root, tmp_path / "out"
-
-
 def run(places, *flags):
     root, out = places
     return cli.main([str(root), str(out), "participant", *QUICK, *flags])
@@ -43,7 +36,7 @@ def n4_of(out):
 
 
 def test_the_brain_and_samples_by_distance(places, capsys):
-    """From the command line to the numbers and to every file that tells of them."""
+    """From the command line to the numbers and to every file that records them."""
     root, out = places
     assert run(places, "--dry-run") == 0
     plan = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The run: what the node is given, faults of single images, the whole way over real images."""
+"""The run: the node's inputs, faults of single images, and complete runs on small images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(root, out, *flags):
 
 
 def files(folder: Path) -> list[str]:
-    """Files by their place, but for the logs, which tell of times."""
+    """Return the files by their paths, without the logs, which contain times."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in found if path.parts[0] != "logs")
 
@@ -182,7 +182,7 @@ def test_threads_and_device_reach_the_node(fake_node, make_dataset, tmp_path):
 
 
 def test_images_of_the_same_name_do_not_meet(fake_node, make_dataset, tmp_path):
-    """Names that BIDS would not have, in two folders: nothing but the work folder is shared."""
+    """Names that BIDS does not allow, in two folders that share only the work folder."""
     names = ["sub-01/anat/sub-01_T1w.nii.gz", "sub-01/ses-1/anat/sub-01_T1w.nii.gz"]
     assert main(make_dataset(*names), tmp_path / "out", "--nprocs", "2") == 0
     assert len({inputs.lattice_image for inputs in fake_node}) == 2
@@ -247,7 +247,7 @@ def test_a_preset_for_a_weight_is_not_used_without_a_word(
 
 
 def test_an_image_whose_process_has_ended_has_failed_and_loses_its_mark(make_dataset, tmp_path):
-    """The mark says that the run died with it; here only its process did."""
+    """A mark means that the run was killed; here only its process was."""
     root, out, told = make_dataset(*THREE[:2]), tmp_path / "out", []
     request = Request(root, out)
     jobs = dataset.select(request).jobs

@@ -1,4 +1,4 @@
-"""From the words of the command line to the request: parsed, checked, made absolute."""
+"""Turns the command line into a request: parses it, checks it and makes paths absolute."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from n4ax_bids.methods import METHODS, option_names
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 LITTLE = 100_000_000
-"""bytes; images of usual size take more than that each"""
+"""bytes; an image of usual size takes more"""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line, with the configuration file that it names as defaults.
+    """Parse the command line; a configuration file that it names provides the defaults.
 
     Raises
     ------
     ValueError
-        If the configuration file does not fit, or an option is of a method that is not used.
+        If the configuration file has an error, or an option belongs to another method.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config-file", type=Path)
@@ -37,7 +37,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     try:
         known = first.parse_known_args(argv)[0]
         config_file, method = known.config_file, known.method
-    except argparse.ArgumentError:  # no value: the whole parser says so
+    except argparse.ArgumentError:  # a value is missing: the complete parser reports it
         config_file, method = None, None
     given = {}
     if config_file:
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _require_own_options(arguments: argparse.Namespace) -> None:
-    """Refuse options of a method that is not the chosen one."""
+    """Refuse options of another method than the chosen one."""
     own = option_names(METHODS[arguments.method])
     for method in METHODS.values():
         for name in option_names(method):
@@ -70,7 +70,7 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
 
 
 def _require_own_suffixes(arguments: argparse.Namespace) -> None:
-    """Refuse suffixes of images that the chosen method does not take."""
+    """Refuse suffixes that the chosen method does not take."""
     taken = METHODS[arguments.method].query.suffixes
     for suffix in arguments.modalities:
         if taken is not None and suffix not in taken:
@@ -80,7 +80,7 @@ def _require_own_suffixes(arguments: argparse.Namespace) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> Any:
-    """Return the preset's options, made sloppy where that is wanted, and changed by flags."""
+    """Return the preset's options, with --sloppy and the options on the command line applied."""
     method = METHODS[arguments.method]
     base = method.presets[arguments.preset]
     given = vars(arguments)
@@ -92,18 +92,19 @@ def options_of(arguments: argparse.Namespace) -> Any:
 
 
 def request_of(arguments: argparse.Namespace, options: Any) -> Request:
-    """Return what was asked for, with absolute paths."""
+    """Return the request, with absolute paths."""
     from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.select.filters import read_filters
 
     _require_utf_8(arguments)
+    method = METHODS[arguments.method]
     values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
     filter_file = values.pop("filters")
     request = Request(
         bids_dir=absolute(arguments.bids_dir),
         output_dir=absolute(arguments.output_dir),
         level=arguments.analysis_level,
-        filters=read_filters(filter_file) if filter_file else {},
+        filters=read_filters(filter_file, method.query) if filter_file else {},
         mask_program=mask_program(arguments),
         options=options,
         **values
@@ -118,27 +119,27 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
 
 
 def mask_program(arguments: argparse.Namespace) -> str | None:
-    """Return name and version of the program that finds the masks; None where there is none.
+    """Return name and version of the program that finds the masks, or None if there is none.
 
     Raises
     ------
     Refusal
-        If images may be corrected and the program is not installed.
+        If the run may correct images and the program is not installed.
     """
     if arguments.mask not in MASK_PROGRAMS or arguments.analysis_level == "group":
         return None
-    from n4ax_bids import skull_strip
+    from n4ax_bids import brain_programs
 
     try:
-        return skull_strip.installed(arguments.mask).label
+        return brain_programs.installed(arguments.mask).label
     except FileNotFoundError as error:
-        if arguments.reports_only or arguments.boilerplate_only:  # the masks are there already
+        if arguments.reports_only or arguments.boilerplate_only:  # the masks exist already
             return None
         raise Refusal(Status.USAGE, f"--mask {arguments.mask}: {error}") from error
 
 
 def _require_utf_8(arguments: argparse.Namespace) -> None:
-    """Refuse words that no JSON, table or page can hold, which are written as UTF-8."""
+    """Refuse words that are not UTF-8, because JSON files, tables and pages cannot hold them."""
     for given in vars(arguments).values():
         for word in given if isinstance(given, list | tuple) else [given]:
             if isinstance(word, str | Path) and not _is_utf_8(os.path.abspath(word)):
@@ -158,12 +159,12 @@ def _is_utf_8(text: str) -> bool:
 
 
 def named_folders(words: Sequence[str]) -> dict[str, Path]:
-    """Read [NAME=]DIR; a folder without a name has its own.
+    """Read words of the form [NAME=]DIR; the default of NAME is the folder's own name.
 
     Raises
     ------
     Refusal
-        If a folder is not there or two have one name.
+        If a folder does not exist, or two folders have the same name.
     """
     found: dict[str, Path] = {}
     for word in words:
@@ -183,7 +184,7 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
 
 
 def warn_of_little_memory(request: Request) -> None:
-    """Warn where a number that was meant as GB has been read as MB."""
+    """Warn if a number that was probably meant as GB has been read as MB."""
     if request.mem is not None and request.mem < LITTLE:
         logging.getLogger("n4ax_bids").warning(
             "--mem is %.4g MB: less than one image takes, so each is corrected alone; "
@@ -193,7 +194,7 @@ def warn_of_little_memory(request: Request) -> None:
 
 
 def require_consistent(arguments: argparse.Namespace) -> None:
-    """Refuse flags that need another one."""
+    """Refuse flags that contradict each other or need another flag."""
     if (arguments.mask == "derivatives" or arguments.weight) and not arguments.derivatives:
         which = "--mask derivatives" if arguments.mask == "derivatives" else "--weight"
         raise ValueError(f"{which} needs -d: where masks and tissue probabilities are")

@@ -1,4 +1,4 @@
-"""Options from a TOML file, and the options of a run as such a file."""
+"""Reads options from a TOML file, and writes the options of a run as such a file."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.command.parser import DEFAULT_METHOD, add_flags, first_name
+from n4ax_bids.app.command.parser import add_flags, first_name
 from n4ax_bids.app.command.words import did_you_mean
+from n4ax_bids.app.request import DEFAULT_METHOD
 from n4ax_bids.io.text import read_text
 from n4ax_bids.methods import METHODS
 
 ABOUT = "run"
-"""table of a snapshot that tells of the run and is no option"""
+"""table of a snapshot with facts about the run, which are no options"""
 RECORDED = ("jax", "numpy", "nibabel", "nipype", "pybids")
-"""packages whose versions a snapshot tells"""
+"""packages whose versions a snapshot records"""
 MOST_TIMES = 3
-"""that a flag is repeated which may be, as -v"""
+"""how often a flag such as -v may be repeated"""
 NOT_OPTIONS = ("help", "version", "config_file")
 
 
 class _Reader(argparse.ArgumentParser):
-    """A parser that raises what it has to say."""
+    """A parser that raises its messages as errors."""
 
     def error(self, message: str) -> Any:
         raise ValueError(first_name(message))
 
 
 def options(method: str = DEFAULT_METHOD) -> dict[str, argparse.Action]:
-    """Return the flags by their long names without dashes, as a configuration file has them."""
+    """Return the flags by their keys in a configuration file: long names without the dashes."""
     reader = _Reader(add_help=False, allow_abbrev=False)
     add_flags(reader, method)
     return {_key(action): action for action in reader._actions if action.dest not in NOT_OPTIONS}
@@ -44,17 +45,17 @@ def _key(action: argparse.Action) -> str:
 
 
 def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
-    """Return the options of a TOML file as the parser would have them.
+    """Return the options of a TOML file, as the parser would return them.
 
     Parameters
     ----------
-    path : TOML
-    method : that the command line names; where it names none, the file may
+    path : TOML file
+    method : the method that the command line names; if None, the file may name it
 
     Raises
     ------
     ValueError
-        If a key or a value is none of the program's; one line that names the file.
+        If the file has an unknown key or an unsuitable value; one line that names the file.
     """
     try:
         text = read_text(path, what="TOML")
@@ -70,8 +71,8 @@ def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
     known = options(method)
     reader = _Reader(add_help=False, allow_abbrev=False)
     add_flags(reader, method)
-    for action in reader._actions:
-        action.default = argparse.SUPPRESS
+    for each in reader._actions:
+        each.default = argparse.SUPPRESS
     words: list[str] = []
     for key, value in content.items():
         action = known.get(key.replace("_", "-"))
@@ -87,7 +88,7 @@ def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
 
 
 def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[str]:
-    """Return an option as it would be on the command line."""
+    """Return an option as words of the command line."""
     flag = f"--{_key(action)}"
     if isinstance(action, argparse._CountAction) and type(value) is int:
         if not 0 <= value <= MOST_TIMES:
@@ -102,7 +103,7 @@ def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[st
     if isinstance(value, bool | Mapping):
         raise ValueError(f"{path}: {key} is {value!r}; expected a word, a number or a list")
     values = value if isinstance(value, list) else [value]
-    if any("\0" in str(each) for each in values):  # TOML may escape one; no command line holds it
+    if any("\0" in str(each) for each in values):  # possible in TOML, but not on a command line
         raise ValueError(f"{path}: {key} holds a zero byte; expected text without it")
     if action.nargs is None and len(values) != 1 or isinstance(value, list) and not value:
         raise ValueError(f"{path}: {key} is {value!r}; expected one value")
@@ -112,13 +113,13 @@ def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[st
 
 
 def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: str) -> str:
-    """Return TOML of every option of a run; `read_config` takes it again.
+    """Return every option of a run as TOML that `read_config` can read.
 
     Parameters
     ----------
-    arguments : as parsed
-    solver : every solver option and its value
-    run_id : of the run
+    arguments : the parsed command line
+    solver : the method's options and their values
+    run_id : name of the run
     """
     import tomli_w
 

@@ -1,7 +1,7 @@
-"""The program in the terms of Boutiques, made from its parser.
+"""The Boutiques descriptor of the program, made from its parser.
 
-`python -m n4ax_bids.app.command.descriptor [VERSION]` prints it;
-boutiques/n4ax-bids.json is what it prints for the version of pyproject.toml.
+`python -m n4ax_bids.app.command.descriptor [VERSION]` prints it. boutiques/n4ax-bids.json is the
+output for the version in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def descriptor(version: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    version : of the tool
+    version : version of the tool
     """
     parser = build_parser()
     actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
     inputs = [_input(parser, action) for action in actions]
-    # A flag with any number of values would take the positional words for its own.
+    # Flags come last: one with any number of values would swallow the positional words.
     words = [each["value-key"] for each in sorted(inputs, key=lambda each: each["optional"])]
     return {
         "name": parser.prog,
@@ -56,7 +56,7 @@ def descriptor(version: str) -> dict[str, Any]:
 
 
 def encode(content: dict[str, Any]) -> str:
-    """Return a descriptor as it lies in its file."""
+    """Return the text of the descriptor's file."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -64,7 +64,8 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
     helper = parser._get_formatter()
     name, flag = action.dest, next((n for n in action.option_strings if n.startswith("--")), None)
     if isinstance(action, argparse.BooleanOptionalAction):  # on unless turned off
-        name, flag = f"no_{name}", flag.replace("--", "--no-", 1)
+        name = f"no_{name}"
+        flag = next(n for n in action.option_strings if n.startswith("--no-"))
     found: dict[str, Any] = {
         "id": name,
         "name": name.replace("_", " "),

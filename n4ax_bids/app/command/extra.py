@@ -1,4 +1,4 @@
-"""What the BIDS-App needs beyond a plain installation: the packages of the extra `app`."""
+"""The packages of the extra `app`, which the BIDS-App needs besides a plain installation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PACKAGES = {
     "tqdm": "tqdm",
     "yaml": "pyyaml",
 }
-"""modules and the packages that they come from; pyproject.toml has the same under `app`"""
+"""modules and the packages that contain them, as in the extra `app` of pyproject.toml"""
 REMEDY = "pip install 'n4ax_bids[app]'"
 
 
 def require() -> None:
-    """Ask for the extra where it is not installed.
+    """Refuse to run if the extra is not installed; this check imports nothing.
 
     Raises
     ------
     Refusal
-        If any of its packages is missing; nothing is imported to find out.
+        If any package of the extra is missing.
     """
     missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if missing:

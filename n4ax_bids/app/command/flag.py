@@ -16,24 +16,24 @@ from n4ax_bids.methods import Method
 
 @dataclass(frozen=True)
 class Flag:
-    """How a field of the request is given on the command line."""
+    """The command line's flag for a field of the request."""
 
     names: tuple[str, ...]
     group: str
     """title of the group in --help"""
     help: str
     default: Any
-    """what the parser gives where the flag is absent"""
+    """the parser's value if the flag is absent"""
     parsing: Mapping[str, Any]
-    """further words for `add_argument`: type, nargs, choices, metavar, action"""
+    """further arguments of `add_argument`: type, nargs, choices, metavar, action"""
     read: Callable[[Any], Any]
-    """the field's value, from what the parser gives"""
+    """turns the parser's value into the field's value"""
     of_method: Callable[[Method], dict[str, Any]] | None = None
-    """words for `add_argument` that depend on the method"""
+    """returns arguments of `add_argument` that depend on the method"""
 
     @property
     def dest(self) -> str:
-        """The name under which the parser gives the value."""
+        """The name under which the parser stores the value."""
         long = next(name for name in self.names if name.startswith("--"))
         return long.removeprefix("--").replace("-", "_")
 
@@ -64,11 +64,12 @@ def flag(
     names : spellings of the flag; the first long one is its key in a configuration file
     group : title of its group in --help
     help : one sentence
-    default : of the field
-    decides : "content" if it decides what an image's outputs hold, so that another value makes a
-        finished image unfinished; "run" if it decides which images are done, or how
-    read : the field's value, from what the parser gives
-    of_method, parsing : words for `add_argument`
+    default : default of the field
+    decides : "content" if the value affects the content of an image's outputs, so that another
+        value makes a finished image unfinished; "run" if it only affects which images are
+        processed, or how
+    read : turns the parser's value into the field's value
+    of_method, parsing : arguments of `add_argument`; see `Flag`
     """
     several = parsing.get("nargs") == "+"
     given = list(default) if several else None if isinstance(default, Mapping) else default
@@ -82,35 +83,35 @@ def flag(
 
 
 def switch(*names: str, **words: Any) -> Any:
-    """Declare a field that is False, and True where its flag is given."""
+    """Declare a field that is True if its flag is given, else False."""
     return flag(*names, default=False, action="store_true", **words)
 
 
 def switch_off(*names: str, **words: Any) -> Any:
-    """Declare a field that is True, and False where its flag is given."""
+    """Declare a field that is False if its flag is given, else True."""
     return flag(*names, default=True, action="store_true", read=operator.not_, **words)
 
 
 def path_flag(*names: str, **words: Any) -> Any:
     """Declare a field that is an absolute path, or None."""
-    return flag(*names, type=Path, read=absolute, **words)
+    return flag(*names, type=Path, read=lambda given: given and absolute(given), **words)
 
 
 def derived(default: Any, decides: Literal["content", "run"]) -> Any:
-    """Declare a field that no flag of its own fills."""
+    """Declare a field that has no flag of its own."""
     return field(default=default, metadata={"decides": decides})
 
 
-def absolute(path: Path | None) -> Path | None:
-    """Return an absolute path; links stay, for they carry the names (DataLad).
+def absolute(path: Path) -> Path:
+    """Return an absolute path; links are kept, because their names count (DataLad).
 
     Raises
     ------
     Refusal
-        If the path begins with ~ and the name of somebody who has no home folder.
+        If the path begins with ~ and no home folder of that user is known.
     """
     try:
-        return path and Path(os.path.abspath(path.expanduser()))
+        return Path(os.path.abspath(path.expanduser()))
     except RuntimeError as error:
         raise Refusal(
             Status.USAGE, f"{path}: no home folder is known for it; expected a path without ~"

@@ -42,12 +42,12 @@ examples:
 
 
 def first_name(message: str) -> str:
-    """Return an error of argparse with the first of a flag's names in place of all of them."""
+    """Return a message of argparse with only the first of a flag's names."""
     return re.sub(r"^argument (--[\w-]+)(/--[\w-]+)+:", r"argument \1:", message)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says first, and in one line, what is wrong."""
+    """A parser whose first line of output says what is wrong."""
 
     def error(self, message: str) -> NoReturn:
         message = first_name(message)
@@ -66,12 +66,13 @@ class Parser(argparse.ArgumentParser):
 def build_parser(
     kind: type[argparse.ArgumentParser] = Parser, method: str = DEFAULT_METHOD
 ) -> Any:
-    """Return the command line's parser.
+    """Return the parser of the command line.
 
     Parameters
     ----------
     kind : class of the parser
-    method : whose options are read; those of the others are shown, and refused by `of_method`
+    method : the chosen method; its options come first. The parser knows the options of the other
+        methods too, for --help and so that `asked.parse` can refuse them by name
     """
     parser = kind(
         prog="n4ax-bids",
@@ -82,20 +83,24 @@ def build_parser(
     )
     add = parser.add_argument
     add("bids_dir", type=Path, help="root of a BIDS dataset")
-    add("output_dir", type=Path, help="root of the derivative dataset, made if it is not there")
+    add(
+        "output_dir",
+        type=Path,
+        help="root of the derivative dataset; it is made if it does not exist",
+    )
     add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help=LEVEL_HELP)
     add_flags(parser, method)
     return parser
 
 
 def add_flags(parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD) -> None:
-    """Add all that is not positional; options are those of a method."""
+    """Add all flags, with the options of the chosen method before those of the others."""
     chosen = METHODS[method]
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for each in flags().values():
-        if each.group not in groups:
-            groups[each.group] = parser.add_argument_group(each.group)
-        each.add_to(groups[each.group], chosen)
+    for flag in flags().values():
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        flag.add_to(groups[flag.group], chosen)
     _add_other_flags(parser.add_argument_group("other"))
     others = [each for each in METHODS.values() if each is not chosen]
     for each in (chosen, *others):
@@ -117,12 +122,12 @@ def _add_other_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def flag_of(name: str) -> str:
-    """Return the flag of an option."""
+    """Return the flag for an option of a method."""
     return "--" + name.replace("_", "-")
 
 
 def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
-    """Add a group with a method's options; names that are there already are listed in its text."""
+    """Add a group with a method's options; its text lists names that another group has already."""
     there = parser._option_string_actions
     shared = [name for name in map(flag_of, option_names(method)) if name in there]
     text = "each replaces what the preset says"
@@ -145,7 +150,7 @@ def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
 
 
 def _parsing_of(hint: Any) -> dict[str, Any]:
-    """Translate a type hint into `add_argument`'s terms."""
+    """Translate a type hint into arguments of `add_argument`."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
     inner = get_args(hint)

@@ -1,4 +1,4 @@
-"""Single words of the command line, read and checked."""
+"""Reads and checks single words of the command line."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def positive(kind: type) -> Callable[[str], Any]:
     return number
 
 
-def series(kind: type) -> Callable[[str], list]:
-    """Return a reader of one number, or of several: 50x50x30 as in ANTs, or with commas."""
+def series(kind: type) -> Callable[[str], list[Any]]:
+    """Return a reader of one or several numbers, such as 50x50x30 (as in ANTs) or 50,50,30."""
 
-    def numbers(text: str) -> list:
+    def numbers(text: str) -> list[Any]:
         parts = text.strip("[]").lower().replace(",", "x").split("x")
         return [kind(part) for part in parts]
 
@@ -37,26 +37,26 @@ def series(kind: type) -> Callable[[str], list]:
 
 
 class Joined(argparse.Action):
-    """Join the lists that `series` makes of each word."""
+    """Join the lists that `series` returns for each word."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         setattr(namespace, self.dest, [each for part in values for each in part])
 
 
 KINDS = ("sub", "ses", "run")
-"""What a label may have in front by mistake, without its hyphen."""
+"""Prefixes that a label may have by mistake, written without the hyphen."""
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number and its noun, which has an s but for one."""
+    """Return a number with its noun, in the plural unless the number is 1."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def did_you_mean(word: Any, known: Iterable[Any]) -> str:
-    """Return the words " (did you mean …?)" where one is near, else nothing.
+    """Return " (did you mean …?)" if a known word resembles the given one, else "".
 
-    A number with other zeros in front comes first, then the same word in other case, then words
-    that look alike.
+    The same number with other leading zeros is preferred, then the same word in another case, then
+    a word that looks similar.
     """
     text, texts = str(word), [str(each) for each in known]
     near = [each for each in texts if same_number(each, text)]
@@ -69,15 +69,15 @@ def did_you_mean(word: Any, known: Iterable[Any]) -> str:
 
 
 def memory(text: str) -> int:
-    """Read a number of MB, as fMRIPrep takes it, or one with its unit; return bytes.
+    """Read a number of MB, as in fMRIPrep, or a number with a unit; return bytes.
 
-    K, M, G and T, with or without B, are powers of 1000; KiB, MiB, GiB and TiB of 1024; B alone
-    is bytes.
+    K, M, G and T, with or without B, are powers of 1000. KiB, MiB, GiB and TiB are powers of 1024.
+    B alone means bytes.
 
     Raises
     ------
     argparse.ArgumentTypeError
-        If it is none, or more than the machine has; a line with the value as it was read.
+        If it is not a size, or more than the machine has; one line with the value as it was read.
     """
     found = re.fullmatch(r"(.*?)\s*(?:([KMGT])(iB|B)?|(B))?", text.strip(), flags=re.IGNORECASE)
     number, unit, ending, plain = found.groups() if found else (text, None, None, None)
@@ -103,12 +103,12 @@ def memory(text: str) -> int:
 
 
 def label(prefix: str) -> Callable[[str], str]:
-    """Return a reader of labels with or without a prefix."""
+    """Return a reader of labels, which may be written with a prefix."""
     return lambda text: text.removeprefix(prefix)
 
 
 def desc(text: str) -> str:
-    """Read a label for the corrected images."""
+    """Read the desc label of the corrected images."""
     if not re.fullmatch(r"[0-9a-zA-Z+]+", text) or text in ("biasfield", "biaslattice"):
         raise argparse.ArgumentTypeError(
             f"{text}; expected letters and digits, and neither biasfield nor biaslattice"
@@ -117,7 +117,7 @@ def desc(text: str) -> str:
 
 
 def device(text: str) -> str:
-    """Read a device's name."""
+    """Read the name of a device."""
     if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text}; expected auto, cpu, gpu or gpu:N")
     return text

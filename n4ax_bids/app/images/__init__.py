@@ -1,1 +1,1 @@
-"""One image after another: through the node, and its files in place."""
+"""Processes the images: runs the node for each, and puts its files in place."""

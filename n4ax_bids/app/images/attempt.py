@@ -1,4 +1,4 @@
-"""One image: through the node, its outputs put in place, its record; an error stays its own."""
+"""Processes one image: the node, the outputs, the record; an error affects only this image."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def attempt(
     memory: Memory,
     alone: bool = False,
 ) -> Outcome:
-    """Run one job unless it is finished or another run's; an error becomes part of the outcome.
+    """Run one job, unless it is finished or another run works on it; return how it ended.
 
     Parameters
     ----------
     job : the image
-    request : the run it belongs to
+    request : the run
     here : the run's presence in the output folder
-    work : the folder that all jobs share; nipype changes directory for the whole process
+    work : current folder of all jobs, because nipype changes it for the whole process
     share : device and threads
-    memory : what is left for images in flight
-    alone : the run has no other image in flight
+    memory : memory that is left for images in flight
+    alone : whether the run has no other image in flight
     """
     begun = time.perf_counter()
     try:
@@ -58,7 +58,7 @@ def attempt(
                 return _attempt(job, request, claim, work, share, memory)
     except Taken:
         return Outcome(job, state=State.LEFT)
-    except (OSError, quarantine.SetAside) as error:  # there can be no claim, or no further attempt
+    except (OSError, quarantine.SetAside) as error:  # no claim is possible, or no further attempt
         return failed(job, request, error, traceback.format_exc(), time.perf_counter() - begun)
 
 
@@ -81,20 +81,20 @@ def _attempt(
     except Taken:
         raise
     except Exception as error:
-        if not claim.holds():  # who took the image over has removed what we were at
+        if not claim.holds():  # another run took over and has removed our unfinished files
             raise Taken from error
         again = isinstance(error, DeviceError)
         text, seconds = traceback.format_exc(), time.perf_counter() - begun
         return failed(job, request, error, text, seconds, try_again=again)
-    crash_file(job, request).unlink(missing_ok=True)  # an earlier run's
+    crash_file(job, request).unlink(missing_ok=True)  # from an earlier run
     notes = [*correction.get("notes", ()), *drawn.remarks]
     return Outcome(job, time.perf_counter() - begun, {**correction, "notes": notes})
 
 
 def _memory_needed(job: Job, request: Request, share: Share) -> int:
-    """Return how many bytes an image will take; refuse one that takes more than the job has.
+    """Return how many bytes an image will need; refuse one that needs more than the job has.
 
-    The system would end the whole run for it, and not even name the image.
+    Otherwise the system would kill the whole run, without naming the image.
     """
     from n4ax_bids.demand import memory_needed
 
@@ -115,21 +115,21 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
 def correct(
     job: Job, *, request: Request, share: Share, work: Path, private: Path, claim: Claim
 ) -> Mapping[str, Any]:
-    """Correct one image and put its outputs in place; return the node's record."""
+    """Correct one image and put its outputs in place; return the node's output `correction`."""
     from n4ax_bids.interfaces import BiasFieldCorrection
 
     given = node.inputs(job, request, private)
     begun = Begun.now(job, request, claim)
     each = BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
-    each._tell_notes = False  # the run's own log does
+    each._tell_notes = False  # the run logs them
     made = each.run(cwd=str(work)).outputs
     return publish(begun, made.correction, files_of(made, job), private)
 
 
 @contextmanager
 def _private(work: Path, name: str) -> Iterator[Path]:
-    """Make a folder for one image in the one that all share."""
-    if not work.is_dir():  # who took this run for dead has removed it
+    """Make a folder for one image in the folder that all images share."""
+    if not work.is_dir():  # another run took this one for dead and has removed it
         work.mkdir(parents=True)
         os.chdir(work)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))

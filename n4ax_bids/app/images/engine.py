@@ -1,4 +1,4 @@
-"""An engine of nipype's, from the file that names it."""
+"""Reads the file that names an engine of nipype."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Engine:
 
 
 def read(path: Path) -> Engine:
-    """Read nipype's plugin and its arguments from YAML or JSON, as NiPreps do.
+    """Read a nipype plugin and its arguments from YAML or JSON, in the form of NiPreps.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def read(path: Path) -> Engine:
         why = "a value does not fit its tag (!!int, !!bool, …)"
         raise Refusal(Status.USAGE, f"{path}: not readable as YAML or JSON: {why}") from error
     known = sorted(name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin"))
-    # Those for whole graphs hand them over and return at once.
+    # Plugins for whole graphs submit them and return at once.
     known = [name for name in known if not name.endswith(("Graph", "DAGMan", "Debug"))]
     content = content if isinstance(content, dict) else {}
     name, arguments = content.get("plugin"), content.get("plugin_args") or {}

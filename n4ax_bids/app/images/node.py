@@ -1,4 +1,4 @@
-"""What the node is given for a job."""
+"""The inputs of the node for a job."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 
 def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
-    """Return the inputs of `BiasFieldCorrection`, save those of the machine.
+    """Return the inputs of `BiasFieldCorrection`, except device and threads.
 
-    Without `rescale` the whole image is divided by its field, so that corrected × field = input;
-    with it a mask file means what it means to the ANTs program.
+    Without `rescale` the whole image is divided by its field, so that corrected × field = input.
+    With `rescale` a mask file has the same effect as in the ANTs program.
 
     Parameters
     ----------
     job : the image
     request : the run
-    folder : where the outputs are written, absolute or from where the node runs
+    folder : where the outputs are written, absolute or relative to the node's current folder
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""An image under an engine of nipype's: claimed, solved by one node, put in place by another."""
+"""An image under an engine of nipype: one node corrects it, another puts its files in place."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_text
 
 DONE = "_done"
-"""behind the name of an image's node: the one that puts its outputs in place"""
+"""end of the name of the node that puts an image's outputs in place"""
 
 
 class NodeFailed(ValueError):
-    """What a node has said, which ran elsewhere."""
+    """The message of an error in a node that ran in another process."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A job on its way, and how the claim on it is released."""
+    """A job in progress, and the function that releases the claim on it."""
 
     begun: Begun
     release: Callable[[], None]
@@ -45,7 +45,7 @@ class Held:
     @classmethod
     @contextmanager
     def of(cls, job: Job, request: Request, here: Presence) -> Iterator[Held]:
-        """Hold a job until its release, at the latest until the block ends."""
+        """Hold a job until it is released, or until the block ends."""
         with ExitStack() as stack:
             claim = stack.enter_context(
                 claims.claimed(request.output_dir / CLAIMS, job.relative, here)
@@ -53,15 +53,22 @@ class Held:
             yield cls(Begun.now(job, request, claim), stack.close)
 
     def corrected(self, request: Request, correction: Mapping[str, Any]) -> Outcome:
-        """Return the outcome of a job that is done."""
-        crash_file(self.job, request).unlink(missing_ok=True)  # an earlier run's
+        """Release a job that is done, and return its outcome."""
+        crash_file(self.job, request).unlink(missing_ok=True)  # from an earlier run
         quarantine.forget(self.job, request.output_dir)
         self.release()
         seconds = (datetime.now(UTC) - self.begun.started).total_seconds()
         return Outcome(self.job, seconds, correction)
 
     def failed(self, request: Request, text: str, reason: str = "") -> Outcome:
-        """Return the outcome of a job that nipype has written a traceback of, or a reason."""
+        """Release a job that has failed, and return its outcome.
+
+        Parameters
+        ----------
+        request : the run
+        text : traceback that nipype has written, or ""
+        reason : why it failed, if there is no traceback of its own
+        """
         kind, message = _last_error(text)
         if kind == Taken.__name__ or not self.begun.claim.holds():
             outcome = Outcome(self.job, state=State.LEFT)
@@ -75,15 +82,15 @@ class Held:
 
 
 def _last_error(text: str) -> tuple[str, str]:
-    """Return type and message of the error that a traceback ends with; "" where there is none."""
+    """Return type and message of the last error in a traceback, or "" if there is none."""
     for behind in ("When creating this crashfile", "During the creation of this crashfile"):
-        text = text.partition(behind)[0]  # nipype's own, about its own files
+        text = text.partition(behind)[0]  # nipype adds errors about its own files
     found = re.findall(r"^\s*(?:[\w.]+\.)?(\w+(?:Error|Exception)|Taken)(?:: (.*))?$", text, re.M)
     return found[-1] if found else ("", "")
 
 
-def nodes(name: str, held: Held, request: Request) -> list[tuple]:
-    """Return a connection: the node of an image, and one that puts its outputs in place."""
+def nodes(name: str, held: Held, request: Request) -> list[tuple[Any, Any, list[tuple[str, str]]]]:
+    """Return the connection between an image's node and the node that puts its files in place."""
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
 
@@ -102,14 +109,14 @@ def nodes(name: str, held: Held, request: Request) -> list[tuple]:
             output_names=["correction"],
         ),
         name=name + DONE,
-        run_without_submitting=True,  # it is over in no time
+        run_without_submitting=True,  # it takes almost no time
     )
     done.inputs.begun = held.begun
     outputs = ("correction", *wanted(held.job))
     return [(solving, done, [(output, output) for output in outputs])]
 
 
-def _put_in_place(
+def _put_in_place(  # type: ignore[no-untyped-def]
     begun,
     correction,
     output_image,
@@ -118,7 +125,11 @@ def _put_in_place(
     found_mask_image=None,
     method_images=None,
 ):
-    """Publish what a node has made; nipype runs the text of this function by itself."""
+    """Publish what a node has made.
+
+    nipype runs only the text of this function, without the imports of this module. So it imports
+    what it uses, and has no annotations.
+    """
     from pathlib import Path
 
     from n4ax_bids.app.images.publish import publish
@@ -134,7 +145,7 @@ def _put_in_place(
 
 
 def crash_text(crashes: Path, name: str) -> str:
-    """Return what nipype has written of the failure of a node, if anything."""
+    """Return the text of nipype's crash file for a node, or "" if there is none."""
     for named in (name, name + DONE):
         for path in crashes.glob(f"crash-*-{named}-*.txt"):
             return read_text(path, replace=True)

@@ -24,9 +24,9 @@ class State(StrEnum):
 
     CORRECTED = "corrected"
     FINISHED = "finished"
-    """by another run, meanwhile"""
+    """another run has finished it in the meantime"""
     LEFT = "left"
-    """to another run that works on it"""
+    """left to another run that is working on it"""
     FAILED = "failed"
 
 
@@ -40,10 +40,10 @@ class Outcome:
     error: Exception | None = None
     crash_file: Path | None = None
     label: str = ""
-    """of the device, where there are several"""
+    """name of the device, if there are several"""
     state: State = State.CORRECTED
     try_again: bool = False
-    """the device failed, not the image"""
+    """whether the device failed and not the image"""
 
 
 def failed(
@@ -60,12 +60,13 @@ def failed(
     Parameters
     ----------
     job, request : the image and the run
-    error : what happened
+    error : the error that ended the job
     text : traceback
-    seconds : that it took
-    try_again : whether the device failed, not the image
+    seconds : duration
+    try_again : whether the device failed and not the image
     """
-    path: Path | None = crash_file(job, request)
+    path = crash_file(job, request)
+    written: Path | None = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = f"{KEPT}\n" if job.outputs.corrected.is_file() else ""
@@ -75,12 +76,12 @@ def failed(
         )
     except OSError as problem:
         log.warning("%s: cannot write the crash file: %s", path, problem)
-        path = None
+        written = None
     return Outcome(
-        job, seconds, error=error, crash_file=path, state=State.FAILED, try_again=try_again
+        job, seconds, error=error, crash_file=written, state=State.FAILED, try_again=try_again
     )
 
 
 def crash_file(job: Job, request: Request) -> Path:
-    """Return where the traceback of an image is kept."""
+    """Return the path of the file for the traceback of an image."""
     return request.output_dir / "logs" / f"crash-{job.name}.txt"

@@ -1,4 +1,4 @@
-"""The same nodes as a nipype workflow, under an engine that nipype has: MultiProc, SLURM, SGE …"""
+"""Runs the images as a nipype workflow under an engine of nipype: MultiProc, SLURM, SGE, …"""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def work_on(
     here: Presence,
     work: Path,
 ) -> None:
-    """Work on jobs as a nipype workflow; tell of each as it ends.
+    """Process jobs as a nipype workflow, and report each one when it ends.
 
     Parameters
     ----------
-    jobs, request : images, and the run that they belong to
-    tell : called for each job
-    engine : of nipype
+    jobs, request : the images and the run
+    tell : called with the outcome of each job
+    engine : engine of nipype
     here : the run's presence in the output folder
-    work : folder for unfinished files, seen by all machines that take part
+    work : folder for unfinished files that all machines of the engine can see
     """
-    # The SLURM plugin asks for it, and containers often have none.
+    # The SLURM plugin reads this variable, which containers often lack.
     os.environ.setdefault("LOGNAME", os.environ.get("USER", "root"))
     again, in_flight = _run(jobs, request, tell, engine=engine, here=here, work=work)
-    # As without an engine: who may have killed a worker comes last and alone.
+    # As without an engine, images that may have killed a worker come last and alone.
     for part in (again, *([job] for job in in_flight)):
         if part:
             work_on(part, request, tell, engine=engine, here=here, work=work)
@@ -67,12 +67,12 @@ def _run(
     here: Presence,
     work: Path,
 ) -> tuple[list[Job], list[Job]]:
-    """Run a workflow of jobs; parameters as `work_on`.
+    """Run a workflow of jobs; the parameters are those of `work_on`.
 
     Returns
     -------
-    jobs that have not been begun, and jobs that were in flight, when a worker was killed. A job
-    that was in flight alone has failed, and the caller has been told so.
+    If a worker was killed: the jobs that had not been begun, and the jobs that were in flight. If
+    the workflow had only one job, this job has failed and is reported instead.
     """
     folder = Path(tempfile.mkdtemp(prefix="engine-", dir=work))
     workflow, local = _workflow(folder), engine.plugin in LOCAL
@@ -88,9 +88,10 @@ def _run(
             return [], []
         marks = stack.enter_context(quarantine.Marks(request, alone=len(jobs) == 1))
         watch = _Watch(request, tell, marks, folder / "crashes", on_the_way, local=local)
-        reason, text = f"nipype's {engine.plugin} plugin has ended without a word of it", ""
+        reason, text = f"nipype's {engine.plugin} plugin has ended without reporting it", ""
         try:
             # A process that has started JAX must not be forked.
+            # Arguments in the engine's file have precedence.
             arguments = {"mp_context": "forkserver", **engine.plugin_args}
             arguments["status_callback"] = watch.follow
             runner.run(workflow, engine.plugin, arguments)
@@ -100,7 +101,7 @@ def _run(
             if len(jobs) > 1:
                 return watch.broken_off()
             reason = KILLED
-        except Exception as error:  # also where a node has failed, which the others outlive
+        except Exception as error:  # also raised at the end of a workflow with a failed node
             reason = f"nipype's {engine.plugin} plugin has failed: {type(error).__name__}: {error}"
             text = traceback.format_exc()
         watch.close(reason, text)
@@ -110,7 +111,7 @@ def _run(
 def _held(
     job: Job, request: Request, here: Presence, tell: Tell, stack: ExitStack, *, local: bool
 ) -> Held | None:
-    """Hold a job; None where it has ended already, which is told."""
+    """Hold a job, or report its outcome and return None if it need not or cannot begin."""
     try:
         held = stack.enter_context(Held.of(job, request, here))
         if not request.overwrite and finished.why_not_finished(job, request) is None:
@@ -127,7 +128,7 @@ def _held(
 
 
 def _connected(workflow: Any, name: str, held: Held, request: Request, tell: Tell) -> bool:
-    """Add the nodes of a job to a workflow; tell where the job fails at that."""
+    """Add the nodes of a job to a workflow; if this fails, report the job as failed."""
     try:
         workflow.connect(nodes(name, held, request))
     except (OSError, ValueError) as error:
@@ -137,15 +138,15 @@ def _connected(workflow: Any, name: str, held: Held, request: Request, tell: Tel
 
 
 class _Watch:
-    """Follows the nodes of a workflow and tells how each job has ended.
+    """Follows the nodes of a workflow and reports how each job ended.
 
     Parameters
     ----------
-    request, tell : the run, and what is called for each job
-    marks : of jobs that are in flight
-    crashes : folder where nipype writes what has failed
+    request, tell : the run, and the function that is called for each job
+    marks : marks of the jobs in flight
+    crashes : folder of nipype's crash files
     on_the_way : jobs by the names of their nodes
-    local : whether nodes run on this machine, so that their deaths can be known
+    local : whether nodes run on this machine, so that we notice if one is killed
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class _Watch:
         self._failed: dict[str, Held] = {}
 
     def follow(self, node: Any, status: str) -> None:
-        """Take note of what nipype says of a node."""
+        """React to a status that nipype reports for a node."""
         name = node.name.removesuffix(DONE)
         if name in self._on_the_way:
             if status == "start" and self._local:
@@ -173,14 +174,14 @@ class _Watch:
             elif status == "end" and node.name.endswith(DONE):
                 held = self._on_the_way.pop(name)
                 self._end(held, held.corrected(self._request, node.result.outputs.correction))
-        for name, held in tuple(self._failed.items()):  # nipype writes its file after it tells us
+        for name, held in tuple(self._failed.items()):  # nipype writes its file after this call
             text = crash_text(self._crashes, name)
             if text:
                 del self._failed[name]
                 self._end(held, held.failed(self._request, text))
 
     def broken_off(self) -> tuple[list[Job], list[Job]]:
-        """Return the jobs that were waiting and those in flight when a worker was killed."""
+        """Return the waiting jobs and the jobs in flight, after a worker was killed."""
         left = [held.job for held in self._on_the_way.values()]
         in_flight = [job for job in left if job in self._marks]
         self._marks.keep()
@@ -189,7 +190,7 @@ class _Watch:
         return [job for job in left if job not in in_flight], in_flight
 
     def close(self, reason: str, text: str) -> None:
-        """End what is left: by what nipype has written of it, else by a reason and a traceback."""
+        """Report the remaining jobs as failed, by nipype's crash file or the given reason."""
         for name, held in (self._failed | self._on_the_way).items():
             crash = crash_text(self._crashes, name)
             self._end(held, held.failed(self._request, crash or text, "" if crash else reason))
@@ -215,7 +216,7 @@ def _workflow(folder: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep nipype's own log off the screen: it shows tracebacks, and we tell how images end."""
+    """Silence nipype's log, which shows tracebacks; the run reports how images end."""
     loggers = [logging.getLogger(f"nipype.{part}") for part in ("workflow", "interface", "utils")]
     levels = [each.level for each in loggers]
     for each in loggers:

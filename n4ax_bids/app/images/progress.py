@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a line for each image, a bar on a terminal, a table."""
+"""Reports the progress of a run: a line for each image, a bar on a terminal, a table."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("n4ax_bids")
 
 COLUMNS = ("source", "state", "seconds", "device", "reason")
-"""of the table"""
+"""columns of the table"""
 
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class StoppedEarly(Exception):
-    """An image has failed, and the run is to end there."""
+    """An image has failed, and the run was asked to end in this case."""
 
 
 class Progress:
-    """Tells of each image as it ends, and at last of all of them.
+    """Reports each image when it ends, and the totals at the end.
 
     Parameters
     ----------
-    n_jobs : images to do
+    n_jobs : images to process
     n_finished : images that were finished before
-    table : file for a row on each image, made with its folder
+    table : file with a row for each image; it is made with its folder
     stop_on_failure : raise StoppedEarly after the first image that fails
     """
 
@@ -82,16 +82,16 @@ class Progress:
         self._stack.close()
 
     def tell(self, outcome: Outcome) -> None:
-        """Log how an image has ended.
+        """Log how an image ended.
 
         Raises
         ------
         StoppedEarly
-            If it has failed and the run is to end there.
+            If it has failed and the run was asked to end in this case.
         """
         self._states[outcome.state] += 1
         number, seconds = self._states.total(), time.perf_counter() - self._start
-        # On a terminal the bar says it.
+        # On a terminal the bar shows the pace.
         pace = "" if self._bar else f"; {_pace(number, self._n_jobs, seconds)}"
         _tell(f"[{number}/{self._n_jobs}] {outcome.job.name}", outcome, pace)
         self._write_row(outcome)
@@ -105,7 +105,7 @@ class Progress:
                 raise StoppedEarly
 
     def close(self) -> Status:
-        """Log the sums and return the exit status."""
+        """Log the totals and return the exit status."""
         if len(self._devices) > 1:
             parts = (f"{label}: {n}" for label, n in sorted(self._devices.items()))
             log.info("images of each device: %s", ", ".join(parts))
@@ -157,7 +157,7 @@ class Progress:
 
 @contextmanager
 def _bar(n_jobs: int) -> Iterator[tqdm | None]:
-    """Show a progress bar beneath the log where that goes to a terminal."""
+    """Show a progress bar below the log, if the log goes to a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -169,7 +169,7 @@ def _bar(n_jobs: int) -> Iterator[tqdm | None]:
 
 
 def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
-    """Return images per second, or seconds per image, and the time left, in words."""
+    """Return in words the images per second or the seconds per image, and the time left."""
     from tqdm import tqdm
 
     left = tqdm.format_interval((n_jobs - n_done) * seconds / n_done)
@@ -181,22 +181,23 @@ def _pace(n_done: int, n_jobs: int, seconds: float) -> str:
 
 def _tell(head: str, outcome: Outcome, pace: str) -> None:
     if outcome.state == State.CORRECTED:
-        for note in outcome.correction.get("notes", ()):
+        correction = outcome.correction or {}
+        for note in correction.get("notes", ()):
             log.warning("%s: %s", head, note)
         log.info("%s: corrected in %.1f s%s", head, outcome.seconds, pace)
-        _tell_mask(head, outcome.correction.get("mask_found"))
-        log.debug("%s: %s", head, outcome.correction)
+        _tell_mask(head, correction.get("mask_found"))
+        log.debug("%s: %s", head, correction)
     elif outcome.state == State.FINISHED:
         log.info("%s: finished by another run meanwhile", head)
     elif outcome.state == State.LEFT:
-        log.info("%s: left to another run, which works on it", head)
-    else:
+        log.info("%s: left to another run, which is working on it", head)
+    elif outcome.error is not None:
         where = f" (see {outcome.crash_file})" if outcome.crash_file else ""
         log.error("%s: failed: %s%s", head, in_one_line(outcome.error), where)
 
 
 def _tell_mask(head: str, facts: Mapping[str, Any] | None) -> None:
-    """Log at -v how the mask of an image came about, where it was found in the image."""
+    """Log with -v how the mask of an image was found, if it was found in the image."""
     if facts and log.isEnabledFor(logging.DEBUG):
         log.info(
             "%s: mask: %s, %.3g %% of the image, %s; Otsu's threshold finds %.3g %% of it",
@@ -209,7 +210,7 @@ def _tell_mask(head: str, facts: Mapping[str, Any] | None) -> None:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return the message of an error without line breaks; its type where that tells more."""
+    """Return the message of an error on one line, with its type unless the message is ours."""
     message = " ".join(str(error).split())
     if message and isinstance(error, ValueError | OSError):
         return message

@@ -1,4 +1,4 @@
-"""The files that a node has made of an image, put in place, and the record that it is finished."""
+"""Puts the files that a node has made in place, with the record that the image is finished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 
 FURTHER = "method_images"
-"""the node's output that holds further images of the method, by their labels"""
+"""output of the node with the further images of the method, by their labels"""
 MADE = {
     "output_image": "corrected",
     "bias_image": "field",
@@ -23,12 +23,12 @@ MADE = {
     "found_mask_image": "masks",
     "method_images": "further",
 }
-"""Outputs of the node, and what `Outputs` calls them."""
+"""Outputs of the node, and their names in `Outputs`."""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """An image that is being worked on, as it was when it was begun."""
+    """An image that is being processed, with the state of its files at the beginning."""
 
     job: Job
     request: Request
@@ -36,20 +36,20 @@ class Begun:
     inputs: finished.Inputs
     """its files as they were before they were read"""
     metadata: Mapping[str, Any]
-    """what the raw dataset says of it"""
+    """its metadata in the raw dataset"""
     started: datetime
 
     @classmethod
     def now(cls, job: Job, request: Request, claim: Claim) -> Begun:
-        """Look at the files of an image that is begun now.
+        """Look at the files of an image at the beginning of its processing.
 
         Raises
         ------
         OSError, ValueError
-            If one of them is not there or cannot be read; one line that names it.
+            If one of them does not exist or cannot be read; one line that names it.
         """
         started = datetime.now(UTC)
-        dataset.read_metadata(job)  # names a sidecar that is no text before its size is asked for
+        dataset.read_metadata(job)  # first, because it reports damaged sidecars most clearly
         inputs = finished.Inputs.of(job)
         return cls(job, request, claim, inputs, dataset.read_metadata(job), started)
 
@@ -60,7 +60,7 @@ def wanted(job: Job) -> list[str]:
 
 
 def files_of(outputs: Any, job: Job) -> dict[str, Path]:
-    """Return the files that a node has made, by its outputs' names; further ones by label."""
+    """Return the node's files by the names of its outputs; further images by their labels."""
     files = {name: Path(getattr(outputs, name)) for name in wanted(job) if name != FURTHER}
     if job.outputs.further:
         files |= {label: Path(path) for label, path in outputs.method_images.items()}
@@ -74,14 +74,14 @@ def publish(
 
     Parameters
     ----------
-    begun : the image, as it was when it was begun
-    correction : the node's record
-    made : the node's files by its outputs' names; they are moved
-    folder : for unfinished files
+    begun : the image
+    correction : the node's output `correction`
+    made : the node's files by the names of its outputs; they are moved
+    folder : folder for unfinished files
 
     Returns
     -------
-    dict, the node's record with what the dataset says that a person should know
+    dict, `correction` with additional notes for the user from the metadata of the image
 
     Raises
     ------
@@ -93,7 +93,7 @@ def publish(
     correction = {**correction, "notes": notes}
     kind = sidecars.kind_of_mask(job, correction)
     files = _written(sidecars.of(job, begun.metadata, correction, request), folder)
-    # The corrected image comes last, but for the record: where it is, everything is.
+    # The corrected image comes last, except for the record: if it exists, all others exist.
     files += [(made[name], target) for name, target in reversed(_targets(job, kind).items())]
     files.append(_record(begun, correction, files, folder))
     finished.require_unchanged(job, begun.inputs, correction.get("sha256", {}))
@@ -107,7 +107,7 @@ def publish(
 
 
 def _targets(job: Job, kind: str | None) -> dict[str, Path]:
-    """Return the final names of a node's files, by its outputs' names or a label."""
+    """Return the final paths of the node's files, by the names of its outputs or by labels."""
     targets = {name: getattr(job.outputs, MADE[name]) for name in wanted(job) if name != FURTHER}
     targets |= job.outputs.further
     if kind:
@@ -116,7 +116,7 @@ def _targets(job: Job, kind: str | None) -> dict[str, Path]:
 
 
 def _written(contents: Mapping[Path, Any], folder: Path) -> list[tuple[Path, Path]]:
-    """Write sidecars under names of their own; return where they are and their final names."""
+    """Write sidecars under temporary names; return (current path, final path) of each."""
     files = []
     for number, (path, content) in enumerate(contents.items()):
         written = folder / f"{number}.json"
@@ -131,7 +131,7 @@ def _record(
     files: Sequence[tuple[Path, Path]],
     folder: Path,
 ) -> tuple[Path, Path]:
-    """Write the record of an image; return where it is and its final name."""
+    """Write the record of an image; return its current path and its final path."""
     text = finished.text(
         begun.job,
         begun.request,

@@ -1,10 +1,10 @@
-"""Images during which a run died: they are tried once more alone, and then set aside.
+"""Images during which a run was killed: they are tried once more alone, and then set aside.
 
-A mark stands in `logs/attempts` for as long as an image is worked on. Whatever can be caught
-removes it; so where it has stayed, the run was killed, often for its memory. Any image that was in
-flight may be the cause. The next run does these images last and one by one. An image that a run
-has died of twice, the last time alone, is not begun again until its mark is removed, or with
---overwrite.
+An image has a mark in `logs/attempts` while it is being processed. Every normal end and every
+error removes the mark. So if a mark remains, the run was killed, often because it took too much
+memory. Each image that was in flight may be the cause. The next run processes these images last
+and one by one. If runs were killed twice during an image, the last time while it was alone, it is
+not begun again until its mark is removed, or with --overwrite.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ log = logging.getLogger("n4ax_bids")
 
 FOLDER = Path("logs", "attempts")
 MOST = 2
-"""times that a run may die of an image"""
+"""how many runs may be killed during an image"""
 
 
 class SetAside(ValueError):
-    """Runs have died of an image, which is therefore not begun."""
+    """An image is not begun, because runs were killed during it."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How often an image was begun by runs that died then."""
+    """How often runs were killed during an image."""
 
     n_begun: int = 0
     alone: bool = False
-    """it was the only one in flight the last time"""
+    """whether it was the only image in flight the last time"""
 
     @classmethod
     def read(cls, path: Path) -> Mark:
-        """Read a mark; none is one of no attempt, and what holds anything else of one."""
+        """Read a mark; a missing file counts as no attempt, a damaged one as one attempt."""
         try:
             content = read_json(path)
             n_begun, alone = content["n_begun"], content["alone"]
@@ -57,23 +57,23 @@ class Mark:
 
 
 def path_of(job: Job, output_dir: Path) -> Path:
-    """Return where the mark of an image is."""
+    """Return the path of an image's mark."""
     return output_dir / FOLDER / f"{claims.key(job.relative)}.json"
 
 
 @contextmanager
 def marked(job: Job, request: Request, *, alone: bool) -> Iterator[None]:
-    """Have a mark on an image within the block; whose claim one must hold.
+    """Keep a mark on an image within the block; the caller holds the claim on the image.
 
     Parameters
     ----------
     job, request : the image and the run
-    alone : no other image of the run is in flight
+    alone : whether no other image of the run is in flight
 
     Raises
     ------
     SetAside
-        If runs have died of it too often; one line with the remedy.
+        If runs were killed during it too often; one line with the remedy.
     OSError
         If the mark cannot be written.
     """
@@ -86,25 +86,25 @@ def marked(job: Job, request: Request, *, alone: bool) -> Iterator[None]:
 
 
 def require_allowed(job: Job, request: Request) -> None:
-    """Raise `SetAside` if runs have died of an image too often."""
+    """Raise `SetAside` if runs were killed during an image too often."""
     mark = _known(job, request)
     if mark.n_begun >= MOST and mark.alone:
         raise SetAside(
-            f"{job.source}: set aside, for {mark.n_begun} runs were killed while they worked on "
-            f"it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or use "
-            "--overwrite"
+            f"{job.source}: set aside, because {mark.n_begun} runs were killed while they worked "
+            f"on it (out of memory?); to try again remove {path_of(job, request.output_dir)}, or "
+            "use --overwrite"
         )
 
 
 class Marks:
-    """Marks on images that are begun one after another, within a block.
+    """Marks on images that are begun one after another within a block.
 
-    At its end the marks of images that have not ended go, for the run has not died.
+    The end of the block removes the marks that are left, because the run was not killed.
 
     Parameters
     ----------
     request : the run
-    alone : no other image of the run is in flight
+    alone : whether no other image of the run is in flight
     """
 
     def __init__(self, request: Request, *, alone: bool) -> None:
@@ -122,19 +122,19 @@ class Marks:
         return job in self._jobs
 
     def add(self, job: Job) -> None:
-        """Mark an image that is begun now, whose claim one must hold."""
+        """Mark an image that begins now; the caller holds the claim on it."""
         self._jobs.append(job)
         try:
             _mark(job, self._request, alone=self._alone)
-        except OSError as error:  # its engine has begun it: too late to fail it
+        except OSError as error:  # the engine has begun the image: too late to refuse it
             log.warning("%s: cannot mark the attempt: %s", job.source, error)
 
     def drop(self, job: Job) -> None:
-        """Leave an image to itself, which has ended: another run may be at it by now."""
+        """Forget an image that has ended, because another run may be working on it by now."""
         self._jobs = [each for each in self._jobs if each is not job]
 
     def keep(self) -> None:
-        """Leave the marks where they are behind the block: the images are tried again alone."""
+        """Keep the marks beyond the block, because the images are tried again alone."""
         self._jobs.clear()
 
 
@@ -150,22 +150,23 @@ def _mark(job: Job, request: Request, *, alone: bool) -> None:
 
 
 def forget(job: Job, output_dir: Path) -> None:
-    """Remove the mark of an image that has not ended the run."""
+    """Remove the mark of an image during which the run was not killed."""
     path_of(job, output_dir).unlink(missing_ok=True)
 
 
 def suspects(jobs: Sequence[Job], output_dir: Path, here: Presence) -> list[Job]:
-    """Return the images that were in flight when a run died.
+    """Return the images that were in flight when a run was killed.
 
     Parameters
     ----------
-    jobs : that are to be done
+    jobs : the jobs of this run
     output_dir : root of the derivative dataset
-    here : presence of this run; an image that another run works on has a mark and is no suspect
+    here : presence of this run; an image that another run is working on is no suspect, although it
+        has a mark
     """
     try:
         marks = {path.name for path in (output_dir / FOLDER).iterdir()}
-    except OSError:  # there is none
+    except OSError:  # there are no marks
         return []
     return [
         job

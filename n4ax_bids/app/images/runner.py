@@ -1,4 +1,4 @@
-"""nipype's engines, made to outlive nodes and workers that end without a result."""
+"""Makes nipype's engines survive nodes and workers that end without a result."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
 LOCAL = frozenset({"Linear", "MultiProc", "LegacyMultiProc"})
-"""engines whose nodes run on the machine of the run: what ends a node may end the run as well"""
+"""engines whose nodes run on the run's own machine, so that a kill may end the run as well"""
 DIED = BrokenExecutor
-"""what is raised when a worker of an engine has been killed, and the others with it"""
+"""the error if a worker of an engine was killed, which ends its other workers too"""
 
 
 class _Ended(BaseException):
-    """A worker has been killed. nipype catches every Exception, and would wait for ever."""
+    """A worker was killed. No Exception, because nipype catches these and would wait for ever."""
 
 
 def run(workflow: Any, name: str, arguments: Mapping[str, Any]) -> None:
-    """Run a workflow by an engine of nipype.
+    """Run a workflow under an engine of nipype.
 
     Parameters
     ----------
-    workflow : of nipype
-    name : of the engine
-    arguments : of the engine
+    workflow : nipype workflow
+    name : name of the engine
+    arguments : arguments of the engine
 
     Raises
     ------
     BrokenExecutor
-        If a worker on this machine was killed. None of the engine's goes on then.
+        If a worker on this machine was killed. Then no worker of the engine is left.
     Exception
-        What the engine raises, also where it has done all nodes but those that failed.
+        If the engine raises it, which it also does after a workflow in which some nodes failed.
     """
     try:
         workflow.run(plugin=_runner(name, arguments))
@@ -39,22 +39,21 @@ def run(workflow: Any, name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Return a nipype plugin.
+    """Return a nipype plugin with two faults mended.
 
-    nipype reports a node without a result by adding a list to its traceback, which is a string
-    then: the TypeError would end all others. And where a worker is killed, nipype waits for its
-    result for ever.
+    For a node without a result, nipype adds a list to a traceback that is a string; the TypeError
+    would end all other nodes. If a worker is killed, nipype waits for its result for ever.
     """
     from nipype.pipeline import plugins
 
-    class Runner(getattr(plugins, f"{name}Plugin")):
+    class Runner(getattr(plugins, f"{name}Plugin")):  # type: ignore[misc]  # chosen at run time
         def _report_crash(self, node: Any, result: Any = None) -> str:
             if result is not None and isinstance(result["traceback"], str):
                 result = {**result, "traceback": result["traceback"].splitlines(keepends=True)}
             return super()._report_crash(node, result=result)
 
         def _async_callback(self, args: Any) -> None:
-            if not _is_lost(args):  # else it raises, and the futures' log prints the traceback
+            if not _is_lost(args):  # it would raise, and the log of futures prints the traceback
                 super()._async_callback(args)
 
         def _get_result(self, taskid: Any) -> Any:
@@ -63,7 +62,7 @@ def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
                 raise _Ended
             return super()._get_result(taskid)
 
-    Runner.__name__ = f"{name}Plugin"  # nipype reads the plugin's name there
+    Runner.__name__ = f"{name}Plugin"  # nipype reads the name of the plugin here
     return Runner(plugin_args=dict(arguments))
 
 

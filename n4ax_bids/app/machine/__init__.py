@@ -1,1 +1,1 @@
-"""Threads, processes, memory, and runs that share a folder; nothing of BIDS."""
+"""Threads, processes, memory, and runs that share a folder; this part knows nothing of BIDS."""

@@ -1,10 +1,11 @@
-"""An image is worked on by one run at a time, also where several share an output folder.
+"""Ensures that only one run at a time works on an image, if several runs share an output folder.
 
-A claim is a symbolic link that leads nowhere: it is made in one step, on NFS too, cannot be made
-twice, and its text names the run. The claim with the highest number counts. That of a run that has
-ended is not removed, for two who do so at once could remove each other's: the next one has the
-next number. Only who holds the highest one removes those below, and its own last. The rules are in
-docs/security.md, and tests/app/machine/test_interleavings.py walks through them.
+A claim is a symbolic link whose target, which does not exist, names the run. Making a link is one
+step, on NFS too, and fails if the link exists. The claim with the highest number is valid. The
+claim of a run that has ended is not removed, because two runs that did so at once could remove
+each other's claims; instead, the next claim gets the next number. Only the run with the highest
+claim removes the claims below it, and its own last. The rules are in docs/security.md, and
+tests/app/machine/test_interleavings.py tries every order of the steps.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ from n4ax_bids.io.atomic import shortened
 FOLDER = Path("logs", "claims")
 """in the output folder"""
 MOST_DIGITS = 9
-"""of the number of a claim; each run that ends without releasing its claim adds one"""
+"""most digits of a claim's number; it rises by one if a run ends without releasing its claim"""
 MOST_BYTES = 1024
-"""of a claim that is a file"""
+"""most bytes that are read of a claim that is a file"""
 ROUNDS = 1000
-"""times that a claim may disappear between two looks before the image is given up"""
+"""how often a claim may disappear between two looks before the image is given up"""
 _NUMBER = re.compile(rf"0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}}")
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to work on an image; it may be lost to others who take this run for dead."""
+    """The right to work on an image; another run that takes this one for dead may take it over."""
 
     path: Path
-    """of the claim, without its number"""
+    """path of the claim without its number"""
     number: int
     token: str
 
     def holds(self) -> bool:
-        """Return whether nobody has taken the image over."""
+        """Return whether no other run has taken over the image."""
         return _read(self.path, self.number) == self.token and _numbers(self.path)[-1:] == [
             self.number
         ]
@@ -61,14 +62,14 @@ def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
 
     Parameters
     ----------
-    folder : of the claims, made if it is not there
-    name : of the image, relative to the dataset
-    presence : of this run
+    folder : folder of the claims; it is made if it does not exist
+    name : path of the image in the dataset
+    presence : presence of this run
 
     Raises
     ------
     Taken
-        If another run that goes on has it.
+        If another run that is still working has the image.
     OSError
         If no claim can be written.
     """
@@ -77,16 +78,16 @@ def claimed(folder: Path, name: str, presence: Presence) -> Iterator[Claim]:
         yield claim
     finally:
         if claim.holds():
-            for number in _numbers(claim.path):  # those of runs that have ended, and then its own
+            for number in _numbers(claim.path):  # claims of runs that have ended, then its own
                 if number <= claim.number:
                     _remove(claim.path, number)
 
 
 def holder(folder: Path, name: str, presence: Presence) -> str | None:
-    """Return the token of the run that goes on and has an image, if any.
+    """Return the token of the run that is working on an image, if any.
 
-    It is "" while a run has made its claim and not yet written its token to it, as happens on file
-    systems without symbolic links.
+    On file systems without symbolic links a claim is a file. The token is "" while a run has made
+    this file but has not written to it yet.
     """
     path = folder / key(name)
     for number in _numbers(path)[-1:]:
@@ -107,13 +108,13 @@ def _take(path: Path, presence: Presence) -> Claim:
             if last is not None and _lives(path, number, last, presence):
                 raise Taken
         if below is not None and last is None:
-            continue  # released meanwhile
+            continue  # it was released in the meantime
         mine = 0 if below is None else below + 1
         _make(_at(path, mine), presence.token)
         if _read(path, mine) != presence.token:
             continue  # another run was faster
-        # The number may have been free because a run that holds a higher one removes those below,
-        # and the one below may be another run's by now.
+        # The number may have been free only because a run with a higher claim is removing those
+        # below. And the claim below may belong to another run by now.
         if _numbers(path)[-1:] == [mine] and (below is None or _read(path, below) == last):
             return Claim(path, mine, presence.token)
         _remove(path, mine)
@@ -121,7 +122,7 @@ def _take(path: Path, presence: Presence) -> Claim:
 
 
 def _make(path: Path, text: str) -> None:
-    """Make a claim unless there is one; whose it is now has to be read: NFS may err."""
+    """Make a claim unless it exists; the caller reads whose it is, because NFS may err."""
     try:
         os.symlink(text, path)
     except FileExistsError:
@@ -136,7 +137,7 @@ def _make(path: Path, text: str) -> None:
 def _lives(path: Path, number: int, token: str, presence: Presence) -> bool:
     if TOKEN.fullmatch(token):
         return presence.lives(token)
-    # A file whose maker has yet to write to it, or something that is no claim of ours.
+    # It is a file whose maker has not written to it yet, or no claim of ours.
     with suppress(FileNotFoundError):
         return presence.is_young(_at(path, number))
     return False
@@ -147,7 +148,7 @@ def _read(path: Path, number: int) -> str | None:
         return os.readlink(_at(path, number))
     except FileNotFoundError:
         return None
-    except OSError:  # a file, where there are no links
+    except OSError:  # on file systems without links it is a file
         return _text(_at(path, number))
 
 
@@ -168,7 +169,7 @@ def _text(path: Path) -> str | None:
 
 
 def _remove(path: Path, number: int) -> None:
-    with suppress(OSError):  # a folder, or gone
+    with suppress(OSError):  # it is a folder or has gone
         _at(path, number).unlink()
 
 
@@ -188,6 +189,6 @@ def _at(path: Path, number: int) -> Path:
 
 
 def key(name: str) -> str:
-    """Return a file name that is like an image's and no other's."""
+    """Return a file name for an image that resembles its name and is unique in the dataset."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{shortened(name.rpartition('/')[2].partition('.')[0], 200)}-{digest}"

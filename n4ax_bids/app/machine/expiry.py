@@ -1,12 +1,13 @@
-"""Whether a run goes on: what its process and its signs of life tell, and which clock counts.
+"""Decides whether a run is alive, from its process and its signs of life.
 
-The model, with who may do what, is in docs/security.md. Three sources are asked, in this order:
+docs/security.md describes the model and the rights of each run. Three sources are used, in this
+order:
 
 1. the process table, for a process of this machine;
-2. the clock of the file system, for the age of a sign of life: all machines share it;
-3. this process' own monotonic clock, for how long a sign of life has not changed.
+2. the clock of the file system, which all machines share, for the age of a sign of life;
+3. the monotonic clock of this process, for how long a sign of life has not changed.
 
-The clock that tells the date is asked for nothing: it may be wrong, and may be set back.
+The wall clock is not used, because it may be wrong and may be set back.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ STALE = 300.0
 FUTURE = 60.0
 """seconds by which a sign of life may be ahead of the file system's clock"""
 PROCESSES = Path("/proc")
-"""the process table; tests put another one here"""
+"""the process table; tests replace it"""
 
 TOKEN = re.compile(
     r"(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]{1,20})-(?P<start>[0-9]{1,20})-[0-9a-f]{8}"
 )
-"""what names a run: its machine, its process with the time at which that started, and chance"""
+"""the name of a run: machine, process, start of the process, and a random number"""
 _seen: dict[str, tuple[int, float]] = {}
-"""path → the time of the sign of life there, and when this process saw that time first"""
+"""for each path: the time of its sign of life, and when this process first saw that time"""
 
 
 def ended(path: Path, token: str, *, now: float, silence: float = STALE) -> bool:
@@ -40,10 +41,11 @@ def ended(path: Path, token: str, *, now: float, silence: float = STALE) -> bool
 
     Parameters
     ----------
-    path : what carries its sign of life, the time of the last change
-    token : of the run
-    now : by the clock of the file system
-    silence : seconds after which a process that cannot be seen counts as ended; below 0, it does
+    path : file or folder whose time of last change is the sign of life
+    token : name of the run
+    now : current time by the clock of the file system
+    silence : seconds after which a process that cannot be seen counts as ended; if negative, it
+        always does
 
     Raises
     ------
@@ -60,18 +62,18 @@ def ended(path: Path, token: str, *, now: float, silence: float = STALE) -> bool
 
 
 def is_silent(path: Path, *, now: float, silence: float = STALE) -> bool:
-    """Return whether a sign of life is old, or has not changed for long while this process looked.
+    """Return whether a sign of life is old, or unchanged for long since this process first saw it.
 
-    A time in the future, as a wrong clock or an archive leaves it, is set to now where that is
-    allowed. So the silence of a run that has ended is counted from the first look on, and one that
-    goes on gives its next sign of life.
+    A time in the future, from a wrong clock or an archive, is set to the current time if that is
+    allowed. Then the silence of an ended run is counted from this look on, and a living run gives
+    its next sign of life.
     """
     sign = os.stat(path, follow_symlinks=False).st_mtime_ns
     if silence < 0:
         return True
     age = now - sign / 1e9
     if age < -FUTURE:
-        with suppress(OSError, NotImplementedError):  # another user's
+        with suppress(OSError, NotImplementedError):  # it belongs to another user
             os.utime(path, follow_symlinks=False)
             _seen.pop(str(path), None)
             return False
@@ -83,10 +85,10 @@ def is_silent(path: Path, *, now: float, silence: float = STALE) -> bool:
 
 
 def _process_ended(pid: int, start: int) -> bool | None:
-    """Return whether a process of this machine has ended; None if that cannot be seen.
+    """Return whether a process of this machine has ended, or None if this is not visible.
 
-    The process table may hide other users' processes (mounted with hidepid). Whether there is a
-    process of that number can still be asked, but not whether it is the same one.
+    The process table may hide the processes of other users (if it is mounted with hidepid). Then
+    we can still ask whether a process with this number exists, but not whether it is the same one.
     """
     try:
         state, found = _state_and_start(pid)
@@ -102,7 +104,7 @@ def _process_ended(pid: int, start: int) -> bool | None:
 
 
 def start_of(pid: int) -> int | None:
-    """Return when a process of this machine has started, in ticks; None if there is none."""
+    """Return the start of a process of this machine in ticks, or None if there is no process."""
     try:
         state, start = _state_and_start(pid)
     except OSError:
@@ -118,9 +120,9 @@ def _state_and_start(pid: int) -> tuple[str, int]:
 
 @functools.cache
 def machine() -> str:
-    """Return a name for this boot of this machine and its set of process numbers.
+    """Return a name for this machine, its current boot and its namespace of process numbers.
 
-    Containers on one machine may have process numbers of their own.
+    Containers on one machine may have namespaces of their own.
     """
     facts = [platform.node()]
     with suppress(OSError):

@@ -1,9 +1,9 @@
-"""How much memory this process may still take: by the machine, its control groups, its job.
+"""How much memory this process may still use, by the limits of machine, control groups and job.
 
-A limit that is not seen ends a run with SIGKILL. So each place that may hold one is looked at:
-the machine's free memory; the process' own control group and all those above it, of version 1 and
-version 2, with or without a namespace of their own; what SLURM has given the job, for clusters
-where it does not use control groups; and the limits of `ulimit -v` and `ulimit -d`.
+If a limit is overlooked, SIGKILL ends the run. So every place that may set one is checked: the
+free memory of the machine; the control group of the process and all groups above it, in versions 1
+and 2, with or without a namespace; the memory that SLURM gives the job, for clusters where SLURM
+does not use control groups; and the limits of `ulimit -v` and `ulimit -d`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ GROUPS = {
     "cgroup": (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file"),
 }
 UNITS = {"": 2**20, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-"""bytes, as SLURM takes them; it gives a number without unit, but srun takes one set by hand"""
+"""bytes of SLURM's units; SLURM itself gives numbers without a unit, but users may add one"""
 _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)([KMGT]?)B?\s*", re.IGNORECASE)
 RLIMITS = {
-    # limit: which number of /proc/self/statm it is about
+    # limit: index of the number in /proc/self/statm that it restricts
     resource.RLIMIT_AS: 0,  # the address space
     resource.RLIMIT_DATA: 5,  # data and stack
 }
@@ -33,11 +33,11 @@ RLIMITS = {
 
 @dataclass(frozen=True)
 class _Mount:
-    """A place where control groups are seen."""
+    """A mount point of control groups."""
 
     kind: str
     top: PurePosixPath
-    """the group that is seen at the place"""
+    """the group at the mount point"""
     place: Path
 
 
@@ -46,13 +46,13 @@ def free_memory(
     environ: Mapping[str, str] | None = None,
     getrlimit: Callable[[int], tuple[int, int]] = resource.getrlimit,
 ) -> int:
-    """Return how many bytes this process may still take: the least that any limit leaves.
+    """Return how many bytes this process may still use: the smallest rest of all limits.
 
     Parameters
     ----------
-    root : where proc and sys are
-    environ : variables of the job
-    getrlimit : as of the module `resource`
+    root : folder with proc and sys
+    environ : environment variables of the job
+    getrlimit : `resource.getrlimit` or a replacement
     """
     environ = os.environ if environ is None else environ
     bounds = [
@@ -65,11 +65,11 @@ def free_memory(
 
 
 def all_memory(root: Path = Path("/")) -> int:
-    """Return how many bytes the machine has, or less where a control group allows less.
+    """Return how many bytes the machine has, or fewer if a control group allows fewer.
 
     Parameters
     ----------
-    root : where proc and sys are
+    root : folder with proc and sys
     """
     bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder, kind in _groups(root):
@@ -78,13 +78,13 @@ def all_memory(root: Path = Path("/")) -> int:
 
 
 def job_memory(root: Path = Path("/")) -> int:
-    """Return how many bytes this process could have at most if all others gave theirs back.
+    """Return how many bytes this process could use if all other processes ended.
 
-    What needs more than that cannot be done here, however long one waits.
+    An image that needs more cannot be processed here, however long we wait.
 
     Parameters
     ----------
-    root : where proc and sys are
+    root : folder with proc and sys
     """
     bounds = [
         all_memory(root) - _statm(root, 1),
@@ -104,13 +104,13 @@ def _of_machine(root: Path) -> Iterator[int]:
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """Yield what each control group leaves that this process is in."""
+    """Yield the bytes that each control group of this process leaves."""
     for folder, kind in _groups(root):
         yield from _left(folder, kind)
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield folder and kind of each control group that this process is in."""
+    """Yield folder and kind of each control group of this process."""
     try:
         mounts = list(_mounts(root))
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
@@ -128,7 +128,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _mounts(root: Path) -> Iterator[_Mount]:
-    """Yield where control groups with a limit of memory are seen."""
+    """Yield the mount points of control groups that can limit memory."""
     text = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     for line in text.splitlines():
         first, _, last = line.partition(" - ")
@@ -142,15 +142,15 @@ def _mounts(root: Path) -> Iterator[_Mount]:
 
 
 def _unescaped(word: str) -> str:
-    """Return a path of mountinfo, where a blank is \\040."""
+    """Return a path from mountinfo, in which a blank is written as \\040."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
 
 
 def _chain(mount: _Mount, path: PurePosixPath) -> Iterator[Path]:
-    """Yield the folders of a group and of those above it, as far as they are seen.
+    """Yield the folders of a group and of the groups above it, as far as they are visible.
 
-    In a container the group of the process may be told by its name on the host, where only the
-    container's own group is seen, and that at the mount itself.
+    In a container, the group of the process may have its name on the host, although only the
+    container's own group is visible, at the mount point itself.
     """
     yield mount.place
     below = path.relative_to(mount.top) if path.is_relative_to(mount.top) else None
@@ -165,7 +165,7 @@ def _chain(mount: _Mount, path: PurePosixPath) -> Iterator[Path]:
 
 
 def _limits(folder: Path, kind: str) -> Iterator[int]:
-    """Yield the limits of one group; "max" and, in version 1, -1 are none."""
+    """Yield the limits of one group; "max", and -1 in version 1, mean that there is none."""
     for name in GROUPS[kind][0]:
         with suppress(OSError, ValueError):
             limit = int((folder / name).read_text())
@@ -174,11 +174,11 @@ def _limits(folder: Path, kind: str) -> Iterator[int]:
 
 
 def _left(folder: Path, kind: str) -> Iterator[int]:
-    """Yield what the limits of one group leave. Memory that only keeps files is free."""
+    """Yield the bytes that the limits of one group leave; the cache of files counts as free."""
     _, usage, freeable = GROUPS[kind]
     try:
         used = int((folder / usage).read_text())
-    except (OSError, ValueError):  # the topmost group of version 2 has none
+    except (OSError, ValueError):  # the root group of version 2 has no such file
         return
     stat: dict[str, int] = {}
     with suppress(OSError, ValueError):
@@ -187,12 +187,12 @@ def _left(folder: Path, kind: str) -> Iterator[int]:
     used = max(0, used - stat.get(freeable, 0))
     for limit in _limits(folder, kind):
         yield limit - used
-    if "hierarchical_memory_limit" in stat:  # of version 1: those above, also where not seen
+    if "hierarchical_memory_limit" in stat:  # version 1: includes groups above that are invisible
         yield stat["hierarchical_memory_limit"] - used
 
 
 def _of_slurm(root: Path, environ: Mapping[str, str]) -> Iterator[int]:
-    """Yield what SLURM has given this task on this node; 0 there means all memory."""
+    """Yield the bytes that SLURM's limits leave this task on this node; 0 means no limit."""
 
     def number(name: str) -> int:
         found = re.match(r"[0-9]{1,9}(?![0-9])", environ.get(name, ""))
@@ -221,7 +221,7 @@ def _of_rlimits(root: Path, getrlimit: Callable[[int], tuple[int, int]]) -> Iter
 
 
 def _statm(root: Path, which: int) -> int:
-    """Return bytes of this process: 0 address space, 1 resident, 5 data and stack."""
+    """Return bytes of this process: address space (0), resident part (1), data and stack (5)."""
     try:
         pages = int((root / "proc/self/statm").read_text().split()[which])
     except (OSError, ValueError, IndexError):

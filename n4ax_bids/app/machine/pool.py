@@ -1,11 +1,11 @@
-"""The jobs of a run through threads of this process, or through one process for each device.
+"""Runs jobs in threads of this process, or in one process for each device.
 
-Whatever ends a pool early ends its threads and processes too, and they clean up behind them.
+If a pool ends early, its threads and processes clean up and end too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,27 +18,27 @@ from n4ax_bids.app.machine.threads import Done, Task, run_in_threads, start
 
 
 class Pool(NamedTuple):
-    """Devices that have been started, and the way to give them work."""
+    """Devices that have been started, and the function that gives them work."""
 
     devices: tuple[str, ...]
-    """what each of them is, for the log"""
-    run: Callable[[Task, Sequence[Any], Path], Iterator[Done]]
-    """run(task, jobs, folder) yields what is done, in the order of the jobs; threads share the
-    folder"""
+    """a description of each device, for the log"""
+    run: Callable[[Task, Sequence[Any], Path], Generator[Done]]
+    """run(task, jobs, folder) yields the results in the order of the jobs; the folder becomes the
+    current folder of all threads"""
 
 
 @contextmanager
 def opened(shares: Sequence[Share]) -> Iterator[Pool]:
-    """Start the device of each share: one here, several in a process each.
+    """Start the device of each share: a single one in this process, several in one process each.
 
     Raises
     ------
     ValueError
-        If a device is not there.
+        If a device does not exist.
     """
     if len(shares) == 1:
         (share,) = shares
-        # Not in this thread: a signal that comes while JAX is imported here may be lost in it.
+        # In another thread, because a signal during the import of JAX might be lost in this one.
         with ThreadPoolExecutor(1) as aside:
             found = aside.submit(start, share).result()
         yield Pool((found,), partial(run_in_threads, share=share))

@@ -1,9 +1,9 @@
-"""Which runs are at work on a folder, and what killed ones left behind there.
+"""Shows which runs are working in a folder, and removes what killed runs have left there.
 
-A run has a hidden folder of its own in the output folder for as long as it goes on, and touches it
-from time to time. The folder's name tells the process, and a file in it tells what the run does.
-The name of every unfinished file tells the process as well. How a run is known to have ended is in
-`expiry`.
+Each run has its own hidden folder in the output folder while it works, and touches it regularly.
+The name of the folder identifies the process, and a file in it says what the run is doing. The
+name of every unfinished file identifies the process as well. `expiry` decides whether a run has
+ended.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from n4ax_bids.io.atomic import hidden_name
 from n4ax_bids.io.text import read_object
 
 PREFIX = ".n4ax_bids-"
-"""of the hidden folders that hold unfinished files; a run's token follows"""
+"""beginning of the names of hidden folders for unfinished files; the token of the run follows"""
 HEARTBEAT = 30.0
 """seconds between signs of life"""
 MARKER = "run.json"
-"""in a run's hidden folder: says that it is one, and what the run does"""
+"""file in a run's hidden folder that identifies the folder and says what the run is doing"""
 
 _HIDDEN = re.compile(r"\..+\." + TOKEN.pattern)
 
 
 @dataclass(frozen=True)
 class Presence:
-    """A run that is at work on an output folder."""
+    """A run that is working in an output folder."""
 
     folder: Path
     """its hidden folder there"""
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
-    """what the file in it tells"""
+    """content of the file in the hidden folder"""
 
     @property
     def token(self) -> str:
-        """What names the run: its machine, its process, and a random number."""
+        """The name of the run: its machine, its process, and a random number."""
         return self.folder.name.removeprefix(PREFIX)
 
     def lives(self, token: str) -> bool:
-        """Return whether another run on the same output folder goes on."""
+        """Return whether another run in the same output folder is still working."""
         if not TOKEN.fullmatch(token):
             return False
         folder = self.folder.with_name(PREFIX + token)
@@ -61,18 +61,19 @@ class Presence:
             return False
 
     def is_young(self, path: Path) -> bool:
-        """Return whether a file has been written within the time that is allowed for silence."""
+        """Return whether a file was written recently enough that its run may still be alive."""
         return not expiry.is_silent(path, now=_now(self.folder, self.facts))
 
     def tell(self, **facts: Any) -> None:
-        """Let other runs know what this one does."""
+        """Publish facts about this run for other runs."""
         self.facts.update(facts)
         _mark(self.folder, self.facts)
 
     def others(self) -> dict[str, dict[str, Any]]:
-        """Return what the other runs tell that are at work on the same output folder, by token.
+        """Return the facts of the other runs that are working in the same output folder, by token.
 
-        One that has not told anything yet is not among them: it looks at us after it has.
+        A run that has not published anything yet is missing, but it will look at our facts after
+        it has.
         """
         found = {}
         for folder in self.folder.parent.glob(f"{PREFIX}*"):
@@ -87,13 +88,13 @@ class Presence:
 def at_work(
     output_dir: Path, work_dir: Path | None = None, **facts: Any
 ) -> Iterator[tuple[Presence, Path]]:
-    """Be present in a folder within the block; yield that, and a folder for unfinished files.
+    """Register a run in a folder within the block; yield it and a folder for unfinished files.
 
     Parameters
     ----------
-    output_dir : made if it is not there
-    work_dir : place for unfinished files, made if it is not there; default the output folder
-    **facts : that other runs shall know, as JSON holds them
+    output_dir : the folder; it is made if it does not exist
+    work_dir : place for unfinished files, also made if necessary; default the output folder
+    **facts : facts for other runs, as plain JSON values
 
     Raises
     ------
@@ -121,15 +122,15 @@ def at_work(
     finally:
         over.set()
         if heart.ident is not None:
-            heart.join()  # or it makes a folder once more
+            heart.join()  # otherwise it might make a folder again
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def marker(folder: Path) -> dict[str, Any] | None:
-    """Return what the run of a hidden folder tells; None if the folder is not a run's.
+    """Return the facts in a run's hidden folder, or None if the folder does not belong to a run.
 
-    A folder of the user's own may have a name that begins like ours.
+    A folder of the user may have a name that begins in the same way.
     """
     token = folder.name.removeprefix(PREFIX)
     if not TOKEN.fullmatch(token):
@@ -153,15 +154,15 @@ def _mark(folder: Path, facts: Mapping[str, Any]) -> None:
 def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> None:
     """Remove the unfinished files of runs that have ended without cleaning up.
 
-    A run that was killed has left its hidden folder behind; only then the whole tree is looked
-    through for the hidden names under which files are put in place. Nothing else is removed: a
-    folder needs a run's whole name and its marker, or must be empty.
+    A killed run leaves its hidden folder behind. Only if there is such a folder, the whole tree is
+    searched for the hidden names that files have before they are put in place. Nothing else is
+    removed: a folder must have a run's complete name and its marker, or be empty.
 
     Parameters
     ----------
     parent : the output folder, or the work folder
     own : this run's hidden folder there
-    everything : also what belongs to runs on other machines that may still go on
+    everything : also remove what belongs to runs on other machines that may still be working
     """
     left, machines = [], set()
     for folder in parent.glob(f"{PREFIX}*"):
@@ -181,15 +182,15 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
         for path in (Path(where, name) for name in files if _HIDDEN.fullmatch(name)):
             token = path.name.rpartition(".")[2]
             if _machine_of(token) in machines - {expiry.machine()}:
-                continue  # of one of its processes, perhaps; it may take its time
+                continue  # it may belong to a living run on that machine
             with suppress(OSError):
                 if expiry.ended(path, token, now=_now(own)):
                     path.unlink()
-    for folder in left:  # last, so that who is killed here is followed by one that does the rest
+    for folder in left:  # last, so that if this run is killed here, the next one does the rest
         if marker(folder) is not None:
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            with suppress(OSError):  # not ours, unless it was killed before it was marked
+            with suppress(OSError):  # ours only if its run was killed before it wrote the marker
                 for new in folder.glob(f".{MARKER}.*"):
                     new.unlink()
                 folder.rmdir()
@@ -200,7 +201,7 @@ def _machine_of(token: str) -> str:
 
 
 def hidden(path: Path) -> Path:
-    """Return a name beside `path` for a file that is not finished; it fits where `path` fits."""
+    """Return a hidden name beside `path` for an unfinished file, not longer than allowed."""
     return path.with_name(hidden_name(path.name, start=".", end=f".{_token()}"))
 
 
@@ -212,7 +213,7 @@ def _token() -> str:
 def _now(own: Path, facts: Mapping[str, Any] | None = None) -> float:
     """Give a sign of life; return its time by the file system's clock, which all machines share.
 
-    Who took this run for dead has removed its folder: then it is made anew.
+    If another run took this one for dead and removed its folder, the folder is made again.
     """
     try:
         os.utime(own)

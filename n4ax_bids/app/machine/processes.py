@@ -1,4 +1,4 @@
-"""The jobs of a run through one process for each device, of which any may end at any moment."""
+"""Runs jobs in one process for each device; each process may end at any moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from itertools import chain, repeat, zip_longest
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from n4ax_bids.app.machine.resources import Memory, Share
 from n4ax_bids.app.machine.threads import Done, Task, in_order, running, start
@@ -35,22 +35,22 @@ class _Worker:
     process: BaseProcess
     connections: tuple[Connection, ...]
     starts: bool = True
-    """it has not said yet what its device is"""
+    """whether it is still starting its device"""
 
     @classmethod
     def started(cls, share: Share) -> _Worker:
-        context = multiprocessing.get_context("spawn")  # who runs JAX must not be forked
+        context = multiprocessing.get_context("spawn")  # a process with JAX must not be forked
         ours, theirs = zip(*(context.Pipe() for _ in range(share.n_images)), strict=True)
         process = context.Process(target=_serve, args=(share, theirs), daemon=True)
         process.start()
-        for connection in theirs:  # so that the end of the process ends the connection
+        for connection in theirs:  # so that the connection ends together with the process
             connection.close()
         return cls(share, process, ours)
 
 
 @contextmanager
 def processes(shares: Sequence[Share]) -> Iterator[list[_Worker]]:
-    """Start a process for each share; whoever starts more adds them to the list."""
+    """Start a process for each share; processes that are started later join the same list."""
     workers: list[_Worker] = []
     try:
         for share in shares:
@@ -63,10 +63,10 @@ def processes(shares: Sequence[Share]) -> Iterator[list[_Worker]]:
 
 
 def _end(workers: Sequence[_Worker], *, early: bool = False) -> None:
-    """End processes, which wait for their connections to end, and wait for them."""
+    """Close the connections of processes so that they exit, then join them."""
     for worker in workers:
         if early:
-            worker.process.terminate()  # they clean up
+            worker.process.terminate()  # by SIGTERM, so that it cleans up
         for connection in worker.connections:
             connection.close()
     for worker in workers:
@@ -74,7 +74,7 @@ def _end(workers: Sequence[_Worker], *, early: bool = False) -> None:
 
 
 def greeting(worker: _Worker) -> str:
-    """Wait for a process to start its device; return what it is."""
+    """Wait for a process to start its device; return a description of the device."""
     try:
         found = worker.connections[0].recv()
     except EOFError:
@@ -87,8 +87,8 @@ def greeting(worker: _Worker) -> str:
 
 def run_in_processes(
     task: Task, jobs: Sequence[Any], folder: Path, *, workers: list[_Worker]
-) -> Iterator[Done]:
-    """Give each job to a thread that is free, at first to the devices in turn."""
+) -> Generator[Done]:
+    """Give each job to a free thread; the first jobs go to the devices in turn."""
     dispatch = _Dispatch(task, jobs, folder, workers)
     try:
         yield from in_order(dispatch.next_done, len(jobs))
@@ -98,10 +98,11 @@ def run_in_processes(
 
 
 class _Dispatch:
-    """Jobs on their way through processes, of which any may end at any moment.
+    """Distributes jobs to processes, each of which may end at any moment.
 
-    A process that ends is replaced. What it had in flight is done again when all else is done,
-    one by one: whichever ended it ends the next one too and is given up, the others come right.
+    A process that ends is replaced. The jobs that it had in flight are tried again one by one,
+    when all others are done. The job that ended the process will end the next one too and is given
+    up; the others succeed.
     """
 
     def __init__(self, task: Task, jobs: Sequence[Any], folder: Path, workers: list[_Worker]):
@@ -110,7 +111,7 @@ class _Dispatch:
         self._tried: set[int] = set()
         self._done: deque[tuple[int, Done]] = deque()
         self._busy: dict[Connection, tuple[_Worker, int | None]] = {}
-        """None: its process has yet to start"""
+        """the number is None while the process is still starting"""
         self._share = workers[0].share
         for worker in tuple(workers):
             if worker.process.exitcode is not None:
@@ -120,13 +121,13 @@ class _Dispatch:
         self._free = deque(filter(None, chain.from_iterable(zip_longest(*threads))))
 
     def next_done(self) -> tuple[int, Done]:
-        """Return the number and the result of a job."""
+        """Return the number and the result of the next job that is done."""
         while not self._done:
             self._give()
             if not self._busy:
                 self._give_up()
                 break
-            for connection in wait(list(self._busy)):
+            for connection in cast("list[Connection]", wait(list(self._busy))):
                 self._take(connection, *self._busy.pop(connection))
         return self._done.popleft()
 
@@ -135,7 +136,7 @@ class _Dispatch:
             connection, worker = self._free.popleft()
             number = (self._todo or self._again).popleft()
             self._busy[connection] = worker, number
-            with suppress(OSError):  # its process has ended: so has the connection
+            with suppress(OSError):  # the connection has ended together with its process
                 connection.send((self._task, self._folder, self._jobs[number]))
 
     def _take(self, connection: Connection, worker: _Worker, number: int | None) -> None:
@@ -160,7 +161,7 @@ class _Dispatch:
         if worker in self._workers:
             worker.process.join(timeout=5)
             self._free = deque(pair for pair in self._free if pair[1] is not worker)
-            if number is None:  # it has not even started, and would not the next time
+            if number is None:  # it did not even start, so another one would not start either
                 self._workers.remove(worker)
             else:
                 self._replace(worker)
@@ -171,7 +172,7 @@ class _Dispatch:
         self._busy[other.connections[0]] = other, None
 
     def _give_up(self) -> None:
-        """End what no process is left for."""
+        """Fail the remaining jobs, because no process is left."""
         lost = WorkerEnded("all processes that hold a device have ended, and start no more")
         for number in (*self._todo, *self._again):
             self._done.append((number, Done(self._share, lost)))
@@ -187,14 +188,14 @@ def _how_it_ended(worker: _Worker) -> WorkerEnded:
 
 
 def _serve(share: Share, connections: Sequence[Connection]) -> None:
-    """Answer what comes along the connections until they end; the main function of a process."""
+    """Run the jobs that arrive on the connections until these end; main function of a process."""
     os.environ.update(share.environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to all; our starter ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all; the parent will end us
     try:
         found: Any = start(share)
     except ValueError as error:
         found = error
-    with suppress(EOFError, OSError):  # where nothing is to be done
+    with suppress(EOFError, OSError):  # the parent has closed the connections already
         connections[0].send(found)
         call = partial(_call, share=share, memory=Memory(share.memory))
         threads = [threading.Thread(target=_answer, args=(call, c)) for c in connections]
@@ -205,7 +206,7 @@ def _serve(share: Share, connections: Sequence[Connection]) -> None:
 
 
 def _call(task: Task, folder: Path, job: Any, *, share: Share, memory: Memory) -> Any:
-    """Run a task in the folder that all threads share, for nipype changes it and back."""
+    """Run a task in the folder that all threads share; nipype changes and restores it."""
     if Path.cwd() != folder:
         os.chdir(folder)
     return task(job, share=share, memory=memory)
@@ -217,6 +218,6 @@ def _answer(call: Callable[..., Any], connection: Connection) -> None:
             result = call(*connection.recv())
             try:
                 pickle.loads(pickle.dumps(result))
-            except Exception as error:  # an error of a kind that cannot be sent
+            except Exception as error:  # it is of a kind that cannot be sent
                 result = RuntimeError(f"{type(error).__name__}: {error}")
             connection.send(result)

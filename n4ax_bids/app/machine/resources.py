@@ -1,4 +1,4 @@
-"""What a run may take of the machine: images at a time, threads, memory, devices."""
+"""The resources that a run may use: images at a time, threads, memory, devices."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from importlib.metadata import entry_points
 from n4ax_bids.app.machine.limits import free_memory, job_memory
 
 SIMULATED = re.compile(r"--xla_force_host_platform_device_count=(\d+)\s*")
-"""JAX's own way to make several devices of one CPU"""
+"""JAX's own flag that simulates several devices on one CPU"""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one process of the run takes; there is one for each device.
+    """The resources of one process of the run; there is one process for each device.
 
     Parameters
     ----------
-    n_images : images in flight, each in a thread of its own
+    n_images : images in flight, each in its own thread
     n_threads : threads of a solve on the CPU
-    memory : bytes for all images in flight; an image that needs more is alone
-    device : as `n4ax_bids.device.resolve` takes it
-    environment : variables to set before JAX is imported, so that it sees one device alone
-    label : what the log calls the device; "" where there is but one
-    most : bytes that the job has at all; no image can take more
+    memory : bytes for all images in flight; an image that needs more is processed alone
+    device : name of the device for `n4ax_bids.device.resolve`
+    environment : variables to set before JAX is imported, so that it sees only this device
+    label : name of the device in the log; "" if there is only one
+    most : bytes that the whole job can use; no image may need more
     """
 
     n_images: int
@@ -48,16 +48,15 @@ def shares(
     n_threads: int | None = None,
     memory: int | None = None,
 ) -> tuple[Share, ...]:
-    """Divide what a run may take among its devices.
+    """Divide the resources of a run among its devices.
 
     Parameters
     ----------
-    n_jobs : images of the run; no device is started without one
+    n_jobs : images of the run; no more devices than images are started
     device : "auto", "cpu", "gpu" or "gpu:N"
-    n_images : images in flight
-    n_threads : threads of a solve. This and `n_images` stand for one another where one is not
-        given; neither given: one for each core
-    memory : bytes; all that is free where not given
+    n_images : images in flight; default as `n_threads`, or one for each core
+    n_threads : threads of a solve; default as `n_images`, or one for each core
+    memory : bytes; default the free memory
     """
     cores = n_cores()
     n_images, n_threads = n_images or n_threads or cores, n_threads or n_images or cores
@@ -89,8 +88,8 @@ def n_cores() -> int:
 
 
 def _places(device: str) -> list[tuple[str, dict[str, str], str]]:
-    """Return name, environment and label of each device that could take part."""
-    if device.startswith("gpu:"):  # JAX counts them itself
+    """Return name, environment and label of each device, or nothing if JAX shall choose one."""
+    if device.startswith("gpu:"):  # JAX finds it by its number
         return []
     if device in ("auto", "gpu"):
         gpus = visible_gpus()
@@ -105,7 +104,7 @@ def _places(device: str) -> list[tuple[str, dict[str, str], str]]:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Return what CUDA calls the GPUs that JAX may use; it is not asked, for that starts it."""
+    """Return CUDA's names of the GPUs that JAX may use, without asking and so starting JAX."""
     platforms = os.environ.get("JAX_PLATFORMS", "")
     wanted = not platforms or {"cuda", "gpu"} & set(platforms.split(","))
     if not wanted or not entry_points(group="jax_plugins"):
@@ -120,14 +119,14 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 class Memory:
-    """A number of bytes that threads share; who asks for more than is left waits."""
+    """An amount of memory that threads share; a thread waits if it asks for more than is left."""
 
     def __init__(self, n_bytes: int):
         self._left, self._users, self._changed = n_bytes, 0, threading.Condition()
 
     @contextmanager
     def reserved(self, n_bytes: int) -> Iterator[None]:
-        """Hold so many bytes within the block; more than there are at all, when nobody has any."""
+        """Hold `n_bytes` within the block; if they exceed the total, wait until nobody has any."""
         with self._changed:
             self._changed.wait_for(lambda: self._users == 0 or n_bytes <= self._left)
             self._left, self._users = self._left - n_bytes, self._users + 1

@@ -1,4 +1,4 @@
-"""How a signal ends a run: by way of its clean-up, and in any case after a while."""
+"""Lets a signal end a run with a clean-up, and after a limited time in any case."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import time
 from typing import Any
 
 PATIENCE = 10.0
-"""seconds that a run has for its clean-up after a signal, in which others have no effect"""
+"""seconds for the clean-up after a signal, during which other signals are ignored"""
 GRACE = 60.0
-"""seconds after a signal in which a run may end by itself: a solve is not broken off"""
+"""seconds after a signal until the process ends in any case; a solve cannot be interrupted"""
 _last_signal = -math.inf
 _limit: threading.Timer | None = None
 _at_work = False
 
 
 def end_on_signals() -> None:
-    """Let a batch system's signal, or Ctrl+C, end the run by way of its clean-up.
+    """Let SIGTERM from a batch system, or Ctrl+C, end the run with a clean-up.
 
-    Exit status 143 or 130. One that follows soon would break off the clean-up; one that comes
-    later is from somebody who has waited for it. At the end of the time of grace the process ends
-    in any case: a thread may wait for a file that never comes.
+    The exit status is 143 or 130. A second signal that follows soon is ignored, because it would
+    interrupt the clean-up; a later one comes from a user who has waited long enough. After
+    the grace period the process ends in any case, because a thread may wait for a file for ever.
     """
     global _last_signal, _limit, _at_work
     _last_signal, _limit, _at_work = -math.inf, None, True
@@ -36,7 +36,7 @@ def end_on_signals() -> None:
 
 
 def end_of_run() -> None:
-    """Let signals do what they did before the run."""
+    """Stop the timer that would end the process after a signal."""
     global _limit, _at_work
     if _limit is not None:
         _limit.cancel()
@@ -58,6 +58,6 @@ def _end(number: int, _: Any) -> None:
 
 
 def _give_up(status: int) -> None:
-    """End the process at once; the next run removes what this one leaves."""
+    """End the process at once; the next run removes its unfinished files."""
     logging.getLogger("n4ax_bids").error("an image is still being worked on: ended without it")
     os._exit(status)

@@ -1,11 +1,11 @@
-"""The jobs of a run through threads of this process, which clean up behind them."""
+"""Runs jobs in threads of this process, which clean up when the run ends early."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 from n4ax_bids.app.machine.resources import Memory, Share
 
 Task = Callable[..., Any]
-"""task(job, share=Share, memory=Memory); an error of one job is part of what it returns"""
+"""task(job, share=Share, memory=Memory); its result includes the error of the job, if any"""
 
 
 class Done(NamedTuple):
-    """What a task made of a job, or the error that its process has ended."""
+    """The result of a task for a job, or the error that its process has ended."""
 
     share: Share
     result: Any
 
 
 def start(share: Share) -> str:
-    """Start JAX with the threads of a share, and return what its device is.
+    """Start JAX with the threads of a share, and return a description of its device.
 
-    Here, once in each process and before its first image, is the place for what warms it up.
+    This happens once in each process, before its first image.
     """
     from n4ax_bids import correct, device, interfaces  # noqa: F401
 
@@ -37,10 +37,10 @@ def start(share: Share) -> str:
 
 def run_in_threads(
     task: Task, jobs: Sequence[Any], folder: Path, *, share: Share
-) -> Iterator[Done]:
-    """Yield what is done, in the order of the jobs; all threads work in one folder."""
-    todo: queue.SimpleQueue = queue.SimpleQueue()
-    done: queue.SimpleQueue = queue.SimpleQueue()
+) -> Generator[Done]:
+    """Yield each result in the order of the jobs; all threads work in one folder."""
+    todo: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     for numbered in enumerate(jobs):
         todo.put(numbered)
     call = partial(task, share=share, memory=Memory(share.memory))
@@ -62,7 +62,7 @@ def run_in_threads(
             while True:
                 todo.get_nowait()
 
-    # nipype changes the current folder of the process and back: all threads have the same one.
+    # nipype changes the current folder of the process and restores it, so all threads share one.
     with chdir(folder), running(threads, begin_no_more):
         for result in in_order(done.get, len(jobs)):
             if isinstance(result, BaseException):
@@ -74,12 +74,12 @@ def run_in_threads(
 def running(
     threads: Sequence[threading.Thread], begin_no_more: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Run threads beside the block; when it is left early, none of them begins another solve."""
+    """Run threads in parallel with the block; if it ends early, none begins another solve."""
     begun = []
     try:
         for thread in threads:
             begun.append(thread)
-            thread.start()  # a signal may come here
+            thread.start()  # a signal may arrive here
         yield
     except BaseException:
         from n4ax_bids import device
@@ -94,7 +94,7 @@ def running(
 
 
 def _join(thread: threading.Thread) -> None:
-    """Wait for a thread to end, also for one of which a signal has broken off the start."""
+    """Wait for a thread to end, even if a signal interrupted its start."""
     for _ in range(100):
         with suppress(RuntimeError):  # it has not started yet
             thread.join()
@@ -103,7 +103,7 @@ def _join(thread: threading.Thread) -> None:
 
 
 def in_order(next_done: Callable[[], tuple[int, Any]], n: int) -> Iterator[Any]:
-    """Put numbered results into the order of their numbers."""
+    """Yield numbered results in the order of their numbers."""
     early: dict[int, Any] = {}
     for number in range(n):
         while number not in early:

@@ -1,8 +1,8 @@
-"""A home folder and a place for temporary files, where the machine gives none.
+"""Provides a home folder and a folder for temporary files if the machine has none.
 
-In a container the root file system may be read-only, the home folder missing or somebody else's,
-and the user without a name. nipype, matplotlib, Deno and CUDA write below the home folder all the
-same, and so do we, into the cache of compiled programs.
+In a container, the root file system may be read-only, the home folder may be missing or belong to
+another user, and the user may have no name. But nipype, matplotlib, Deno, CUDA and our cache of
+compiled programs write to the home folder.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from n4ax_bids.app.machine import presence
 log = logging.getLogger("n4ax_bids")
 
 MEMORY = Path("/dev/shm")
-"""Docker and Apptainer let everybody write here, also where the root is read-only. It comes last:
-Deno, which the BIDS validator runs on, reads nothing below /dev."""
+"""Docker and Apptainer let everybody write here, even if the root is read-only. It is the last
+choice, because Deno, on which the BIDS validator runs, reads nothing in /dev."""
 
 
 @contextmanager
 def places(near: Sequence[Path] = ()) -> Iterator[None]:
-    """Let HOME and TMPDIR name folders that can be written, within the block.
+    """Make HOME and TMPDIR point to writable folders within the block.
 
-    What is right already stays. Else a folder for this run alone takes its place, which goes when
-    the block ends, with the programs that were compiled in it. Processes that are started within
-    the block inherit both.
+    Folders that are writable already stay. Others are replaced by a folder for this run, which is
+    removed at the end of the block, together with any compiled programs in it. Processes that are
+    started within the block inherit both variables.
 
     Parameters
     ----------
-    near : folders for temporary files, where there is no usual one; of one that is not there yet,
-        the nearest that is
+    near : folders for temporary files if there is no usual one; if such a folder does not exist
+        yet, its nearest existing parent is used
     """
     with ExitStack() as stack:
         if not _has_temporary():
             chosen = next(filter(_writable, [*map(_existing, near), MEMORY]), None)
             if chosen is None:
-                yield  # whatever needs one will say so
+                yield  # any step that needs a temporary folder will report it
                 return
-            # A presence, so that nobody takes it for a killed run's, and a killed run's goes.
+            # A presence, so that no other run removes it now, and the next run does if this one
+            # is killed.
             _, temporary = stack.enter_context(presence.at_work(chosen))
             stack.enter_context(_variable("TMPDIR", temporary))
         if not _writable(Path(os.path.expanduser("~"))):
@@ -57,7 +58,7 @@ def places(near: Sequence[Path] = ()) -> Iterator[None]:
 def _variable(name: str, value: Path) -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = str(value)
-    tempfile.tempdir = None  # look again
+    tempfile.tempdir = None  # makes tempfile look for it again
     try:
         yield
     finally:
@@ -69,7 +70,7 @@ def _variable(name: str, value: Path) -> Iterator[None]:
 
 
 def _has_temporary() -> bool:
-    """Whether Python has a folder for temporary files other than the current one."""
+    """Return whether Python has a folder for temporary files other than the current folder."""
     try:
         found = tempfile.gettempdir()
     except FileNotFoundError:

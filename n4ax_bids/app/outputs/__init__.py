@@ -1,1 +1,1 @@
-"""The derivative dataset: its files, and what makes an image finished."""
+"""The derivative dataset: its files, and the rule that decides whether an image is finished."""

@@ -1,9 +1,9 @@
-"""Runs on one output folder at the same time have the same settings and the same dataset.
+"""Runs that use one output folder at the same time must have the same settings and dataset.
 
-Each run first tells the others what it does, by the file in its hidden folder, and looks at what
-they tell afterwards. Of two runs that differ, at least one therefore sees the other. A run that
-sees none that differs is at work from then on. Of two that both are still looking, the one with
-the larger token ends; the other waits until it has.
+Each run first publishes its settings in a file in its hidden folder, and then reads the settings
+of the others. So of two runs that differ, at least one sees the other. A run that sees no
+differing run starts to work. If two differing runs are both still looking, the one with the larger
+token ends, and the other waits for that.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PATIENCE = 30.0
 """seconds to wait for another run that is still looking"""
 PAUSE = 0.1
 LOOKING, AT_WORK = "looking", "at work"
-"""states that a run tells"""
+"""states that a run publishes"""
 
 
 class Differs(Exception):
-    """Another run that goes on has other settings."""
+    """Another current run has other settings."""
 
     def __init__(self, why: str, told: Mapping[str, Any]):
         super().__init__(why)
@@ -43,13 +43,13 @@ def require(here: Presence, request: Request, raw: Mapping[str, Any], jobs: Sequ
     ----------
     here : this run's presence in the output folder
     request : the run
-    raw : the raw dataset's description
-    jobs : all images that the run selects, also those that are finished
+    raw : description of the raw dataset
+    jobs : all images that the run selects, including those that are finished
 
     Raises
     ------
     Refusal
-        With one line that names the other run and the first setting that differs.
+        One line that names the other run and the first setting that differs.
     """
     try:
         settle(here, terms(request, raw, jobs), bids_dir=request.bids_dir)
@@ -63,10 +63,10 @@ def require(here: Presence, request: Request, raw: Mapping[str, Any], jobs: Sequ
 
 
 def terms(request: Request, raw: Mapping[str, Any], jobs: Sequence[Job] = ()) -> dict[str, Any]:
-    """Return what all runs that share an output folder at one time have to have in common.
+    """Return what all runs on one output folder must have in common while they work.
 
-    Of the images a sample is told, since two studies may have the same description. Other runs
-    compare it with what they have under the same names, which may be nothing.
+    This includes a sample of the images, because two studies may have the same description. Other
+    runs compare it with their images of the same names, if they have any.
     """
     return {
         "version": __version__,
@@ -83,19 +83,19 @@ def settle(
     bids_dir: Path | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Tell what this run does, and return when it is certain that no other run differs.
+    """Publish the terms of this run, and return when it is certain that no other run differs.
 
     Parameters
     ----------
     here : this run's presence in the output folder
-    mine : its terms
-    bids_dir : root of its dataset, to compare images that other runs name
-    pause : waits so many seconds
+    mine : terms of this run
+    bids_dir : root of its dataset, to compare the images that other runs name
+    pause : function that waits for a number of seconds
 
     Raises
     ------
     Differs
-        If another run differs and goes on.
+        If a run with other terms keeps working.
     """
     here.tell(terms=dict(mine), state=LOOKING)
     waited = 0.0
@@ -116,9 +116,9 @@ def settle(
 
 
 def difference(theirs: Any, mine: Mapping[str, Any], bids_dir: Path | None = None) -> str | None:
-    """Return in which way the terms of another run differ from ours, if they do.
+    """Return how the terms of another run differ from ours, or None if they agree.
 
-    A run without terms corrects nothing, as with --reports-only.
+    A run that corrects nothing, such as one with --reports-only, has no terms.
     """
     if not theirs:
         return None

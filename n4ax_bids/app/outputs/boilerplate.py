@@ -1,4 +1,4 @@
-"""The methods text of the images that were corrected, and what it cites."""
+"""The methods text about the corrected images, and its citations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _MARK = re.compile(r"\[@(\w+)\]")
 def write(output_dir: Path) -> None:
     """Write the text to `logs/CITATION` as Markdown, HTML and BibTeX, from the images' records.
 
-    Several runs may end at the same time: the last one to write has seen all records.
+    Several runs may end at the same time. Each one writes until the records stay unchanged, so
+    the last one to write has seen all of them.
     """
     ways = provenance.ways(output_dir)
     while ways:
@@ -34,7 +35,7 @@ def write(output_dir: Path) -> None:
 
 
 def write_text_of(ways: Sequence[Way], output_dir: Path) -> None:
-    """Write the text for ways in which images were corrected, or are to be."""
+    """Write the text about the ways in which images were corrected, or will be."""
     folder = output_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "CITATION.md", markdown(ways))
@@ -50,7 +51,7 @@ def markdown(ways: Sequence[Way]) -> str:
 
 
 def html(ways: Sequence[Way]) -> str:
-    """Return the same as a page."""
+    """Return the text with a list of references as an HTML page."""
     found = list(_lines(ways))
     tags = {True: "h2", False: "p"}
     body = "\n".join(
@@ -67,7 +68,7 @@ def html(ways: Sequence[Way]) -> str:
 
 
 def bibtex(ways: Sequence[Way]) -> str:
-    """Return the entries that the text cites, and the software's own."""
+    """Return the BibTeX entry of this software and those of the cited works."""
     versions = " and ".join(dict.fromkeys(way.version for way in ways))
     own = (
         f"@software{{{NAME},\n  author = {{{{The n4ax_bids contributors}}}},\n"
@@ -79,7 +80,7 @@ def bibtex(ways: Sequence[Way]) -> str:
 
 
 def _lines(ways: Sequence[Way]) -> Iterator[tuple[bool, str]]:
-    """Yield whether a line is a heading, and its text; [@key] stands for a citation."""
+    """Yield (whether it is a heading, text) for each line; [@key] is a citation."""
     for way in ways:
         if len(ways) > 1:
             first, *others = way.images
@@ -90,7 +91,7 @@ def _lines(ways: Sequence[Way]) -> Iterator[tuple[bool, str]]:
 
 
 def paragraphs(way: Way) -> Iterator[str]:
-    """Yield the text about one way; [@key] stands for a citation."""
+    """Yield the paragraphs about one way; [@key] is a citation."""
     request = way.request
     method = methods.METHODS[request.method]
     cited = f" [@{method.cited}]" if method.cited else ""
@@ -151,7 +152,7 @@ def _result(request: Request) -> str:
 
 
 def _known() -> dict[str, Mapping[str, str]]:
-    """Return every citation there is, by its key."""
+    """Return all known citations by their keys."""
     known = json.loads(CITATIONS.read_text(encoding="utf-8"))
     for method in methods.METHODS.values():
         known |= method.citations

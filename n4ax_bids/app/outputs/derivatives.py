@@ -1,4 +1,4 @@
-"""The files of an image in the derivative dataset: their names, and how they get there."""
+"""Names and writes the files of an image in the derivative dataset."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LINK = "raw"
 
 
 def sidecar_path(image: Path) -> Path:
-    """Return the name of the JSON file that describes an image."""
+    """Return the path of the JSON file that describes an image."""
     return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
 def encode(content: Mapping[str, Any]) -> str:
-    """Return JSON text, the same for equal contents; what is not finite becomes null."""
+    """Return JSON text, the same for equal contents; numbers that are not finite become null."""
     return json.dumps(finite(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -36,13 +36,13 @@ def require_inside(output_dir: Path, targets: Iterable[Path], *, links: bool = F
     ----------
     output_dir : root of the derivative dataset
     targets : files in it
-    links : refuse also a target that is itself a link to another place, as for a file that is
-        read before it is written anew; git-annex' objects are of the dataset wherever they are
+    links : also refuse a target that is itself a link out of the folder; for files that are read
+        before they are written. Objects of git-annex belong to the dataset wherever they are
 
     Raises
     ------
     ValueError
-        One line that names the link and where it leads.
+        One line that names the link and its target.
     """
     root, targets = os.path.realpath(output_dir), list(targets)
     for folder in dict.fromkeys(target.parent for target in targets):
@@ -66,17 +66,17 @@ def require_inside(output_dir: Path, targets: Iterable[Path], *, links: bool = F
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    """Return whether a file holds these bytes; a longer one is not read."""
+    """Return whether a file holds exactly these bytes."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size != len(data):
         return False
     try:
         return read_bytes(path, limit=len(data)) == data
-    except (OSError, ValueError):  # gone, not to be read, or longer by now: written anew
+    except (OSError, ValueError):  # it has gone, changed, or cannot be read: write it again
         return False
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; leave a file that holds the text already."""
+    """Write a file completely or not at all; do nothing if it holds the text already."""
     data = text.encode("utf-8")
     if _holds(path, data):
         return
@@ -89,14 +89,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish(files: Iterable[tuple[Path, Path]]) -> None:
-    """Move finished files to their final names, in the given order.
+    """Move complete files to their final names, in the given order.
 
-    All of them lie on the final file system before the first one gets its name, so a full
-    disk leaves none behind.
+    All of them are on the final file system before the first one gets its name, so a full disk
+    leaves none of them behind.
 
     Parameters
     ----------
-    files : (where the file is, its final name)
+    files : (current path, final path) of each file
     """
     staged = []
     files = list(files)
@@ -117,14 +117,14 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
 
 
 def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
-    """Remove an earlier run's field, masks and further images that this one does not write.
+    """Remove field, masks and further images of an earlier run that this run does not replace.
 
-    They would be of another image.
+    They would not belong to the new corrected image.
 
     Parameters
     ----------
-    outputs : of this run
-    kind : of the mask that is written; None for no mask
+    outputs : files of this run
+    kind : kind of the mask that is written; None for no mask
     """
     for each in MASKS:
         mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
@@ -143,7 +143,7 @@ def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Return a value as JSON holds it: None for a number that is not finite, text for a path."""
+    """Return a value for JSON: None for a number that is not finite, text for a path."""
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

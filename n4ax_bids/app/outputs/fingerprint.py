@@ -1,4 +1,4 @@
-"""What distinguishes the content of two files without reading them whole."""
+"""Distinguishes the content of two files without reading them completely."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from n4ax_bids.io.text import opened
 
 BLOCK = 4096
 N_BLOCKS = 16
-"""A file of up to 64 kB is read whole; of a larger one, blocks from its first to its last byte."""
+"""A file of up to 64 kB is read completely; of a larger one, 16 blocks are read."""
 
 
 def fingerprint(path: Path) -> str:
     """Return a digest of 16 blocks of a file, evenly spaced from its beginning to its end.
 
-    The first block of a NIfTI file holds the header, the ones in the middle cross the brain, and
-    the last one ends with the checksum of the whole content where the file is compressed. Two
-    scans therefore differ here also if their files have the same name, size and time. A change of
+    The first block of a NIfTI file holds the header, and the blocks in the middle cross the brain.
+    If the file is compressed, the last block ends with a checksum of the whole content. So the
+    digests of two scans differ even if their files have the same name, size and time. A change of
     a few voxels in an uncompressed file may go unnoticed.
 
     Raises
     ------
     OSError, ValueError
-        If it is no regular file or cannot be read; one line that names it.
+        If it is not a regular file or cannot be read; one line that names it.
     """
     digest = hashlib.sha256()
     with opened(path, what="an input") as file:
@@ -35,7 +35,7 @@ def fingerprint(path: Path) -> str:
 
 
 def _starts(size: int) -> list[int]:
-    """Return where the blocks begin."""
+    """Return the offsets of the blocks."""
     last = max(0, size - BLOCK)
     if size <= BLOCK * N_BLOCKS:
         return list(range(0, size, BLOCK))

@@ -1,7 +1,8 @@
-"""What makes an image finished: a record of what it was made of, beside outputs that are whole.
+"""Decides whether an image is finished: it has complete outputs and a record that matches.
 
-A record lies in `logs/images`, under the source's own name. It is removed before the first output
-is put in place and written after the last one, so where it is, the outputs are its own.
+The record is in `logs/images` under the name of the source, and says from what the outputs were
+made. It is removed before the first output is put in place and written after the last one. So if
+there is a record, it describes the outputs.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 FOLDER = Path("logs", "images")
 
 OTHER_OPTIONS = "made with other options"
-"""how the reason begins where the settings of an image's record differ from those of the run"""
+"""beginning of the reason if the settings of an image's record differ from those of the run"""
 TOLD = ("preset", "sloppy", "jax")
-"""What a record tells besides, for the methods text."""
+"""Further keys of a record, for the methods text."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files that an image is made of, as they were before they were read."""
+    """The files from which an image is made, as they were before they were read."""
 
     files: Mapping[str, dict[str, Any]]
-    """role → size, mtime_ns, fingerprint and, for what is not an image, sha256"""
+    """for each role: size, mtime_ns, fingerprint and, if the file is not an image, sha256"""
 
     @classmethod
     def of(cls, job: Job) -> Inputs:
@@ -51,14 +52,14 @@ class Inputs:
         Raises
         ------
         OSError
-            If one is not there.
+            If one of them does not exist.
         """
         images = {role: _look(path) for role, path in _images(job).items()}
         texts = {role: _look(path) | _digest(path) for role, path in _texts(job).items()}
         return cls(images | texts)
 
     def with_digests(self, digests: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Add the digests of the images, by the names of `correct`'s inputs."""
+        """Return the files with the digests of images, by the names of `correct`'s inputs."""
         return {
             role: facts | ({"sha256": digests[role]} if role in digests else {})
             for role, facts in self.files.items()
@@ -66,18 +67,18 @@ class Inputs:
 
 
 def require_unchanged(job: Job, inputs: Inputs, digests: Mapping[str, str]) -> None:
-    """Refuse to publish what was made of files that have been replaced since.
+    """Refuse to publish an image whose input files have been replaced in the meantime.
 
     Parameters
     ----------
     job : the image
     inputs : its files as they were before they were read
-    digests : of the images as they were read, by the names of `correct`'s inputs
+    digests : digests of the images as they were read, by the names of `correct`'s inputs
 
     Raises
     ------
     OSError, ValueError
-        If a file is gone or is another one; one line that names it.
+        If a file has gone or changed; one line that names it.
     """
     for role, path in (_images(job) | _texts(job)).items():
         known, now = inputs.files[role], _look(path)
@@ -100,15 +101,15 @@ def text(
     sizes: Mapping[Path, int],
     started: datetime,
 ) -> str:
-    """Return the record of an image, to be put in place behind its outputs.
+    """Return the record of an image, which is put in place after its outputs.
 
     Parameters
     ----------
     job, request : the image and the run
     inputs : the files as they were before they were read
-    correction : the node's record
+    correction : the node's output `correction`
     sizes : bytes of each output
-    started : when the image was begun
+    started : when the run began the image
     """
     seconds = (datetime.now(UTC) - started).total_seconds()
     content = {
@@ -132,16 +133,16 @@ def text(
 
 
 def forget(job: Job, output_dir: Path) -> None:
-    """Remove an image's record, before its outputs change."""
+    """Remove the record of an image, before its outputs change."""
     path_of(job, output_dir).unlink(missing_ok=True)
 
 
 def why_not_finished(job: Job, request: Request) -> str | None:
-    """Return why an image has to be done, or None if it is finished.
+    """Return why an image is not finished, or None if it is.
 
-    Sizes, times and fingerprints decide. If one of them differs, or with `request.verify_inputs`,
-    the whole file is read for its digest. If the content is the same, the record takes the new
-    time, but not in a dry run.
+    Its inputs are compared by size, time and fingerprint. If one of these differs, or with
+    `request.verify_inputs`, the whole file is read and its digest decides. If only the time has
+    changed, the new time is written to the record, except in a dry run.
     """
     path = path_of(job, request.output_dir)
     try:
@@ -159,40 +160,37 @@ def why_not_finished(job: Job, request: Request) -> str | None:
     except (LookupError, TypeError, AttributeError) as error:
         return f"its record is damaged ({type(error).__name__}: {error})"
     if reason is None and now != content["inputs"] and not request.dry_run:
-        with suppress(OSError):  # an output folder that may only be read
+        with suppress(OSError):  # the output folder may be read-only
             derivatives.write_text(path, derivatives.encode({**content, "inputs": now}))
     return reason
 
 
 def path_of(job: Job, output_dir: Path) -> Path:
-    """Return where an image's record is."""
+    """Return the path of an image's record."""
     return (output_dir / FOLDER / job.relative).with_name(f"{job.outputs.stem}.json")
 
 
 def outputs(job: Job) -> list[Path]:
-    """Return every file that is made of an image, but for a mask, whose name tells its kind."""
+    """Return every output of an image except the mask, whose name depends on its kind."""
     images = list(job.outputs.images)
     return images + [derivatives.sidecar_path(image) for image in images]
 
 
 def _possible(job: Job) -> list[Path]:
-    """Return every file that may be made of an image."""
+    """Return every output that an image may have, with all kinds of mask."""
     masks = list(job.outputs.masks.values())
     return outputs(job) + masks + [derivatives.sidecar_path(mask) for mask in masks]
 
 
 def settings(request: Request) -> dict[str, Any]:
-    """Return what a request says of the outputs' content, as JSON holds it."""
+    """Return the part of a request that affects the content of outputs, as plain JSON values."""
     chosen = {name: getattr(request, name) for name in sorted(deciding("content"))}
-    # Their names are in the sidecars; the files taken from them are inputs of an image.
+    # Only the names are kept, which the sidecars repeat; the files themselves count as inputs.
     used = request.mask == "derivatives" or request.weight
     chosen["derivatives"] = sorted(request.derivatives) if used else []
     if request.mask_program is None:  # most records have no such key
         del chosen["mask_program"]
-    plain = {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
-        for name, value in chosen.items()
-    }
+    plain = chosen | {"options": dataclasses.asdict(request.options)}
     return json.loads(derivatives.encode(plain))
 
 
@@ -213,7 +211,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
     for name, size in content["outputs"].items():
         try:
             if made[name].stat().st_size != size:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
     return None
@@ -222,7 +220,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
 def _compare_inputs(
     known: Mapping[str, Any], job: Job, *, verify: bool
 ) -> tuple[str | None, dict[str, Any]]:
-    """Return why the inputs are others, if they are, and what they are like now."""
+    """Return how the inputs differ from the record (None if they do not), and their new facts."""
     now: dict[str, Any] = {}
     paths = _images(job) | _texts(job)
     if set(known) != set(paths):
@@ -243,7 +241,7 @@ def _images(job: Job) -> dict[str, Path]:
 
 
 def _texts(job: Job) -> dict[str, Path]:
-    """Return the sidecars and transforms of a job by their place, seen from the image."""
+    """Return the sidecars and transforms of a job by their paths relative to the image."""
     transforms = [path for path in (job.mask_transform, job.weight_transform) if path]
     paths = (*job.sidecars, *transforms)
     return {os.path.relpath(path, job.source.parent): path for path in paths}
@@ -251,7 +249,7 @@ def _texts(job: Job) -> dict[str, Path]:
 
 def _look(path: Path) -> dict[str, Any]:
     found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # opening a pipe for its digest would wait
+    if not stat.S_ISREG(found.st_mode):  # opening a pipe would block
         raise OSError(f"{path}: no regular file; expected a file")
     return {
         "size": found.st_size,
@@ -266,12 +264,12 @@ def _digest(path: Path) -> dict[str, Any]:
 
 
 def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:
-    """Return the name and values of the first setting that differs.
+    """Return the name and the values of the first setting that differs.
 
     Parameters
     ----------
-    had, wanted : settings of another run, or earlier ones, and those of this run
-    verb : for the others
+    had, wanted : settings of a record or of another run, and those of this run
+    verb : verb for the first ones: "was" for a record, "is" for another run
     """
     if isinstance(had, dict) and isinstance(wanted, dict):
         for key in sorted(set(had) | set(wanted)):

@@ -1,4 +1,4 @@
-"""Where a run may write: folders that would spoil a dataset are refused."""
+"""Decides where a run may write, and refuses folders where it would damage a dataset."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from n4ax_bids.io.text import read_json, read_text
 OF_LOGS = ("images", "claims", "skipped")
 """folders in `logs` that a run writes to"""
 AT_THE_ROOT = ("dataset_description.json", ".bidsignore", "descriptions.tsv")
-"""files that a run reads and writes anew"""
+"""files that a run reads and writes again"""
 
 
 def check_places(request: Request) -> None:
-    """Refuse an output or work folder that would spoil a dataset.
+    """Refuse an output or work folder where the run would damage a dataset.
 
     Raises
     ------
     Refusal
-        With one line that says which folder is in the way and where to put it.
+        One line that names the folder and a better place.
     """
     raw, out = request.bids_dir.resolve(), request.output_dir.resolve()
     if out == raw:
@@ -55,12 +55,12 @@ def check_places(request: Request) -> None:
 
 
 def check_folders(request: Request) -> None:
-    """Refuse a file where a folder is to be made or used; a missing folder is fine.
+    """Refuse a file in the place of a folder that is needed; a missing folder is fine.
 
     Raises
     ------
     Refusal
-        With one line that names the file; it may be above the folder.
+        One line that names the file, which may be a parent of the folder.
     """
     places = {
         "the output folder": request.output_dir,
@@ -97,7 +97,7 @@ def _check_description(path: Path) -> None:
 
 
 def _check_labels(path: Path, desc: str) -> None:
-    """Refuse a second label for corrected images: fields and lattices could be of one only."""
+    """Refuse a second label for corrected images, because field and lattice exist only once."""
     try:
         lines = read_text(path, skip_mark=True).splitlines()
     except FileNotFoundError:
@@ -110,15 +110,15 @@ def _check_labels(path: Path, desc: str) -> None:
         raise Refusal(
             Status.USAGE,
             f"{path.parent}: the output folder holds images with --desc {there[0]}; expected the "
-            f"same label or another folder, for the fields there are theirs",
+            f"same label or another folder, because the fields there belong to them",
         )
 
 
 @contextmanager
 def at_work(request: Request) -> Iterator[tuple[Presence, Path]]:
-    """Be present in the output folder; yield that, and a folder for unfinished files.
+    """Register the run in the output folder; yield its presence and a folder for unfinished files.
 
-    What runs that were killed have left there goes.
+    Removes what killed runs have left in these folders.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def at_work(request: Request) -> Iterator[tuple[Presence, Path]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Refuse to go on where the block cannot write."""
+    """Turn errors of writing in the block into a refusal."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What was done with the images of an output folder, as their records tell.
+"""How the images of an output folder were corrected, according to their records.
 
-A run may be asked for what it does not do: its images are finished, fail, or are another run's.
-So the methods text is about records, and not about what a run was asked for.
+A run need not do what it was asked for: its images may be finished, may fail, or may belong to
+another run. So the methods text describes the records and not the request.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 MASKS = (*MASK_WORDS, *MASK_PROGRAMS, "none", "derivatives")
 """values of --mask"""
 LOOKS = 16
-"""small files read at a time; a shared file system takes milliseconds for each"""
+"""small files that are read at the same time; a shared file system takes milliseconds for each"""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way in which images were corrected, or are to be."""
+    """A way in which images were corrected, or will be."""
 
     request: Request
-    """with what decides the content of outputs; the other fields are not filled"""
+    """only the fields that affect the content of outputs are set"""
     version: str
-    """of this program"""
+    """version of this program"""
     jax: str
     images: tuple[str, ...] = ()
     """names without extension"""
 
     @classmethod
     def asked(cls, request: Request) -> Way:
-        """Return the way that a run is asked for."""
+        """Return the way that a request asks for."""
         return cls(request, __version__, packages.version("jax"))
 
 
@@ -56,18 +56,18 @@ def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
 
     Returns
     -------
-    list of Way, that of most images first. Records that cannot be read count for nothing.
+    list of Way, the one with most images first. Records that cannot be read are ignored.
     """
     paths = sorted((output_dir / finished.FOLDER).glob(f"{subject}/**/*.json"))
     with ThreadPoolExecutor(LOOKS) as looking:
         records = [found for found in looking.map(_read, paths) if found]
-    groups = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
     for content in records:
         facts = {key: content.get(key) for key in ("version", "settings", *finished.TOLD)}
         groups[derivatives.encode(facts)].append(content["source"])
     found = []
-    for facts, sources in groups.items():
-        way = _way(json.loads(facts), sorted(sources))
+    for text, sources in groups.items():
+        way = _way(json.loads(text), sorted(sources))
         found += [way] if way else []
     return sorted(found, key=lambda way: (-len(way.images), way.images))
 
@@ -81,9 +81,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_known(settings: Mapping[str, Any]) -> bool:
-    """Tell whether the methods text has words for the settings of a record.
+    """Return whether the methods text can describe the settings of a record.
 
-    Who may write the output folder may have changed them.
+    Anyone who may write to the output folder can have changed them.
     """
     texts = [settings.get(key) for key in ("weight", "mask_program")]
     names = settings["derivatives"]
@@ -96,7 +96,7 @@ def _is_known(settings: Mapping[str, Any]) -> bool:
 
 
 def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
-    """Return a way from records; None if they are of a version with other options."""
+    """Return the way that records describe, or None if another version had other options."""
     try:
         settings = facts["settings"]
         method = METHODS[settings["method"]]

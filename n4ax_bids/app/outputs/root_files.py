@@ -1,4 +1,4 @@
-"""The files at the root of the derivative dataset, and the list of what was left out."""
+"""Writes the files at the root of the derivative dataset, and the lists of skipped images."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 BIDS_VERSION = "1.11.1"
 NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
-"""Masks of images whose names have entities that the names of masks may not have in BIDS; the
-validator does not take "*_inv-*_mask*"."""
+"""Masks whose names have entities of their images that BIDS does not allow in names of masks. The
+validator does not accept the form "*_inv-*_mask*"."""
 IGNORED = ("*.html", "figures", "group_*.tsv")
-"""Lines of `.bidsignore`; "figures" has no slash because the validator takes no other form."""
+"""Lines of `.bidsignore`; "figures" has no slash because the validator accepts no other form."""
 
 
 def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
-    """Write all of them.
+    """Write all these files.
 
     Parameters
     ----------
     request : the run
-    raw : the raw dataset's description
-    selection : what the run takes and what not
+    raw : description of the raw dataset
+    selection : the images that the run takes, and those that it leaves out
     """
     write_dataset_files(request, raw)
     write_skipped(request, selection)
@@ -46,18 +46,18 @@ def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> Non
 
 
 def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
-    """Write the files at the root of the derivative dataset, each of them whole or not at all.
+    """Write the files at the root of the derivative dataset, each completely or not at all.
 
     Parameters
     ----------
     request : the run
-    raw : the raw dataset's description
+    raw : description of the raw dataset
     """
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
     wanted = (*IGNORED, *(NO_MASK_NAMES if request.save_mask else ()))
     ignored += [line for line in wanted if line not in ignored]
-    # Rows that somebody has added stay.
+    # Keep the rows that a user has added.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
     meanings = {request.desc: CORRECTED, **DESCRIPTIONS}
     meanings |= {each.label: each.meaning for each in METHODS[request.method].outputs}
@@ -80,26 +80,26 @@ def _lines(path: Path) -> list[str]:
 
 
 def write_skipped(request: Request, selection: Selection) -> None:
-    """Write a table of the images that were left out, one for each participant.
+    """Write a table of the images that were left out for each participant.
 
     Parameters
     ----------
     request : the run
-    selection : what it takes and what not
+    selection : the images that it takes, and those that it leaves out
     """
     rows = defaultdict(list)
     for name, reason in selection.skipped:
         rows[shortened(PurePath(name).parts[0], 200)].append(f"{name}\t{_plain(reason)}")
     folder = request.output_dir / "logs" / "skipped"
     for subject in {PurePath(job.relative).parts[0] for job in selection.jobs} - set(rows):
-        (folder / f"{subject}.tsv").unlink(missing_ok=True)  # an earlier run's
+        (folder / f"{subject}.tsv").unlink(missing_ok=True)  # from an earlier run
     for subject, lines in rows.items():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{subject}.tsv", "\n".join(["file\treason", *lines, ""]))
 
 
 def write_snapshot(request: Request) -> None:
-    """Write every option of the run, in the form that --config-file takes."""
+    """Write every option of the run, in the form that --config-file reads."""
     path = request.output_dir / "logs" / request.run_id / "options.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, request.snapshot)
@@ -133,7 +133,7 @@ def dataset_description(request: Request, raw: Mapping[str, Any]) -> dict[str, A
 
 
 def _container() -> dict[str, Any]:
-    """Return the container that this runs in, as its variables say; nothing outside one."""
+    """Return the container that this runs in, from environment variables; empty outside one."""
     tag = os.environ.get("N4AX_BIDS_DOCKER_TAG")
     image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     if image:
@@ -146,7 +146,7 @@ def _container() -> dict[str, Any]:
 
 
 def _code_url() -> dict[str, str]:
-    """Return where the code is, as the installed package says; nothing where it does not."""
+    """Return the address of the code from the installed package's metadata, if it is there."""
     try:
         urls = packages.metadata("n4ax-bids").get_all("Project-URL") or ()
     except packages.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What the JSON sidecars of an image's outputs say."""
+"""The content of the JSON sidecars of an image's outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.methods import METHODS
 
 KEY = "BiasCorrection"
-"""key of a sidecar that says what was asked for and what happened"""
+"""key of a sidecar for the options and the results of a correction"""
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
 
 
@@ -25,13 +25,13 @@ def of(
     correction: Mapping[str, Any],
     request: Request,
 ) -> dict[Path, dict[str, Any]]:
-    """Return the content of the sidecar of each output; nothing in it depends on the clock.
+    """Return the content of the sidecar of each output; no part of it depends on the time.
 
     Parameters
     ----------
     job : the image
-    metadata : what the raw dataset says of the image
-    correction : the node's record of the run (`dataclasses.asdict` of a `Correction`)
+    metadata : metadata of the image in the raw dataset
+    correction : the node's output `correction` (`dataclasses.asdict` of a `Correction`)
     request : the run
     """
     outputs = job.outputs
@@ -40,7 +40,7 @@ def of(
     common = {
         "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
-        KEY: {"Weight": links.get(job.weight, "none")}
+        KEY: {"Weight": links[job.weight] if job.weight else "none"}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
     }
     meanings = {
@@ -75,12 +75,12 @@ def of(
 
 
 def kind_of_mask(job: Job, correction: Mapping[str, Any]) -> str | None:
-    """Return the kind of the mask that is written for an image; None where none is.
+    """Return the kind of the mask that is written for an image, or None if none is written.
 
     Parameters
     ----------
     job : the image
-    correction : the node's record
+    correction : the node's output `correction`
     """
     if not job.outputs.masks:
         return None
@@ -93,7 +93,7 @@ def how_found(facts: Mapping[str, Any]) -> list[str]:
 
     Parameters
     ----------
-    facts : `MaskFound` of a sidecar, or `mask_found` of a node's record
+    facts : `MaskFound` of a sidecar, or `mask_found` of a node's output `correction`
     """
     facts = {key.lower(): value for key, value in facts.items()}
     if "program" in facts:
@@ -113,9 +113,9 @@ def _link(path: Path, request: Request) -> str:
 def _record(
     correction: Mapping[str, Any], request: Request, links: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return what was asked for, what happened, and by which versions."""
-    # Files, their digests and the lattice are told elsewhere; times change from run to run,
-    # folders from machine to machine.
+    """Return the options, the results and the versions of a correction."""
+    # Files, digests and lattice are recorded elsewhere. Times differ between runs, and folders
+    # between machines.
     files = ("output_image", "bias_image", "lattice_image", "found_mask_image", "method_images")
     elsewhere = (*files, "method", "details", "lattice", "sha256", "seconds")
     happened = {key: value for key, value in correction.items() if key not in elsewhere}
@@ -136,7 +136,7 @@ def _record(
 
 
 def _camel_case(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts under names as BIDS writes keys: field_min is FieldMin."""
+    """Return facts with their names in the form of BIDS keys: field_min becomes FieldMin."""
     return {
         "".join(part.capitalize() for part in key.split("_")): (
             _camel_case(value) if isinstance(value, Mapping) else value

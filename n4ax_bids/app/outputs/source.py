@@ -1,8 +1,8 @@
-"""Whether a dataset is the one that an output folder was made from.
+"""Decides whether an output folder was made from this dataset.
 
-The place of a dataset says nothing: in a container every dataset is `/data`. Its description alone
-says too little: it may be edited, and two studies may begin with the same template. So images
-decide where there are any to compare, and the description where there are none.
+The path of a dataset proves nothing: in a container every dataset is `/data`. The description
+alone proves too little: it may be edited, and two studies may start from the same template. So
+images are compared if possible, and otherwise the descriptions.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from n4ax_bids.io.text import opened, read_bytes, read_json
 log = logging.getLogger("n4ax_bids")
 
 TITLE = f"{derivatives.NAME}: bias field correction of "
-"""how the name of an output dataset begins; the name of its source follows"""
+"""beginning of the name of an output dataset; the name of its source follows"""
 VERSION = "sha256:{} (dataset_description.json)"
-"""version of the source in an output's description"""
+"""version of the source in the description of the outputs"""
 MOST = 64
-"""images that are compared"""
+"""most images that are compared"""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a description says of which dataset it describes."""
+    """The parts of a description that identify its dataset."""
 
     name: str
     version: str
@@ -42,7 +42,8 @@ class Identity:
     doi: str = ""
     authors: tuple[str, ...] = ()
     is_named: bool = True
-    """whether the name is in the description; that of the folder, `/data`, says nothing"""
+    """whether the name is from the description; the name of a folder, such as `/data`, proves
+    nothing"""
 
     @classmethod
     def of(cls, bids_dir: Path, raw: Mapping[str, Any]) -> Identity:
@@ -59,7 +60,7 @@ class Identity:
 
     @classmethod
     def in_outputs(cls, output_dir: Path) -> Identity | None:
-        """Return the identity of the dataset that outputs were made from, if they say it."""
+        """Return the identity of the dataset from which outputs were made, if it is recorded."""
         try:
             made = read_json(output_dir / "dataset_description.json")
             (source,) = made["SourceDatasets"]
@@ -74,7 +75,7 @@ class Identity:
             return None
 
     def agrees(self, other: Identity) -> bool:
-        """Return whether two descriptions are of one dataset, as far as they tell."""
+        """Return whether two descriptions seem to describe the same dataset."""
         if self.version == other.version:
             return True
         if self.doi and other.doi:
@@ -83,22 +84,22 @@ class Identity:
 
 
 def name_of(bids_dir: Path, raw: Mapping[str, Any]) -> str:
-    """Return a dataset's name, or that of its folder if it has none."""
+    """Return the name of a dataset, or the name of its folder if it has none."""
     return str(raw.get("Name") or bids_dir.name)
 
 
 def check(request: Request, raw: Mapping[str, Any]) -> None:
-    """Refuse a dataset that is not the one which the output folder was made from.
+    """Refuse to run if the output folder was made from another dataset.
 
     Parameters
     ----------
     request : the run
-    raw : the raw dataset's description
+    raw : description of the raw dataset
 
     Raises
     ------
     Refusal
-        With one line that names both datasets and what to do.
+        One line that names both datasets and the remedy.
     """
     before, now = Identity.in_outputs(request.output_dir), Identity.of(request.bids_dir, raw)
     n_same, others = _compare_images(request)
@@ -131,8 +132,7 @@ def sample(images: Sequence[tuple[str, Path]]) -> dict[str, str]:
 
     Parameters
     ----------
-    images : name from the dataset's root, and file, of each; those that cannot be read are passed
-        over
+    images : (path in the dataset, file) of each image; images that cannot be read are ignored
     """
     found = {}
     step = -(-len(images) // MOST) or 1
@@ -143,18 +143,18 @@ def sample(images: Sequence[tuple[str, Path]]) -> dict[str, str]:
 
 
 def why_other(sampled: Mapping[str, str], bids_dir: Path) -> str | None:
-    """Return the first image whose content is another in this dataset, if most are; else None.
+    """Return the first image with another content in this dataset, if most images differ.
 
     Parameters
     ----------
-    sampled : fingerprints of another dataset's images, by their names
-    bids_dir : root of this dataset; images that it does not have are not counted
+    sampled : fingerprints of the images of another dataset, by their names
+    bids_dir : root of this dataset; images that it does not have are ignored
     """
     n_same, others = 0, []
     for name, known in sampled.items():
         if ".." in PurePath(name).parts or PurePath(name).is_absolute():
             continue
-        with suppress(OSError, ValueError):  # not there
+        with suppress(OSError, ValueError):  # this dataset does not have it
             if fingerprint(bids_dir / name) == known:
                 n_same += 1
             else:
@@ -163,12 +163,12 @@ def why_other(sampled: Mapping[str, str], bids_dir: Path) -> str | None:
 
 
 def _compare_images(request: Request) -> tuple[int, list[str]]:
-    """Compare images with those that outputs were made from.
+    """Compare images with those from which outputs were made.
 
     Returns
     -------
-    number of images with the same content, names of those with another content; images that are
-    not in the dataset are not counted, for it may be a part of the whole
+    number of images with the same content, and names of those with another content. Images that
+    are not in the dataset do not count, because it may be a part of the whole dataset.
     """
     n_same, others = 0, []
     for path in _records(request):
@@ -181,7 +181,7 @@ def _compare_images(request: Request) -> tuple[int, list[str]]:
             else:
                 others.append(name)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue  # not there, or a damaged record: no evidence
+            continue  # no evidence: the image is missing or the record is damaged
     return n_same, others
 
 
@@ -193,7 +193,7 @@ def _same_content(image: Path, known: Mapping[str, Any]) -> bool:
 
 
 def _records(request: Request) -> list[Path]:
-    """Return records of images whose participants are there; those of the run come first."""
+    """Return records of images whose participants are in the dataset, the run's own first."""
     folder = request.output_dir / finished.FOLDER
     known = _subjects(folder) & _subjects(request.bids_dir)
     chosen = {f"sub-{label}" for label in request.participants} & known
@@ -202,7 +202,7 @@ def _records(request: Request) -> list[Path]:
 
 
 def _some(subjects: Sequence[str], folder: Path, most: int) -> Iterator[Path]:
-    """Yield at most so many records, evenly spread over participants."""
+    """Yield at most `most` records, evenly spread over the participants."""
     if most <= 0:
         return
     step = max(1, len(subjects) // most)
@@ -214,12 +214,12 @@ def _some(subjects: Sequence[str], folder: Path, most: int) -> Iterator[Path]:
 def _subjects(folder: Path) -> set[str]:
     try:
         return {path.name for path in folder.iterdir() if path.name.startswith("sub-")}
-    except OSError:  # not there
+    except OSError:  # there is no such folder
         return set()
 
 
 def _doi(raw: Mapping[str, Any]) -> str:
-    """Return a DOI without the version that OpenNeuro's have."""
+    """Return a DOI without the version at its end, as in DOIs of OpenNeuro."""
     doi = str(raw.get("DatasetDOI") or "").lower().removeprefix("doi:")
     return re.sub(r"\.v\d+(\.\d+)*$", "", doi)
 

@@ -1,1 +1,1 @@
-"""Figures and pages of the images of a run."""
+"""Makes figures and pages of the images of a run."""

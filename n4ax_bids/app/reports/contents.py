@@ -1,4 +1,4 @@
-"""What reports are made of: records of images, faults, texts; and the names of figures."""
+"""Reads the input of reports (records of images, errors, texts), and names the figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,13 +22,14 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
+from n4ax_bids.methods import METHODS
 from n4ax_bids.report.page import KEPT
 
 log = logging.getLogger("n4ax_bids")
 
 GENERATOR = f"{NAME} {__version__}"
 FOLDER = "figures"
-"""of a participant; a line of `.bidsignore`"""
+"""name of a participant's folder of figures; also a line of `.bidsignore`"""
 ENDINGS = {
     "before": ".webp",
     "after": ".webp",
@@ -37,43 +37,43 @@ ENDINGS = {
     "curves": ".svg",
     "record": ".json",
 }
-"""of an image's figures, by their labels; the record, which holds its numbers, comes last"""
+"""extensions of an image's figures by their labels; the record with the numbers comes last"""
 LARGEST_TABLE = 2**30
-"""bytes of a participants.tsv that is read: a study of 100,000 people may have many columns"""
+"""most bytes of a participants.tsv: a study of 100,000 people may have many columns"""
 LARGEST = 1e150
-"""absolute value of a number of a record; its square is one as well"""
+"""largest absolute value of a number in a record, so that its square is finite"""
 PAIRS = ("cv", "white_cv", "grey_cv", "cjv")
 """measures before the correction and after it"""
 SHOWN = ("field_min", "field_max", "field_cv", "cv_before", "cv_after", "mask_ml", "non_positive")
 """measures that every record has"""
 CRASH, NO_FIGURES = "crash-", "report-"
-"""how the names of files in `logs` begin: of an image that failed; of one without figures"""
+"""beginnings of names in `logs`, for an image that failed and for one without figures"""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What the page of a participant is made of."""
+    """The input of a participant's page."""
 
     records: tuple[dict[str, Any], ...]
     sidecars: tuple[dict[str, Any], ...]
-    """of the corrected images, one for each record"""
+    """sidecars of the corrected images, one for each record"""
     failed: tuple[tuple[str, str, str], ...]
-    """name, reason, whole text"""
+    """(name, reason, whole text) of each image that failed"""
     skipped: tuple[tuple[str, str], ...]
-    """file, reason"""
+    """(file, reason) of each image that was left out"""
     participant: tuple[tuple[str, str], ...]
-    """column, value"""
+    """(column, value) of the participant's line in participants.tsv"""
     methods: str
 
     @property
     def digest(self) -> str:
-        """Digest of all of it and of the program's version."""
+        """Digest of this content and of the program's version."""
         text = json.dumps([GENERATOR, *vars(self).values()], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def of_subject(subject: str, request: Request) -> Contents:
-    """Return what there is of a participant, "sub-01", in the output folder."""
+    """Return the content for a participant, "sub-01", from the output folder."""
     found = list(records(request.output_dir, subject))
     logs = request.output_dir / "logs"
     return Contents(
@@ -81,7 +81,7 @@ def of_subject(subject: str, request: Request) -> Contents:
         sidecars=tuple(sidecar for _, sidecar in found),
         failed=failures(request, subject),
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
-        participant=_participant(subject, request.bids_dir),
+        participant=_participant(subject, request),
         methods=_methods(request.output_dir, subject),
     )
 
@@ -92,12 +92,12 @@ def subject_of(job: Job) -> str:
 
 
 def names(name: str, folder: Path) -> dict[str, Path]:
-    """Return the names of an image's figures and of its record.
+    """Return the paths of an image's figures and of its record, by their labels.
 
     Parameters
     ----------
-    name : of the image, without extension
-    folder : where they are
+    name : name of the image without extension
+    folder : folder of the figures
     """
     entities, _, suffix = name.rpartition("_")
     return {
@@ -107,7 +107,7 @@ def names(name: str, folder: Path) -> dict[str, Path]:
 
 
 def is_drawn(job: Job, output_dir: Path) -> bool:
-    """Tell whether there are figures of an image's latest correction."""
+    """Return whether all figures of an image exist and show its latest correction."""
     paths = names(job.name, output_dir / subject_of(job) / FOLDER)
     there = all(path.is_file() for path in paths.values())
     return there and bool(_matching(paths["record"], output_dir)[0])
@@ -116,12 +116,13 @@ def is_drawn(job: Job, output_dir: Path) -> bool:
 def records(
     output_dir: Path, subject: str = "sub-*"
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield record and sidecar of images in the order of their names.
+    """Yield record and sidecar of each image, sorted by name.
 
-    Left out are those that have been corrected anew since, have failed since, or are gone.
+    Images that have been corrected again or have failed since their record was made are left out,
+    and so are images whose outputs are gone.
     """
     logs = output_dir / "logs"
-    # The pattern's first character leaves out hidden files, such as those that macOS leaves.
+    # The first character of the pattern excludes hidden files, which macOS leaves.
     for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
         record, sidecar = _matching(path, output_dir)
         if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
@@ -129,7 +130,7 @@ def records(
 
 
 def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, str], ...]:
-    """Return name, reason and text of images that failed or have no figures, as `logs` tells."""
+    """Return name, reason and text of images that failed or have no figures, from `logs`."""
     found = []
     for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
         for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
@@ -142,7 +143,7 @@ def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, 
 
 
 def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a record and the sidecar that it was made of; nothing where that has changed."""
+    """Return a record and its sidecar; both are empty if the sidecar has changed since."""
     try:
         record = read_json(path)
         if not _is_record(record):
@@ -153,25 +154,22 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
             content = parse_json(sidecar, text)
             if _is_sidecar(content) and _has_its_name(record, path):
                 return record, content
-    except (OSError, ValueError, LookupError, TypeError):  # not there, or not ours
+    except (OSError, ValueError, LookupError, TypeError):  # a file is missing or not ours
         pass
     return {}, {}
 
 
 def _is_record(record: Any) -> bool:
-    """Tell whether a record has the parts that pages and tables are made of.
+    """Return whether a record has everything that pages and tables need.
 
-    Who may write the output folder may have changed it; a damaged one counts as none.
+    Anyone who may write to the output folder can have changed it. A damaged record is ignored.
     """
     if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
         return False
     if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
-        return False  # of an earlier version
-    lists = [record.get(key) for key in ("warnings", "notes")]
+        return False  # from an earlier version
     texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
-    if not all(isinstance(each, list) for each in lists):
-        return False
-    if not all(isinstance(text, str) for text in chain(texts, *lists)):
+    if not all(map(_are_texts, (texts, record.get("warnings"), record.get("notes")))):
         return False
     if not all(isinstance(record.get(key), str) for key in ("region", "method")):
         return False
@@ -200,7 +198,7 @@ def _are_texts(values: Any) -> bool:
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:
-    """Tell whether values are a list of numbers or of nothing, as pages and tables show them."""
+    """Return whether values are a list of `count` numbers or None, none of them too large."""
     if not isinstance(values, list) or count not in (None, len(values)):
         return False
     return all(
@@ -209,9 +207,9 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 
 def _is_sidecar(content: Any) -> bool:
-    """Tell whether a corrected image's sidecar has what a page shows of it.
+    """Return whether the sidecar of a corrected image has everything that a page shows.
 
-    One of an earlier version has not.
+    A sidecar of an earlier version has not.
     """
     facts = content.get(KEY)
     if not isinstance(facts, dict) or "Device" not in facts:
@@ -219,29 +217,32 @@ def _is_sidecar(content: Any) -> bool:
     return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
 
 
-def _participant(subject: str, bids_dir: Path) -> tuple[tuple[str, str], ...]:
-    """Return the columns of a participant's line; a page repeats them.
+def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
+    """Return the columns of a participant's line in participants.tsv.
 
-    So a table that is a link has to lead where a sidecar of the participant's images may lead.
+    A page shows them. So a table that is a link must point to where a sidecar of the participant's
+    images may point.
     """
-    path = bids_dir / "participants.tsv"
+    path = request.bids_dir / "participants.tsv"
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
-    except OSError:  # not there
+    except OSError:  # there is no such table
         return ()
     if path.is_symlink():
-        image = next(_images(bids_dir, subject), bids_dir / subject)
+        image = next(_images(request, subject), request.bids_dir / subject)
         try:
-            require_of_dataset(path, image, image.relative_to(bids_dir).as_posix())
+            require_of_dataset(path, image, image.relative_to(request.bids_dir).as_posix())
         except ValueError as error:
             _warn_once(str(error))
             return ()
     return rows.get(subject, ())
 
 
-def _images(bids_dir: Path, subject: str) -> Iterator[Path]:
-    for place in ("anat", "ses-*/anat"):
-        yield from sorted((bids_dir / subject).glob(f"{place}/*.nii*"))
+def _images(request: Request, subject: str) -> Iterator[Path]:
+    """Yield images of a participant in the folders that the method reads."""
+    for datatype in METHODS[request.method].query.datatypes:
+        for place in (datatype, f"ses-*/{datatype}"):
+            yield from sorted((request.bids_dir / subject).glob(f"{place}/*.nii*"))
 
 
 @lru_cache(maxsize=64)
@@ -251,7 +252,7 @@ def _warn_once(text: str) -> None:
 
 @lru_cache(maxsize=1)
 def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...]]:
-    """Return every participant's line; what cannot be read is told once, not for each page."""
+    """Return the line of every participant; cached, so that an unreadable table is logged once."""
     try:
         text = read_text(path, what="a table", skip_mark=True, limit=LARGEST_TABLE)
         stream = io.StringIO(text, newline="")
@@ -267,7 +268,7 @@ def _participants(path: Path, _: int) -> Mapping[str, tuple[tuple[str, str], ...
 
 
 def _methods(output_dir: Path, subject: str) -> str:
-    """Return what was done with a participant's images; nothing where none was corrected."""
+    """Return the methods text for a participant's images, or "" if none was corrected."""
     found = provenance.ways(output_dir, subject)
     return boilerplate.markdown(found) if found else ""
 
@@ -278,12 +279,12 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _text(path: Path) -> str:
-    """Return a text of `logs`; one that is a link to elsewhere counts as none.
+    """Return a text from `logs`, or "" if it is a link that leads out of the output folder.
 
-    A page would show the text of another file to whoever may read the page.
+    Otherwise a page would show a private file to everyone who may read the page.
     """
     try:
         require_inside(path.parents[1 if path.parent.name == "logs" else 2], [path], links=True)
         return read_text(path, replace=True)
-    except (OSError, ValueError):  # not there, or no longer
+    except (OSError, ValueError):  # it does not exist, or no longer exists
         return ""

@@ -1,4 +1,4 @@
-"""An image's voxels as a report shows them: axes turned to right, anterior and superior."""
+"""The voxels of an image as a report shows them: axes turned to right, anterior, superior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Grid:
     """Axes of an image, turned to right, anterior and superior."""
 
     axes: tuple[int, ...]
-    """the image's axis that goes right, anterior, superior"""
+    """the axes of the image that go to the right, to anterior and to superior"""
     flipped: tuple[bool, ...]
     shape: tuple[int, ...]
 
@@ -28,12 +28,12 @@ class Grid:
         return array[tuple(slice(None, None, -1 if flip else None) for flip in self.flipped)]
 
     def values(self, array: np.ndarray) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
-        """Return what gives an array's values at voxels of the turned axes."""
+        """Return a function that gives the values of an array at voxels of the turned axes."""
         view = self.turned(array)
         return lambda indices: view[np.ix_(*indices)]
 
     def field(self, log_field: LogField) -> Callable[[tuple[np.ndarray, ...]], np.ndarray]:
-        """Return what gives ln b at voxels of the turned axes."""
+        """Return a function that gives ln b at voxels of the turned axes."""
         n_axes = len(log_field.clamp)
 
         def values(indices: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Figures and numbers of one image, from its files.
+"""Makes figures and numbers of one image from its files.
 
-These are the source, the corrected image with its sidecar, and the lattice: a report can be had
-again without a solve.
+These are the source, the corrected image with its sidecar, and the lattice. So a report can be
+made again without a solve.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from n4ax_bids.io.text import parse_json, read_bytes, read_object
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
-from n4ax_bids.region import region
+from n4ax_bids.region import Region, region
 
 _EVERY = 1 << 20
-"""voxels at most that a quantile is taken of"""
+"""most voxels that are used for a quantile"""
 KINDS = {
     "brain": "voxels of the brain that was found in the image",
     "head": "voxels of the head that was found in the image",
     "otsu": "voxels above Otsu's threshold",
 }
-"""what the masks are that `--mask auto` finds"""
+"""descriptions of the masks that `--mask auto` finds"""
 FOUND = ("auto", "head", "brain", *MASK_PROGRAMS)
-"""masks whose outline is drawn; Otsu's has a rim at every dark voxel of the tissue"""
+"""masks whose outline is drawn; Otsu's mask has an edge at every dark voxel of the tissue"""
 
 
 def write(
@@ -52,17 +52,17 @@ def write(
     ----------
     job : an image whose outputs are in place
     output_dir : root of the derivative dataset
-    names : where to write before, after, field, curves, and record
+    names : paths to write, by the labels of `contents.ENDINGS`
     derivatives : folders where a segmentation may be, by name
 
     Returns
     -------
-    tuple of str, what the numbers warn of; the page shows it beside the notes of the correction
+    tuple of str, warnings from the numbers; the page shows them beside the notes of the correction
 
     Raises
     ------
     OSError, ValueError
-        If a file is not there, or does not fit; one line that names it.
+        If a file does not exist or does not fit; one line that names it.
     """
     sidecar = sidecar_path(job.outputs.corrected)
     text = read_bytes(sidecar, what="JSON")
@@ -106,7 +106,7 @@ def write(
 
 
 def _pair(job: Job, output_dir: Path) -> tuple[Volume, Volume]:
-    """Return the image and the corrected one, which belong together."""
+    """Return the image and the corrected image, after a check that they belong together."""
     image, corrected = volume.load(job.source), volume.load(job.outputs.corrected)
     _require_same(job, output_dir, image)
     if image.data.shape != corrected.data.shape:
@@ -126,7 +126,7 @@ def _draw(
     facts: Mapping[str, Any],
     log_field: LogField,
 ) -> None:
-    """Draw sections of the image, before and after, and of the field."""
+    """Draw sections of the image before and after the correction, and of the field."""
     from n4ax_bids.report import figures as draw
     from n4ax_bids.report import mosaic
 
@@ -146,7 +146,7 @@ def _draw_curves(
     window: tuple[float, float],
     facts: Mapping[str, Any],
 ) -> None:
-    """Draw the histograms inside the mask, and beside them the figure of the method."""
+    """Draw the histograms inside the mask, and the method's own figure beside them."""
     from n4ax_bids.report import figures as draw
 
     panel, method = None, METHODS[facts["Method"]]
@@ -157,27 +157,28 @@ def _draw_curves(
 
 
 def _require_same(job: Job, output_dir: Path, image: Volume) -> None:
-    """Refuse an image that has been replaced since it was corrected: figures would be of two."""
+    """Refuse an image that was replaced since it was corrected: figures would mix two images."""
     try:
         known = read_object(record_of.path_of(job, output_dir))["inputs"]["input_image"]["sha256"]
-    except (OSError, ValueError, LookupError, TypeError):  # no record says which it was
+    except (OSError, ValueError, LookupError, TypeError):  # no record identifies the image
         return
     if image.sha256 != known:
         raise ValueError(f"{image.path}: was replaced since it was corrected; correct it again")
 
 
 def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.ndarray, str]:
-    """Return the voxels that the numbers are of, and what they are.
+    """Return the voxels that the numbers describe, and a description of these voxels.
 
-    Those that the estimate saw; where it saw all, those above Otsu's threshold.
+    They are the voxels that the estimate used. If it used all voxels, they are those above Otsu's
+    threshold.
     """
     word = correction.get("Mask")
     word = word if job.mask is None and word in (*MASK_WORDS, *MASK_PROGRAMS) else None
-    # What a program has found is read: to find it again would take minutes.
+    # A mask that a program found is read from its file, because finding it again takes minutes.
     by_program = job.outputs.masks["brain"] if word in MASK_PROGRAMS else None
     if job.mask is None and job.weight is None and word is None:
         what = "voxels above Otsu's threshold (the estimate used every voxel)"
-        return region(image, auto_mask="otsu").inside, what
+        return _voxels(image, region(image, auto_mask="otsu")), what
     found = region(
         image,
         mask_image=by_program or job.mask,
@@ -187,14 +188,19 @@ def _inside(job: Job, image: Volume, correction: Mapping[str, Any]) -> tuple[np.
         weight_transform=job.weight_transform,
     )
     if word and job.weight is None:
-        return found.inside, _in_words(correction)
+        return _voxels(image, found), _in_words(correction)
     names = [path.name for path in (job.mask, job.weight) if path]
     names += [f"the mask {word}"] if word else []
-    return found.inside, f"voxels of {' and '.join(names)}"
+    return _voxels(image, found), f"voxels of {' and '.join(names)}"
+
+
+def _voxels(image: Volume, found: Region) -> np.ndarray:
+    """Return the voxels of a region as a bool array, also where the region is every voxel."""
+    return np.ones(image.data.shape, bool) if found.inside is None else found.inside
 
 
 def _in_words(correction: Mapping[str, Any]) -> str:
-    """Say what an automatic mask is, and how it came about."""
+    """Describe an automatic mask and how it was found."""
     facts = correction.get("MaskFound")
     if not facts:
         return "voxels above Otsu's threshold"
@@ -239,7 +245,7 @@ def _measures(
     after: np.ndarray,
     found: tissues.Tissues | None,
 ) -> dict[str, float | int | None]:
-    """Return the numbers of an image; those that cannot be had are None."""
+    """Return the numbers of an image; those that cannot be computed are None."""
     everything = np.ones(before.shape, bool)
     values = {
         "field_min": facts["FieldMin"],
@@ -262,7 +268,7 @@ def _measures(
 
 
 def _remarks(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the numbers of an image warn of."""
+    """Return warnings from the numbers of an image."""
     found = []
     for name, meaning in (
         ("cjv", "white and grey matter are harder to tell apart than before (CJV"),

@@ -1,47 +1,38 @@
-"""The reports of a run: figures of each image, a page for each participant, the page of all."""
+"""Makes the reports of a run: figures of each image, and a page for each participant."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-from n4ax_bids.app.command.words import counted
-from n4ax_bids.app.job import LATTICE, Job, Selection
+from n4ax_bids.app.job import Job, Selection
 from n4ax_bids.app.machine import resources
 from n4ax_bids.app.outputs.derivatives import publish, require_inside, write_text
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.reports.contents import FOLDER, GENERATOR, NO_FIGURES, subject_of
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.folders import LABEL
-from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.app.status import Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.io.text import opened
-from n4ax_bids.methods import METHODS
-
-if TYPE_CHECKING:
-    from n4ax_bids.report.measures import Measure
 
 log = logging.getLogger("n4ax_bids")
 
-GONE = "corrected, input is gone"
-"""status of an image whose input is not in the dataset any more"""
-GROUP, TABLE = "group.html", "group_n4.tsv"
 LOOKS = 16
-"""small files looked at at a time; a shared file system takes milliseconds for each"""
+"""small files that are read at the same time; a shared file system takes milliseconds for each"""
 
 
 class Pages:
-    """The pages of a run: that of a participant is written when all of its images are done.
+    """The pages of a run; each is written when all images of its participant are done.
 
     Parameters
     ----------
@@ -58,16 +49,16 @@ class Pages:
         self._left = Counter(map(subject_of, jobs))
 
     def tell(self, job: Job) -> None:
-        """Take note that an image is done, well or not."""
+        """Note that an image is done, whether it succeeded or failed."""
         subject = subject_of(job)
         self._left[subject] -= 1
         if self._left[subject] == 0 and self._request.reports:
             _page_or_word(subject, self._request)
 
     def close(self) -> bool:
-        """Draw what is not there yet, write the other pages; tell whether all reports are there.
+        """Draw missing figures and write the other pages; return whether all reports exist.
 
-        A page that holds what it would be made of stays.
+        A page stays as it is if its content would be the same.
         """
         request, jobs = self._request, self._selection.jobs
         if not request.reports:
@@ -80,11 +71,11 @@ class Pages:
 
 
 def again(selection: Selection, request: Request, work: Path) -> Status:
-    """Make figures and pages of images that have been corrected already; nothing is solved.
+    """Make figures and pages of images that have been corrected already, without any solve.
 
     Parameters
     ----------
-    selection : images; those that have not been corrected are told and left out
+    selection : images; those that have not been corrected are logged and left out
     request : the run
     work : folder for unfinished files
     """
@@ -101,15 +92,15 @@ def again(selection: Selection, request: Request, work: Path) -> Status:
 
 
 class Drawn(NamedTuple):
-    """How the drawing of an image's figures ended."""
+    """The result of drawing an image's figures."""
 
     well: bool
     remarks: tuple[str, ...] = ()
-    """what its page warns of, the notes of its correction left out"""
+    """the warnings on its page, without the notes of its correction"""
 
 
 def tell_pages(selection: Selection, request: Request) -> None:
-    """Log where the pages of a run's participants are."""
+    """Log the paths of the pages of a run's participants."""
     paths = [request.output_dir / f"{subject}.html" for subject in subjects(selection)]
     there = [path for path in paths if path.is_file()]
     if len(there) == 1:
@@ -119,10 +110,10 @@ def tell_pages(selection: Selection, request: Request) -> None:
 
 
 def image(job: Job, request: Request, work: Path) -> Drawn:
-    """Draw an image's figures, if that is wanted.
+    """Draw an image's figures, unless --no-reports was given.
 
-    A corrected image stays corrected where its figures cannot be drawn: the log says why, and so
-    does a file in `logs`.
+    If the figures cannot be drawn, the image still counts as corrected. The log and a file in
+    `logs` say why.
 
     Parameters
     ----------
@@ -144,26 +135,27 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
             publish((made[label], path) for label, path in final.items())
     except Exception as error:
         log.warning("%s: corrected, but without figures: %s", job.name, error)
-        with suppress(OSError):  # the log has said it
+        with suppress(OSError):  # the log says it already
             told.parent.mkdir(parents=True, exist_ok=True)
             text = printable_lines(traceback.format_exc(), request.bids_dir, request.output_dir)
             write_text(told, f"{GENERATOR}\n{printable(job.source)}\n\n{text}")
         return Drawn(False)
-    told.unlink(missing_ok=True)  # an earlier run's
+    told.unlink(missing_ok=True)  # from an earlier run
     return Drawn(True, remarks)
 
 
 def subjects(selection: Selection) -> list[str]:
-    """Return the participants of a selection, also those of whom every image is left out."""
+    """Return the participants of a selection, including those without any image that is taken."""
     left_out = (Path(name).parts[0] for name, _ in selection.skipped)
     named = (name for name in left_out if re.fullmatch(f"sub-{LABEL}", name))
     return sorted({*map(subject_of, selection.jobs), *named})
 
 
 def page(subject: str, request: Request) -> None:
-    """Write the page of a participant from what there is in the output folder.
+    """Write the page of a participant from the content of the output folder.
 
-    Several runs may work on one participant at a time: who writes last has seen everything.
+    Several runs may work on one participant at the same time. Each one writes until the content
+    stays unchanged, so the last one to write has seen everything.
 
     Parameters
     ----------
@@ -191,69 +183,7 @@ def page(subject: str, request: Request) -> None:
             digest=found.digest,
         )
         write_text(path, text)
-        found = contents.of_subject(subject, request)  # another run may have gone on meanwhile
-
-
-def group(request: Request) -> Status:
-    """Write the table and the page of all images in an output folder, or say that it would.
-
-    Raises
-    ------
-    Refusal
-        If there is nothing to gather.
-    """
-    from n4ax_bids.report import group as pages
-    from n4ax_bids.report.page import Failure
-
-    output_dir, rows = request.output_dir, []
-    whole = (request.bids_dir / "dataset_description.json").is_file()
-    for record, _ in contents.records(output_dir):
-        subject = Path(record["source"]).parts[0]
-        row = {**record, "page": f"{subject}.html#{record['image']}"}
-        row.pop("status", None)  # it is told here, and not by a record
-        if whole and not os.path.lexists(request.bids_dir / record["source"]):
-            row["status"] = GONE
-        rows.append(row)
-    failed = [Failure(*each) for each in contents.failures(request)]
-    if not rows and not failed:
-        raise Refusal(
-            Status.NO_IMAGES,
-            f"{output_dir}: holds no report of an image; run the level participant first, or "
-            "--reports-only where it has run without",
-        )
-    gathered = f"{counted(len(rows), 'image')} and {counted(len(failed), 'failure')}"
-    if request.dry_run:
-        print(f"{gathered} to gather; nothing was written")
-        print(*(printable(f"-> {output_dir / name}") for name in (TABLE, GROUP)), sep="\n")
-        return Status.OK
-    table = pages.gather(rows, failed, _own_measures(rows))
-    write_text(output_dir / TABLE, pages.tsv(table))
-    write_text(output_dir / GROUP, pages.html(table, generator=GENERATOR))
-    n_lattices = sum(1 for _ in output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
-    if n_lattices > len(rows):
-        lacking = counted(n_lattices - len(rows), "image")
-        log.warning("no report of %s: --reports-only makes it", lacking)
-    gone = [row["source"] for row in rows if row.get("status") == GONE]
-    if gone:
-        log.warning(
-            "%s: has no longer the input of %s, %s among them; their outputs stay, and their "
-            "status in %s says so",
-            request.bids_dir,
-            counted(len(gone), "image"),
-            gone[0],
-            TABLE,
-        )
-    log.info("%s: %s", gathered, output_dir / GROUP)
-    return Status.OK
-
-
-def _own_measures(rows: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
-    """Return the measures of the methods that images were corrected by, and of N4."""
-    from n4ax_bids.report.measures import Measure
-
-    names = dict.fromkeys(["n4", *(row.get("method", "n4") for row in rows)])
-    found = [each for name in names if name in METHODS for each in METHODS[name].measures]
-    return tuple(Measure(each.name, each.label, each.meaning) for each in found)
+        found = contents.of_subject(subject, request)  # another run may have added something
 
 
 def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
@@ -268,13 +198,13 @@ def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
 
 
 def _if_late(job: Job, request: Request) -> Job | None:
-    """Return an image that has been corrected and not drawn since."""
+    """Return the job if its image has been corrected but not drawn since, else None."""
     there = job.outputs.corrected.is_file()
     return job if there and not contents.is_drawn(job, request.output_dir) else None
 
 
 def _page_or_word(subject: str, request: Request) -> bool:
-    """Write a page, or say why not."""
+    """Write a page; if that fails, log why and return False."""
     try:
         page(subject, request)
     except OSError as error:
@@ -284,9 +214,9 @@ def _page_or_word(subject: str, request: Request) -> bool:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Tell whether a page has been made of contents with a digest."""
+    """Return whether a page was made from contents with this digest."""
     try:
         with opened(path, what="a page") as stream:
             return digest.encode() in stream.read(2048)
-    except (OSError, ValueError):  # not there, or something that is no page
+    except (OSError, ValueError):  # it does not exist, or is no page
         return False

@@ -1,4 +1,4 @@
-"""White and grey matter of an image, where another pipeline has segmented it."""
+"""White and grey matter of an image, if another pipeline has segmented it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from n4ax_bids.io.text import read_text
 from n4ax_bids.io.volume import Volume
 
 BYTES = 12
-"""of memory at least for a voxel of a segmentation: as stored, as float32, on the image's grid"""
+"""least memory for a voxel of a segmentation: as stored, as float32, on the image's grid"""
 SURE = 0.9
-"""probability above which a voxel is of a tissue"""
+"""probability above which a voxel counts as a tissue"""
 TISSUES = ("WM", "GM")
 LABELS = {"WM": 2, "GM": 1}
-"""of a dseg file without a table, as BIDS has them"""
+"""labels in a dseg file without a table, as in BIDS"""
 
 
 class Tissues(NamedTuple):
@@ -34,27 +34,27 @@ class Tissues(NamedTuple):
     """bool"""
     grey: np.ndarray
     files: tuple[str, ...]
-    """what they come from, "name of the dataset:path in it" """
+    """the files that were used, as "name of the dataset:path in it" """
 
 
 def find(
     image: Volume, relative: str, derivatives: Mapping[str, Path]
 ) -> tuple[Tissues | None, tuple[str, ...]]:
-    """Look for a segmentation of an image in its own space.
+    """Find a segmentation of an image in its own space.
 
-    Probabilities (`label-WM_probseg`, `label-GM_probseg`) come before labels (`dseg`). Which file
-    is of the image is decided as for masks and weights.
+    Probabilities (`label-WM_probseg`, `label-GM_probseg`) are preferred to labels (`dseg`). A file
+    is matched to the image as for masks and weights.
 
     Parameters
     ----------
     image : Volume
-    relative : its name in its dataset
+    relative : path of the image in its dataset
     derivatives : folders of other pipelines' outputs, by name
 
     Returns
     -------
-    tissues : None where nothing fits
-    notes : why a file that was found does not
+    tissues : None if no file fits
+    notes : why files that were found do not fit
     """
     notes: list[str] = []
     for name, root in derivatives.items():
@@ -73,21 +73,22 @@ def find(
 
 
 def _candidates(root: Path, relative: str, notes: list[str]) -> Iterator[dict[str, Segmentation]]:
-    """Yield files of white and grey matter in one folder; add what is ambiguous to the notes."""
+    """Yield pairs of files for white and grey matter in one folder; note ambiguous ones."""
     files = Segmentations({"": root})
     try:
-        pair = {tissue: files.probability(relative, tissue) for tissue in TISSUES}
+        each = ((tissue, files.probability(relative, tissue)) for tissue in TISSUES)
+        pair = {tissue: found for tissue, found in each if found is not None}
     except ValueError as error:
         notes.append(f"not taken as tissues: {error}")
     else:
-        if all(pair.values()):
+        if len(pair) == len(TISSUES):
             yield pair
     for both in files.labels(relative, root):
         yield dict.fromkeys(TISSUES, both)
 
 
 def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray, np.ndarray]:
-    masks = []
+    masks: list[np.ndarray] = []
     labels = len(set(files.values())) == 1
     for tissue in TISSUES:
         path, transform = files[tissue]
@@ -107,7 +108,7 @@ def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray,
 
 
 def _require_memory(path: Path) -> None:
-    """Refuse a segmentation that would end the whole run, as its header says."""
+    """Refuse a segmentation that needs more memory than the job has, judging by its header."""
     needed, most = math.prod(volume.load_header(path).get_data_shape()) * BYTES, job_memory()
     if needed > most:
         raise ValueError(
@@ -117,7 +118,7 @@ def _require_memory(path: Path) -> None:
 
 
 def _label(path: Path, tissue: str) -> int:
-    """Return the number of a tissue in a dseg file, by the table beside it if there is one."""
+    """Return the label of a tissue in a dseg file, from the table beside it if there is one."""
     table = path.with_name(path.name.split(".")[0] + ".tsv")
     if table.is_file():
         lines = read_text(table, what="a table", skip_mark=True).splitlines()

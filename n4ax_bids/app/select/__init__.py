@@ -1,1 +1,1 @@
-"""Which files of a dataset are corrected, and which others belong to them."""
+"""Selects the images of a dataset that are corrected, and the files that belong to them."""

@@ -1,4 +1,4 @@
-"""A BIDS dataset in, the list of jobs out."""
+"""Makes the list of jobs from a BIDS dataset and a request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 from n4ax_bids.app.job import MASKS, Job, Outputs, Selection
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import distinct, filters, inheritance, strays
-from n4ax_bids.app.select.folders import NO_LABEL, REASONS, folders, misplaced, unindexed
+from n4ax_bids.app.select.folders import NO_LABEL, folders, misplaced, unindexed
 from n4ax_bids.app.select.index import index
+from n4ax_bids.app.select.inheritance import Sidecars
 from n4ax_bids.app.select.masks import Masks
+from n4ax_bids.app.select.vocabulary import datatypes, kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
@@ -21,15 +23,15 @@ from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_PROGRAMS
 
 NO_IMAGES = (".json", ".tsv")
-"""extensions of files that stand beside images"""
+"""extensions of files beside images that are no images"""
 FEW = 3
-"""files that a line of the log names for one reason"""
+"""files that a line of the log names for each reason"""
 
 log = logging.getLogger("n4ax_bids")
 
 
 def read_description(bids_dir: Path) -> dict[str, Any]:
-    """Return the dataset's description; refuse a folder that is no BIDS dataset."""
+    """Return the description of a dataset; refuse a folder that is not a BIDS dataset."""
     path = bids_dir / "dataset_description.json"
     if not bids_dir.is_dir() or not os.path.lexists(path):
         raise Refusal(Status.INVALID_INPUT, f"{bids_dir}: {strays.why_no_dataset(bids_dir)}")
@@ -40,33 +42,31 @@ def read_description(bids_dir: Path) -> dict[str, Any]:
 
 
 def select(request: Request) -> Selection:
-    """Return one job for each image that the request takes, and the reason for each other one.
+    """Return a job for each image that the request takes, and a reason for each other image.
 
     Raises
     ------
     Refusal
-        For a label that is not there, filters that contradict each other, an empty selection, or
-        two images that would share an output.
+        If a label is not in the dataset, filters contradict each other, no image is left, or two
+        images would share an output.
     """
+    query = METHODS[request.method].query
     subject_dirs = folders(request.bids_dir, "sub-")
-    _require_labels(request, subject_dirs)
-    filters.require_known("participant", request.participants, subject_dirs)
-    distinct.require_distinct_labels(request.participants or subject_dirs, subject_dirs)
-    chosen = [subject_dirs[label] for label in request.participants or subject_dirs]
+    chosen = _chosen(request, subject_dirs)
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
     filters.require_known("session", request.sessions, session_labels)
     for folder in chosen if request.sessions else ():
         distinct.require_distinct_labels(request.sessions, folders(folder, "ses-"), "ses-")
-
     layout = index(
         request.bids_dir,
+        datatypes=query.datatypes,
         participants=request.participants,
         sessions=request.sessions,
         database_dir=request.bids_database_dir,
         make=not request.dry_run,
     )
     of_subjects, of_subjects_or_all = _limits(request)
-    files = layout.get(datatype="anat", **of_subjects)
+    files = layout.get(datatype=list(query.datatypes), **of_subjects)
     files = [file for file in files if not _of_other_session(file, request)]
     images = [file for file in files if file.entities.get("extension") not in NO_IMAGES]
     entities = [image.entities for image in images]
@@ -80,29 +80,51 @@ def select(request: Request) -> Selection:
     sidecars = inheritance.by_folder(
         layout.get(suffix=list(request.modalities), extension=".json", **of_subjects_or_all)
     )
-    masks = Masks(request)
-    jobs, skipped = [], list(unindexed(request, chosen, filters.datatypes()))
-    for image in images:
-        reason = misplaced(image) or filters.why_not(image.entities, queries)
-        if reason is None:
-            job = _job(request, image, sidecars, masks)
-            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
-        if reason is None:
-            jobs.append(job)
-        else:
-            skipped.append((Path(image.relpath).as_posix(), reason))
-    skipped = sorted((printable(name), reason) for name, reason in skipped)
+    unread = sorted(
+        (printable(name), reason)
+        for name, reason in unindexed(request, chosen, datatypes(), query.datatypes)
+    )
+    jobs, skipped = _sort(images, request, queries, sidecars)
+    skipped = sorted([*skipped, *unread])
     if not jobs:
-        _refuse_empty(request, entities, skipped)
-    jobs.sort(key=lambda job: job.relative)
+        _refuse_empty(request, entities, skipped, unread)
     distinct.require_distinct(jobs)
     of_kind = (each for each in images if each.entities.get("suffix") in request.modalities)
     distinct.require_distinct_from(jobs, (Path(each.relpath).as_posix() for each in of_kind))
     return Selection(tuple(jobs), tuple(skipped))
 
 
+def _chosen(request: Request, subject_dirs: Mapping[str, Path]) -> list[Path]:
+    """Return the folders of the chosen participants; refuse labels without a usable folder."""
+    _require_labels(request, subject_dirs)
+    filters.require_known("participant", request.participants, subject_dirs)
+    distinct.require_distinct_labels(request.participants or subject_dirs, subject_dirs)
+    return [subject_dirs[label] for label in request.participants or subject_dirs]
+
+
+def _sort(
+    images: Iterable[Any],
+    request: Request,
+    queries: Mapping[str, filters.Wanted],
+    sidecars: Sidecars,
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    """Return a job for each image that is taken, by name, and (name, reason) of each other one."""
+    query, masks = METHODS[request.method].query, Masks(request)
+    jobs, skipped = [], []
+    for image in images:
+        reason = misplaced(image) or filters.why_not(image.entities, queries, query)
+        if reason is None:
+            job = _job(request, image, sidecars, masks)
+            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
+        if reason is None:
+            jobs.append(job)
+        else:
+            skipped.append((printable(Path(image.relpath).as_posix()), reason))
+    return sorted(jobs, key=lambda job: job.relative), skipped
+
+
 def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
-    """Return what a person should know about an image before it is corrected."""
+    """Return what the user should know about an image before it is corrected."""
     found = []
     if request.skip_normalized == "warn" and normalized(metadata):
         found.append("ImageType has NORM: the scanner has corrected this image already")
@@ -112,13 +134,13 @@ def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
 
 
 def normalized(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether the scanner has corrected an image, as dcm2niix says it."""
+    """Return whether the scanner has corrected an image, according to dcm2niix."""
     words = (metadata.get(key) for key in ("ImageType", "ImageTypeText"))
     return any("NORM" in each for each in words if isinstance(each, list | str))
 
 
 def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None:
-    """Log what is left out: a line for each reason, with so many of its images at most."""
+    """Log what is left out, one line for each reason, with at most so many of its images."""
     kinds: dict[str, list[str]] = {}
     for name, reason in skipped:
         kinds.setdefault(reason, []).append(name)
@@ -130,7 +152,7 @@ def tell_skipped(skipped: Iterable[tuple[str, str]], *, most: int = FEW) -> None
 def _scanner_has_corrected(job: Job) -> str | None:
     try:
         metadata = read_metadata(job)
-    except (OSError, ValueError):  # its correction will say so
+    except (OSError, ValueError):  # the correction of the image will report it
         return None
     if not normalized(metadata):
         return None
@@ -138,10 +160,10 @@ def _scanner_has_corrected(job: Job) -> str | None:
 
 
 def read_metadata(job: Job) -> dict[str, Any]:
-    """Merge the job's sidecars, the nearest to the image last, as BIDS inheritance asks.
+    """Merge the job's sidecars by the BIDS inheritance principle: the nearest to the image wins.
 
-    pybids can do this too, but there one broken sidecar ends the whole index; here it ends
-    one image.
+    pybids can do this too, but there one damaged sidecar ends the whole index. Here only its image
+    fails.
     """
     metadata: dict[str, Any] = {}
     for path in job.sidecars:
@@ -151,14 +173,14 @@ def read_metadata(job: Job) -> dict[str, Any]:
 
 
 def _require_labels(request: Request, known: Mapping[str, Path]) -> None:
-    """Refuse a participant whose folder is there under a name that BIDS does not allow."""
+    """Refuse a participant whose folder exists but has a name that BIDS does not allow."""
     for label in request.participants:
         if label not in known and os.path.isdir(request.bids_dir / f"sub-{label}"):
             raise Refusal(Status.USAGE, f"{request.bids_dir / f'sub-{label}'}: {NO_LABEL}")
 
 
 def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return pybids filters for files of the chosen participants, and of them or of nobody."""
+    """Return pybids filters for the chosen participants, without and with subject-less files."""
     from bids.layout import Query
 
     if not request.participants:
@@ -168,13 +190,13 @@ def _limits(request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _of_other_session(file: Any, request: Request) -> bool:
-    """Tell whether a file of a whole index is outside the chosen sessions."""
+    """Return whether a file is outside the chosen sessions, as a kept index may hold it."""
     session = file.entities.get("session")
     return bool(request.sessions) and session is not None and session not in request.sessions
 
 
-def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Masks) -> Job:
-    relative, found = Path(image.relpath), masks.of(Path(image.relpath).name)
+def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
+    relative, found = Path(image.relpath), masks.of(Path(image.relpath).as_posix())
     outputs = Outputs.of(
         relative,
         request.output_dir,
@@ -198,7 +220,7 @@ def _job(request: Request, image: Any, sidecars: Mapping[Path, list], masks: Mas
 
 
 def _kinds(request: Request) -> tuple[str, ...]:
-    """Return the kinds of mask that may be found and are to be written."""
+    """Return the kinds of mask that may be found and would be written."""
     if not request.save_mask:
         return ()
     if request.mask in MASK_PROGRAMS:
@@ -207,23 +229,35 @@ def _kinds(request: Request) -> tuple[str, ...]:
 
 
 def _refuse_empty(
-    request: Request, entities: Sequence[Mapping[str, Any]], skipped: Sequence[tuple[str, str]]
+    request: Request,
+    entities: Sequence[Mapping[str, Any]],
+    skipped: Sequence[tuple[str, str]],
+    unread: Sequence[tuple[str, str]],
 ) -> None:
+    """Refuse a run without images, and say what there is instead.
+
+    Parameters
+    ----------
+    request : the run
+    entities : of each image in the folders that are read
+    skipped : everything that was left out, each with the reason
+    unread : the part of it that lies in other places
+    """
     tell_skipped(skipped, most=len(skipped))  # no table will be written
     asked = " or ".join(request.modalities)
     there = sorted({str(each.get("suffix")) for each in entities})
-    elsewhere = [s for s in skipped if s[1] in REASONS]
     filtered = request.participants or request.sessions or request.runs or request.filters
     if filtered or set(there) & set(request.modalities):
         of_kind = [s for s in skipped if s[0].split(".")[0].endswith(request.modalities)]
-        of_kind = of_kind or elsewhere
+        of_kind = of_kind or list(unread)
         why = f"; left out {of_kind[0][0]}: {of_kind[0][1]}" if of_kind else ""
         raise Refusal(
             Status.NOTHING_SELECTED,
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
-    others = f"; anatomical images there are: {', '.join(there)}" if there else ""
-    why = f"; left out {elsewhere[0][0]}: {elsewhere[0][1]}" if elsewhere else ""
+    kind = kind_of(METHODS[request.method].query)
+    others = f"; {kind} images there are: {', '.join(there)}" if there else ""
+    why = f"; left out {unread[0][0]}: {unread[0][1]}" if unread else ""
     raise Refusal(
         Status.NO_IMAGES, f"{request.bids_dir}: the dataset has no {asked} image{others}{why}"
     )

@@ -1,4 +1,4 @@
-"""Images and participants whose outputs would be one, on this file system or on another."""
+"""Refuses images or participants that would share outputs, on this or another file system."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def require_distinct_labels(
     chosen: Iterable[str], known: Iterable[str], prefix: str = "sub-"
 ) -> None:
-    """Refuse a participant or a session whose outputs another one's would replace.
+    """Refuse a participant or a session if the outputs of another one would replace its outputs.
 
-    The other one may be left out here and be taken by a later run.
+    The other one need not be chosen: a later run may take it.
     """
     folded = defaultdict(list)
     for label in known:
@@ -34,9 +34,9 @@ def require_distinct_labels(
 def require_distinct(jobs: Sequence[Job]) -> None:
     """Refuse two images that would share an output, or a folder on some file systems.
 
-    File systems of macOS and Windows take names for one that differ in case or in the Unicode form
-    of their characters, and BIDS forbids such names. Participants count too: their pages are named
-    after them.
+    To file systems of macOS and Windows, names that differ only in case or in the Unicode form of
+    their characters are the same, and BIDS forbids such names. This applies to participants too,
+    because their pages are named after them.
     """
     seen: dict[Path, Job] = {}
     spellings: dict[str, tuple[str, Job]] = {}
@@ -58,12 +58,12 @@ def require_distinct(jobs: Sequence[Job]) -> None:
 
 
 def require_distinct_from(jobs: Sequence[Job], images: Iterable[str]) -> None:
-    """Refuse an image whose outputs those of one that is left out would replace in a later run.
+    """Refuse an image if an image that is left out would replace its outputs in a later run.
 
     Parameters
     ----------
     jobs : images that are taken
-    images : all images of the same kinds, relative to the dataset
+    images : all images with the same suffixes, as paths in the dataset
     """
     taken = {folded_name(name): name for name in (_stem(job.relative) for job in jobs)}
     for image in images:
@@ -73,7 +73,7 @@ def require_distinct_from(jobs: Sequence[Job], images: Iterable[str]) -> None:
 
 
 def _stem(image: str) -> str:
-    """Return the name of an image with its folders and without its extension."""
+    """Return the path of an image without its extension."""
     path = PurePath(image)
     return path.with_name(path.name.split(".")[0]).as_posix()
 
@@ -86,5 +86,5 @@ def _differ_in_case(one: str, two: str) -> str:
 
 
 def folded_name(name: str) -> str:
-    """Return what a file system that ignores case and Unicode forms makes of a name."""
+    """Return a name as a file system sees it that ignores case and Unicode forms."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())

@@ -1,106 +1,70 @@
-"""Which image is taken and which is not, and why: modalities, labels, the filter file."""
+"""Which images are taken, and why others are not: modalities, labels, the filter file."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.command.words import did_you_mean
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select.vocabulary import (
+    datatypes,
+    kind_of,
+    maps_and_masks,
+    modalities,
+    names,
+    numbered,
+    taken_by,
+)
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.arguments import same_number
 from n4ax_bids.io.text import read_json
+from n4ax_bids.methods import METHODS, Query
 
 log = logging.getLogger("n4ax_bids")
 
 QUERIES = Path(__file__).parents[2] / "data" / "queries.json"
 """entities of an image that is taken; null means that the entity is absent"""
-WEIGHTED_MAPS = ("UNIT1",)
-"""of the schema's parametric images, those whose contrast is that of a weighted image"""
 MAGNITUDES = (None, "mag")
 ELSEWHERE = ("bold", "sbref", "fmap", "roi", "asl", "pet")
 """keys of a NiPreps filter file that are not for anatomical images"""
 
-Query = Mapping[str, Any]
-
-
-@cache
-def modalities() -> tuple[str, ...]:
-    """Return the suffixes of anatomical images that can be corrected, as BIDS has them."""
-    rules = _schema().rules.files.raw.anat
-    known = [suffix for rule in rules.values() for suffix in rule.suffixes]
-    return tuple(suffix for suffix in known if suffix not in _maps_and_masks())
-
-
-@cache
-def datatypes() -> frozenset[str]:
-    """Return the names of folders of a kind of data, as BIDS has them: anat, func, dwi, …"""
-    return frozenset(_schema().objects.datatypes)
-
-
-@cache
-def _maps_and_masks() -> frozenset[str]:
-    rules = _schema().rules.files.raw.anat
-    return frozenset([*rules.parametric.suffixes, *rules.defacemask.suffixes]) - set(WEIGHTED_MAPS)
-
-
-@cache
-def _schema() -> Any:
-    from bidsschematools.schema import load_schema
-
-    return load_schema()
-
-
-@cache
-def _names() -> Mapping[str, str]:
-    """Return pybids' name of each entity by all the names that it has."""
-    from bids.layout import Config
-
-    known = {name for config in ("bids", "derivatives") for name in Config.load(config).entities}
-    names = {name: name for name in known}
-    for long, entity in _schema().objects.entities.items():
-        theirs = next((name for name in (long, entity.name) if name in known), None)
-        if theirs:
-            names |= {long: theirs, entity.name: theirs}
-    return names
-
-
-@cache
-def numbered_keys() -> frozenset[str]:
-    """Return the keys of names whose labels are numbers: run-1 and run-01 are the same run."""
-    entities = _schema().objects.entities.values()
-    return frozenset(entity.name for entity in entities if entity.format == "index")
-
-
-@cache
-def _numbered() -> frozenset[str]:
-    """Return pybids' names of these entities."""
-    return frozenset(_names()[key] for key in numbered_keys() if key in _names())
+Wanted = Mapping[str, Any]
+"""for each entity, the label or labels that an image may have"""
 
 
 def matches(entity: str, value: Any, wanted: Any) -> bool:
-    """Tell whether an entity's label is wanted: null for none, "*" for any, a list for either."""
+    """Return whether an entity has a wanted label.
+
+    None means that the entity must be absent, "*" allows any label, and a list allows each of its
+    labels.
+    """
     if isinstance(wanted, list | tuple):
         return any(matches(entity, value, each) for each in wanted)
     if wanted is None or value is None:
         return wanted is value
     one, other = str(value), str(wanted)
-    if entity in _numbered() and same_number(one, other):
+    if entity in numbered() and same_number(one, other):
         return True
     return other in ("*", one)
 
 
-def read_filters(path: Path) -> dict[str, dict[str, Any]]:
+def read_filters(path: Path, query: Query = METHODS["n4"].query) -> dict[str, dict[str, Any]]:
     """Read a filter file in fMRIPrep's form: for each modality, entities and their labels.
+
+    Parameters
+    ----------
+    path : the file
+    query : images that the method takes; entries for other images are ignored
 
     Raises
     ------
     Refusal
-        If it is not of that form, or names what is unknown; one line that names what is known.
+        If the file has another form, or an unknown modality or entity; one line that lists the
+        known ones.
     """
 
     def refuse(why: str) -> Refusal:
@@ -112,20 +76,20 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
         raise Refusal(Status.USAGE, str(error)) from error
     if not (isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())):
         raise refuse('expected an object for each modality, as {"t1w": {"session": "01"}}')
-    known = {suffix.lower(): suffix for suffix in modalities()}
-    others = {*ELSEWHERE, *(name.lower() for name in _schema().objects.datatypes)}
+    known = {suffix.lower(): suffix for suffix in taken_by(query)}
+    others = {*ELSEWHERE, *(name.lower() for name in (*datatypes(), *modalities()))}
     found: dict[str, dict[str, Any]] = {}
     for key, entities in content.items():
         if key.lower() not in known:
             if key.lower() not in others:
                 near = did_you_mean(key, known)
                 raise refuse(f"no modality {key}{near}; there are: {', '.join(sorted(known))}")
-            log.info("%s: %s is not for anatomical images, passed over", path, key)
+            log.info("%s: %s is not for images that the method takes, ignored", path, key)
             continue
-        unknown = [name for name in entities if name not in _names()]
+        unknown = [name for name in entities if name not in names()]
         if unknown:
-            there = ", ".join(sorted(set(_names().values())))
-            near = _suggested(unknown, _names())
+            there = ", ".join(sorted(set(names().values())))
+            near = _suggested(unknown, names())
             raise refuse(f"{key}: no entity {', '.join(unknown)}{near}; there are: {there}")
         for name, value in entities.items():
             if not _is_wanted(value):
@@ -133,46 +97,34 @@ def read_filters(path: Path) -> dict[str, dict[str, Any]]:
                     f"{key}: {name} is {json.dumps(value)}; expected a label, a list of labels, "
                     'null or "*"'
                 )
-        found[key.lower()] = {_names()[name]: value for name, value in entities.items()}
+        found[key.lower()] = {names()[name]: value for name, value in entities.items()}
     return found
 
 
-def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, Query]:
-    """Return for each modality that was asked for the entities of an image that is taken.
+def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, Wanted]:
+    """Return the entities that an image must have to be taken, for each requested modality.
 
     Parameters
     ----------
     request : the run
-    known : labels in the dataset of subject, session and run, for messages
+    known : labels of subject, session and run in the dataset, for messages
 
     Raises
     ------
     Refusal
-        If a modality is unknown, or flags and filter file leave nothing between them.
+        If a modality is unknown, or if a flag and the filter file contradict each other.
     """
-    unknown = [name for name in request.modalities if name not in modalities()]
-    joined = [part for name in unknown for part in name.split(",")]
-    if joined != unknown and set(filter(None, joined)) <= set(modalities()):
-        raise Refusal(
-            Status.USAGE,
-            f"no modality {', '.join(unknown)}; expected spaces between them: "
-            f"-m {' '.join(filter(None, joined))}",
-        )
-    if unknown:
-        raise Refusal(
-            Status.USAGE,
-            f"no modality {', '.join(unknown)} that can be corrected"
-            f"{_suggested(unknown, modalities())}; there are: {', '.join(modalities())}",
-        )
+    datatypes = list(METHODS[request.method].query.datatypes)
+    _require_modalities(request.modalities, taken_by(METHODS[request.method].query))
     flags = {
         "subject": ("--participant-label", request.participants),
         "session": ("--session-label", request.sessions),
         "run": ("--run-id", request.runs),
     }
-    found = {}
+    found: dict[str, Wanted] = {}
     for modality in request.modalities:
         own = request.filters.get(modality.lower(), {})
-        query = json.loads(QUERIES.read_text(encoding="utf-8")) | own
+        query = {"datatype": datatypes, **json.loads(QUERIES.read_text(encoding="utf-8")), **own}
         for entity, (flag, labels) in flags.items():
             if not labels:
                 continue
@@ -189,15 +141,46 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, Q
     return found
 
 
-def why_not(entities: Mapping[str, Any], queries: Mapping[str, Query]) -> str | None:
-    """Return why an image is left out; None where it is taken."""
+def _require_modalities(asked: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse suffixes that the method does not take."""
+    unknown = [name for name in asked if name not in known]
+    joined = [part for name in unknown for part in name.split(",")]
+    if joined != unknown and set(filter(None, joined)) <= set(known):
+        raise Refusal(
+            Status.USAGE,
+            f"no modality {', '.join(unknown)}; expected spaces between them: "
+            f"-m {' '.join(filter(None, joined))}",
+        )
+    if unknown:
+        raise Refusal(
+            Status.USAGE,
+            f"no modality {', '.join(unknown)} that can be corrected"
+            f"{_suggested(unknown, known)}; there are: {', '.join(known)}",
+        )
+
+
+def why_not(
+    entities: Mapping[str, Any],
+    queries: Mapping[str, Wanted],
+    query: Query = METHODS["n4"].query,
+) -> str | None:
+    """Return why an image is left out, or None if it is taken.
+
+    Parameters
+    ----------
+    entities : pybids' entities of the image
+    queries : from `queries`
+    query : images that the method takes
+    """
     suffix = entities.get("suffix")
-    if suffix not in queries:
-        if suffix in modalities():
+    if suffix is None or suffix not in queries:
+        if suffix in taken_by(query):
             return f"{suffix} was not asked for; -m {suffix} takes it"
-        if suffix in _maps_and_masks():
+        if suffix in maps_and_masks():
             return f"{suffix} is a map or a mask, which is never corrected"
-        return f"{suffix} is no suffix of an anatomical image in BIDS"
+        if suffix in modalities(query.datatypes):
+            return f"{suffix} is not among the images that the method takes"
+        return f"{suffix} is not a BIDS suffix of {kind_of(query)} images"
     if entities.get("part") not in MAGNITUDES:
         return f"part is {entities['part']}; only magnitude images are corrected"
     for entity, wanted in queries[suffix].items():
@@ -208,7 +191,7 @@ def why_not(entities: Mapping[str, Any], queries: Mapping[str, Query]) -> str | 
 
 
 def require_known_labels(request: Request, images: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse runs and labels of the filter file that no image of the modality has.
+    """Refuse a run, or a label in the filter file, that no image of the modality has.
 
     Parameters
     ----------
@@ -230,9 +213,9 @@ def require_known_labels(request: Request, images: Sequence[Mapping[str, Any]]) 
 
 
 def require_known(kind: str, labels: Sequence[str], known: Iterable[Any]) -> None:
-    """Refuse labels that are not in the dataset; name those that are.
+    """Refuse labels that are not in the dataset, and list those that are.
 
-    A label of the command line is no pattern: "*" is for filter files.
+    "*" is refused too: it is a pattern only in filter files.
     """
     known = set(known) - {None}
     unknown = [
@@ -254,20 +237,20 @@ def require_known(kind: str, labels: Sequence[str], known: Iterable[Any]) -> Non
 
 
 def _suggested(unknown: Sequence[str], known: Iterable[Any]) -> str:
-    """Return the first word near one that is unknown, as a question, or nothing."""
+    """Return a suggestion for the first unknown word that resembles a known one, or ""."""
     known = list(known)
     return next(filter(None, (did_you_mean(word, known) for word in unknown)), "")
 
 
 def listed(labels: Iterable[Any]) -> str:
-    """Return labels in order, as words."""
+    """Return labels as a sorted list in words, shortened if it is long."""
     words = sorted({"none" if label is None else str(label) for label in labels})
     more = f" and {len(words) - 50} more" if words[50:] else ""
     return ", ".join(words[:50]) + more or "none"
 
 
 def _is_wanted(value: Any) -> bool:
-    """Tell whether a value can be looked for: a label, null, or a list of such."""
+    """Return whether a value of a filter file is a label, null, or a list of these."""
     if isinstance(value, list):
         return all(map(_is_wanted, value))
     return value is None or (isinstance(value, str | int) and not isinstance(value, bool))

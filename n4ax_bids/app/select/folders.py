@@ -1,10 +1,10 @@
-"""Where a dataset's anatomical images may lie, and why what lies elsewhere is left out."""
+"""Where the images of a dataset may lie, and why images in other places are left out."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.io.names import printable, why_unfit
 
 LABEL = "[0-9a-zA-Z+]+"
-"""what BIDS takes as the label of a participant or a session"""
+"""what BIDS allows as the label of a participant or a session"""
 
 
 def folders(parent: Path, prefix: str) -> dict[str, Path]:
-    """Return the folders `<prefix><label>` right below a folder, by their labels.
+    """Return the folders `<prefix><label>` directly in a folder, by their labels.
 
     Parameters
     ----------
@@ -35,69 +35,70 @@ NO_LABEL = (
     "the name is not sub-LABEL or ses-LABEL, where a label has letters, digits and + only; "
     "rename the folder if its images are to be corrected"
 )
-UNKNOWN = "a folder that BIDS does not have here; images are read from anat"
-OUTSIDE = "not in a folder anat"
-BELOW = "not directly in anat"
+UNKNOWN = "a folder that BIDS does not have here; images are read from {}"
+OUTSIDE = "not in a folder {}"
+BELOW = "not directly in {}"
 NO_FILE = "a folder, not a file"
-REASONS = (NO_LABEL, UNKNOWN, OUTSIDE, BELOW, NO_FILE)
-"""Why something that looks like an image of a participant is not read, by its place alone."""
 
 _IMAGES = (".nii", ".nii.gz")
 
 
 def unindexed(
-    request: Request, subjects: Iterable[Path], datatypes: Collection[str]
+    request: Request, subjects: Iterable[Path], known: Collection[str], datatypes: Sequence[str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what looks like data of a participant but lies where BIDS has none, and why.
+    """Yield what looks like data of a participant but lies where the run does not read, and why.
 
-    Folders whose name is wrong are told as a whole, images one by one.
+    A folder with a wrong name is one entry; images are listed one by one.
 
     Parameters
     ----------
     request : the run
     subjects : folders of the chosen participants
-    datatypes : names of folders that BIDS has in a participant's or a session's folder
+    known : names of the folders that BIDS has in the folder of a participant or a session
+    datatypes : those of them that the run reads, such as "anat"
     """
-    found = [] if request.participants else list(_at_root(request.bids_dir))
+    read = " or ".join(datatypes)
+    found = [] if request.participants else list(_at_root(request.bids_dir, read))
     for subject in subjects:
         sessions = folders(subject, "ses-")
         chosen = [sessions[label] for label in request.sessions or sessions if label in sessions]
-        found += _inside(subject, {*datatypes, *(each.name for each in sessions.values())})
+        found += _inside(subject, {*known, *(each.name for each in sessions.values())}, read)
         for place in (subject, *chosen):
             if place != subject:
-                found += _inside(place, datatypes)
-            found += _in_anat(place / "anat")
+                found += _inside(place, known, read)
+            for datatype in datatypes:
+                found += _in_datatype(place / datatype)
     for path, reason in found:
         yield path.relative_to(request.bids_dir).as_posix(), reason
 
 
-def _at_root(root: Path) -> Iterator[tuple[Path, str]]:
+def _at_root(root: Path, read: str) -> Iterator[tuple[Path, str]]:
     """Yield folders and images at the root whose name begins like a participant's."""
     for entry in _entries(root):
         if not entry.name.lower().startswith("sub-"):
             continue
         if entry.name.endswith(_IMAGES) and not entry.is_dir():
-            yield Path(entry.path), OUTSIDE
+            yield Path(entry.path), OUTSIDE.format(read)
         elif entry.is_dir() and not re.fullmatch(f"sub-{LABEL}", entry.name):
             yield Path(entry.path), NO_LABEL
 
 
-def _inside(place: Path, known: Collection[str]) -> Iterator[tuple[Path, str]]:
-    """Yield images in a participant's or session's folder itself, and folders not known there."""
+def _inside(place: Path, known: Collection[str], read: str) -> Iterator[tuple[Path, str]]:
+    """Yield images directly in the folder of a participant or session, and unknown folders."""
     for entry in _entries(place):
         if entry.name.endswith(_IMAGES) and not entry.is_dir():
-            yield Path(entry.path), OUTSIDE
+            yield Path(entry.path), OUTSIDE.format(read)
         elif entry.is_dir() and entry.name not in known:
             misnamed = entry.name.lower().startswith("ses-") and "sub-" in place.name
-            yield Path(entry.path), NO_LABEL if misnamed else UNKNOWN
+            yield Path(entry.path), NO_LABEL if misnamed else UNKNOWN.format(read)
 
 
-def _in_anat(anat: Path) -> Iterator[tuple[Path, str]]:
-    """Yield files with names that are not indexed, and the images in subfolders of `anat`.
+def _in_datatype(place: Path) -> Iterator[tuple[Path, str]]:
+    """Yield files with names that are not indexed, and images in subfolders, such as of `anat`.
 
     Links to folders are not followed.
     """
-    for entry in _entries(anat):
+    for entry in _entries(place):
         if not entry.is_dir(follow_symlinks=False):
             why = why_unfit(entry.name)
             if why and entry.name.endswith((*_IMAGES, ".json")):
@@ -110,11 +111,11 @@ def _in_anat(anat: Path) -> Iterator[tuple[Path, str]]:
             inner.sort()
             for name in sorted(names):
                 if name.endswith(_IMAGES) and not name.startswith("."):
-                    yield Path(folder, name), BELOW
+                    yield Path(folder, name), BELOW.format(place.name)
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """Return what is in a folder in the order of the names, hidden files left out."""
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the content of a folder, sorted by name, without hidden files."""
     try:
         with os.scandir(folder) as found:
             return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
@@ -123,12 +124,13 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def misplaced(image: Any) -> str | None:
-    """Return why an image does not belong where it is, by the folders' names and its own."""
+    """Return why an image does not belong in its folder, if its name and the folder's disagree."""
     *above, name = Path(image.relpath).parts
     parts = name.split(".")[0].split("_")[:-1]
     for kind in ("sub", "ses"):
         place = next((each for each in above if each.startswith(f"{kind}-")), None)
-        # Whatever begins like the entity counts, so that no odd label hides whose image it is.
+        # Everything that begins like the entity counts, so that an odd label cannot hide whose
+        # image it is.
         others = [part for part in parts if part.lower().startswith(kind) and part != place]
         if place and others:
             return f"its name says {printable(others[0])}, but it lies in the folder {place}"
@@ -140,10 +142,10 @@ def misplaced(image: Any) -> str | None:
 
 
 def _doubled(image: Path, n_above: int) -> str | None:
-    """Return why an image without a session in its name is one that lies elsewhere as well.
+    """Return why an image without a session in its name is another name of an image.
 
-    A link to a folder of the same dataset gives its images a second name, and a link to a folder
-    above it any number of them.
+    A link to a folder of the same dataset gives its images a second name. A link to a folder above
+    itself gives them any number of names.
     """
     root = os.path.realpath(image.parents[n_above])
     for folder in image.parents[: n_above - 1]:

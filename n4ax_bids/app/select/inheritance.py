@@ -1,23 +1,27 @@
-"""Which JSON files may describe an image: by the parts of their names, and where they lie."""
+"""Finds the JSON files that describe an image, by their names and folders."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app.select.segmentations import parse, within
 
 NOT, BY_NUMBER, EXACT = range(3)
-"""how the labels of a sidecar are those of an image"""
+"""how the labels of a sidecar agree with those of an image"""
 
 
-def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
-    """Return path and entities of each sidecar of an index, by its folder."""
-    folders = defaultdict(list)
+Sidecars = Mapping[Path, list[tuple[Path, ItemsView[str, Any]]]]
+"""for each folder, the path and the entities of each sidecar in it"""
+
+
+def by_folder(sidecars: Iterable[Any]) -> Sidecars:
+    """Return the path and the entities of each sidecar of an index, by its folder."""
+    folders: dict[Path, list[tuple[Path, ItemsView[str, Any]]]] = defaultdict(list)
     for sidecar in sidecars:
         entities = {key: value for key, value in sidecar.entities.items() if key != "extension"}
         path = Path(sidecar.relpath)
@@ -26,9 +30,9 @@ def by_folder(sidecars: Iterable[Any]) -> dict[Path, list]:
 
 
 def inherited(
-    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Mapping[Path, list]
+    bids_dir: Path, relative: Path, entities: Mapping[str, Any], sidecars: Sidecars
 ) -> tuple[Path, ...]:
-    """Return the sidecars in folders above the image whose entities the image has too."""
+    """Return the sidecars in the image's folder and above it whose entities the image has too."""
     found = [
         (len(folder.parts), len(own), likeness, path)
         for folder in relative.parents
@@ -39,16 +43,16 @@ def inherited(
     ]
     exact = {each[:2] for each in found if each[2] == EXACT}
     found = [each for each in found if each[2] == EXACT or each[:2] not in exact]
-    # A folder with a sidecar's name is in no index; reading it will say what it is.
+    # The index holds no folders; if a folder has the name of a sidecar, reading it reports this.
     names = (Path(f"{entities['suffix']}.json"), relative.with_name(_stem(relative) + ".json"))
     folders = [bids_dir / name for name in names if (bids_dir / name).is_dir()]
     return (*(bids_dir / path for *_, path in sorted(found)), *folders)
 
 
 def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
-    """Return how well a sidecar's labels are an image's, for pybids compares numbers.
+    """Return how well the labels of a sidecar agree with an image; pybids compares only numbers.
 
-    A sidecar of run-01 is taken for run-1, unless there is the image run-01, to which it belongs.
+    A sidecar of run-01 also describes run-1, unless there is an image run-01, to which it belongs.
     """
     wanted, name = parse(sidecar.name).entities, image.name
     for key, label in parse(image.name).entities.items():
@@ -66,10 +70,10 @@ def _stem(path: Path) -> str:
 
 
 def is_of(sidecar: str, image: str) -> bool:
-    """Tell whether each part of a sidecar's name is in an image's, as BIDS inheritance asks.
+    """Return whether an image has every part of a sidecar's name, as BIDS inheritance requires.
 
-    pybids passes over entities that it does not know, and takes the participant from the folder
-    where a name has none or another one.
+    pybids ignores unknown entities, and takes the participant from the folder even if the name has
+    none or another one.
     """
     own, its = parse(sidecar), parse(image)
     parts = sidecar.split(".")[0].split("_")[:-1]
@@ -78,15 +82,16 @@ def is_of(sidecar: str, image: str) -> bool:
 
 
 def require_of_dataset(sidecar: Path, source: Path, relative: str) -> None:
-    """Refuse a sidecar that is a link to a file of something else: outputs would repeat it.
+    """Refuse a sidecar that is a link out of the dataset, because outputs would repeat its text.
 
-    Links into the object store of git-annex are of the dataset. Where the image is a link as well,
-    as in a view of a dataset on another disk, the sidecar may lie where the image's dataset does.
+    Links into the object store of git-annex belong to the dataset. If the image is a link as well,
+    as in a view of a dataset on another disk, the sidecar may be in the dataset to which the image
+    links.
 
     Parameters
     ----------
     sidecar, source : the file and the image that it describes
-    relative : the image's name from the dataset's root
+    relative : path of the image in the dataset
 
     Raises
     ------

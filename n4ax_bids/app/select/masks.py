@@ -1,4 +1,4 @@
-"""Mask and weight of each image, from the derivatives of other pipelines."""
+"""Chooses mask and weight of each image from the derivatives of other pipelines."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ WHITE_MATTER = "WM"
 
 
 class Found(NamedTuple):
-    """What there is for an image; `problem` is why it cannot be corrected."""
+    """The files found for an image; `problem` says why it cannot be corrected, if it cannot."""
 
     mask: Path | None = None
     weight: Path | None = None
     problem: str | None = None
     mask_transform: Path | None = None
-    """takes images from the image's space to the mask's, where a pipeline has averaged several"""
+    """from the image's space to the mask's space, if a pipeline has averaged several images"""
     weight_transform: Path | None = None
 
 
 class Masks:
-    """The masks and probabilities in the folders of a request.
+    """The masks and tissue probabilities in the derivatives of a request.
 
     Parameters
     ----------
-    request : the run; its derivatives are looked at where mask or weight come from them
+    request : the run; its derivatives are read only if mask or weight come from them
     """
 
     def __init__(self, request: Request) -> None:
@@ -38,12 +38,12 @@ class Masks:
     def of(self, image: str) -> Found:
         """Return mask and weight of an image.
 
-        A mask is desc-brain_mask; where there is none, the white matter's probability is the
+        The mask is desc-brain_mask. If there is none, the probability of white matter is the
         weight.
 
         Parameters
         ----------
-        image : its name, with or without folders
+        image : name of the image, with or without folders
         """
         try:
             return self._of(image)

@@ -1,6 +1,6 @@
-"""Masks and segmentations of other pipelines: which files are of an image, by their names.
+"""Finds the masks and segmentations of other pipelines that belong to an image, by their names.
 
-Mask, weight and report ask here, so that they mean the same file.
+The choice of mask and weight and the report both use this module, so they use the same files.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from n4ax_bids.app.select.filters import numbered_keys
+from n4ax_bids.app.select.vocabulary import numbered_keys
 from n4ax_bids.arguments import same_number
 from n4ax_bids.io.names import why_unfit
 
 OF_THE_FILE = ("desc", "label")
-"""entities that say what a segmentation is, not whose"""
+"""entities that say what a segmentation shows, not to which image it belongs"""
 REFERENCE = "T1w"
-"""the space of a file that names none, where a pipeline has averaged several images"""
+"""the space of a file whose name has none, if a pipeline has averaged several images"""
 EXTENSIONS = (".nii", ".nii.gz")
 
 
@@ -32,23 +32,23 @@ class Name(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-    """A file of another pipeline that is of an image."""
+    """A file of another pipeline that belongs to an image."""
 
     path: Path
     transform: Path | None
-    """ITK transform that takes images from the image's space to the file's, where there is one"""
+    """ITK transform from the image's space to the file's space, if there is one"""
 
 
 class Segmentations:
     """The masks, probabilities and labels in folders of other pipelines.
 
-    A file is of an image if it has the same participant, and no entity, but for those that say
-    what it is, that the image has not. A space must be the image's own, by the name of its
-    suffix. The file that shares most entities is taken.
+    A file belongs to an image if it has the same participant and the image has all its entities,
+    apart from those that say what the file shows. If the file has a space, this must be the
+    image's suffix. Of several files, the one that shares most entities with the image is taken.
 
     Parameters
     ----------
-    folders : derivative datasets by name; the first that has a file counts
+    folders : derivative datasets by name; the first one that has a file is used
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
@@ -59,12 +59,12 @@ class Segmentations:
 
         Parameters
         ----------
-        image : its name, with or without folders
+        image : name of the image, with or without folders
 
         Raises
         ------
         ValueError
-            If two files are equally near to it.
+            If two files fit equally well.
         """
         return self._first(image, "mask", desc="brain")
 
@@ -73,9 +73,9 @@ class Segmentations:
         return self._first(image, "probseg", label=label)
 
     def labels(self, image: str, root: Path) -> Iterator[Segmentation]:
-        """Yield the dseg files of an image in one folder, the nearest first, those with desc last.
+        """Yield the best dseg file of an image for each desc in one folder, those without first.
 
-        Files that are equally near and have the same desc are ambiguous and left out.
+        Files with the same desc that fit equally well are ambiguous and left out.
         """
         by_desc: dict[str, list[tuple[Name, Path]]] = {}
         for name, path in _files(root, image):
@@ -111,9 +111,9 @@ class Segmentations:
         return self._with_transform(root, image, *best[0])
 
     def _with_transform(self, root: Path, image: str, name: Name, path: Path) -> Segmentation:
-        """Add the transform that a pipeline has left which has averaged several images.
+        """Add the transform of the image, if the pipeline has averaged several images.
 
-        Its name has all entities of the image that it is of.
+        The name of this transform has all entities of the image.
         """
         wanted = parse(image)
         space = name.entities.get("space", REFERENCE)
@@ -132,11 +132,11 @@ class Segmentations:
 
 
 def parse(name: str) -> Name:
-    """Take a BIDS file name, with or without folders, into its parts."""
+    """Split a BIDS file name, with or without folders, into its parts."""
     stem, dot, extension = name.rpartition("/")[2].partition(".")
     *pairs, suffix = stem.split("_")
     found = (re.fullmatch(r"([a-zA-Z0-9]+)-(.+)", pair) for pair in pairs)
-    return Name(dict(pair.groups() for pair in found if pair), suffix, dot + extension)
+    return Name({pair[1]: pair[2] for pair in found if pair}, suffix, dot + extension)
 
 
 def _fits(name: Name, image: str) -> bool:
@@ -151,16 +151,16 @@ def _fits(name: Name, image: str) -> bool:
 
 
 def _repeats(name: str) -> bool:
-    """Tell whether a file name has an entity twice, as in sub-02_sub-01_desc-brain_mask.
+    """Return whether a file name has an entity twice, as in sub-02_sub-01_desc-brain_mask.
 
-    Of the two labels either could be meant, so the file is nobody's.
+    Either label could be meant, so the file belongs to no image.
     """
     keys = [part.partition("-")[0] for part in name.split(".")[0].split("_") if "-" in part]
     return len(set(keys)) < len(keys)
 
 
 def within(own: Mapping[str, str], entities: Mapping[str, str]) -> bool:
-    """Tell whether an image has all these entities, with the same labels."""
+    """Return whether an image has all these entities with the same labels."""
     return all(key in entities and _same(key, value, entities[key]) for key, value in own.items())
 
 
@@ -169,7 +169,7 @@ def _same(key: str, one: str, other: str) -> bool:
 
 
 def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Path]]:
-    """Return those that share most entities with the image, run-01 before run-1 for run-01."""
+    """Return the files that share most entities with the image; run-01 prefers run-01 to run-1."""
     wanted = parse(image).entities.items()
     ranks = [
         (len(set(name.entities) - {*OF_THE_FILE}), len(name.entities.items() & wanted))
@@ -179,13 +179,18 @@ def _nearest(files: list[tuple[Name, Path]], image: str) -> list[tuple[Name, Pat
 
 
 def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
-    """Return what another pipeline may have of an image: of its session, and of all sessions."""
+    """Return files of another pipeline that may be of an image: of its session and of all.
+
+    They lie in a folder of the image's own datatype: a mask in `anat` is on another grid than an
+    image of `func`, and its name does not say so.
+    """
     entities = parse(image).entities
     subject = root / f"sub-{entities.get('sub')}"
-    folders = [subject / "anat", subject]  # some tools make no folder anat
+    datatype = image.split("/")[-2] if "/" in image else "anat"
+    folders = [subject / datatype, subject]  # some tools make no folders of datatypes
     if "ses" in entities:
         session = subject / f"ses-{entities['ses']}"
-        folders += [session / "anat", session]
+        folders += [session / datatype, session]
     found, seen = [], set()
     for folder in folders:
         real = os.path.realpath(folder)  # a link may give a folder a second name
@@ -197,7 +202,7 @@ def _files(root: Path, image: str) -> list[tuple[Name, Path]]:
 
 @lru_cache(maxsize=8)
 def _listed(folder: Path, _: int) -> list[tuple[Name, Path]]:
-    """Return the files of a folder that are of interest; kept until the folder changes."""
+    """Return the masks, segmentations and transforms in a folder, cached until it changes."""
     return [
         (name, path)
         for path in sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""What a folder is that was given for a BIDS dataset and is none."""
+"""Says what a path is that was given as a BIDS dataset but is none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from n4ax_bids.io.kinds import is_dicom
 DESCRIPTION = "dataset_description.json"
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima", ".dicom")
 LOOKED_AT = 200
-"""files, at most: a folder may hold a whole archive"""
+"""most files that are looked at, because a folder may hold a whole archive"""
 ONE_BY_ONE = "n4ax-n4 or n4ax_bids.correct corrects single NIfTI files"
 CONVERT = (
     "convert it first: dcm2niix and a BIDS converter (HeuDiConv, dcm2bids) make a BIDS dataset"
@@ -19,11 +19,11 @@ CONVERT = (
 
 
 def why_no_dataset(folder: Path) -> str:
-    """Return why there is no BIDS dataset here, and what serves what is here instead.
+    """Return why a path is no BIDS dataset, and what the user can do with it instead.
 
     Parameters
     ----------
-    folder : what was given; it is no folder, or has no description
+    folder : the given path; it is no folder, or a folder without a description
     """
     if not folder.exists():
         return "no such folder; expected a BIDS dataset"
@@ -48,7 +48,7 @@ def why_no_dataset(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and of those in it."""
+    """Yield the files in a folder and in its subfolders, two levels deep."""
     return (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
 
 

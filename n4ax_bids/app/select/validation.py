@@ -1,4 +1,4 @@
-"""The BIDS validator over what a run reads of a dataset."""
+"""Runs the BIDS validator on the files of a dataset that a run reads."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.folders import folders
+from n4ax_bids.app.select.vocabulary import kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
+from n4ax_bids.methods import METHODS
 
 log = logging.getLogger("n4ax_bids")
 
 PROGRAM = "bids-validator-deno"
 REMEDY = "pip install '.[validate]' in a clone of the repository installs it"
 OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
-"""Errors of one image: the run names it, and goes on with the others."""
+"""Errors of single images, which the run itself reports before it continues with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
-"""Errors that come of looking at a part of the dataset."""
+"""Errors that arise only because the validator sees a part of the dataset."""
 LARGEST_ANSWER = 256 * 2**20
-"""bytes of the validator's JSON; an error takes some hundred"""
+"""most bytes that are read of the validator's JSON; an error takes a few hundred"""
 MOST_CODES, LONGEST = 10, 100
-"""codes of errors that the line of a refusal names, and characters of each"""
+"""most error codes that a refusal lists, and most characters of each"""
 AT_THE_ROOT = ("dataset_description.json", ".bidsignore", "README*", "CHANGES", "LICENSE")
 
 
 @contextmanager
 def validating(request: Request) -> Iterator[Validation]:
-    """Let the validator work while the block does; end it with the block."""
+    """Run the validator in parallel with the block, and end it with the block."""
     validation = Validation(request)
     try:
         yield validation
@@ -46,16 +49,17 @@ def validating(request: Request) -> Iterator[Validation]:
 
 
 class Validation:
-    """A validator at work on the anatomical folders of the chosen participants.
+    """A validator that checks the files of the chosen participants that the run reads.
 
-    It sees a folder of links to them and to the files at the root that go with them, so that it
-    takes no longer than what is asked of it: 10 s for 2,000 participants.
+    It gets a folder of links to these files and to the files at the root that belong to them. So
+    it takes no longer than necessary: 10 s for 2,000 participants.
     """
 
     def __init__(self, request: Request) -> None:
         self._dataset = request.bids_dir
+        self._kind = kind_of(METHODS[request.method].query)
         self._view: str | None = None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         program = _program()
         if not request.validate:
@@ -78,7 +82,7 @@ class Validation:
                     stdout=self._output,
                     stderr=subprocess.DEVNULL,
                 )
-            except OSError as error:  # damaged, or of another kind of machine
+            except OSError as error:  # the program is damaged or for another kind of machine
                 why = error.strerror or error
                 log.warning("dataset not validated: %s cannot be started: %s", program, why)
 
@@ -88,7 +92,7 @@ class Validation:
         Raises
         ------
         Refusal
-            If it has found errors; one line that names their codes and a file of each.
+            If it has found errors; one line with their codes and an affected file for each.
         """
         if self._process is None or self._output is None:
             return
@@ -107,7 +111,7 @@ class Validation:
             )
             return
         if not errors:
-            log.info("dataset is valid BIDS (anatomical folders)")
+            log.info("dataset is valid BIDS (%s folders)", self._kind)
             return
         counts = Counter(code for code, _ in errors)
         first = dict(reversed(errors))
@@ -119,12 +123,12 @@ class Validation:
             found += f"; and {len(counts) - MOST_CODES} more codes"
         raise Refusal(
             Status.INVALID_INPUT,
-            f"{self._dataset}: not valid BIDS: {found}; {PROGRAM} tells more, "
-            "--skip-bids-validation goes on",
+            f"{self._dataset}: not valid BIDS: {found}; {PROGRAM} lists all, and "
+            "--skip-bids-validation lets the run continue",
         )
 
     def end(self) -> None:
-        """Stop the validator if it is still at work, and remove what it has seen."""
+        """Stop the validator if it is still running, and remove the folder of links."""
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
@@ -136,9 +140,9 @@ class Validation:
 
 
 def _errors(answer: IO[bytes]) -> list[tuple[str, str]] | None:
-    """Return code and file of each error; None where the answer is too long to be read.
+    """Return code and file of each error, or None if the answer is too long.
 
-    What is raised where it is not of the expected form is caught by `require_valid`.
+    If the answer has another form, this raises an error that `require_valid` catches.
     """
     answer.seek(0)
     text = answer.read(LARGEST_ANSWER + 1)
@@ -157,9 +161,9 @@ def _program() -> str | None:
 
 
 def _link(request: Request, view: Path) -> None:
-    """Fill a folder with links to what the run reads."""
+    """Fill a folder with links to the files that the run reads."""
     view.mkdir()
-    root = request.bids_dir
+    root, datatypes = request.bids_dir, METHODS[request.method].query.datatypes
     names = [*AT_THE_ROOT, *(f"*_{suffix}.json" for suffix in request.modalities)]
     names += [f"{suffix}.json" for suffix in request.modalities]
     for name in names:
@@ -171,14 +175,16 @@ def _link(request: Request, view: Path) -> None:
         sessions = folders(subject, "ses-")
         chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
         for folder in (subject, *chosen):
-            for path in (*(folder / "anat").glob("*"), *folder.glob("*.json")):
+            images = chain.from_iterable((folder / name).glob("*") for name in datatypes)
+            for path in (*images, *folder.glob("*.json")):
                 _make_link(view / path.relative_to(root), path)
 
 
 def _make_link(link: Path, target: Path) -> None:
-    """Link to a file or to nothing: the run reads no subfolders, and a pipe would be waited for.
+    """Link to a regular file or a broken link, and skip everything else.
 
-    A file whose name the run does not take, which it tells, is left out as well.
+    The run reads no subfolders, and the validator would wait for a pipe. A file with a name that
+    the run does not take is skipped too; the run reports it.
     """
     if why_unfit(target.name) or (target.exists() and not target.is_file()):
         return

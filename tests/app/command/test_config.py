@@ -1,4 +1,4 @@
-"""Options from a TOML file, and a run's options as one."""
+"""Options from a TOML file, and the options of a run written as such a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from n4ax_bids.app.status import Status
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    """Run the command line with a configuration file, up to the request that it makes."""
+    """Parse a command line with a configuration file and return the request."""
 
     def parse(text, *flags):
         path = tmp_path / "config.toml"
@@ -101,7 +101,7 @@ def test_what_is_no_option(tmp_path, capsys, text, words):
     ],
 )
 def test_a_word_with_a_zero_byte(tmp_path, capsys, text):
-    """No command line can hold one, and no name of a file."""
+    """Neither a command line nor a file name can contain one."""
     path = tmp_path / "config.toml"
     path.write_text(text)
     with pytest.raises(SystemExit):
@@ -112,7 +112,7 @@ def test_a_word_with_a_zero_byte(tmp_path, capsys, text):
 
 @pytest.mark.parametrize("number", [-1, 4, 10**9])
 def test_a_count_is_small(tmp_path, capsys, number):
-    """It took minutes to say it a hundred thousand times."""
+    """Repeating the flag a hundred thousand times took minutes."""
     path = tmp_path / "config.toml"
     path.write_text(f"verbose = {number}")
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The Boutiques descriptor is the parser's."""
+"""The Boutiques descriptor agrees with the parser."""
 
 from __future__ import annotations
 

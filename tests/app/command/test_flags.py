@@ -27,7 +27,7 @@ NAMES = [
 
 
 def test_every_flag_is_used_by_a_test():
-    """That the test shows its effect, a person has to see."""
+    """Whether the test shows the effect of the flag must be reviewed by a person."""
     text = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
     for action in parser.build_parser()._actions:
         if action.option_strings and action.dest != "help":
@@ -244,7 +244,7 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
         monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
         run("--device", "auto", "--overwrite")
         said = capsys.readouterr().err
-        assert f"{level} no GPU that JAX sees: computing on the CPU" in said
+        assert f"{level} JAX sees no GPU: computing on the CPU" in said
 
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])

@@ -1,4 +1,4 @@
-"""Images, disks and devices that fail: told of each by name, the others are done."""
+"""Images, disks and devices that fail: each is reported by name, and the others succeed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def program(root, out, *flags):
 
 
 def images_of(out: Path) -> dict[str, int]:
-    """How many files each subject has; images among them can be read."""
+    """Return how many files each subject has; all images among them must be readable."""
     found: dict[str, int] = {}
     for path in out.glob("sub-*/**/*.*"):
         assert not path.name.startswith("."), path
@@ -122,13 +122,13 @@ def test_stop_on_first_crash(twelve, tmp_path, capsys):
     flags = ["--nprocs", "1", "--stop-on-first-crash"]
     assert main(twelve, tmp_path / "out", *flags) == Status.SOME_FAILED
     text = capsys.readouterr().err
-    assert "stopped, for an image has failed" in text
+    assert "stopped because an image has failed" in text
     assert "1 of 12 images corrected, 1 failed, 10 not begun" in text
     assert images_of(tmp_path / "out") == {"sub-01": 6}
 
 
 def test_an_input_that_vanishes(make_dataset, tmp_path, capsys, monkeypatch):
-    """After it was indexed, and before it is read."""
+    """It disappears after it was indexed and before it is read."""
     root, select = make_dataset(*TWELVE[:3]), dataset.select
 
     def then_gone(*args, **kwargs):
@@ -167,7 +167,7 @@ def disk(tmp_path):
 
 
 def test_a_disk_that_gets_full(make_dataset, tmp_path, disk, capsys):
-    """Some images fit, the others leave nothing; with room again those are done."""
+    """Some images fit, and the others leave no files; with free space they succeed too."""
     root, out = make_dataset(*TWELVE), disk("size=600k")
     assert main(root, out, "--nprocs", "2") == Status.CANNOT_WRITE
     text = capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_an_output_folder_of_somebody_else(make_dataset, tmp_path):
 
 
 def test_a_gpu_without_memory(make_dataset, write_image, tmp_path, capsys, monkeypatch):
-    """What JAX raises then, for one image of three; the next run does that one alone."""
+    """One of three images gets JAX's error; the next run corrects only this image."""
     from n4ax_bids.core.n4 import method
 
     root, estimate = make_dataset(*TWELVE[:3]), method.estimate
@@ -242,7 +242,7 @@ def test_a_gpu_without_memory(make_dataset, write_image, tmp_path, capsys, monke
 def test_a_run_that_was_taken_for_dead_gives_up_its_image(
     fake_node, make_dataset, tmp_path, capsys, monkeypatch
 ):
-    """Another run takes the image over while this one is asleep in the middle of it."""
+    """Another run takes over the image while this run sleeps during its processing."""
     from n4ax_bids import interfaces
     from n4ax_bids.app.images import attempt
     from n4ax_bids.app.machine import claims, presence
@@ -274,7 +274,7 @@ def test_a_run_that_was_taken_for_dead_gives_up_its_image(
 def test_what_another_run_has_is_looked_at_again_at_the_end(
     fake_node, make_dataset, tmp_path, capsys, monkeypatch
 ):
-    """It has the first image, and ends without having done it."""
+    """The other run holds the first image and ends without correcting it."""
     from n4ax_bids import interfaces
     from n4ax_bids.app.images import attempt
     from n4ax_bids.app.machine import claims, presence
@@ -299,7 +299,7 @@ def test_what_another_run_has_is_looked_at_again_at_the_end(
 
 
 def test_a_clean_work_folder(fake_node, make_dataset, tmp_path):
-    """What seems to be another machine's goes only if that is asked for."""
+    """Files that seem to belong to another machine are removed only on request."""
     root, work = make_dataset(TWELVE[0]), tmp_path / "work"
     left = work / ".n4ax_bids-00000000-1-1-00000000"
     left.mkdir(parents=True)

@@ -248,7 +248,7 @@ cli.main(sys.argv[2:])
 @pytest.mark.parametrize(
     ("level", "flags", "name"),
     [
-        ("group", (), "group_n4.tsv"),
+        ("group", (), "group_bias.tsv"),
         ("group", (), "group.html"),
         ("participant", ("--boilerplate-only",), "CITATION.html"),
     ],

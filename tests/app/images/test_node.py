@@ -1,4 +1,4 @@
-"""What the node is given for a job."""
+"""The inputs of the node for a job."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_job_with_a_problem_is_refused_with_it(given, tmp_path):
 
 
 def test_the_pretended_node_tells_what_the_real_one_does(fake_node, make_dataset, tmp_path):
-    """Or else tests of what comes after a solve would be tests of something else."""
+    """Otherwise the tests of the steps after a solve would test something else."""
     inputs = {
         "input_image": str(make_dataset(T1W) / T1W),
         "output_image": str(tmp_path / "corrected.nii.gz"),

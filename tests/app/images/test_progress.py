@@ -1,4 +1,4 @@
-"""What a run tells while it goes on."""
+"""The progress that a run reports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def outcome(number, **changes):
 
 @pytest.fixture
 def told(monkeypatch):
-    """Tell of outcomes with the log on a stream; return the status and what was written."""
+    """Report outcomes with the log on a stream; return the status and the text."""
 
     def follow(outcomes, stream, **facts):
         monkeypatch.setattr("sys.stderr", stream)
@@ -113,7 +113,7 @@ def test_sums_name_what_was_not_done_here(told):
     assert status == Status.OK
     assert "4 of 7 images are finished already" in text
     assert "[2/3] sub-2_T1w: finished by another run meanwhile" in text
-    assert "[3/3] sub-3_T1w: left to another run, which works on it" in text
+    assert "[3/3] sub-3_T1w: left to another run, which is working on it" in text
     assert text.endswith(
         "1 of 7 images corrected, 0 failed, 4 finished before, 1 by other runs meanwhile, "
         "1 left to other runs\n"

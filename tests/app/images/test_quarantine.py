@@ -1,4 +1,4 @@
-"""Images that are too large for the job, or during which a run dies, cost no other image."""
+"""Images that are too large, or that kill a run, do not affect other images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from n4ax_bids.app import cli
 from n4ax_bids.app.images import quarantine
 from n4ax_bids.app.machine import limits, resources
+from tests.app.images.records import done, marks
 
 FOUR = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 5)]
 BAD = "sub-02"
@@ -57,18 +58,6 @@ def program(root, out, *flags, bad=BAD, together=1):
     command = [sys.executable, "-c", PROGRAM, str(conftest), bad, str(together), *words, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
-
-
-def done(out):
-    return sorted(path.name[:6] for path in out.glob("logs/images/sub-*/anat/*.json"))
-
-
-def marks(out):
-    found = {}
-    for path in out.glob("logs/attempts/*.json"):
-        content = json.loads(path.read_text())
-        found[content["source"][:6]] = content["n_begun"], content["alone"]
-    return found
 
 
 def test_an_image_that_kills_the_run_is_set_aside(make_dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""An image is one run's at a time."""
+"""Only one run at a time has an image."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_who_was_taken_for_dead_notices(runs, monkeypatch):
 
 @pytest.mark.usefixtures("kind")
 def test_many_at_once(runs, tmp_path):
-    """Of threads that all want one image, one has it at a time, also after a run that has died."""
+    """Many threads want one image: one has it at a time, even after a run was killed."""
     one, _, folder = runs
     with presence.at_work(tmp_path) as (dead, _):
         stale = ExitStack()
@@ -212,7 +212,7 @@ def test_what_is_no_claim_and_comes_from_the_future(runs, spoil):
 
 @pytest.mark.parametrize("number", ["007", "00", "9" * 20, "1" * 180, "-1", "²"])
 def test_what_has_no_number_of_ours_is_no_claim(runs, number):
-    """A next number could be too long for a file's name, and 007 is not the name of claim 7."""
+    """The next number could be too long for a file name, and 007 is not the name of claim 7."""
     one, _, folder = runs
     folder.mkdir(parents=True)
     strange = folder / f"{claims.key(NAME)}.{number}"
@@ -227,7 +227,7 @@ def test_what_has_no_number_of_ours_is_no_claim(runs, number):
 @pytest.mark.parametrize("length", [40, 230, 3000])
 @pytest.mark.parametrize("own", [True, False])
 def test_a_claim_with_endless_numbers_is_of_no_run(runs, token, length, own):
-    """No run has such a token, and the name of its folder would be too long to be looked for."""
+    """No run has such a token, and a folder with this name could not even be looked up."""
     one, _, folder = runs
     folder.mkdir(parents=True)
     machine = one.token.partition("-")[0] if own else "01234567"

@@ -33,7 +33,7 @@ TOKENS = [f"{number:08x}-1-1-{number:08x}" for number in range(1, 5)]
 
 
 class Killed(BaseException):
-    """What ends a run at a step; nothing that it does from then on has an effect."""
+    """Ends a run at a step; nothing that it does afterwards has an effect."""
 
 
 STARTED: list[Run] = []
@@ -41,7 +41,7 @@ STARTED: list[Run] = []
 
 @pytest.fixture(autouse=True)
 def no_run_is_left():
-    """End the threads of runs that a test has left where they waited."""
+    """End the threads of runs that are still waiting at the end of a test."""
     yield
     while STARTED:
         left = STARTED.pop()
@@ -49,7 +49,7 @@ def no_run_is_left():
 
 
 class Run(threading.Thread):
-    """A run that makes one step when it is told to."""
+    """A run that makes one step at a time, on command."""
 
     def __init__(self, token: str, body: Callable[[Run], None]):
         super().__init__(daemon=True)
@@ -94,7 +94,7 @@ class Run(threading.Thread):
             self.advance()
 
     def end(self) -> None:
-        """Kill the run whatever its state is, and wait for its thread."""
+        """Kill the run in any state, and wait for its thread."""
         self.killed = True
         while self.is_alive():
             self._go.release()
@@ -102,7 +102,7 @@ class Run(threading.Thread):
 
 
 def stepping(function: Callable) -> Callable:
-    """Let a run wait for its turn before a function."""
+    """Make a run wait for its turn before it calls a function."""
 
     def call(*args, **kwargs):
         here = threading.current_thread()
@@ -122,7 +122,7 @@ def in_steps(module, *names):
 
 
 class World:
-    """Runs that claim one image, and what is known of who lives."""
+    """Runs that claim one image, and which of them are alive."""
 
     def __init__(self, folder: Path, n_runs: int):
         self.folder, self.dead, self.asleep = folder, set(), set()
@@ -147,7 +147,7 @@ class World:
         return Stub(self.folder / f"{presence.PREFIX}{token}")
 
     def work(self, run: Run) -> None:
-        """Claim the image twice, and put outputs in place where the claim still holds."""
+        """Claim the image twice, and put outputs in place if the claim still holds."""
         for _ in range(2):
             try:
                 with claimed(self.folder, NAME, self.presence_of(run.token)) as claim:
@@ -245,7 +245,7 @@ def no_links(*_):
 @given(moves=bursts("sleep", "wake"))
 @MANY
 def test_a_run_that_was_taken_for_dead_does_not_go_on_with_an_image_of_another(moves):
-    """It looks once more before it puts its files in place."""
+    """It checks its claim again before it puts its files in place."""
     with (
         tempfile.TemporaryDirectory() as place,
         in_steps(claims, "_make", "_read", "_numbers", "_remove"),
@@ -273,7 +273,7 @@ TERMS = {
 
 
 class Meeting:
-    """Runs that begin on one folder, each with settings of its own."""
+    """Runs that begin in one folder, each with its own settings."""
 
     def __init__(self, folder: Path, labels: list[str]):
         self.folder, self.labels = folder, dict(zip(TOKENS, labels, strict=False))
@@ -328,7 +328,7 @@ def test_runs_with_other_settings_are_never_at_work_together(labels, moves):
 
 
 class Clocks:
-    """A file system with one file, its clock, and what this process measures itself."""
+    """A file system with one file, its clock, and the clock of this process."""
 
     def __init__(self, sign: float, *, may_set: bool):
         self.now, self.monotonic, self.sign, self._may_set = 1e9, 0.0, sign, may_set
@@ -363,7 +363,7 @@ class Clocks:
 )
 @MANY
 def test_a_run_that_has_ended_holds_nothing_for_ever(ahead, pauses, watch):
-    """Whatever time its last sign has: for one process that may set it or not, or for many."""
+    """This holds for any time of its last sign, whether or not a process may set this time."""
     clocks = Clocks(1e9 + ahead, may_set="may set" in watch)
     with clocks.tell_the_time():
         was_silent = clocks.is_silent()
@@ -385,7 +385,7 @@ def test_a_run_that_has_ended_holds_nothing_for_ever(ahead, pauses, watch):
 )
 @MANY
 def test_a_run_that_gives_signs_is_never_dead(skew, pauses, looks, may_set):
-    """Also where they carry its own clock, which may be wrong by some minutes, or be ahead."""
+    """This holds even if the signs carry its own clock, which may be minutes wrong or ahead."""
     clocks = Clocks(1e9 + skew, may_set=may_set)
     with clocks.tell_the_time():
         for pause, look in zip(pauses, looks, strict=False):

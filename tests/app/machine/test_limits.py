@@ -1,4 +1,4 @@
-"""How much memory is left, by stand-ins for /proc and /sys."""
+"""How much memory is left, tested with replacements for /proc and /sys."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_odd_counts_of_slurm_are_one(machine, name, value):
 
 @pytest.mark.parametrize("value", ["max", "-1", "-4096", "unlimited", "", "9" * 5000])
 def test_a_group_whose_limit_is_none(machine, value):
-    """A group of version 1 is freed by writing -1, and some emulations give it back."""
+    """Writing -1 removes the limit of a version 1 group, and some emulations return this value."""
     second_kind = {f"{TOP}/a": second(value, 1000)}
     root = machine(second_kind, cgroup="0::/a", mounts=UNIFIED)
     assert free(root) == pytest.approx(100 * GB, abs=1024)

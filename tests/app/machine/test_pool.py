@@ -1,4 +1,4 @@
-"""Threads and processes that run the jobs: order, number, faults, ends."""
+"""Threads and processes that run jobs: order, number, faults, early ends."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_early_end_begins_nothing_more(tmp_path):
 
 @pytest.mark.parametrize("started", (True, False))
 def test_a_signal_while_the_threads_start(tmp_path, monkeypatch, started):
-    """The first is at work already; nobody may go on behind the back of who cleans up."""
+    """The first thread is working already; none may continue during the clean-up."""
     start, inside, ended = threading.Thread.start, threading.Event(), []
     before = set(threading.enumerate())
 
@@ -136,7 +136,7 @@ def test_a_second_signal_does_not_break_off_the_clean_up(monkeypatch, number, ra
 
 
 def test_no_solve_begins_once_the_run_is_at_its_end(tmp_path, monkeypatch):
-    """Whoever waits for the device gives up; whoever has it ends after the solve."""
+    """Threads that wait for the device give up; the one that has it ends after its solve."""
     cpu = device.resolve("cpu")
     monkeypatch.setitem(device._turns, cpu, threading.Semaphore(1))
     holding, done = threading.Semaphore(0), []
@@ -237,7 +237,7 @@ def end(*_):
 def test_images_that_end_their_process_are_given_up_and_the_others_come_right(
     tmp_path, two_devices, monkeypatch
 ):
-    """Two of eight are deadly; what is in flight beside them is done again."""
+    """Two of eight jobs kill their process; the jobs in flight beside them are tried again."""
     (tmp_path / "deadly.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
     import deadly
@@ -258,7 +258,7 @@ def test_images_that_end_their_process_are_given_up_and_the_others_come_right(
 
 
 def test_a_device_that_does_not_come_back_ends_its_images_only(tmp_path, two_devices, monkeypatch):
-    """All processes end and none starts again: each image has a result, and the run goes on."""
+    """All processes end and none starts again: each image has a result, and the run continues."""
     (tmp_path / "deadly.py").write_text(DEADLY.replace("job in (2, 5)", "True"))
     monkeypatch.syspath_prepend(tmp_path)
     import deadly

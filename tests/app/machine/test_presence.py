@@ -1,4 +1,4 @@
-"""Who is at work on a folder, and what is left of those who were killed."""
+"""Which runs are working in a folder, and what killed runs have left there."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_another_machine_counts_by_its_silence(here):
 
 
 def test_signs_of_life(tmp_path, monkeypatch):
-    """The folder is touched, and made again where another machine has removed it."""
+    """The folder is touched, and made again if another machine has removed it."""
     monkeypatch.setattr(presence, "HEARTBEAT", 0.01)
     with presence.at_work(tmp_path, what="this") as (here, _):
         age(here.folder, 1000)
@@ -157,7 +157,7 @@ NOT_OURS = [
 @pytest.mark.parametrize("name", NOT_OURS)
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_folder_of_the_users_own_is_never_removed(here, name, everything):
-    """Whatever its age is, and also where everything that is left shall go."""
+    """It stays at any age, even if everything that is left over is removed."""
     out = here.folder.parent
     own = out / name.format(token=ended_process())
     own.mkdir()
@@ -199,7 +199,7 @@ def test_a_marker_that_is_a_pipe_or_a_bomb_is_none(here, tmp_path):
 
 
 def test_a_dead_runs_folder_from_the_future(here, monkeypatch):
-    """A wrong clock, or an archive: its silence is counted from the first look on."""
+    """After a wrong clock or an archive, its silence is counted from the first look on."""
     token = elsewhere(here.token)
     folder = here.folder.with_name(presence.PREFIX + token)
     folder.mkdir()
@@ -211,7 +211,7 @@ def test_a_dead_runs_folder_from_the_future(here, monkeypatch):
 
 
 def test_a_dead_runs_folder_from_the_future_that_is_another_users(here, monkeypatch):
-    """Its time cannot be set: how long it does not change is counted by this process' clock."""
+    """Its time cannot be set, so this process measures how long it does not change."""
     token = elsewhere(here.token)
     folder = here.folder.with_name(presence.PREFIX + token)
     folder.mkdir()
@@ -236,7 +236,7 @@ def test_a_dead_runs_folder_from_the_future_that_is_another_users(here, monkeypa
 
 @pytest.fixture
 def hidepid(tmp_path, monkeypatch):
-    """A process table that shows nothing of others, as hidepid makes it."""
+    """A process table that hides the processes of others, as with hidepid."""
     empty = tmp_path / "proc"
     empty.mkdir()
     monkeypatch.setattr(expiry, "PROCESSES", empty)
@@ -244,7 +244,7 @@ def hidepid(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("hidepid")
 def test_a_process_that_cannot_be_seen_is_not_dead(here, monkeypatch):
-    """Of another user: that there is one can be asked, which one cannot; so silence counts."""
+    """It belongs to another user and may be another process by now; so its silence decides."""
 
     def forbidden(*_):
         raise PermissionError(1, "not yours")
@@ -274,7 +274,7 @@ def test_a_token_with_impossible_numbers_is_no_fault(here):
 
 
 def test_an_unfinished_file_of_another_machine_stays_while_a_run_goes_on_there(here):
-    """It may take longer over one file than the time that is allowed for silence."""
+    """Writing one file may take longer than the time that is allowed for silence."""
     out, other = here.folder.parent, elsewhere(here.token)
     here.folder.with_name(f"{presence.PREFIX}{ended_process()}").mkdir()
     alive = here.folder.with_name(f"{presence.PREFIX}{other}")

@@ -1,4 +1,4 @@
-"""What a run may take: images at a time, threads, memory, devices."""
+"""The resources that a run may use: images at a time, threads, memory, devices."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_who_asks_for_more_than_is_left_waits_until_enough_is_given_back():
 
 
 def test_memory_is_never_given_twice():
-    """Many threads at once, each of which holds its memory for a moment."""
+    """Many threads at once each hold their memory for a moment."""
     memory, held, most, lock = Memory(10), [], [], threading.Lock()
     sizes = (4, 7, 2, 9, 5, 1, 8) * 4
     begin = threading.Barrier(len(sizes))

@@ -1,4 +1,4 @@
-"""A home and a place for temporary files where the machine gives none."""
+"""A home and a folder for temporary files if the machine has none."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_memory_where_there_is_nothing_else(no_places, monkeypatch):
 
 
 def test_nowhere_at_all(no_places):
-    """Nothing is changed: what needs a place says so itself."""
+    """Nothing is changed; any code that needs a folder reports it itself."""
     before = dict(os.environ)
     with writable.places([Path("/proc/nowhere/out")]):
         assert dict(os.environ) == before

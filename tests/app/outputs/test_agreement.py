@@ -1,4 +1,4 @@
-"""Runs that share an output folder at one time have the same settings."""
+"""Runs that share an output folder at the same time must have the same settings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_run_that_was_killed_is_in_nobodys_way(tmp_path):
 
 @pytest.mark.parametrize("settings", [("a", "a"), ("a", "b")])
 def test_of_two_that_start_together_one_goes_on(tmp_path, settings):
-    """Both if their settings are the same. The one that goes on stays until both have decided."""
+    """Both continue if their settings are the same. The first stays until both have decided."""
     for number in range(20):
         out, start, went_on = tmp_path / str(number), threading.Barrier(2), []
         decided = [threading.Event(), threading.Event()]
@@ -101,7 +101,7 @@ def test_one_that_waits_for_ever_gives_up(tmp_path):
 
 
 def test_a_run_at_work_is_waited_for_by_nobody(tmp_path):
-    """Of two that still look, the one with the lower token waits; once the other works it ends."""
+    """Of two that are looking, the lower token waits; if the other starts to work, it ends."""
     with presence.at_work(tmp_path) as (one, _), presence.at_work(tmp_path) as (two, _):
         first, second = sorted((one, two), key=lambda each: each.token)
         settle(second, changed(desc="b"))
@@ -142,7 +142,7 @@ def test_a_run_with_other_options_is_refused_while_one_goes_on(
 
 @pytest.fixture
 def two_studies(write_image, tmp_path):
-    """Datasets with one description and the same names, each with a person of its own."""
+    """Two datasets with the same description and names, but scans of different people."""
     roots = []
     for seed in (1, 2):
         root = tmp_path / f"study-{seed}"
@@ -155,7 +155,7 @@ def two_studies(write_image, tmp_path):
 def test_another_study_with_the_same_description_is_refused_while_a_run_goes_on(
     fake_node, two_studies, tmp_path, capsys
 ):
-    """Nothing has been written yet, so the outputs cannot tell whose they are."""
+    """Nothing has been written yet, so the outputs cannot show from which study they are."""
     out, (one, two) = tmp_path / "out", two_studies
     request = Request(one, out)
     with presence.at_work(out) as (other, _):
@@ -191,7 +191,7 @@ def test_a_sample_is_spread_over_the_images(two_studies):
 def test_what_another_run_has_written_since_the_first_look_is_seen(
     fake_node, make_dataset, tmp_path, capsys, monkeypatch
 ):
-    """It had another label, on a folder that was empty then, and has ended already."""
+    """It used another label while the folder was empty, and has ended already."""
     from n4ax_bids.app.outputs import places
 
     root, out = make_dataset(NAME), tmp_path / "out"

@@ -50,7 +50,7 @@ def sidecars(job, metadata=None, options=None):
 
 
 def test_no_sidecar_tells_a_time(job):
-    """Equal runs give equal files."""
+    """Equal runs make equal files."""
     for content in sidecars(job):
         assert "Seconds" not in content["BiasCorrection"] and "Mask" in content["BiasCorrection"]
 

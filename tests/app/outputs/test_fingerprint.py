@@ -1,4 +1,4 @@
-"""Two scans of equal size and time are told apart by a few blocks of their files."""
+"""A few blocks of the files distinguish two scans of equal size and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an image is finished, and when it is done again."""
+"""When an image counts as finished, and when it is corrected again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def touch(path: Path) -> None:
 
 
 def test_fields_of_a_request_decide_the_content_or_the_run():
-    """A new field has to be put on one of the two sides, or old outputs would pass for new."""
+    """A new field must be on one of the two sides, or old outputs would be taken for new ones."""
     names = {field.name for field in fields(Request)}
     assert deciding("content") | deciding("run") == names
     assert not deciding("content") & deciding("run")
@@ -89,7 +89,7 @@ def test_a_finished_image_stays(done, capsys):
 
 
 def test_finished_images_are_found_without_jax_and_without_reading_a_whole_image(done):
-    """Their fingerprints are taken, and nothing else opens them."""
+    """Only their fingerprints are read."""
     root, out = done
     code = """
 import sys, traceback
@@ -253,7 +253,7 @@ def test_overwrite_does_all_again(done):
 
 
 def test_another_time_alone_is_no_change(done, monkeypatch):
-    """The content decides, and the new time is kept so that the next run need not read again."""
+    """The content decides; the new time is recorded, so the next run need not read it."""
     root, out = done
     before = written(out)
     touch(root / NAME)
@@ -292,7 +292,7 @@ def test_content_between_the_blocks_of_a_fingerprint_is_seen_with_verify_inputs(
 
 
 def test_a_record_without_fingerprints_is_as_good(done):
-    """That of an earlier version of the program: the whole content is compared."""
+    """It comes from an earlier version, and the whole content is compared."""
     root, out = done
     path, before = out / "logs/images/sub-01/anat/sub-01_T1w.json", written(out)
     content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Where a run may write: what is there already decides."""
+"""Where a run may write, depending on what is there already."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_folder_that_is_not_ours_is_refused(make_dataset, tmp_path, text, word
 
 @pytest.mark.parametrize("name", [".bidsignore", "descriptions.tsv", "dataset_description.json"])
 def test_a_file_at_the_root_that_is_a_link_to_outside_is_refused(make_dataset, tmp_path, name):
-    """A run writes such a file anew with the lines that it has read there."""
+    """A run writes such a file again with the lines that it has read."""
     root, out = make_dataset(), tmp_path / "out"
     out.mkdir()
     text = {"dataset_description.json": '{"GeneratedBy": [{"Name": "n4ax_bids"}]}'}

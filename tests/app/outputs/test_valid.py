@@ -65,9 +65,12 @@ def test_every_combination_of_entities(everything, tmp_path, bids_errors):
     outputs = [path for job in jobs for path in job.outputs.images]
     assert len(set(outputs)) == 3 * len(names)
     flags = ["-m", *MODALITIES, "--device", "cpu", "--n-iterations", "2", "-v"]
+    flags += ["--mask", "otsu", "--save-mask"]
     assert cli.main([str(root), str(out), "participant", *flags]) == 0
     assert all(path.is_file() for path in outputs)
-    assert len(list(out.rglob("sub-*_desc-*.nii.gz"))) == len(outputs)
+    masks = list(out.rglob("sub-*_desc-otsu_mask.nii.gz"))
+    assert len(masks) == len(names)
+    assert set(out.rglob("sub-*_desc-*.nii.gz")) == {*outputs, *masks}
     for job in jobs:
         made = nb.load(job.outputs.corrected)
         assert made.shape == (13, 12, 11)
@@ -75,18 +78,6 @@ def test_every_combination_of_entities(everything, tmp_path, bids_errors):
         # Every entity of the source is in the name, where it was.
         stem, _, suffix = job.name.rpartition("_")
         assert job.outputs.corrected.name == f"{stem}_desc-biascorr_{suffix}.nii.gz"
-    assert bids_errors(out) == []
-
-
-def test_masks_are_valid_for_every_combination_of_entities(everything, tmp_path, bids_errors):
-    root, names = everything
-    out = tmp_path / "out"
-    flags = ["-m", *MODALITIES, "--device", "cpu", "--n-iterations", "2", "--no-reports"]
-    words = [str(root), str(out), "participant", *flags, "--mask", "otsu", "--save-mask"]
-    assert cli.main(words) == 0
-    masks = sorted(out.rglob("sub-*_mask.nii.gz"))
-    assert len(masks) == len(names)
-    assert all("_desc-otsu_mask" in mask.name for mask in masks)
     assert bids_errors(out) == []
 
 

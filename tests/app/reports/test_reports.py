@@ -1,4 +1,4 @@
-"""Reports of whole runs: pages, the group's table, what is drawn again and what is not."""
+"""Reports of whole runs: pages, the table of all images, and what is drawn again."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def test_equal_runs_give_equal_reports(fake_node, run, tmp_path):
     for folder in ("one", "two"):
         assert run(level="group", out=folder) == 0
     one, two = tmp_path / "one", tmp_path / "two"
-    names = set(drawn(one)) | {"group_n4.tsv"}
-    assert names == set(drawn(two)) | {"group_n4.tsv"}
+    names = set(drawn(one)) | {"group_bias.tsv"}
+    assert names == set(drawn(two)) | {"group_bias.tsv"}
     for name in names:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
@@ -94,7 +94,7 @@ def test_faults_and_what_is_left_out_are_on_the_page(fake_node, make_dataset, ru
     assert "task-x" in page  # the other one is there
     assert "sub-03_FLAIR.nii.gz" in text_of(out / "sub-03.html")
     assert run(level="group") == 0
-    with open(out / "group_n4.tsv", newline="") as stream:
+    with open(out / "group_bias.tsv", newline="") as stream:
         status = {
             row["bids_name"]: row["status"] for row in csv.DictReader(stream, delimiter="\t")
         }
@@ -151,8 +151,32 @@ def test_a_dry_run_of_the_group_writes_nothing(fake_node, run, out, capsys):
     assert run() == 0
     before = drawn(out)
     assert run("--dry-run", level="group") == 0
-    assert drawn(out) == before and not (out / "group_n4.tsv").exists()
-    assert "group_n4.tsv" in capsys.readouterr().out
+    assert drawn(out) == before and not (out / "group_bias.tsv").exists()
+    assert "group_bias.tsv" in capsys.readouterr().out
+
+
+def test_a_table_under_its_old_name_is_replaced(fake_node, run, out, tmp_path, capsys):
+    assert run() == 0
+    old, others = out / "group_n4.tsv", tmp_path / "others.tsv"
+    ours = "bids_name\tsuffix\tstatus\tfield_min\nsub-01_T1w\tT1w\tcorrected\t0.5\n"
+    old.write_text(ours)
+    capsys.readouterr()
+    assert run("--dry-run", level="group") == 0
+    assert old.is_file() and f"removed: {old}" in capsys.readouterr().out
+    assert run(level="group") == 0
+    assert not old.exists() and (out / "group_bias.tsv").read_text().startswith("bids_name\t")
+    assert f"{old}: removed, group_bias.tsv replaces it" in capsys.readouterr().err
+    # What is not our table stays: a file of the user, a folder, a link to another place.
+    old.write_text("participant\tage\n")
+    assert run(level="group") == 0 and old.read_text() == "participant\tage\n"
+    old.unlink()
+    others.write_text(ours)
+    old.symlink_to(others)
+    assert run(level="group") == 0 and old.is_symlink()
+    old.unlink()
+    old.mkdir()
+    assert run(level="group") == 0 and old.is_dir()
+    assert "removed" not in capsys.readouterr().err
 
 
 def test_reports_only_names_what_has_not_been_corrected(fake_node, run, out, capsys):
@@ -188,7 +212,7 @@ def test_an_image_that_cannot_be_drawn_stays_corrected(fake_node, run, out, monk
 
 
 def test_outputs_of_a_version_with_other_sidecars_are_named(fake_node, run, out, caplog):
-    """They are neither shown nor end the run; the images have to be corrected again."""
+    """They are not shown and do not end the run; the images must be corrected again."""
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
@@ -227,7 +251,7 @@ ODD_SIDECARS = [
 
 
 def test_a_damaged_record_counts_as_none(fake_node, run, out, request_of):
-    """Whoever may write the output folder may have changed it; pages and table go on."""
+    """Anyone who may write to the folder can have changed it; pages and table are still made."""
     assert run(names=NAMES[:1]) == 0
     (path,) = out.glob("sub-01/figures/*_desc-record_T1w.json")
     whole = path.read_text()
@@ -263,7 +287,7 @@ def _shown(run, out, request_of):
     """
     (out / "logs" / "crash-sub-09_T1w.txt").write_text("an error\n")
     assert run(level="group") == 0
-    rows = [line.split("\t") for line in (out / "group_n4.tsv").read_text().splitlines()]
+    rows = [line.split("\t") for line in (out / "group_bias.tsv").read_text().splitlines()]
     found = [row[2] for row in rows if row[0] == "sub-01_T1w"]
     reports.page("sub-01", request_of())
     assert ('id="sub-01_T1w"' in (out / "sub-01.html").read_text()) == bool(found)
@@ -271,7 +295,7 @@ def _shown(run, out, request_of):
 
 
 def test_a_damaged_record_of_a_finished_image_ends_no_page(fake_node, run, out, request_of):
-    """The methods text leaves out what it cannot tell."""
+    """The methods text leaves out what it cannot describe."""
     assert run(names=NAMES[1:]) == 0
     path = out / "logs/images/sub-01/anat" / NAMES[1].rpartition("/")[2].replace("nii.gz", "json")
     whole = path.read_text()
@@ -286,7 +310,7 @@ def test_a_damaged_record_of_a_finished_image_ends_no_page(fake_node, run, out, 
 
 
 def test_a_text_of_the_logs_that_is_a_link_is_not_shown(fake_node, run, out, tmp_path):
-    """Pages would repeat a file of the person who runs the program, named by somebody else."""
+    """Otherwise somebody else could make a page show a file of the user who runs the program."""
     assert run() == 0
     secret = tmp_path / "secret"
     secret.write_text("file\treason\nsecret\tsecret\n")
@@ -295,12 +319,12 @@ def test_a_text_of_the_logs_that_is_a_link_is_not_shown(fake_node, run, out, tmp
         (out / "logs" / name).unlink(missing_ok=True)
         (out / "logs" / name).symlink_to(secret)
     assert run("--reports-only") == 0 == run(level="group")
-    for page in ("sub-01.html", "group.html", "group_n4.tsv"):
+    for page in ("sub-01.html", "group.html", "group_bias.tsv"):
         assert "secret" not in text_of(out / page)
 
 
 def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
-    """As where a run was killed after an image was corrected anew and before it was drawn."""
+    """This happens if a run is killed between the new correction of an image and its figures."""
     assert run() == 0
     sidecar = out / "sub-01/anat/sub-01_desc-biascorr_T1w.json"
     content = json.loads(sidecar.read_text())
@@ -314,7 +338,7 @@ def test_figures_of_an_earlier_correction_are_not_shown(fake_node, run, out):
 
 
 def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(run, out, capsys):
-    """As where images have been finished by a run that was killed, or that drew nothing."""
+    """This happens if a run that finished images was killed or drew no figures."""
     fast = ["--device", "cpu", "--sloppy"]
     assert run("--no-reports", *fast) == 0
     assert run(*fast) == 0
@@ -332,13 +356,13 @@ def test_what_is_missing_is_drawn_at_the_end_and_the_rest_stays(run, out, capsys
 
 
 def test_what_failed_at_last_has_failed(fake_node, run, out, tmp_path):
-    """Though an earlier run has made something of it, and that is there still."""
+    """This holds although the outputs of an earlier run still exist."""
     assert run() == 0
     (tmp_path / "raw" / NAMES[0]).write_bytes(b"")
     assert run() == 1
     assert "sub-01_desc-before_T1w" not in (out / "sub-01.html").read_text()
     assert run(level="group") == 0
-    with (out / "group_n4.tsv").open(newline="") as stream:
+    with (out / "group_bias.tsv").open(newline="") as stream:
         rows = {row["bids_name"]: row for row in csv.DictReader(stream, delimiter="\t")}
     assert rows["sub-01_T1w"]["status"] == "failed, earlier outputs kept"
     assert rows["sub-01_T1w"]["cv_after"] == "n/a"
@@ -396,7 +420,7 @@ def test_a_participants_file_that_cannot_be_read_costs_no_page(fake_node, run, m
 
 
 def test_the_log_warns_of_what_the_page_remarks(run, out, capsys, make_dataset, tmp_path):
-    """An image that the run makes less even, and voxels without a logarithm, by one rule."""
+    """Log and page warn by the same rule: a less even image, and voxels without a logarithm."""
     import nibabel as nb
     import numpy as np
 
@@ -459,5 +483,5 @@ def test_hidden_files_of_macos_are_no_images(fake_node, run, out, capsys):
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
     assert run(level="group") == 0
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
-    with open(out / "group_n4.tsv", encoding="utf-8") as stream:
+    with open(out / "group_bias.tsv", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream, delimiter="\t"))) == len(NAMES)

@@ -1,4 +1,4 @@
-"""Segmentations of other pipelines: which are taken, and why others are not."""
+"""Segmentations of other pipelines: which ones are used, and why others are not."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_an_image_that_fails_after_it_was_corrected_says_what_is_kept(run, raw, 
     assert "outputs of an earlier run are kept; " in (out / "sub-01.html").read_text()
     assert "outputs of an earlier run are kept" not in (out / "sub-02.html").read_text()
     assert run(level="group")[0] == Status.OK
-    rows = [line.split("\t")[:3] for line in (out / "group_n4.tsv").read_text().splitlines()]
+    rows = [line.split("\t")[:3] for line in (out / "group_bias.tsv").read_text().splitlines()]
     assert ["sub-01_T1w", "T1w", "failed, earlier outputs kept"] in rows
     assert ["sub-02_T2w", "T2w", "failed"] in rows
 
@@ -117,8 +117,10 @@ def test_outputs_of_an_input_that_is_gone(run, raw, tmp_path):
     (raw / T1W).unlink()
     status, text = run(level="group")
     assert status == Status.OK
-    assert f"{raw}: has no longer the input of 1 image, {T1W} among them" in text
-    rows = [line.split("\t") for line in (tmp_path / "out/group_n4.tsv").read_text().splitlines()]
+    assert f"{raw}: no longer has the input of 1 image, {T1W} among them" in text
+    rows = [
+        line.split("\t") for line in (tmp_path / "out/group_bias.tsv").read_text().splitlines()
+    ]
     assert {row[0]: row[2] for row in rows[1:]} == {
         "sub-01_T1w": "corrected, input is gone",
         "sub-02_T1w": "corrected",

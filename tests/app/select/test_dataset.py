@@ -330,7 +330,7 @@ def test_a_label_that_bids_does_not_allow_is_the_reason(make_dataset, tmp_path, 
     ],
 )
 def test_names_that_some_file_systems_take_for_one(make_dataset, tmp_path, one, two, spellings):
-    """On this file system they are two; on one without case their outputs would meet."""
+    """Here they are two names; on a file system without case their outputs would be the same."""
     request = Request(make_dataset(one, two, empty=True), tmp_path / "out")
     with pytest.raises(Refusal) as caught:
         dataset.select(request)
@@ -341,7 +341,7 @@ def test_names_that_some_file_systems_take_for_one(make_dataset, tmp_path, one, 
 
 
 def test_a_participant_alone_whose_name_differs_from_anothers_in_case(make_dataset, tmp_path):
-    """The other one may come in a later run, or have come in an earlier one."""
+    """The other one may be processed by a later run, or was processed by an earlier one."""
     names = [f"sub-{label}/anat/sub-{label}_T1w.nii" for label in ("ab", "AB", "cd")]
     root = make_dataset(*names, empty=True)
     with pytest.raises(Refusal, match="sub-AB and sub-ab differ only in case"):

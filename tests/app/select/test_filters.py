@@ -77,7 +77,7 @@ def test_matches(entity, value, wanted, expected):
         (image(part="imag"), "part is imag; only magnitude images are corrected"),
         (image("FLAIR"), "FLAIR was not asked for; -m FLAIR takes it"),
         (image("T1map"), "T1map is a map or a mask, which is never corrected"),
-        (image("photo"), "photo is no suffix of an anatomical image in BIDS"),
+        (image("photo"), "photo is not a BIDS suffix of anatomical images"),
         (image(desc="x"), "desc is x; taken are images with desc none"),
         (image(space="MNI"), "space is MNI; taken are images with space none"),
         (

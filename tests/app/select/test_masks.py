@@ -21,20 +21,6 @@ BRAIN = "sub-01/anat/sub-01_desc-brain_mask.nii.gz"
 WHITE = "sub-01/anat/sub-01_label-WM_probseg.nii.gz"
 
 
-@pytest.fixture
-def derived(tmp_path):
-    """Make a derivative dataset of the named files, empty."""
-
-    def make(*names, folder="fmriprep"):
-        for name in names:
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path / folder
-
-    return make
-
-
 def found(derivatives, *, mask="derivatives", weight=None, **entities):
     if not isinstance(derivatives, dict):
         derivatives = {"fmriprep": derivatives}

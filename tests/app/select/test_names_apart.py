@@ -1,4 +1,4 @@
-"""Images whose names are nearly the same, or the same, stay apart in all that is kept of them."""
+"""Images with almost or exactly the same name are kept apart in everything that is stored."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_one_name_in_two_sessions(make_dataset, tmp_path, name):
     page = (out / "sub-01.html").read_text()
     assert all(f'id="{each}"' in page for each in names)
     assert run(root, out, "group") == 0
-    with (out / "group_n4.tsv").open(newline="") as table:
+    with (out / "group_bias.tsv").open(newline="") as table:
         rows = list(csv.DictReader(table, delimiter="\t"))
     assert {row["bids_name"] for row in rows} == names
     before = sorted(p.stat().st_mtime_ns for p in out.rglob("*.nii.gz"))
@@ -126,7 +126,7 @@ def test_of_one_name_in_two_sessions_one_fails(make_dataset, tmp_path):
     (crash,) = out.glob("logs/crash-*.txt")
     assert crash.name.startswith("crash-sub-01_ses-1-") and sessions()[0] in crash.read_text()
     assert run(root, out, "group") == 0
-    with (out / "group_n4.tsv").open(newline="") as table:
+    with (out / "group_bias.tsv").open(newline="") as table:
         rows = {r["bids_name"][:13]: r["status"] for r in csv.DictReader(table, delimiter="\t")}
     assert len(rows) == 2 and rows["sub-01_ses-1-"] != rows["sub-01_ses-2-"]
     make_dataset(*sessions())

@@ -1,4 +1,4 @@
-"""Which files of other pipelines are of an image; mask, weight and report agree."""
+"""Which files of other pipelines belong to an image; mask, weight and report agree."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from n4ax_bids.app.select.segmentations import Segmentations, parse
 ANAT = "sub-01/anat/sub-01"
 SES = "sub-01/ses-1/anat/sub-01_ses-1"
 XFM = "from-orig_to-T1w_mode-image_xfm.txt"
-
-
-@pytest.fixture
-def derived(tmp_path):
-    def make(*names, folder="fmriprep"):
-        for name in names:
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path / folder
-
-    return make
 
 
 def test_names_in_parts():
@@ -66,6 +54,16 @@ def test_the_derivatives_of_several_sessions_lie_without_one(derived):
 def test_what_fits(derived, image, file, fits):
     files = Segmentations({"x": derived(f"sub-01/anat/{file}")})
     assert (files.mask(image) is not None) == fits
+
+
+def test_a_mask_of_another_datatype_is_no_mask_of_the_image(derived):
+    """Neither name has a space, and an image of `func` has all entities of the mask in `anat`."""
+    root = derived(f"{ANAT}_desc-brain_mask.nii.gz")
+    files, image = Segmentations({"x": root}), "sub-01/func/sub-01_task-x_bold.nii.gz"
+    assert files.mask(image) is None
+    own = derived("sub-01/func/sub-01_task-x_desc-brain_mask.nii.gz")
+    assert files.mask(image).path == own / "sub-01/func/sub-01_task-x_desc-brain_mask.nii.gz"
+    assert files.mask(f"{ANAT}_T1w.nii.gz").path == root / f"{ANAT}_desc-brain_mask.nii.gz"
 
 
 def test_two_files_equally_near(derived):

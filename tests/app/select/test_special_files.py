@@ -54,7 +54,7 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def finished(run, tmp_path, kept):
-    """Have both images finished in the output folder; the first test corrects them for all."""
+    """Have both images finished in the output folder; they are corrected once for all tests."""
     folders = [(tmp_path / name, kept / name) for name in ("raw", "out")]
     if (kept / "out").exists():
         shutil.rmtree(tmp_path / "raw")
@@ -68,7 +68,7 @@ def finished(run, tmp_path, kept):
 
 
 def test_copies_of_finished_images_are_finished(run, finished, tmp_path, kept):
-    """Or else the tests below would correct them once more."""
+    """Otherwise the tests below would correct them again."""
     status, text = run()
     assert status == Status.OK and "2 of 2 images are finished already" in text
 

@@ -1,4 +1,4 @@
-"""Words of a person who is nearly right, and folders that are no datasets."""
+"""Command lines that are almost right, and folders that are no datasets."""
 
 from __future__ import annotations
 

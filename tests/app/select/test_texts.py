@@ -123,7 +123,7 @@ def test_a_plugin_file_that_is_not_utf_8(run, tmp_path):
     ],
 )
 def test_texts_of_the_output(run, tmp_path, name, kind):
-    """A stranger's bytes in them are named, and are neither an internal error nor replaced."""
+    """Foreign bytes are reported with the file; it is not replaced, and nothing crashes."""
     assert run()[0] == Status.OK
     path = tmp_path / "out" / name
     content = path.read_bytes().replace(b"n4ax", b"\xe9") + b"\xe9"

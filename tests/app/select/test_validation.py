@@ -41,7 +41,7 @@ def test_a_valid_dataset(make_dataset, tmp_path, validator):
 
 
 def test_what_a_run_does_not_read_is_not_validated(make_dataset, tmp_path, validator):
-    """Copies below `anat` and folders that are no participants' are left out, and told so."""
+    """Copies below `anat` and folders of no participant are left out, and the log says so."""
     names = ["sub-01/anat/old/sub-01_T1w.nii.gz", "sub-01.bak/anat/sub-01_T1w.nii.gz"]
     assert problem(make_dataset(T1W, *names), tmp_path) is None
 
@@ -160,7 +160,7 @@ def test_many_kinds_of_errors_are_one_short_line(make_dataset, tmp_path, monkeyp
 
 
 def _answered(make_dataset, tmp_path, monkeypatch, answer):
-    """Return how a dry run ends whose validator is a program that answers so."""
+    """Return how a dry run ends if its validator gives this answer."""
     (tmp_path / "answer").write_text(answer)
     program = tmp_path / "stand-in"
     program.write_text(f"#!/bin/sh\ncat '{tmp_path / 'answer'}'\nexit 16\n")
