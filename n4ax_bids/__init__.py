@@ -18,17 +18,22 @@ if TYPE_CHECKING:
     from n4ax_bids.core.mask.brain_mask import brain_mask
     from n4ax_bids.core.mask.head_mask import head_mask
     from n4ax_bids.core.n4.call import n4, n4_batch
+    from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.core.tissue_mask import compute_tissue_mask
     from n4ax_bids.correct import correct
-    from n4ax_bids.options import N4Options, preset
+    from n4ax_bids.options import N4Options, StackOptions, preset
 
 __all__ = [
     "N4Options",
     "N4Warning",
+    "StackOptions",
     "auto_mask",
     "brain_mask",
+    "compute_tissue_mask",
     "correct",
     "correct_array",
+    "correct_stack",
     "head_mask",
     "n4",
     "n4_batch",
@@ -39,9 +44,12 @@ __all__ = [
 _HOMES = {
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
+    "StackOptions": "n4ax_bids.options",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
+    "compute_tissue_mask": "n4ax_bids.core.tissue_mask",
     "correct_array": "n4ax_bids.arrays",
+    "correct_stack": "n4ax_bids.core.stack.call",
     "head_mask": "n4ax_bids.core.mask.head_mask",
     "n4": "n4ax_bids.core.n4.call",
     "n4_batch": "n4ax_bids.core.n4.call",

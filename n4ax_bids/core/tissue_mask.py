@@ -103,9 +103,7 @@ def _of_section(
     """Return the mask of one section, on the host unless `on_device`."""
     with np.errstate(over="ignore"):
         values = section.astype(np.float32)
-    smooth, n_positive, low, high = _smoothed(
-        values, tuple(_gaussian(sigma) for sigma in sigmas)
-    )
+    smooth, n_positive, low, high = _smoothed(values, tuple(_gaussian(sigma) for sigma in sigmas))
     n, low, high = int(n_positive), np.float32(low), np.float32(high)
     if not np.isfinite(smooth.sum()):
         _require_finite(section, start)
@@ -121,8 +119,10 @@ def _require_finite(section: Any, start: int) -> None:
     odd = not_finite(section)
     if odd.any():
         where = describe_odd(np.asarray(section), odd)
-        raise ValueError(f"vol has {where} of the section that begins at plane {start}; expected "
-                         "finite values (set them to 0)")
+        raise ValueError(
+            f"vol has {where} of the section that begins at plane {start}; expected "
+            "finite values (set them to 0)"
+        )
 
 
 def _on_gpu(array: jax.Array) -> bool:
@@ -144,7 +144,7 @@ def _smoothed(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Smooth each axis; return also the number, the minimum and the maximum of positive values."""
     for axis, half in enumerate(halves):
-        values = _blurred(values, half, axis)
+        values = jax.lax.optimization_barrier(_blurred(values, half, axis))
     positive = values > 0
     return (
         values,
@@ -162,7 +162,8 @@ def _blurred(values: jax.Array, half: tuple[float, ...], axis: int) -> jax.Array
     place = np.arange(-reach, n + reach) % (2 * n)
     place = np.where(place < n, place, 2 * n - 1 - place)
     ends = (jnp.take(values, place[:reach], axis), jnp.take(values, place[reach + n :], axis))
-    padded = jnp.concatenate([ends[0], values, ends[1]], axis)
+    # Made once: otherwise XLA decides between margin and values anew for each shifted copy.
+    padded = jax.lax.optimization_barrier(jnp.concatenate([ends[0], values, ends[1]], axis))
 
     def moved(offset: int) -> jax.Array:
         return jax.lax.slice_in_dim(padded, reach + offset, reach + offset + n, axis=axis)
@@ -260,9 +261,7 @@ def _filled(words: jax.Array, on_gpu: bool) -> jax.Array:
     return ~outside
 
 
-def _flood_row_by_row(
-    reached: jax.Array, free: jax.Array, axis: int, reverse: bool
-) -> jax.Array:
+def _flood_row_by_row(reached: jax.Array, free: jax.Array, axis: int, reverse: bool) -> jax.Array:
     """Let what is reached run along an axis through free pixels: one row after another."""
 
     def step(before: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -274,9 +273,7 @@ def _flood_row_by_row(
     return jnp.moveaxis(found, 0, axis)
 
 
-def _flood_by_doubling(
-    reached: jax.Array, free: jax.Array, axis: int, reverse: bool
-) -> jax.Array:
+def _flood_by_doubling(reached: jax.Array, free: jax.Array, axis: int, reverse: bool) -> jax.Array:
     """The same in a logarithmic number of steps, each of which a GPU makes everywhere at once."""
 
     def joined(

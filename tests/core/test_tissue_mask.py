@@ -61,9 +61,7 @@ def blobs(shape, seed):
 @pytest.mark.parametrize(("sections", "radius"), [(1, 3), (3, 3), (3, 0), ((0, 5, 30), 4)])
 def test_scipy_finds_the_same(sections, radius, edge):
     vol = blobs((37, 61, 67), 1)
-    ours = compute_tissue_mask(
-        vol, n_serial_slices=sections, closing_radius=radius, edge=edge
-    )
+    ours = compute_tissue_mask(vol, n_serial_slices=sections, closing_radius=radius, edge=edge)
     theirs = by_scipy(vol, sections, radius=radius, edge=edge)
     assert ours.dtype == bool and 0.05 < theirs.mean() < 0.95
     # S6 asks for 99.9 %; only a voxel within rounding of the threshold may differ.
@@ -80,7 +78,9 @@ def test_holes_in_winding_walls_are_filled():
         walls[k + 2 : n - k, k + 2] = True
     planes = np.stack([walls, np.roll(walls, 1, 1), np.pad(walls[1:-1, 1:-1], 1)])
     for flood in (False, True):
-        words = tissue_mask._filled(tissue_mask._packed(jnp.asarray(planes, jnp.float32), np.float32(0.5)), flood)
+        words = tissue_mask._filled(
+            tissue_mask._packed(jnp.asarray(planes, jnp.float32), np.float32(0.5)), flood
+        )
         found = np.asarray(tissue_mask._unpacked(words, 3))
         expected = np.stack([ndimage.binary_fill_holes(plane) for plane in planes])
         np.testing.assert_array_equal(found, expected)
