@@ -92,7 +92,7 @@ def section_lattices(sections: tuple[Section, ...], places: np.ndarray) -> np.nd
 
 
 class _Part(NamedTuple):
-    """A field on some planes: a two-dimensional lattice for each, and the matrices of the plane."""
+    """A field on some planes: a lattice for each of them, and the matrices of the plane."""
 
     lattices: np.ndarray
     rows: np.ndarray
