@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the step ("read", "matching", "sections", "whole stack", "correct"), the planes that
 are done and their number."""
 
-PER_VOXEL = 28
+PER_VOXEL = 44
 """bytes per voxel of a slab that is corrected, besides those of the source's own type; measured"""
 SHARE = 0.6
 """share of the budget that a slab takes; the rest is for the thinned planes and the solve"""
@@ -93,7 +95,8 @@ def estimated(
             inside = thin_tissue_mask(found, plan.how, plan.options)
         del means
         stack = stack_of(thin, inside, plan.source.shape, plan.zooms, plan.options)
-        return estimate_stack(stack, plan.options, lambda step: tell(step, n, n))
+        memory = None if where.platform != "cpu" else int(SHARE * plan.budget)
+        return estimate_stack(stack, plan.options, lambda step: tell(step, n, n), memory=memory)
 
 
 def _thinned(
@@ -139,6 +142,7 @@ def correct_slabs(
     first, last = span
     if not 0 <= first <= last <= plan.source.shape[0]:
         raise ValueError(f"planes is {span}; expected 0 to {plan.source.shape[0]}, ascending")
+    _return_memory()
     height = plan.height(plan.source.dtype.itemsize + PER_VOXEL)
     for start in range(first, last, height):
         stop = min(start + height, last)
@@ -153,9 +157,17 @@ def correct_slabs(
         for sink in sinks:
             if sink is not None:
                 sink.flush()
+        del corrected, bias
         if journal:
             journal.note(stop)
         tell("correct", stop, plan.source.shape[0])
+
+
+def _return_memory() -> None:
+    """Give the system back what the estimate has freed; the C library would keep it."""
+    gc.collect()
+    with suppress(AttributeError, OSError):  # not the GNU C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _inside(plan: StreamPlan, done: StackCorrection, start: int, stop: int) -> np.ndarray:

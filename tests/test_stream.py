@@ -27,7 +27,7 @@ OPTIONS = StackOptions(
     section_spline_mm=14.0,
     global_spline_mm=28.0,
 )
-PLANE_GB = 56 * 56 * (4 + 28) / 0.6e9  # the budget of one plane
+PLANE_GB = 56 * 56 * (4 + 44) / 0.6e9  # the budget of one plane
 
 
 @pytest.fixture(scope="module")

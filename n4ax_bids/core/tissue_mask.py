@@ -26,6 +26,9 @@ FEWEST = 100
 TRUNCATE = 4.0
 """the Gaussian ends this many standard deviations from its centre, as in SciPy"""
 LANES = 32
+"""planes of a word"""
+MOST = 1 << 22
+"""voxels that are smoothed at a time; the least is as many planes as a word has"""
 
 
 def compute_tissue_mask(
@@ -101,18 +104,17 @@ def _of_section(
     section: Any, sigmas: tuple[float, ...], radius: int, on_device: bool, start: int
 ) -> Any:
     """Return the mask of one section, on the host unless `on_device`."""
-    with np.errstate(over="ignore"):
-        values = section.astype(np.float32)
-    smooth, n_positive, low, high = _smoothed(values, tuple(_gaussian(sigma) for sigma in sigmas))
-    n, low, high = int(n_positive), np.float32(low), np.float32(high)
-    if not np.isfinite(smooth.sum()):
+    xp = jnp if on_device else np
+    chunks, n, low, high = _smoothed(section, tuple(_gaussian(each) for each in sigmas), on_device)
+    if not (np.isfinite(high) and np.isfinite(low)) and n:
         _require_finite(section, start)
     if n < FEWEST:
-        return jnp.ones(section.shape, bool) if on_device else np.ones(section.shape, bool)
+        return xp.ones(section.shape, bool)
     if low == high:
-        return jnp.zeros(section.shape, bool) if on_device else np.zeros(section.shape, bool)
-    mask = _filled_and_closed(smooth, _threshold(smooth, low, high), radius, _on_gpu(smooth))
-    return mask if on_device else np.asarray(mask)
+        return xp.zeros(section.shape, bool)
+    threshold = _threshold(chunks, low, high)
+    masks = [_filled_and_closed(chunk, threshold, radius) for chunk in chunks]
+    return xp.concatenate([mask if on_device else np.asarray(mask) for mask in masks])
 
 
 def _require_finite(section: Any, start: int) -> None:
@@ -138,20 +140,57 @@ def _gaussian(sigma: float) -> tuple[float, ...]:
     return tuple((weights / (2 * weights.sum() - weights[0])).tolist())
 
 
-@partial(jax.jit, static_argnums=1)
 def _smoothed(
-    values: jax.Array, halves: tuple[tuple[float, ...], ...]
+    section: Any, halves: tuple[tuple[float, ...], ...], on_device: bool
+) -> tuple[list[Any], int, np.float32, np.float32]:
+    """Smooth a section, a few planes at a time.
+
+    Returns
+    -------
+    chunks : float32 arrays of consecutive planes
+    n, low, high : number, minimum and maximum of the positive values; NaN if a value is NaN
+    """
+    n_planes, reach = section.shape[0], len(halves[0]) - 1
+    height = max(LANES, MOST // max(1, section[0].size) // LANES * LANES)
+    height = min(height, n_planes)
+    chunks, found = [], []
+    for start in range(0, n_planes, height):
+        n = min(height, n_planes - start)
+        # The last chunk is filled up, so that all of them share one program.
+        place = _reflected(np.arange(start - reach, start + height + reach), n_planes)
+        with np.errstate(over="ignore"):
+            values = section[place].astype(np.float32)
+        chunk, *numbers = _smoothed_chunk(values, halves, n)
+        chunks.append(chunk[:n] if on_device else np.asarray(chunk)[:n])
+        found.append([float(number) for number in numbers])
+    n_positive, lows, highs = np.array(found).T
+    low = np.float32(np.inf if np.isinf(lows).all() else lows.min())
+    return chunks, int(n_positive.sum()), low, np.float32(highs.max())
+
+
+def _reflected(place: np.ndarray, n: int) -> np.ndarray:
+    """Return the index that a place beyond the ends of an axis reflects: d c b a | a b c d."""
+    place = place % (2 * n)
+    return np.where(place < n, place, 2 * n - 1 - place)
+
+
+@partial(jax.jit, static_argnums=1)
+def _smoothed_chunk(
+    values: jax.Array, halves: tuple[tuple[float, ...], ...], n: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Smooth each axis; return also the number, the minimum and the maximum of positive values."""
-    for axis, half in enumerate(halves):
-        values = jax.lax.optimization_barrier(_blurred(values, half, axis))
-    positive = values > 0
-    return (
-        values,
-        positive.sum(),
-        jnp.where(positive, values, jnp.inf).min(),
-        values.max(),
-    )
+    """Smooth planes that have their neighbours on both sides; count the first n of them."""
+    reach = len(halves[0]) - 1
+    values = _weighted(values, halves[0], 0, values.shape[0] - 2 * reach)
+    for axis in (1, 2):
+        values = jax.lax.optimization_barrier(_blurred(values, halves[axis], axis))
+    counted = jnp.arange(len(values))[:, None, None] < n
+    positive = counted & (values > 0)
+    odd = jnp.isnan(jnp.where(counted, values, 0)).any()
+    low = jnp.where(positive, values, jnp.inf).min()
+    high = jnp.where(positive, values, 0).max()
+    high = jnp.where(odd, jnp.nan, high)
+    # A section of NaN alone has no positive value, and has to be refused as well.
+    return values, positive.sum() + odd, low, high
 
 
 def _blurred(values: jax.Array, half: tuple[float, ...], axis: int) -> jax.Array:
@@ -159,30 +198,37 @@ def _blurred(values: jax.Array, half: tuple[float, ...], axis: int) -> jax.Array
     reach, n = len(half) - 1, values.shape[axis]
     if reach == 0:
         return values
-    place = np.arange(-reach, n + reach) % (2 * n)
-    place = np.where(place < n, place, 2 * n - 1 - place)
+    place = _reflected(np.arange(-reach, n + reach), n)
     ends = (jnp.take(values, place[:reach], axis), jnp.take(values, place[reach + n :], axis))
     # Made once: otherwise XLA decides between margin and values anew for each shifted copy.
     padded = jax.lax.optimization_barrier(jnp.concatenate([ends[0], values, ends[1]], axis))
+    return _weighted(padded, half, axis, n)
+
+
+def _weighted(padded: jax.Array, half: tuple[float, ...], axis: int, n: int) -> jax.Array:
+    """Sum shifted copies of an axis that has a margin at both ends."""
+    reach = len(half) - 1
 
     def moved(offset: int) -> jax.Array:
         return jax.lax.slice_in_dim(padded, reach + offset, reach + offset + n, axis=axis)
 
-    total = half[0] * values
+    total = half[0] * moved(0)
     for offset in range(1, reach + 1):
         total = total + half[offset] * (moved(-offset) + moved(offset))
     return total
 
 
-def _threshold(smooth: jax.Array, low: np.float32, high: np.float32) -> np.float32:
+def _threshold(chunks: list[Any], low: np.float32, high: np.float32) -> np.float32:
     """Return Otsu's threshold of the positive values: the centre of the bin left of the cut."""
     edges = np.linspace(low, high, N_BINS + 1).astype(np.float32)
     edges[-1] = np.nextafter(high, np.float32(np.inf))  # so that the maximum is counted
-    if _on_gpu(smooth):
-        counts = np.asarray(_counts_on_device(smooth, edges))
-    else:
-        values = np.asarray(smooth).ravel()
-        counts = counts_between(values if values.min() >= low else values[values >= low], edges)
+    counts = np.zeros(N_BINS, np.int64)
+    for chunk in chunks:
+        if isinstance(chunk, jax.Array) and _on_gpu(chunk):
+            counts += np.asarray(_counts_on_device(chunk, edges))
+        else:
+            values = np.asarray(chunk).ravel()
+            counts += counts_between(values if values.min() >= low else values[values > 0], edges)
     middle = (edges[:-1].astype(np.float64) + edges[1:]) / 2
     below, moment = np.cumsum(counts)[:-1], np.cumsum(counts * middle)
     above, rest = counts.sum() - below, moment[-1] - moment[:-1]
@@ -203,12 +249,11 @@ def _counts_on_device(values: jax.Array, edges: jax.Array) -> jax.Array:
     return counts.sum(axis=0)[:N_BINS]
 
 
-def _filled_and_closed(
-    smooth: jax.Array, threshold: np.float32, radius: int, on_gpu: bool
-) -> jax.Array:
+def _filled_and_closed(smooth: Any, threshold: np.float32, radius: int) -> jax.Array:
     """Fill the holes of each plane above the threshold, then close gaps by a disk."""
     # Compiled one by one, so that sections of different length share the steps on words.
-    words = _filled(_packed(smooth, threshold), on_gpu)
+    words = _packed(smooth, threshold)
+    words = _filled(words, _on_gpu(words))
     if radius:
         words = _closed(words, radius)
     return _unpacked(words, smooth.shape[0])

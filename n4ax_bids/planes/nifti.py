@@ -111,8 +111,7 @@ class NiftiSink:
         if not self.resumable:
             self._stream = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0)
         if not again:
-            header.write_to(self._stream)
-            self._stream.write(b"\0" * (int(header["vox_offset"]) - header.sizeof_hdr))
+            header.write_to(self._stream)  # with the four bytes that say: no extensions
         self._offset = int(header["vox_offset"])
 
     def write(self, start: int, planes: np.ndarray) -> None:

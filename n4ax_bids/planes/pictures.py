@@ -38,9 +38,7 @@ class PicturesSource:
     def __init__(self, folder: Path) -> None:
         self.name, self._files = str(folder), planes_in(folder)
         if not self._files:
-            raise ValueError(
-                f"{folder}: holds no .tif or .png file; expected one for each plane"
-            )
+            raise ValueError(f"{folder}: holds no .tif or .png file; expected one for each plane")
         first = _picture(self._files[0])
         self.shape = (len(self._files), *first.shape)
         self.dtype = first.dtype

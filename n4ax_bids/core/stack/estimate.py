@@ -86,7 +86,11 @@ def stack_of(
 
 
 def estimate_stack(
-    stack: Stack, options: StackOptions, say: Say | None = None, together: bool | None = None
+    stack: Stack,
+    options: StackOptions,
+    say: Say | None = None,
+    together: bool | None = None,
+    memory: int | None = None,
 ) -> StackCorrection:
     """Estimate everything that corrects a stack from its thinned planes.
 
@@ -96,6 +100,7 @@ def estimate_stack(
     options : StackOptions
     say : called with the name of each step that begins
     together : solve sections of equal size at once, see `n4ax_bids.n4_batch`
+    memory : bytes that the voxels of a solve may take; None: what the device has
 
     Raises
     ------
@@ -120,7 +125,7 @@ def estimate_stack(
     notes: tuple[str, ...] = ()
     if options.mode != "global":
         say("sections")
-        sections, notes = _sections_alone(stack, thin, bounds, options, together)
+        sections, notes = _sections_alone(stack, thin, bounds, options, together, memory)
         for section in sections:
             _divide(thin, section, stack.how)
         scales = _scales(thin, stack.mask, bounds, options)
@@ -129,7 +134,7 @@ def estimate_stack(
     if options.mode != "per_section":
         say("whole stack")
         made = section_plan(options, stack.shape, stack.zooms, options.global_spline_mm)
-        whole = _whole(samples_of(thin, stack.mask, made, stack.how))
+        whole = _whole(samples_of(thin, stack.mask, made, stack.how), memory)
     return StackCorrection(
         stack.shape,
         sections,
@@ -145,10 +150,10 @@ def estimate_stack(
     )
 
 
-def _whole(samples: Samples) -> LogField:
+def _whole(samples: Samples, memory: int | None) -> LogField:
     if not samples.mask.any():
         raise ValueError("the stack has no tissue among its samples; expected another mask")
-    result = estimate(samples.image, samples.mask, plan=samples.plan)
+    result = estimate(samples.image, samples.mask, plan=samples.plan, memory=memory)
     return transposed(result.log_field)
 
 
@@ -158,6 +163,7 @@ def _sections_alone(
     bounds: Sequence[tuple[int, int]],
     options: StackOptions,
     together: bool | None,
+    memory: int | None,
 ) -> tuple[tuple[Section, ...], tuple[str, ...]]:
     """Return the field of each section; a section without tissue or contrast has none."""
     samples, notes = [], []
@@ -175,6 +181,7 @@ def _sections_alone(
             [None] * len(usable),
             plans=[samples[i].plan for i in usable],
             together=together,
+            memory=memory,
         )
         fields = {i: transposed(each.log_field) for i, each in zip(usable, results, strict=True)}
     sections = []

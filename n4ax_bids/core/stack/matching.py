@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 N_BINS = 512
+CHUNK = 1 << 18
 TOP = 99.9
 """percentile of the stack's tissue at which the bins end; higher intensities are scaled"""
 MOST = 1 << 24
@@ -46,8 +47,10 @@ def matching(
 
     Returns
     -------
-    Matching, or None if the stack has no tissue of different intensities
+    Matching, or None if the stack is a single group or has no tissue of different intensities
     """
+    if len(groups) == 1:
+        return None
     # A part of a large stack decides as well where its bins end.
     part = thin[:: max(1, thin.size // MOST)]
     tissue = part[part > threshold]
@@ -70,10 +73,14 @@ def matching(
 
 def _distribution(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the share of values up to each edge of the bins."""
-    place = (np.minimum(values, high) - low) * (N_BINS / (high - low))
-    # A value at the upper edge of a bin belongs to it: the first bin begins above the threshold.
-    counts = np.bincount(np.clip(np.ceil(place).astype(np.intp), 1, N_BINS), minlength=N_BINS + 1)
-    share = np.cumsum(counts[: N_BINS + 1]) / values.size
+    counts = np.zeros(N_BINS + 1)
+    for start in range(0, values.size, CHUNK):
+        part = np.minimum(values[start : start + CHUNK], high)
+        # A value at the upper edge of a bin belongs to it: the first bin begins above the
+        # threshold.
+        place = np.ceil((part - low) * (N_BINS / (high - low))).astype(np.intp)
+        counts += np.bincount(np.clip(place, 1, N_BINS), minlength=N_BINS + 1)
+    share = np.cumsum(counts) / values.size
     # Strictly increasing, so that the inverse is unique where bins are empty.
     return share + np.arange(N_BINS + 1) * 1e-12
 

@@ -17,7 +17,7 @@ class Known(NamedTuple):
 
 
 def ellipsoid(shape=(28, 56, 56), amplitude=0.4, seed=0, radius=1.2) -> Known:
-    """An ellipsoid with a smooth field: semi-axes a third of each axis, 1.0 inside, 0.3 outside."""
+    """An ellipsoid with a smooth field: 1.0 inside, 0.3 outside, semi-axes of a third."""
     rng = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
     distance = (z**2 + y**2 + x**2) * 1.5**2
