@@ -32,6 +32,8 @@ PER_VOXEL = 44
 """bytes per voxel of a slab that is corrected, besides those of the source's own type; measured"""
 SHARE = 0.6
 """share of the budget that a slab takes; the rest is for the thinned planes and the solve"""
+SHARE_OF_SOLVE = 0.6
+"""share of the budget that the voxels of a solve take; N4 then works through them in parts"""
 
 
 class StreamPlan(NamedTuple):
@@ -46,6 +48,12 @@ class StreamPlan(NamedTuple):
     how: Thinning
     budget: float
     """bytes"""
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the stack in float32."""
+        n_z, n_y, n_x = self.source.shape
+        return 4 * n_z * n_y * n_x
 
     def height(self, per_voxel: float) -> int:
         """Return how many planes fit into a slab."""
@@ -91,12 +99,17 @@ def estimated(
     n = plan.source.shape[0]
     with timed(seconds, "estimate"), devices.use(where), compilation.kept():
         if inside is None:
-            found = thin if means is None else means
-            inside = thin_tissue_mask(found, plan.how, plan.options)
+            inside = thin_tissue_mask(thin if means is None else means, plan.how, plan.options)
         del means
+        _return_memory()
         stack = stack_of(thin, inside, plan.source.shape, plan.zooms, plan.options)
-        memory = None if where.platform != "cpu" else int(SHARE * plan.budget)
-        return estimate_stack(stack, plan.options, lambda step: tell(step, n, n), memory=memory)
+        memory = None if where.platform != "cpu" else int(SHARE_OF_SOLVE * plan.budget)
+
+        def say(step: str) -> None:
+            _return_memory()
+            tell(step, n, n)
+
+        return estimate_stack(stack, plan.options, say, memory=memory)
 
 
 def _thinned(

@@ -17,7 +17,7 @@ import pytest
 from n4ax_bids.core.stack.call import correct_stack
 from n4ax_bids.options import StackOptions
 from n4ax_bids.stack_files import load_correction, open_source, save_correction
-from n4ax_bids.stream import stream
+from n4ax_bids.streaming import stream
 from tests.core.stack.stacks import ellipsoid
 
 OPTIONS = StackOptions(
@@ -179,8 +179,8 @@ def test_a_correction_is_saved_and_shared_out(known, whole, tmp_path):
 KILLED = """
 import os, signal, sys
 import numpy as np
-from n4ax_bids.stream import stream
-from tests.test_stream import OPTIONS, PLANE_GB
+from n4ax_bids.streaming import stream
+from tests.test_streaming import OPTIONS, PLANE_GB
 
 def progress(step, n, of):
     if step == "correct" and n >= 9:
@@ -273,14 +273,17 @@ MEMORY = """
 import json, sys
 import numpy as np
 from n4ax_bids.options import StackOptions
-from n4ax_bids.stream import stream
+from n4ax_bids.streaming import stream
 
 def status(name):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
 
 given, made, budget = sys.argv[1], sys.argv[2], float(sys.argv[3])
 small = np.random.default_rng(0).uniform(1, 2, (16, 64, 64)).astype(np.float32)
-options = StackOptions(n_iterations=(8, 8), section_spline_mm=1000, global_spline_mm=1000)
+# Compiling takes about 100 MB whatever the volume, much of so small a budget: hence shrink 8.
+options = StackOptions(
+    shrink_factor=8, n_iterations=(8, 8), section_spline_mm=1000, global_spline_mm=1000
+)
 stream(small, small, options=options)
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
