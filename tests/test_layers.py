@@ -140,6 +140,7 @@ MAY_IMPORT = {
         "root",
         "methods",
         "demand",
+        "stack_cli",
     },
     "__main__": {"app"},
 }
