@@ -21,6 +21,7 @@ from n4ax_bids.stack_files import (
     require_buffer,
     require_free,
 )
+from n4ax_bids.stack_lazy import corrected_lazily, is_lazy
 from n4ax_bids.stream_journal import Journal
 from n4ax_bids.stream_steps import (
     Progress,
@@ -47,7 +48,7 @@ class Streamed(NamedTuple):
 
 def stream(
     vol: Any,
-    out: Any,
+    out: Any = None,
     *,
     bias_out: Any = None,
     mask: Any = "tissue",
@@ -71,7 +72,8 @@ def stream(
         file, a folder of .tif or .png planes, an OME-Zarr folder
     out : float32 array of the same shape, which is filled and may be `vol` itself, or a path that
         ends in .nii, .nii.gz, .tif or .zarr, or has no ending for a folder of planes. A path
-        appears when it is complete; until then its name ends in .partial.
+        appears when it is complete; until then its name ends in .partial. For a dask array, None:
+        the answers are dask arrays, whose chunks are corrected when they are asked for.
     bias_out : the same for the field, or None
     mask : "tissue" to find it in the thinned planes, None for every voxel, or an array or path
         like `vol`, not 0 = inside
@@ -98,13 +100,16 @@ def stream(
         If an argument does not fit or a file cannot be read or written; one line that names it.
         No output then has its final name.
     """
+    lazy = out is None and bias_out is None and is_lazy(vol)
     plan = plan_stream(vol, mask, voxel_size_mm, options, memory_gb)
-    _require_outputs(vol, out, bias_out, plan.source)
+    if not lazy:
+        _require_outputs(vol, out, bias_out, plan.source)
     tell = progress or (lambda step, done, of: None)
     seconds: dict[str, float] = {}
     source = plan.source
     same = [source.name, source.shape, str(source.dtype), plan.zooms, asdict(plan.options)]
-    journal = Journal.of(out, [*same, None if bias_out is None else str(bias_out)], resume)
+    same.append(None if bias_out is None else str(bias_out) if is_path(bias_out) else "array")
+    journal = None if lazy else Journal.of(out, same, resume)
     where = devices.resolve(device)
     done = load_correction(correction) if isinstance(correction, str | Path) else correction
     if done is None and journal is not None:
@@ -113,6 +118,11 @@ def stream(
         done = estimated(plan, where, tell, seconds)
     elif done.shape != plan.source.shape:
         raise ValueError(f"correction is for shape {done.shape}; expected {plan.source.shape}")
+    if lazy:
+        if plan.mask is not None and plan.options.zero_outside:
+            raise ValueError("zero_outside with a mask needs `out`; expected out or no mask")
+        made = corrected_lazily(vol, done, zero_outside=plan.options.zero_outside)
+        return Streamed(*made, done, seconds, done.notes)
     first = journal.begin(done) if journal else 0
     with sinks_of(out, bias_out, plan, first) as sinks:
         with timed(seconds, "correct"), devices.use(where), compilation.kept():

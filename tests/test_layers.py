@@ -91,9 +91,11 @@ MAY_IMPORT = {
         "options",
         "planes",
         "stack_files",
+        "stack_lazy",
         "stream_journal",
         "stream_steps",
     },
+    "stack_lazy": {"numpy", "core"},
     "stack_picture": {"numpy", "matplotlib", "core", "io", "planes", "stack_files"},
     "stack_cli": {
         "tqdm",

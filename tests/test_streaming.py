@@ -176,6 +176,15 @@ def test_a_correction_is_saved_and_shared_out(known, whole, tmp_path):
     close(out, whole.corrected)
 
 
+def test_a_dask_array_gives_dask_arrays(known, whole):
+    dask = pytest.importorskip("dask.array")
+    lazy = dask.from_array(known.image, chunks=(9, 31, 24))
+    done = stream(lazy, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    assert done.corrected.chunks == lazy.chunks and done.corrected.dtype == np.float32
+    close(done.corrected.compute(scheduler="threads", num_workers=2), whole.corrected)
+    close(done.bias[3:5, :7].compute(), whole.bias[3:5, :7])
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np

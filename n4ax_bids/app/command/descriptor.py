@@ -21,6 +21,7 @@ POSITIONAL_TYPES = {
     "output_dir": "String",
     "analysis_level": "String",
     "input": "String",
+    "output": "String",
 }
 FLAGS = (argparse._StoreTrueAction, argparse._CountAction, argparse.BooleanOptionalAction)
 ENDING_AT_ONCE = ("help", "version")
@@ -65,7 +66,7 @@ def _described(
         "inputs": inputs,
         "output-files": [
             {
-                "id": "output",
+                "id": "made" if output == "[OUTPUT]" else "output",
                 "name": output_name,
                 "path-template": output,
             }
@@ -114,11 +115,8 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
 def _type(action: argparse.Action) -> str:
     if isinstance(action, FLAGS):
         return "Flag"
-    return (
-        "Number"
-        if getattr(action.type, "__name__", "") in ("int", "float", "_number")
-        else "String"
-    )
+    numbers = ("int", "float", "_number")
+    return "Number" if getattr(action.type, "__name__", "") in numbers else "String"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def correct_planes(
     first: int,
     *,
     height: int | None = None,
+    part: tuple[tuple[int, int], tuple[int, int]] | None = None,
 ) -> Corrected:
     """Correct consecutive planes; the answer does not depend on how many there are.
 
@@ -62,6 +63,7 @@ def correct_planes(
     first : number of the first of these planes in the stack
     height : planes for which the division is compiled, at least as many as there are; slabs of
         one height share one program
+    part : first and last + 1 of the rows and of the columns that `planes` holds; None: all
     """
     n = planes.shape[0]
     missing = max(n, height or n) - n
@@ -71,7 +73,7 @@ def correct_planes(
         values = np.concatenate([values, np.ones((missing, *values.shape[1:]), np.float32)])
     places = np.minimum(first + np.arange(n + missing), done.shape[0] - 1)
     corrected, bias = _corrected(
-        values, _parts(done, places), _table(done, places), np.float32(done.strength)
+        values, _parts(done, places, part), _table(done, places), np.float32(done.strength)
     )
     return Corrected(np.asarray(corrected)[:n], np.asarray(bias)[:n])
 
@@ -111,9 +113,13 @@ class _Table(NamedTuple):
     """ln of the factors"""
 
 
-def _parts(done: StackCorrection, places: np.ndarray) -> tuple[_Part, ...]:
+def _parts(
+    done: StackCorrection,
+    places: np.ndarray,
+    part: tuple[tuple[int, int], tuple[int, int]] | None,
+) -> tuple[_Part, ...]:
     parts = []
-    box = [(0, 0), (0, done.shape[1]), (0, done.shape[2])]
+    box = [(0, 0), *(part or ((0, done.shape[1]), (0, done.shape[2])))]
     if done.sections:
         matrices = basis_matrices(done.sections[0].log_field, box)[1:]
         parts.append((section_lattices(done.sections, places), matrices))
