@@ -220,7 +220,7 @@ class _Options:
         sharpening: tuple[float, float, int] = (0.15, 0.01, 200),
     ) -> None:
         self._distance = distance
-        self._more = {
+        self._more: dict[str, Any] = {
             "shrink_factor": shrink_factor,
             "n_iterations": n_iterations,
             "refine": refine,

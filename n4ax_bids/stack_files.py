@@ -186,7 +186,7 @@ def load_correction(path: str | Path) -> StackCorrection:
             sections,
             None if whole is None else _field(whole, arrays["whole"]),
             arrays["scales"],
-            None if ends is None else Matching(*ends, arrays["tables"]),
+            None if ends is None else Matching(ends[0], ends[1], arrays["tables"]),
             arrays.get("gains"),
             numbers["threshold"],
             numbers["strength"],

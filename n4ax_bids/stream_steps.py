@@ -118,7 +118,7 @@ def _thinned(
     """Read the stack once; return its samples, means for the mask, and a given mask."""
     n, how = plan.source.shape[0], plan.how
     thin = np.empty((n, *how.shape), np.float32)
-    blocks = (how.blocks[0].count, how.blocks[1].count)
+    blocks = (how.blocks[0].n, how.blocks[1].n)
     means = np.empty((n, *blocks), np.float32) if plan.tissue and not how.means else None
     inside = None if plan.tissue else np.ones(thin.shape, bool)
     height = plan.height(2 * plan.source.dtype.itemsize + 8)

@@ -107,7 +107,7 @@ def stream(
     tell = progress or (lambda step, done, of: None)
     seconds: dict[str, float] = {}
     source = plan.source
-    same = [source.name, source.shape, str(source.dtype), plan.zooms, asdict(plan.options)]
+    same: list[Any] = [source.name, source.shape, str(source.dtype), plan.zooms, asdict(plan.options)]
     same.append(None if bias_out is None else str(bias_out) if is_path(bias_out) else "array")
     journal = None if lazy else Journal.of(out, same, resume)
     where = devices.resolve(device)
@@ -157,7 +157,7 @@ def sinks_of(
     try:
         for name, each in (("out", out), ("bias_out", bias_out)):
             if each is not None:
-                more = {"name": name, "resume_at": first}
+                more: dict[str, Any] = {"name": name, "resume_at": first}
                 opened.append(open_sink(each, plan.source, plan.zooms, **more))
         yield opened[0], opened[1] if len(opened) > 1 else None
     except BaseException:

@@ -27,7 +27,8 @@ def save_lattices(
     """
     text = json.dumps({"kind": KIND, **numbers})
     with replacing(path) as part, open(part, "xb") as file:
-        np.savez_compressed(file, json=np.array(text), **arrays)
+        named: Any = dict(arrays)
+        np.savez_compressed(file, json=np.array(text), **named)
 
 
 def load_lattices(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -64,7 +64,7 @@ class ArraySource:
         self.name, self._array = name, array
         n_z, n_y, n_x = (int(n) for n in array.shape)
         self.shape, self.dtype = (n_z, n_y, n_x), np.dtype(array.dtype)
-        self.zooms = None
+        self.zooms: tuple[float, float, float] | None = None
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return a copy of consecutive planes."""

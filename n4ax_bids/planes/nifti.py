@@ -118,7 +118,8 @@ class NiftiSink:
         """Write consecutive planes."""
         if self.resumable:
             self._stream.seek(self._offset + start * self._plane)
-        self._stream.write(memoryview(np.ascontiguousarray(planes, "<f4")).cast("B"))
+        stored: Any = np.ascontiguousarray(planes, "<f4")
+        self._stream.write(memoryview(stored).cast("B"))
 
     def flush(self) -> None:
         """Hand what was written to the system."""

@@ -154,7 +154,9 @@ class ZarrSink:
         self._lead = (0,) * len(lead)
         chunks = like.array.chunks if like else (1, min(shape[1], 1024), min(shape[2], 1024))
         shards = getattr(like.array, "shards", None) if like else None
-        form = 3 if self._version == "0.5" else 2
+        form: Any = 3 if self._version == "0.5" else 2
+        self._group: Any
+        self._array: Any
         if resume_at and self._part.exists():
             self._group = zarr.open_group(self._part, mode="r+")
             self._array = self._group["0"]

@@ -33,14 +33,14 @@ def _natural(path: Path) -> tuple[Any, ...]:
 class PicturesSource:
     """A folder with one file for each plane."""
 
-    zooms = None
+    zooms: tuple[float, float, float] | None = None
 
     def __init__(self, folder: Path) -> None:
         self.name, self._files = str(folder), planes_in(folder)
         if not self._files:
             raise ValueError(f"{folder}: holds no .tif or .png file; expected one for each plane")
         first = _picture(self._files[0])
-        self.shape = (len(self._files), *first.shape)
+        self.shape = (len(self._files), int(first.shape[0]), int(first.shape[1]))
         self.dtype = first.dtype
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -81,7 +81,7 @@ def _picture(path: Path) -> np.ndarray:
 class TiffSource:
     """One TIFF file with a page for each plane, such as .ome.tif."""
 
-    zooms = None
+    zooms: tuple[float, float, float] | None = None
 
     def __init__(self, path: Path) -> None:
         import tifffile
@@ -108,7 +108,7 @@ class TiffSource:
 
         try:
             with tifffile.TiffFile(self._path) as file:
-                pages = file.series[0].pages
+                pages: Any = file.series[0].pages
                 if len(pages) == self.shape[0]:
                     found = [np.asarray(pages[k].asarray()) for k in range(start, stop)]
                     return np.stack(found).reshape(-1, *self.shape[1:])
@@ -119,6 +119,11 @@ class TiffSource:
             raise ValueError(
                 f"{self._path}: planes {start} to {stop - 1} cannot be read ({reason})"
             ) from error
+
+
+def _is_big(shape: tuple[int, int, int]) -> bool:
+    """Return whether float32 planes exceed what a classic TIFF file can hold."""
+    return 4 * shape[0] * shape[1] * shape[2] > 3 << 30
 
 
 class TiffSink:
@@ -143,13 +148,13 @@ class TiffSink:
         else:
             import tifffile
 
-            self._file = tifffile.TiffWriter(self._part, bigtiff=4 * np.prod(shape) > 3 << 30)
+            self._file = tifffile.TiffWriter(self._part, bigtiff=_is_big(shape))
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
         import tifffile
 
-        how = {
+        how: dict[str, Any] = {
             "description": self._about,
             "resolution": self._resolution,
             "resolutionunit": "CENTIMETER",

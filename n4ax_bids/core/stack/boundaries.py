@@ -36,7 +36,7 @@ def section_bounds(
         raise ValueError(f"n_planes is {n_planes}; expected at least 1")
     if sections is None:
         sections = n_planes
-    if isinstance(sections, Sequence) or getattr(sections, "ndim", 0):
+    if isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0:
         starts = whole_numbers("sections", sections)
         ascending = all(a < b for a, b in zip(starts, starts[1:], strict=False))
         if not starts or starts[0] != 0 or not ascending or starts[-1] >= n_planes:

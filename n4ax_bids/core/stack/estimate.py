@@ -59,7 +59,7 @@ def thin_tissue_mask(means: np.ndarray, how: Thinning, options: StackOptions) ->
         np.clip(
             np.rint((positions - along.start - (along.factor - 1) / 2) / along.factor),
             0,
-            along.count - 1,
+            along.n - 1,
         ).astype(np.intp)
         for positions, along in zip(how.positions, how.blocks, strict=True)
     )

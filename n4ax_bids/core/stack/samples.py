@@ -18,12 +18,13 @@ class Along(NamedTuple):
     factor: int
     start: int
     """voxel of the first sample, or of the first block"""
-    count: int
+    n: int
+    """number of samples"""
 
     @property
     def centre(self) -> np.ndarray:
         """Position of each block's centre, voxels."""
-        return self.start + self.factor * np.arange(self.count) + (self.factor - 1) / 2
+        return self.start + self.factor * np.arange(self.n) + (self.factor - 1) / 2
 
 
 class Thinning(NamedTuple):
@@ -41,14 +42,14 @@ class Thinning(NamedTuple):
         """Rows and columns of the samples that the estimate uses, voxels."""
         if self.means:
             return self.blocks[0].centre, self.blocks[1].centre
-        rows, columns = (a.start + a.factor * np.arange(a.count) for a in self.sampled)
+        rows, columns = (a.start + a.factor * np.arange(a.n) for a in self.sampled)
         return rows, columns
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of a thinned plane."""
         rows, columns = self.blocks if self.means else self.sampled
-        return rows.count, columns.count
+        return rows.n, columns.n
 
 
 def blocks_of(n: int, factor: int) -> Along:
@@ -111,7 +112,7 @@ def thinned(slab: np.ndarray, how: Thinning, *, means: bool) -> np.ndarray:
     with np.errstate(over="ignore"):
         if not means:
             part = slab[:, rows.start :: rows.factor, columns.start :: columns.factor]
-            return np.array(part[:, : rows.count, : columns.count], np.float32)
+            return np.array(part[:, : rows.n, : columns.n], np.float32)
         return _mean(_mean(slab, rows, 1), columns, 2)
 
 
@@ -120,7 +121,7 @@ def _mean(array: np.ndarray, along: Along, axis: int) -> np.ndarray:
     total: np.ndarray | None = None
     for k in range(along.factor):
         first = along.start + k
-        last = first + along.factor * (along.count - 1) + 1
+        last = first + along.factor * (along.n - 1) + 1
         index = [slice(None)] * array.ndim
         index[axis] = slice(first, last, along.factor)
         part = array[tuple(index)]
@@ -174,7 +175,7 @@ def _on_sampled(made: Plan, shape: tuple[int, ...]) -> Plan:
 def _on_blocks(made: Plan, along: Sequence[Along]) -> Plan:
     """Return the plan for an image of block means, which lie at the centres of their blocks."""
     axes = tuple(map(_centred, made.axes, along))
-    shape, start = tuple(each.count for each in along), (0, 0, 0)
+    shape, start = tuple(each.n for each in along), (0, 0, 0)
     return replace(
         made, shape=shape, axes=axes, image_start=start, mask_start=start, weight_start=start
     )
@@ -184,4 +185,4 @@ def _centred(axis: Axis, blocks: Along) -> Axis:
     first, step, clamp = axis.image
     at = first + step * (blocks.start + (blocks.factor - 1) / 2)
     sample = (at, step * blocks.factor, clamp)
-    return replace(axis, shrink_factor=1, first_sample=0, count=blocks.count, sample=sample)
+    return replace(axis, shrink_factor=1, first_sample=0, count=blocks.n, sample=sample)
