@@ -82,9 +82,7 @@ def itk(
     return time.perf_counter() - start, bias
 
 
-def ours(
-    image: np.ndarray, mask: np.ndarray, options: StackOptions
-) -> tuple[float, np.ndarray]:
+def ours(image: np.ndarray, mask: np.ndarray, options: StackOptions) -> tuple[float, np.ndarray]:
     """Correct by this package, once for the compiler and once for the clock."""
     seconds = []
     for _ in range(2):

@@ -107,7 +107,13 @@ def stream(
     tell = progress or (lambda step, done, of: None)
     seconds: dict[str, float] = {}
     source = plan.source
-    same: list[Any] = [source.name, source.shape, str(source.dtype), plan.zooms, asdict(plan.options)]
+    same: list[Any] = [
+        source.name,
+        source.shape,
+        str(source.dtype),
+        plan.zooms,
+        asdict(plan.options),
+    ]
     same.append(None if bias_out is None else str(bias_out) if is_path(bias_out) else "array")
     journal = None if lazy else Journal.of(out, same, resume)
     where = devices.resolve(device)

@@ -12,6 +12,8 @@ import pytest
 from n4ax_bids import stack_cli
 from n4ax_bids.stack_files import load_correction, open_source
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[1] / "docs" / "serial-sections.md"
 
 
