@@ -31,14 +31,14 @@ def draw(path: str | Path, given: Any, made: Any, done: StackCorrection) -> None
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots(2, 4)
     for row, (name, before, mask, field, after) in zip(axes, cuts, strict=True):
-        top = float(np.percentile(before, 99.5)) or 1.0
+        tops = [float(np.percentile(each, 99.5)) or 1.0 for each in (before, after)]
         reach = max(1.01, float(np.percentile(np.abs(np.log(field)), 99)) + 1)
         limits = {"vmin": 1 / reach, "vmax": reach, "cmap": "RdBu_r"}
         for axis, title, values, how in (
-            (row[0], "input", before, {"vmin": 0, "vmax": top, "cmap": "gray"}),
+            (row[0], "input", before, {"vmin": 0, "vmax": tops[0], "cmap": "gray"}),
             (row[1], "mask", mask, {"vmin": 0, "vmax": 1, "cmap": "gray"}),
             (row[2], "field", field, limits),
-            (row[3], "result", after, {"vmin": 0, "vmax": top, "cmap": "gray"}),
+            (row[3], "result", after, {"vmin": 0, "vmax": tops[1], "cmap": "gray"}),
         ):
             shown = axis.imshow(values, aspect="auto", **how)
             axis.set_title(f"{title}, {name}", fontsize=9)
