@@ -99,7 +99,7 @@ masks: $(VENV)/test.stamp
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (a minute or two the first time)"
-	@$(PIP) install --editable '.[$(JAX),app,$*]'
+	@$(PIP) install --editable '.[$(JAX),app,stack,$*]'
 	@touch $@
 
 $(BIN)/python:

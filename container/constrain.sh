@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
     echo "# Made by container/constrain.sh for Python 3.13 on x86_64."
     "$work/venv/bin/uv" pip compile --no-config --quiet --native-tls \
         --python-version 3.13 --python-platform x86_64-manylinux_2_28 \
-        --extra cuda12 --extra app --extra validate --no-header --no-annotate --no-emit-index-url \
+        --extra cuda12 --extra app --extra stack --extra validate --no-header --no-annotate --no-emit-index-url \
         "$here/../pyproject.toml"
 } > "$work/constraints.txt"
 cp "$work/constraints.txt" "$here/constraints.txt"

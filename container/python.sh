@@ -13,7 +13,7 @@ pip="/tmp/pip/bin/pip --python $home/bin/python --disable-pip-version-check --no
 dependencies() {
     python3 -m venv --without-pip "$home"
     python3 -m venv /tmp/pip
-    python3 "$here/asked.py" "$here/../pyproject.toml" "$1" app validate > /tmp/asked.txt
+    python3 "$here/asked.py" "$here/../pyproject.toml" "$1" app stack validate > /tmp/asked.txt
     $pip install --prefer-binary --requirement /tmp/asked.txt --constraint "$here/constraints.txt"
     # Tests of other packages: 130 MB.
     find "$home/lib" -type d -name tests -prune -exec rm -rf {} +

@@ -18,35 +18,63 @@ if TYPE_CHECKING:
     from n4ax_bids.core.mask.brain_mask import brain_mask
     from n4ax_bids.core.mask.head_mask import head_mask
     from n4ax_bids.core.n4.call import n4, n4_batch
+    from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.core.tissue_mask import compute_tissue_mask
     from n4ax_bids.correct import correct
-    from n4ax_bids.options import N4Options, preset
+    from n4ax_bids.linumpy import (
+        apply_bias_field,
+        n4_correct,
+        n4_correct_gpu,
+        n4_correct_per_section,
+        sharpen_residual,
+    )
+    from n4ax_bids.options import N4Options, StackOptions, preset
+    from n4ax_bids.streaming import stream
 
 __all__ = [
     "N4Options",
     "N4Warning",
+    "StackOptions",
+    "apply_bias_field",
     "auto_mask",
     "brain_mask",
+    "compute_tissue_mask",
     "correct",
     "correct_array",
+    "correct_stack",
     "head_mask",
     "n4",
     "n4_batch",
+    "n4_correct",
+    "n4_correct_gpu",
+    "n4_correct_per_section",
     "otsu_mask",
     "preset",
+    "sharpen_residual",
+    "stream",
 ]
 
 _HOMES = {
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
+    "StackOptions": "n4ax_bids.options",
+    "apply_bias_field": "n4ax_bids.linumpy",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
+    "compute_tissue_mask": "n4ax_bids.core.tissue_mask",
     "correct_array": "n4ax_bids.arrays",
+    "correct_stack": "n4ax_bids.core.stack.call",
     "head_mask": "n4ax_bids.core.mask.head_mask",
     "n4": "n4ax_bids.core.n4.call",
     "n4_batch": "n4ax_bids.core.n4.call",
+    "n4_correct": "n4ax_bids.linumpy",
+    "n4_correct_gpu": "n4ax_bids.linumpy",
+    "n4_correct_per_section": "n4ax_bids.linumpy",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
+    "sharpen_residual": "n4ax_bids.linumpy",
+    "stream": "n4ax_bids.streaming",
 }
 
 try:

@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ONLY_OF_THE_APP = {"app", "report", "__main__"}
 """parts of the package that need the extra"""
+OF_THE_STACKS = {"planes", "stack_cli", "stack_picture"}
+"""parts that need the extra `stack`"""
 ELSEWHERE = {"jaxlib": "jax", "nilearn": "demo"}
 """modules that come with another package, or with an extra for those who ask for it"""
-MODULES = {"SimpleITK": "simpleitk"}
+MODULES = {"SimpleITK": "simpleitk", "PIL": "pillow"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -29,6 +31,7 @@ def names(requirements: list[str]) -> set[str]:
 
 PLAIN = names(PROJECT["dependencies"])
 APP = names(PROJECT["optional-dependencies"]["app"])
+STACK = names(PROJECT["optional-dependencies"]["stack"])
 
 
 def packages_of(part: str) -> set[str]:
@@ -39,12 +42,16 @@ def packages_of(part: str) -> set[str]:
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_each_part_is_installed_with_what_it_imports(part):
-    assert packages_of(part) <= (PLAIN | APP if part in ONLY_OF_THE_APP else PLAIN)
+    more = APP if part in ONLY_OF_THE_APP else STACK if part in OF_THE_STACKS else set()
+    assert packages_of(part) <= PLAIN | more
 
 
 def test_nothing_is_installed_that_nothing_imports():
-    plain = set().union(*(packages_of(part) for part in MAY_IMPORT.keys() - ONLY_OF_THE_APP))
+    plain = set().union(
+        *(packages_of(part) for part in MAY_IMPORT.keys() - ONLY_OF_THE_APP - OF_THE_STACKS)
+    )
     assert plain == PLAIN
+    assert set().union(*map(packages_of, OF_THE_STACKS)) - PLAIN == STACK
     assert set().union(*map(packages_of, ONLY_OF_THE_APP)) - PLAIN == APP
 
 

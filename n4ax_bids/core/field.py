@@ -34,6 +34,40 @@ class LogField(NamedTuple):
     """largest position on each axis"""
 
 
+class Section(NamedTuple):
+    """The log field of a part of an image: of some consecutive planes of its first axis."""
+
+    log_field: LogField
+    """on the grid of these planes alone; its voxel 0 on axis 0 is plane `start` of the image"""
+    start: int
+    """first plane"""
+    stop: int
+    """plane after the last one"""
+
+
+def transposed(log_field: LogField) -> LogField:
+    """Return the same field for an image whose axes are in reverse order."""
+    places = (log_field.first, log_field.step, log_field.clamp)
+    return LogField(log_field.lattice.T, log_field.order, *(place[::-1] for place in places))
+
+
+def plane_lattices(log_field: LogField, planes: np.ndarray) -> np.ndarray:
+    """Return the two-dimensional lattice of each plane of the first axis, on the host.
+
+    Parameters
+    ----------
+    log_field : LogField of three axes
+    planes : array (n,), indices on the first axis
+
+    Returns
+    -------
+    array (n, m_1, m_2), float32
+    """
+    at_planes, *_ = _weights(log_field, [planes, *[np.zeros(0)] * 2])
+    lattice = np.asarray(log_field.lattice, np.float64)
+    return np.tensordot(at_planes, lattice, (1, 0)).astype(np.float32)
+
+
 def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:
     """Return, for each axis, the weights of the control points at the voxels of a box."""
     return _weights(log_field, [np.arange(*ends) for ends in box])

@@ -83,7 +83,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     else:
         with ThreadPoolExecutor(threads) as pool:
             parts = np.array_split(values, threads)
-            counts = sum(pool.map(partial(_histogram, edges=edges), parts))
+            counts = sum(pool.map(partial(counts_between, edges=edges), parts))
     return float(edges[_best_split(counts, edges) + 1])
 
 
@@ -115,7 +115,7 @@ def otsu_mask(
     return mask if hidden is None else mask & ~hidden
 
 
-def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def counts_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Count the values in [edge, next edge) exactly, although bins are found by multiplication."""
     n_bins = edges.size - 1
     scale = np.float32(n_bins) / (edges[-1] - edges[0])

@@ -178,6 +178,20 @@ ants_program() {
     [ -s "$work/ants/corrected.nii.gz" ] || failed "N4BiasFieldCorrection wrote nothing"
 }
 
+# Stacks of sections: planes in a folder in, OME-Zarr out.
+stacks() {
+    local sh=(--user 1000:1000 -v "$work/stacks:/out" --entrypoint sh n4ax-bids:test -c)
+    fresh "$work/stacks"
+    "${docker_run[@]}" "${sh[@]}" 'python -c "
+import numpy as np, tifffile
+planes = np.random.default_rng(0).uniform(1, 2, (8, 64, 64)).astype(np.float32)
+tifffile.imwrite(\"/out/in.tif\", planes)" &&
+        n4ax-stack /out/in.tif /out/made.ome.zarr --mask none --n-iterations 5 5 --sections 2' \
+        > "$work/stacks.log" 2>&1 || { cat "$work/stacks.log"; failed "n4ax-stack"; }
+    no_traceback "$work/stacks.log"
+    [ -s "$work/stacks/made.ome.zarr/zarr.json" ] || failed "n4ax-stack wrote nothing"
+}
+
 # Seconds from the start of a command to the first corrected image in a folder: first_image FOLDER CMD...
 first_image() {
     local folder=$1 start seconds=never pid

@@ -1,7 +1,8 @@
 """The Boutiques descriptor of the program, made from its parser.
 
 `python -m n4ax_bids.app.command.descriptor [VERSION]` prints it. boutiques/n4ax-bids.json is the
-output for the version in pyproject.toml.
+output for the version in pyproject.toml. With the word `stack` after the version it prints the
+descriptor of `n4ax-stack`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ import argparse
 import json
 from typing import Any
 
+from n4ax_bids import stack_cli
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
 
 SCHEMA_VERSION = "0.5"
-POSITIONAL_TYPES = {"bids_dir": "File", "output_dir": "String", "analysis_level": "String"}
+POSITIONAL_TYPES = {
+    "bids_dir": "File",
+    "output_dir": "String",
+    "analysis_level": "String",
+    "input": "String",
+    "output": "String",
+}
 FLAGS = (argparse._StoreTrueAction, argparse._CountAction, argparse.BooleanOptionalAction)
 ENDING_AT_ONCE = ("help", "version")
 
@@ -26,7 +34,24 @@ def descriptor(version: str) -> dict[str, Any]:
     ----------
     version : version of the tool
     """
-    parser = build_parser()
+    errors = {int(status): meaning for status, meaning in MEANINGS.items() if status}
+    return _described(build_parser(), version, "[OUTPUT_DIR]", "derivative dataset", errors)
+
+
+def stack_descriptor(version: str) -> dict[str, Any]:
+    """Return the descriptor of `n4ax-stack`."""
+    errors = {1: "an input, an option or an output does not fit", 2: "a flag is unknown"}
+    return _described(stack_cli.build_parser(), version, "[OUTPUT]", "corrected stack", errors)
+
+
+def _described(
+    parser: argparse.ArgumentParser,
+    version: str,
+    output: str,
+    output_name: str,
+    errors: dict[int, str],
+) -> dict[str, Any]:
+    """Return the descriptor of a parser's program."""
     actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
     inputs = [_input(parser, action) for action in actions]
     # Flags come last: one with any number of values would swallow the positional words.
@@ -41,15 +66,13 @@ def descriptor(version: str) -> dict[str, Any]:
         "inputs": inputs,
         "output-files": [
             {
-                "id": "output",
-                "name": "derivative dataset",
-                "path-template": "[OUTPUT_DIR]",
+                "id": "made" if output == "[OUTPUT]" else "output",
+                "name": output_name,
+                "path-template": output,
             }
         ],
         "error-codes": [
-            {"code": int(status), "description": meaning}
-            for status, meaning in MEANINGS.items()
-            if status
+            {"code": status, "description": meaning} for status, meaning in errors.items()
         ],
         "tags": {"domain": ["neuroinformatics", "mri"]},
     }
@@ -93,7 +116,8 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
 def _type(action: argparse.Action) -> str:
     if isinstance(action, FLAGS):
         return "Flag"
-    return "Number" if getattr(action.type, "__name__", "") in ("int", "float") else "String"
+    numbers = ("int", "float", "_number")
+    return "Number" if getattr(action.type, "__name__", "") in numbers else "String"
 
 
 if __name__ == "__main__":
@@ -101,4 +125,5 @@ if __name__ == "__main__":
 
     from n4ax_bids import __version__
 
-    print(encode(descriptor(sys.argv[1] if sys.argv[1:] else __version__)), end="")
+    asked = stack_descriptor if "stack" in sys.argv[2:] else descriptor
+    print(encode(asked(sys.argv[1] if sys.argv[1:] else __version__)), end="")

@@ -1,0 +1,86 @@
+"""The journal of a streamed run: which planes of its output are written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from n4ax_bids.core.stack.correction import StackCorrection
+from n4ax_bids.planes.base import partial_name
+from n4ax_bids.stack_files import is_path, load_correction, save_correction
+
+NOT_RESUMED = (".gz", ".tif", ".tiff")
+"""endings of outputs that are written in one go"""
+
+
+class Journal:
+    """Which planes of an output are written, beside it, so that a run can be resumed."""
+
+    def __init__(self, out: Path, call: str) -> None:
+        part = partial_name(out)
+        self._lattices = part.with_name(part.name + ".npz")
+        self._planes = part.with_name(part.name + ".json")
+        self._call = call
+        self._first = 0
+
+    @classmethod
+    def of(cls, out: Any, call: Any, resume: bool) -> Journal | None:
+        """Return the journal of an output; None for an array.
+
+        Parameters
+        ----------
+        out : the output as it was passed
+        call : what must be the same when the run is resumed
+        resume : go on where an interrupted run stopped
+
+        Raises
+        ------
+        ValueError
+            If an array's run is to be resumed, or the interrupted run was another call.
+        """
+        if not is_path(out):
+            if resume:
+                raise ValueError(
+                    "a run that fills an array cannot be resumed: nothing tells which planes are "
+                    "corrected; restore the array and start anew"
+                )
+            return None
+        if resume and Path(out).suffix.lower() in NOT_RESUMED:
+            raise ValueError(
+                f"{out}: a compressed file or one of many pages cannot be resumed; start anew, or "
+                "write .nii, .zarr or a folder of planes"
+            )
+        digest = hashlib.sha256(json.dumps(call, default=str).encode()).hexdigest()
+        journal = cls(Path(out), digest)
+        if resume and journal._planes.exists():
+            found = json.loads(journal._planes.read_text(encoding="utf-8"))
+            if found["call"] != digest:
+                raise ValueError(
+                    f"{journal._planes}: the interrupted run had another input or other options; "
+                    "repeat its call, or start anew without resuming"
+                )
+            journal._first = int(found["planes"])
+        return journal
+
+    def correction(self) -> StackCorrection | None:
+        """Return the correction of the interrupted run."""
+        resumed = self._first > 0 and self._lattices.exists()
+        return load_correction(self._lattices) if resumed else None
+
+    def begin(self, done: StackCorrection) -> int:
+        """Keep the correction; return the first plane that is not written yet."""
+        save_correction(self._lattices, done)
+        return self._first
+
+    def note(self, planes: int) -> None:
+        """Note how many planes are written."""
+        new = self._planes.with_name(self._planes.name + ".new")
+        new.write_text(json.dumps({"call": self._call, "planes": planes}), encoding="utf-8")
+        new.replace(self._planes)
+
+    def end(self) -> None:
+        """Remove the journal of a finished run."""
+        self._lattices.unlink(missing_ok=True)
+        self._planes.unlink(missing_ok=True)

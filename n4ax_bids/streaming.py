@@ -1,0 +1,173 @@
+"""Correct a stack that need not fit into memory: thin it, estimate, correct it slab by slab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from n4ax_bids import compilation
+from n4ax_bids import device as devices
+from n4ax_bids.core.stack.correction import StackCorrection
+from n4ax_bids.options import StackOptions
+from n4ax_bids.planes.base import Sink, Source
+from n4ax_bids.stack_files import (
+    is_path,
+    load_correction,
+    open_sink,
+    require_apart,
+    require_buffer,
+    require_free,
+)
+from n4ax_bids.stack_lazy import corrected_lazily, is_lazy
+from n4ax_bids.stream_journal import Journal
+from n4ax_bids.stream_steps import (
+    Progress,
+    StreamPlan,
+    correct_slabs,
+    estimated,
+    plan_stream,
+    timed,
+)
+
+
+class Streamed(NamedTuple):
+    """What a call of `stream` made."""
+
+    corrected: Any
+    """the buffer that was passed, or the path"""
+    bias: Any
+    """the same for the field; None if it was not asked for"""
+    correction: StackCorrection
+    seconds: dict[str, float]
+    """time of each step"""
+    notes: tuple[str, ...]
+
+
+def stream(
+    vol: Any,
+    out: Any = None,
+    *,
+    bias_out: Any = None,
+    mask: Any = "tissue",
+    voxel_size_mm: Sequence[float] | None = None,
+    options: StackOptions | None = None,
+    memory_gb: float = 4.0,
+    device: str = "auto",
+    resume: bool = False,
+    correction: str | Path | StackCorrection | None = None,
+    planes: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> Streamed:
+    """Correct a stack a few planes at a time; the answer does not depend on how many.
+
+    The stack is read twice: once to thin its planes, and once to correct them. In between, the
+    field is estimated from the thinned planes alone.
+
+    Parameters
+    ----------
+    vol : array (planes, rows, columns) of numpy, zarr or HDF5, or a path: a .nii, .nii.gz or .tif
+        file, a folder of .tif or .png planes, an OME-Zarr folder
+    out : float32 array of the same shape, which is filled and may be `vol` itself, or a path that
+        ends in .nii, .nii.gz, .tif or .zarr, or has no ending for a folder of planes. A path
+        appears when it is complete; until then its name ends in .partial. For a dask array, None:
+        the answers are dask arrays, whose chunks are corrected when they are asked for.
+    bias_out : the same for the field, or None
+    mask : "tissue" to find it in the thinned planes, None for every voxel, or an array or path
+        like `vol`, not 0 = inside
+    voxel_size_mm : size of a voxel on these axes; None: as the file says, else 1
+    options : StackOptions
+    memory_gb : budget of memory in 10^9 bytes, besides what Python and JAX take
+    device : "auto", "cpu", "gpu" or "gpu:N"
+    resume : go on with an interrupted run of the same call. Only outputs that are uncompressed
+        NIfTI files, folders of planes or OME-Zarr can be resumed; a run in place cannot, because
+        nothing tells which of its planes are corrected.
+    correction : correct with what an earlier call returned or `save_correction` wrote, instead of
+        estimating anew
+    planes : correct only these planes (start, stop), for sharing the work out: `out` is then an
+        array that several processes fill
+    progress : called while the work goes on
+
+    Returns
+    -------
+    Streamed
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        If an argument does not fit or a file cannot be read or written; one line that names it.
+        No output then has its final name.
+    """
+    lazy = out is None and bias_out is None and is_lazy(vol)
+    plan = plan_stream(vol, mask, voxel_size_mm, options, memory_gb)
+    if not lazy:
+        _require_outputs(vol, out, bias_out, plan.source)
+    tell = progress or (lambda step, done, of: None)
+    seconds: dict[str, float] = {}
+    source = plan.source
+    same: list[Any] = [
+        source.name,
+        source.shape,
+        str(source.dtype),
+        plan.zooms,
+        asdict(plan.options),
+    ]
+    same.append(None if bias_out is None else str(bias_out) if is_path(bias_out) else "array")
+    journal = None if lazy else Journal.of(out, same, resume)
+    where = devices.resolve(device)
+    done = load_correction(correction) if isinstance(correction, str | Path) else correction
+    if done is None and journal is not None:
+        done = journal.correction()
+    if done is None:
+        done = estimated(plan, where, tell, seconds)
+    elif done.shape != plan.source.shape:
+        raise ValueError(f"correction is for shape {done.shape}; expected {plan.source.shape}")
+    if lazy:
+        if plan.mask is not None and plan.options.zero_outside:
+            raise ValueError("zero_outside with a mask needs `out`; expected out or no mask")
+        made = corrected_lazily(vol, done, zero_outside=plan.options.zero_outside)
+        return Streamed(*made, done, seconds, done.notes)
+    first = journal.begin(done) if journal else 0
+    with sinks_of(out, bias_out, plan, first) as sinks:
+        with timed(seconds, "correct"), devices.use(where), compilation.kept():
+            correct_slabs(
+                plan, done, sinks, journal, planes or (first, plan.source.shape[0]), tell
+            )
+        for sink in sinks:
+            if sink is not None:
+                sink.close()
+    if journal:
+        journal.end()
+    notes = (*getattr(source, "notes", tuple)(), *done.notes)
+    return Streamed(out, bias_out, done, seconds, notes)
+
+
+def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:
+    """Refuse outputs that do not fit before any work is done."""
+    for name, each in (("out", out), ("bias_out", bias_out)):
+        if is_path(each):
+            require_free(Path(each))
+        elif each is not None or name == "out":
+            require_buffer(each, source.shape, name)
+    require_apart(*(None if is_path(each) else each for each in (vol, out, bias_out)))
+
+
+@contextmanager
+def sinks_of(
+    out: Any, bias_out: Any, plan: StreamPlan, first: int
+) -> Iterator[tuple[Sink, Sink | None]]:
+    """Open the outputs; after an error they keep their unfinished names."""
+    opened: list[Sink] = []
+    try:
+        for name, each in (("out", out), ("bias_out", bias_out)):
+            if each is not None:
+                more: dict[str, Any] = {"name": name, "resume_at": first}
+                opened.append(open_sink(each, plan.source, plan.zooms, **more))
+        yield opened[0], opened[1] if len(opened) > 1 else None
+    except BaseException:
+        for sink in opened:
+            with suppress(OSError, ValueError):
+                sink.stop()
+        raise

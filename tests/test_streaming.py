@@ -1,0 +1,339 @@
+"""Stacks that need not fit into memory: slabs, buffers, files, interrupted runs, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from n4ax_bids.core.stack.call import correct_stack
+from n4ax_bids.options import StackOptions
+from n4ax_bids.stack_files import load_correction, open_source, save_correction
+from n4ax_bids.streaming import stream
+from tests.core.stack.stacks import ellipsoid
+
+OPTIONS = StackOptions(
+    sections=2,
+    shrink_factor=2,
+    n_iterations=(15, 15),
+    section_spline_mm=14.0,
+    global_spline_mm=28.0,
+)
+PLANE_GB = 56 * 56 * (4 + 44) / 0.6e9  # the budget of one plane
+
+
+@pytest.fixture(scope="module")
+def known():
+    return ellipsoid()
+
+
+@pytest.fixture(scope="module")
+def whole(known):
+    return correct_stack(known.image, options=OPTIONS)
+
+
+def close(found, expected, rtol=1e-6):
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-7)
+
+
+@pytest.mark.parametrize("planes", (1, 7, 1000))
+def test_the_height_of_slabs_changes_nothing(known, whole, planes):
+    out, bias = np.empty_like(known.image), np.empty_like(known.image)
+    heights = []
+    done = stream(
+        known.image,
+        out,
+        bias_out=bias,
+        options=OPTIONS,
+        memory_gb=planes * 1.001 * PLANE_GB,
+        progress=lambda step, n, of: heights.append(n) if step == "correct" else None,
+    )
+    assert heights[0] == min(planes, 28)
+    assert done.corrected is out and done.bias is bias
+    close(out, whole.corrected)
+    close(bias, whole.bias)
+
+
+def test_in_place_equals_the_separate_call(known, whole):
+    image = known.image.copy()
+    done = stream(image, image, options=OPTIONS, memory_gb=5 * PLANE_GB)
+    assert done.corrected is image
+    close(image, whole.corrected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ("out", "bias_out"))
+@pytest.mark.parametrize(
+    "wrong", (np.empty((28, 56, 55), np.float32), np.empty((28, 56, 56)), [1.0])
+)
+def test_wrong_buffers_are_refused(known, name, wrong):
+    buffers = {"out": np.empty_like(known.image), "bias_out": None} | {name: wrong}
+    with pytest.raises(ValueError, match=f"^{name} must be a float32 array"):
+        stream(known.image, **buffers)
+
+
+def test_buffers_that_overlap_are_refused(known):
+    memory = np.zeros((30, 56, 56), np.float32)
+    with pytest.raises(ValueError, match="out must be an array of its own; .* with vol"):
+        stream(memory[:28], memory[1:29])
+    with pytest.raises(ValueError, match="bias_out must be an array of its own; .* with out"):
+        stream(known.image, memory[:28], bias_out=memory[:28])
+    with pytest.raises(ValueError, match="bias_out must be an array of its own; .* with vol"):
+        stream(memory[:28], np.empty_like(known.image), bias_out=memory[:28])
+
+
+def write_as(kind: str, folder: Path, image: np.ndarray) -> object:
+    """Write a stack; return what `stream` takes."""
+    tifffile, zarr = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    path = folder / f"in{kind}"
+    if kind in (".nii", ".nii.gz"):
+        nb.Nifti1Image(image.T, np.eye(4)).to_filename(path)
+    elif kind == ".tif":
+        tifffile.imwrite(path, image)
+    elif kind == "/":
+        path = folder / "in"
+        path.mkdir()
+        for k, plane in enumerate(image):  # planes 2 and 10 are in the order of their numbers
+            tifffile.imwrite(path / f"plane{k}.tif", plane)
+    elif kind == ".npy":
+        np.save(path, image)
+        return np.load(path, mmap_mode="r")
+    elif kind == "zarr":
+        return zarr.array(image, chunks=(4, 32, 32))
+    else:
+        zarr.save_array(path, image)
+    return path
+
+
+@pytest.mark.parametrize("kind", (".nii", ".nii.gz", ".tif", "/", ".npy", "zarr", ".zarr"))
+def test_every_kind_of_stack_gives_the_same(kind, known, whole, tmp_path):
+    """S19."""
+    given = write_as(kind, tmp_path, known.image)
+    out = np.empty_like(known.image)
+    done = stream(given, out, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    close(out, whole.corrected)
+    for one, other in zip(done.correction.sections, whole.correction.sections, strict=True):
+        close(one.log_field.lattice, other.log_field.lattice)
+
+
+def test_png_planes_are_whole_numbers(known, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    counts = np.clip(known.image * 1000, 0, 65535).astype(np.uint16)
+    for k, plane in enumerate(counts):
+        image.fromarray(plane).save(tmp_path / f"{k:02d}.png")
+    source = open_source(tmp_path)
+    assert source.dtype == np.uint16
+    np.testing.assert_array_equal(source.read(3, 9), counts[3:9])
+
+
+@pytest.mark.parametrize("name", ("o.nii", "o.nii.gz", "o.tif", "folder", "o.ome.zarr"))
+def test_every_kind_of_output_holds_the_same(name, known, whole, tmp_path):
+    for needed in ("tifffile", "zarr"):
+        pytest.importorskip(needed)
+    out, bias = tmp_path / name, tmp_path / f"bias_{name}"
+    stream(known.image, out, bias_out=bias, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    close(open_source(out).read(0, 28), whole.corrected)
+    close(open_source(bias).read(0, 28), whole.bias)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([name, f"bias_{name}"])
+
+
+def test_a_nifti_header_is_kept(known, tmp_path):
+    affine = np.array([[0, 0, -2, 5], [1.5, 0, 0, 6], [0, 1, 0, 7], [0, 0, 0, 1.0]])
+    image = nb.Nifti1Image((known.image * 900).astype(np.int16).T, affine)
+    image.header.set_slope_inter(0.5, 3)
+    image.to_filename(tmp_path / "in.nii.gz")
+    stream(tmp_path / "in.nii.gz", tmp_path / "out.nii", options=OPTIONS)
+    made = nb.load(tmp_path / "out.nii")
+    np.testing.assert_allclose(made.affine, affine)
+    assert made.get_data_dtype() == np.float32
+    given = nb.load(tmp_path / "in.nii.gz").get_fdata(dtype=np.float32).T
+    expected = correct_stack(given, voxel_size_mm=(2, 1, 1.5), options=OPTIONS)
+    close(made.get_fdata(dtype=np.float32).T, expected.corrected)
+
+
+def test_a_mask_file_is_read_by_slabs(known, tmp_path):
+    nb.Nifti1Image(known.mask.astype(np.uint8).T, np.eye(4)).to_filename(tmp_path / "mask.nii")
+    out = np.empty_like(known.image)
+    stream(known.image, out, mask=tmp_path / "mask.nii", options=OPTIONS, memory_gb=3 * PLANE_GB)
+    close(out, correct_stack(known.image, known.mask, options=OPTIONS).corrected)
+
+
+def test_a_correction_is_saved_and_shared_out(known, whole, tmp_path):
+    """Two workers fill one array, each some of its planes."""
+    save_correction(tmp_path / "c.npz", whole.correction)
+    loaded = load_correction(tmp_path / "c.npz")
+    assert [(each.start, each.stop) for each in loaded.sections] == [(0, 14), (14, 28)]
+    out = np.zeros_like(known.image)
+    for planes in ((0, 11), (11, 28)):
+        stream(known.image, out, options=OPTIONS, correction=tmp_path / "c.npz", planes=planes)
+    close(out, whole.corrected)
+
+
+def test_a_dask_array_gives_dask_arrays(known, whole):
+    dask = pytest.importorskip("dask.array")
+    lazy = dask.from_array(known.image, chunks=(9, 31, 24))
+    done = stream(lazy, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    assert done.corrected.chunks == lazy.chunks and done.corrected.dtype == np.float32
+    close(done.corrected.compute(scheduler="threads", num_workers=2), whole.corrected)
+    close(done.bias[3:5, :7].compute(), whole.bias[3:5, :7])
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from n4ax_bids.streaming import stream
+from tests.test_streaming import OPTIONS, PLANE_GB
+
+def progress(step, n, of):
+    if step == "correct" and n >= 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+stream(sys.argv[1], sys.argv[2], options=OPTIONS, memory_gb=3.01 * PLANE_GB, progress=progress)
+"""
+
+
+@pytest.mark.parametrize("name", ("out.nii", "folder", "out.ome.zarr"))
+def test_a_killed_run_leaves_no_final_file_and_is_resumed(name, known, whole, tmp_path):
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / name
+    before = given.read_bytes()
+    call = [sys.executable, "-c", KILLED, str(given), str(out)]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(call, check=False, env={**os.environ, "PYTHONPATH": root}, cwd=root)
+    assert done.returncode == -signal.SIGKILL
+    assert given.read_bytes() == before and not out.exists()
+    assert (tmp_path / f"{name}.partial").exists()
+    seen = []
+    stream(
+        given,
+        out,
+        options=OPTIONS,
+        resume=True,
+        progress=lambda step, n, of: seen.append((step, n)),
+    )
+    assert [step for step, _ in seen] == ["correct"]  # neither read nor estimated again
+    close(open_source(out).read(0, 28), whole.corrected)
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_another_call_is_not_resumed(known, tmp_path):
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
+
+    def stop(step, n, of):
+        if step == "correct":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(given, out, options=OPTIONS, memory_gb=3 * PLANE_GB, progress=stop)
+    other = StackOptions(**{**vars(OPTIONS), "strength": 0.5})
+    with pytest.raises(ValueError, match="another input or other options"):
+        stream(given, out, options=other, resume=True)
+
+
+def test_a_run_in_place_says_that_it_cannot_be_resumed(known):
+    with pytest.raises(ValueError, match="fills an array cannot be resumed"):
+        stream(known.image, np.empty_like(known.image), resume=True)
+
+
+def test_files_written_in_one_go_say_so_too(known, tmp_path):
+    with pytest.raises(ValueError, match="out.nii.gz: a compressed file"):
+        stream(known.image, tmp_path / "out.nii.gz", resume=True)
+
+
+def test_a_full_disk_is_named_and_nothing_is_final(known, tmp_path, monkeypatch):
+    from n4ax_bids.planes import nifti
+
+    def full(self, start, planes):
+        raise OSError(28, "No space left on device", str(self._part))
+
+    monkeypatch.setattr(nifti.NiftiSink, "write", full)
+    with pytest.raises(OSError, match="No space left on device.*out.nii.partial"):
+        stream(known.image, tmp_path / "out.nii", options=OPTIONS)
+    assert not (tmp_path / "out.nii").exists()
+
+
+@pytest.mark.parametrize(
+    ("vol", "message"),
+    [
+        ("nothing.nii", "nothing.nii: no such file"),
+        (np.ones((3, 3)), r"vol has shape \(3, 3\)"),
+        (7, "vol is 7; expected an array or a path"),
+    ],
+)
+def test_what_is_no_stack_is_refused(vol, message, tmp_path):
+    with pytest.raises((OSError, TypeError, ValueError), match=message):
+        stream(vol, tmp_path / "out.nii")
+
+
+def test_an_existing_output_is_not_overwritten(known, tmp_path):
+    (tmp_path / "out.nii").write_text("mine")
+    with pytest.raises(FileExistsError, match="out.nii: exists already"):
+        stream(known.image, tmp_path / "out.nii")
+    assert (tmp_path / "out.nii").read_text() == "mine"
+
+
+MEMORY = """
+import json, sys
+import numpy as np
+from n4ax_bids.options import StackOptions
+from n4ax_bids.streaming import stream
+
+def status(name):
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
+
+given, made, budget = sys.argv[1], sys.argv[2], float(sys.argv[3])
+small = np.random.default_rng(0).uniform(1, 2, (16, 64, 64)).astype(np.float32)
+# Compiling takes about 100 MB whatever the volume, much of so small a budget: hence shrink 8.
+options = StackOptions(
+    shrink_factor=8, n_iterations=(8, 8), section_spline_mm=1000, global_spline_mm=1000
+)
+stream(small, small, options=options)
+before = status("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+if given.endswith(".npy"):
+    vol = np.load(given, mmap_mode="r")
+    out = np.lib.format.open_memmap(made, "w+", np.float32, vol.shape)
+else:
+    vol, out = given, made
+done = stream(vol, out, options=options, memory_gb=budget / 1e9)
+print(json.dumps({"rise": status("VmHWM") - before, **done.seconds}))
+"""
+
+
+def rise_of(given: Path, made: Path, budget: float) -> dict[str, float]:
+    """Return how far a stream's peak of resident memory lies above that of a small stream."""
+    call = [sys.executable, "-c", MEMORY, str(given), str(made), str(budget)]
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_volume_four_times_the_budget_is_corrected_within_it(tmp_path):
+    """S13 with 1 GB."""
+    n = 250
+    vol = np.lib.format.open_memmap(tmp_path / "in.npy", "w+", np.float32, (n, 1024, 1024))
+    y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
+    plane = (np.where(y**2 + x**2 < 0.6, 1.0, 0.1) * np.exp(0.3 * x)).astype(np.float32)
+    plane += np.random.default_rng(0).normal(0, 0.02, plane.shape).astype(np.float32)
+    for k in range(n):
+        vol[k] = plane * (1 + 0.001 * k)
+    vol.flush()
+    del vol
+    budget = n * 1024 * 1024 * 4 / 4
+    figures = rise_of(tmp_path / "in.npy", tmp_path / "out.npy", budget)
+    assert figures["rise"] <= 1.2 * budget, figures
+    out = np.load(tmp_path / "out.npy", mmap_mode="r")
+    inner = out[n // 2][(y**2 + x**2) < 0.5]
+    assert inner.std() / inner.mean() < 0.05
+    shutil.rmtree(tmp_path)
