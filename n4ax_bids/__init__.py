@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from n4ax_bids.arrays import correct_array
     from n4ax_bids.core.call import N4Warning
+    from n4ax_bids.core.interpolate import BSpline
     from n4ax_bids.core.mask.auto_mask import auto_mask
     from n4ax_bids.core.mask.brain_mask import brain_mask
     from n4ax_bids.core.mask.head_mask import head_mask
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from n4ax_bids.options import N4Options, preset
 
 __all__ = [
+    "BSpline",
     "N4Options",
     "N4Warning",
     "auto_mask",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BSpline": "n4ax_bids.core.interpolate",
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
