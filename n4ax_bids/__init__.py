@@ -1,8 +1,9 @@
 """Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
 
 The names below are loaded at their first use: importing this package imports neither
-jax nor nipype. `correct` corrects one image file; it is the module `n4ax_bids.correct`, which can
-be called as its function of the same name.
+jax nor nipype. `correct` corrects one image file and `realign` realigns one with a series; they
+are the modules `n4ax_bids.correct` and `n4ax_bids.realign`, which can be called as their functions
+of the same name.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.correct import correct
     from n4ax_bids.options import N4Options, preset
+    from n4ax_bids.options.realign import RealignOptions
+    from n4ax_bids.realign import Realign
 
 __all__ = [
     "BSpline",
     "N4Options",
     "N4Warning",
+    "Realign",
+    "RealignOptions",
     "auto_mask",
     "brain_mask",
     "correct",
@@ -36,6 +41,7 @@ __all__ = [
     "n4_batch",
     "otsu_mask",
     "preset",
+    "realign",
 ]
 
 _HOMES = {
@@ -50,6 +56,8 @@ _HOMES = {
     "n4_batch": "n4ax_bids.core.n4.call",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
+    "Realign": "n4ax_bids.realign",
+    "RealignOptions": "n4ax_bids.options.realign",
 }
 
 try:
@@ -59,8 +67,8 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    if name == "correct":
-        return importlib.import_module("n4ax_bids.correct")
+    if name in ("correct", "realign"):  # modules that can be called
+        return importlib.import_module(f"n4ax_bids.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

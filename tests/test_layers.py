@@ -70,6 +70,18 @@ MAY_IMPORT = {
         "skull_strip",
     },
     "arrays": {"jax", "numpy", "core", "methods"},
+    "motion_outputs": {"numpy", "core", "io", "options"},
+    "realign": {
+        "numpy",
+        "arguments",
+        "compilation",
+        "core",
+        "device",
+        "io",
+        "motion_outputs",
+        "options",
+        "report",  # imported when figures are wanted
+    },
     "interfaces": {"nipype", "options", "ants", "device", "correct", "correction"},
     "workflows": {"nipype", "options", "interfaces"},
     "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},

@@ -246,15 +246,32 @@ def _require_length(n: int, degree: int) -> None:
 
 
 def _taps(x: jax.Array, n: int, degree: int, rule: str) -> tuple[list[jax.Array], list[jax.Array]]:
-    """Return the indices and the weights of all taps at positions of one axis."""
+    """Return the indices and the weights of all taps on a padded axis of n points."""
     if rule == "clamp":
         first, found = _clamped(x, n, degree)
-    else:
-        if rule == "none":
-            half = (degree - 1) / 2
-            x = jnp.clip(x, half, max(n - 1 - half, half))
-        first, found = _uniform(x, degree)
-    return [folded(first + j, n, rule) for j in range(degree + 1)], found
+        return [first + j for j in range(degree + 1)], found
+    if rule == "none":
+        half = (degree - 1) / 2
+        x = jnp.clip(x, half, max(n - 1 - half, half))
+    elif rule == "wrap":
+        x = x % n
+    first, found = _uniform(x, degree)
+    start = first + margin(degree, rule)
+    if rule == "none":
+        return [(start + j).clip(0, n - 1) for j in range(degree + 1)], found
+    return [start + j for j in range(degree + 1)], found
+
+
+def margin(degree: int, boundary: str) -> int:
+    """Return by how many coefficients each end of an axis is padded before it is sampled."""
+    return degree // 2 + 1 if boundary in ("reflect", "wrap") else 0
+
+
+def padded_rows(n: int, degree: int, rule: str) -> np.ndarray:
+    """Return which coefficient each one of a padded axis is: int (n + 2 margin,)."""
+    more = margin(degree, rule)
+    found: np.ndarray = folded(np.arange(-more, n + more), n, rule)
+    return found
 
 
 def valid(points: jax.Array, shape: Sequence[int], boundary: Any = "reflect") -> jax.Array:
@@ -289,20 +306,47 @@ def sample_flagged(
     Sampled, with values (...) or (..., channels)
     """
     n_axes = points.shape[-1]
+    require_degree(degree)
     if coefficients.ndim not in (n_axes, n_axes + 1):
         raise ValueError(
             f"points of {n_axes} coordinates on a grid of shape {coefficients.shape}; expected as "
             "many axes, and at most one of channels"
         )
-    require_degree(degree)
     each, shape = rules(boundary, n_axes), coefficients.shape[:n_axes]
+    for axis, rule in enumerate(each):
+        if margin(degree, rule):
+            rows = padded_rows(shape[axis], degree, rule)
+            coefficients = coefficients.take(rows, axis=axis, mode="clip")
+    return sample_padded(
+        coefficients, points, shape=shape, degree=degree, boundary=each, fill=fill
+    )
+
+
+def sample_padded(
+    padded: jax.Array,
+    points: jax.Array,
+    *,
+    shape: Sequence[int],
+    degree: int,
+    boundary: Any,
+    fill: float = 0.0,
+) -> Sampled:
+    """Evaluate a spline as `sample_flagged`, from coefficients that are padded already.
+
+    Parameters
+    ----------
+    padded : coefficients whose axes are extended as `padded_rows` says
+    shape : of the grid without padding
+    """
+    n_axes = len(shape)
+    each = rules(boundary, n_axes)
     kind = jnp.promote_types(points.dtype, jnp.float32)
     points = points.astype(kind)
     inside = valid(points, shape, each)
     # Points off the grid may be far away, or NaN; they read a voxel that is there.
     safe = jnp.where(inside[..., None], points, jnp.zeros((), kind))
     taps = [_taps(safe[..., a], shape[a], degree, each[a]) for a in range(n_axes)]
-    values = _summed(coefficients, taps)
+    values = _summed(padded, taps)
     keep = inside.reshape(inside.shape + (1,) * (values.ndim - inside.ndim))
     return Sampled(jnp.where(keep, values, jnp.asarray(fill, values.dtype)), inside)
 

@@ -20,12 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import rigid
-from n4ax_bids.core.interpolate import apply_matrices, sample_flagged
+from n4ax_bids.core.interpolate import apply_matrices, margin, sample_padded
 from n4ax_bids.core.samples import FEWEST, Grid, Model, spline_matrices
 from n4ax_bids.options.realign import RealignOptions
 
 MORE_STEPS = 3
 """steps after the tolerance is met"""
+STILL = 1e-4
+"""mm; a step that moves no point of a head by more ends the search as well"""
+COARSE = 8
+"""the first steps use every n-th sample"""
+FEWEST_COARSE = 1024
+"""samples below which all are used from the start"""
 EDGE = 1e-3
 """voxels beyond the grid that count as its edge, because of rounding"""
 CHUNK_BYTES = 2**27
@@ -70,6 +76,8 @@ class _State(NamedTuple):
     n_steps: jax.Array
     n_samples: jax.Array
     rank: jax.Array
+    thin: jax.Array
+    """whether every n-th sample is used"""
 
 
 class _Sampled(NamedTuple):
@@ -81,18 +89,19 @@ class _Sampled(NamedTuple):
 def _sampled(
     q: jax.Array, volume: jax.Array, model: Model, degree: int, boundary: str
 ) -> _Sampled:
-    """Sample a moving volume where a motion puts the samples of the reference."""
+    """Sample a moving volume, padded coefficients, where a motion puts the samples."""
     back = rigid.inverse(rigid.matrix(q))
     turn = model.to_voxels @ back[:3, :3] @ model.to_mm
     move = model.to_voxels @ back[:3, 3]
-    last = jnp.array([n - 1 for n in volume.shape], model.x.dtype)
+    shape = tuple(n - 2 * margin(degree, boundary) for n in volume.shape)
     axes = []
-    for axis in range(3):
+    for axis, n in enumerate(shape):
         y = turn[axis, 0] * model.x[0] + turn[axis, 1] * model.x[1] + turn[axis, 2] * model.x[2]
-        y = y + move[axis] + last[axis] / 2
-        held = jnp.clip(y, 0, last[axis])
+        y = y + move[axis] + (n - 1) / 2
+        held = jnp.clip(y, 0, n - 1)
         axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
-    found = sample_flagged(volume, jnp.stack(axes, axis=-1), degree=degree, boundary=boundary)
+    at = jnp.stack(axes, axis=-1)
+    found = sample_padded(volume, at, shape=shape, degree=degree, boundary=boundary)
     weight = jnp.where(found.valid, model.weight, 0)
     return _Sampled(found.values, weight, (weight > 0).sum())
 
@@ -140,6 +149,7 @@ def _reference_step(
     return _advanced(
         state,
         rigid.parameters(moved),
+        model.free @ delta,
         _ratio(jnp.ones(()), shrink),
         residual,
         n_samples,
@@ -169,12 +179,14 @@ def _forward_step(
     scale = state.scale - options.damping * delta[0]
     residual = (weight * r**2).sum() / jnp.maximum(weight.sum(), 1e-30)
     residual = residual / jnp.maximum(state.scale**2, 1e-30)
-    return _advanced(state, q, scale, residual, n_samples, rank - 1, options)
+    step = model.free @ delta[1:]
+    return _advanced(state, q, step, scale, residual, n_samples, rank - 1, options)
 
 
 def _advanced(
     state: _State,
     q: jax.Array,
+    step: jax.Array,
     scale: jax.Array,
     residual: jax.Array,
     n_samples: jax.Array,
@@ -182,10 +194,13 @@ def _advanced(
     options: RealignOptions,
 ) -> _State:
     """Return the state after a step, with the steps that are still to go."""
+    fewest = jnp.where(state.thin, FEWEST // COARSE, FEWEST)
     fall = (state.residual - residual) / jnp.maximum(state.residual, 1e-30)
     met = (state.n_steps > 0) & (fall < options.tolerance)
     left = jnp.where(state.left >= 0, state.left - 1, jnp.where(met, MORE_STEPS - 1, -1))
-    enough = n_samples >= FEWEST
+    moved = jnp.maximum(jnp.abs(step[:3]).max(), rigid.HEAD_RADIUS * jnp.abs(step[3:]).max())
+    left = jnp.where(moved < STILL, 0, left)
+    enough = n_samples >= fewest
     return _State(
         q=jnp.where(enough, q, 0),
         scale=jnp.where(enough, scale, 1),
@@ -195,6 +210,7 @@ def _advanced(
         n_steps=state.n_steps + 1,
         n_samples=n_samples,
         rank=rank,
+        thin=state.thin,
     )
 
 
@@ -205,7 +221,7 @@ def _step_of(form: str) -> Callable[..., _State]:
 def _start(q: jax.Array) -> _State:
     zero = jnp.zeros((), jnp.int32)
     real = jnp.zeros((), q.dtype)
-    return _State(q, real + 1, real, real, zero - 1, zero, zero, zero)
+    return _State(q, real + 1, real, real, zero - 1, zero, zero, zero, zero > 0)
 
 
 def _registered(volume: jax.Array, q: jax.Array, model: Model, options: RealignOptions) -> _State:
@@ -214,11 +230,24 @@ def _registered(volume: jax.Array, q: jax.Array, model: Model, options: RealignO
     def goes_on(state: _State) -> jax.Array:
         return (state.left != 0) & (state.n_steps < options.max_iterations)
 
-    def step(state: _State) -> _State:
-        return _step_of(options.form)(state, volume, model, options, _pseudo_solve)
+    def searched(state: _State, model: Model) -> _State:
+        step = functools.partial(
+            _step_of(options.form),
+            volume=volume,
+            model=model,
+            options=options,
+            solve=_pseudo_solve,
+        )
+        return jax.lax.while_loop(goes_on, step, state)
 
-    found = jax.lax.while_loop(goes_on, step, _start(q))
-    return found
+    start = _start(q)
+    if model.g.size >= COARSE * FEWEST_COARSE:
+        thin = searched(start._replace(thin=start.n_steps == 0), model.thinned(COARSE))
+        start = start._replace(q=thin.q, scale=thin.scale)
+        done = searched(start, model)
+        n_steps = thin.n_steps + done.n_steps
+        return done._replace(n_steps=n_steps, before=thin.before)
+    return searched(start, model)
 
 
 @functools.partial(jax.jit, static_argnames=("options",))
@@ -294,7 +323,7 @@ def register(
         more = len(volumes) - len(q)
         q = np.concatenate([q, np.zeros((more, 6))]) if more else q
         done = _register_chunk(volumes, jnp.asarray(q, jnp.float32), model, matrices, options)
-        states.append(jax.tree.map(lambda part, n=len(rows): np.asarray(part)[:n], done))
+        states.append(_State(*(np.asarray(part)[: len(rows)] for part in done)))
     return _motion(states)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import rigid
-from n4ax_bids.core.interpolate import apply_matrices, prefilter_matrix, sample_flagged
+from n4ax_bids.core.interpolate import apply_matrices, padded_rows, prefilter_matrix, sample_padded
 from n4ax_bids.core.register import EDGE, stacks
 from n4ax_bids.core.samples import Grid
 
@@ -46,9 +46,10 @@ def _reslice_chunk(
             y = y + move[axis] + (n - 1) / 2
             held = jnp.clip(y, 0, n - 1)
             axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
-        found = sample_flagged(
+        found = sample_padded(
             apply_matrices(volume, matrices),
             jnp.stack(axes, axis=-1),
+            shape=shape,
             degree=degree,
             boundary=boundary,
         )
@@ -81,7 +82,10 @@ def reslice(
     number of a volume; its values (I, J, K), 0 off its grid; and where they lie on it
     """
     matrices = tuple(
-        jnp.asarray(prefilter_matrix(n, degree, boundary), jnp.float32) for n in grid.shape
+        jnp.asarray(
+            prefilter_matrix(n, degree, boundary)[padded_rows(n, degree, boundary)], jnp.float32
+        )
+        for n in grid.shape
     )
     to_mm = jnp.asarray(grid.linear, jnp.float32)
     to_voxels = jnp.asarray(np.linalg.inv(grid.linear), jnp.float32)

@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.interpolate import apply_matrices, folded, prefilter_matrix, sample_flagged
+from n4ax_bids.core.interpolate import (
+    apply_matrices,
+    folded,
+    padded_rows,
+    prefilter_matrix,
+    sample_flagged,
+    sample_padded,
+)
 from n4ax_bids.options.realign import RealignOptions
 
 FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
@@ -58,6 +65,15 @@ class Model(NamedTuple):
     to_voxels: jax.Array
     """its inverse"""
 
+    def thinned(self, step: int) -> Model:
+        """Return a model with every n-th sample."""
+        return self._replace(
+            x=self.x[:, ::step],
+            g=self.g[::step],
+            jacobian=self.jacobian[::step],
+            weight=self.weight[::step],
+        )
+
 
 def grid_of(affine: Any, shape: Sequence[int]) -> Grid:
     """Return the grid of an image.
@@ -104,7 +120,7 @@ def _matrices(
 ) -> tuple[np.ndarray, ...]:
     return tuple(
         (
-            prefilter_matrix(n, degree, rule)
+            prefilter_matrix(n, degree, rule)[padded_rows(n, degree, rule)]
             @ smoothing_matrix(n, fwhm / FWHM_PER_SD / zoom, rule)
         ).astype(np.float32)
         for n, zoom in zip(shape, zooms, strict=True)
@@ -112,7 +128,7 @@ def _matrices(
 
 
 def spline_matrices(grid: Grid, options: RealignOptions) -> tuple[jax.Array, ...]:
-    """Return the matrices that turn a volume into the coefficients of its smoothed self."""
+    """Return the matrices that turn a volume into the padded coefficients of its smoothed self."""
     zooms = tuple(float(zoom) for zoom in grid.zooms)
     found = _matrices(grid.shape, zooms, options.fwhm, options.degree, options.boundary)
     return tuple(map(jnp.asarray, found))
@@ -147,14 +163,15 @@ def free_directions(grid: Grid) -> np.ndarray:
     return free
 
 
-@functools.partial(jax.jit, static_argnames=("degree", "boundary"))
+@functools.partial(jax.jit, static_argnames=("shape", "degree", "boundary"))
 def _values(
-    coefficients: jax.Array, points: jax.Array, *, degree: int, boundary: str
+    padded: jax.Array, points: jax.Array, *, shape: tuple[int, ...], degree: int, boundary: str
 ) -> tuple[jax.Array, jax.Array]:
     """Return the values (K,) and the gradients (K, 3) of a spline at points, per voxel."""
 
     def value(at: jax.Array) -> jax.Array:
-        return sample_flagged(coefficients, at, degree=degree, boundary=boundary).values
+        found = sample_padded(padded, at, shape=shape, degree=degree, boundary=boundary)
+        return found.values
 
     ones = jnp.ones(points.shape[:1], points.dtype)
     g, slopes = [], []
@@ -236,9 +253,8 @@ def model_of(
     points = positions(grid, options)
     smooth = _smoothed(jnp.asarray(reference, jnp.float32), matrices)
     at = jnp.asarray(points, jnp.float32)
-    g, slopes = map(
-        np.asarray, _values(smooth, at, degree=options.degree, boundary=options.boundary)
-    )
+    how: Any = {"degree": options.degree, "boundary": options.boundary}
+    g, slopes = map(np.asarray, _values(smooth, at, shape=grid.shape, **how))
     weights = np.ones(len(points)) if weight is None else _weights(weight, points)
     jacobian = motion_jacobian(grid, points, slopes)
     free = free_directions(grid)

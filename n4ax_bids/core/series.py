@@ -9,7 +9,7 @@ import numpy as np
 
 from n4ax_bids.core.register import Motion, register
 from n4ax_bids.core.reslice import reslice
-from n4ax_bids.core.samples import Grid, Model, model_of
+from n4ax_bids.core.samples import Grid, model_of
 from n4ax_bids.options.realign import RealignOptions
 
 VolumeOf = Callable[[int], np.ndarray]
@@ -74,8 +74,8 @@ def first_reference(
     chosen = int(options.reference)
     if chosen in flagged:
         raise ValueError(
-            f"volume {chosen} is the reference, and {flagged[chosen]}; expected another reference, "
-            f"such as {good[0]}"
+            f"volume {chosen} is the reference, and {flagged[chosen]}; expected another "
+            f"reference, such as {good[0]}"
         )
     return finite(volume_of(chosen))
 
@@ -163,10 +163,3 @@ def _spread(found: Motion, good: list[int], n_volumes: int) -> Motion:
         whole[good] = part
         spread.append(whole)
     return Motion(*spread)
-
-
-def model_of_first(
-    volume_of: VolumeOf, grid: Grid, options: RealignOptions, weight: np.ndarray | None = None
-) -> Model:
-    """Return the model of the volume that the options name as reference."""
-    return model_of(finite(volume_of(int(options.reference))), grid, options, weight)
