@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,10 @@ class Files:
     """the realigned series"""
     mean_image: Path | None = None
     """the mean of the realigned volumes"""
+    variance_image: Path | None = None
+    """the variance over the realigned volumes"""
+    sd_image: Path | None = None
+    """its square root"""
     reference_image: Path | None = None
     """the image to which the volumes were realigned in the last pass"""
     motion_table: Path | None = None
@@ -40,6 +44,10 @@ class Files:
     """a folder, with MAT_0000 and so on"""
     fsl_parameters: Path | None = None
     """.par, as of MCFLIRT"""
+    fsl_absolute_rms: Path | None = None
+    """displacement of each volume from the reference, as of MCFLIRT"""
+    fsl_relative_rms: Path | None = None
+    """displacement of each volume but the first from the one before"""
     spm_parameters: Path | None = None
     """rp_*.txt, as of SPM"""
     afni_matrices: Path | None = None
@@ -52,10 +60,13 @@ class Files:
     @property
     def images(self) -> tuple[Path, ...]:
         """The wanted images."""
-        wanted = (self.output_image, self.mean_image, self.reference_image)
+        wanted = (getattr(self, name) for name in IMAGES)
         return tuple(path for path in wanted if path is not None)
 
 
+IMAGES = ("output_image", "mean_image", "variance_image", "sd_image", "reference_image")
+RESAMPLED = (*IMAGES[:-1], "figures")
+"""files that need the series to be resampled"""
 FOLDERS = ("fsl_matrices", "figures")
 
 
@@ -74,7 +85,7 @@ def checked(wanted: Mapping[str, Any], inputs: Mapping[str, Any]) -> Files:
     paths = {name: Path(path).absolute() for name, path in wanted.items() if path is not None}
     given: list[Path] = []
     for name, path in paths.items():
-        if name in ("output_image", "mean_image", "reference_image"):
+        if name in IMAGES:
             volume.require_name(path)
         if name in FOLDERS:
             _require_folder(path)
@@ -111,12 +122,17 @@ def write_texts(
     """Write everything that is text."""
     affine, shape = series.affine, series.data.shape
     matrices = rigid.fsl_matrices(mappings, affine, shape)
+    centre = rigid.grid_centre(affine, shape)
+    absolute = rigid.rms_displacement(mappings, centre, to="reference")
+    relative = rigid.rms_displacement(mappings, centre, to="previous")[1:]
     texts: dict[Path | None, str] = {
         files.motion_table: table_text(table),
         files.itk_transforms: motion_files.itk_text(rigid.to_lps(mappings)),
         files.fsl_parameters: motion_files.table_text(
             rigid.fsl_parameters(matrices, affine, shape)
         ),
+        files.fsl_absolute_rms: motion_files.table_text(absolute[:, None]),
+        files.fsl_relative_rms: motion_files.table_text(relative[:, None]),
         files.spm_parameters: motion_files.table_text(rigid.spm_parameters(mappings)),
         files.afni_matrices: motion_files.table_text(
             rigid.afni_rows(mappings), "# matrices (DICOM-to-DICOM, row by row):"
@@ -156,14 +172,3 @@ def motion_columns(
 def options_record(options: RealignOptions) -> dict[str, Any]:
     """Return every option with its value."""
     return dataclasses.asdict(options)
-
-
-def write_images(
-    images: Sequence[tuple[Path | None, np.ndarray | None]], like: Volume, dtype: str
-) -> None:
-    """Write images with the header of the series, all of them or none."""
-    with ExitStack() as stack:
-        for path, data in images:
-            if path is not None and data is not None:
-                part = stack.enter_context(replacing(path))
-                volume.write(part, data, like, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import logging
@@ -116,12 +117,9 @@ class Realign:
         if path is None:
             return None
         other = volume.load(path)
-        whole = self.series.volume
-        first = volume.Volume(whole.data[..., 0], whole.affine, whole.header, whole.path, whole.dtype)
+        first = dataclasses.replace(self.series.volume, data=self.series.at(0))
         if other.data.ndim == 2:
-            other = volume.Volume(
-                other.data[..., None], other.affine, other.header, other.path, other.dtype
-            )
+            other = dataclasses.replace(other, data=other.data[..., None])
         return finite(grids.on_grid(other, first).data)
 
     def estimate(self, index: int) -> Motion:
@@ -139,11 +137,11 @@ class Realign:
         flagged = {**flaws(self.series.at, self.series.n_volumes), **self.series.missing}
         if index in flagged:
             raise ValueError(f"{self.path}: volume {index}: {flagged[index]}")
-        good = [i for i in range(self.series.n_volumes) if i not in flagged]
         with self._naming(), self._computing("estimate"):
             reference = self._reference
             if reference is None:
-                reference = first_reference(self.series.at, good, self.options, flagged)
+                n_volumes = self.series.n_volumes
+                reference = first_reference(self.series.at, n_volumes, self.options, flagged)
             model = samples.model_of(reference, self.grid, self.options, self._weight)
             at = lambda i: finite(self.series.at(i))  # noqa: E731
             return register(at, [index], model, self.grid, self.options)
@@ -196,20 +194,19 @@ class Realign:
         centre = rigid.grid_centre(whole.affine, self.shape)
         further = {"scale": motion.scale, "residual": motion.residual_after}
         table = motion_outputs.motion_columns(motion.q, mappings, centre, further)
-        mean = realigned = None
-        if wanted.output_image or wanted.mean_image or wanted.figures:
-            realigned, mean = self._resampled(found)
+        made: dict[str, np.ndarray] = {"reference_image": found.reference}
+        if any(getattr(wanted, name) for name in motion_outputs.RESAMPLED):
+            made |= self._resampled(found)
         with self._timed("encode"):
-            for path, data, dtype in (
-                (wanted.output_image, realigned, output_dtype),
-                (wanted.mean_image, mean, "float32"),
-                (wanted.reference_image, found.reference, "float32"),
-            ):
-                motion_outputs.write_images([(path, data)], whole, dtype)
+            for name in motion_outputs.IMAGES:
+                path, dtype = getattr(wanted, name), "float32"
+                if path is not None:
+                    dtype = output_dtype if name == "output_image" else "float32"
+                    volume.save(path, made[name], whole, dtype=dtype)
             motion_outputs.write_texts(wanted, mappings, table, whole, record)
             if drawing is not None and wanted.figures is not None:
                 wanted.figures.mkdir(exist_ok=True)
-                after = drawing.look_at(realigned)
+                after = drawing.look_at(made["output_image"])
                 drawing.draw(wanted.figures, table, before, after, tuple(self.grid.zooms))
         return Realigned(
             files=wanted,
@@ -224,15 +221,16 @@ class Realign:
             seconds=dict(self.seconds),
         )
 
-    def _resampled(self, found: Realignment) -> tuple[np.ndarray, np.ndarray]:
-        """Return the realigned series (I, J, K, n) and its mean.
+    def _resampled(self, found: Realignment) -> dict[str, np.ndarray]:
+        """Return the realigned series (I, J, K, n), its mean, variance and standard deviation.
 
         The result takes the memory of the series, which is read again where it is needed again.
         """
         data = self.series.volume.data
         good = [i for i in range(self.series.n_volumes) if i not in found.flagged]
         self._loaded = None
-        total, n_valid = np.zeros(self.shape), np.zeros(self.shape, np.int32)
+        total, squares = np.zeros(self.shape), np.zeros(self.shape)
+        n_valid = np.zeros(self.shape, np.int32)
         with self._naming(), self._computing("resample"):
             for number, values, valid in reslice(
                 lambda i: finite(data[..., i]),
@@ -244,12 +242,17 @@ class Realign:
             ):
                 data[..., number] = values
                 total += values
+                squares += values.astype(np.float64) ** 2
                 n_valid += valid
-        mean = np.asarray(total / np.maximum(n_valid, 1), np.float32)
+        n_used = np.maximum(n_valid, 1)
+        mean = total / n_used
+        variance = np.maximum(squares / n_used - mean**2, 0)
+        made = {"mean_image": mean, "variance_image": variance, "sd_image": np.sqrt(variance)}
         if self.options.write_mask:
-            data[n_valid < len(good)] = 0
-            mean[n_valid < len(good)] = 0
-        return data, mean
+            for image in (data, *made.values()):
+                image[n_valid < len(good)] = 0
+        images = {name: np.asarray(image, np.float32) for name, image in made.items()}
+        return images | {"output_image": data}
 
     def _record(self, found: Realignment, wanted: Files) -> dict[str, Any]:
         motion = found.motion

@@ -82,7 +82,7 @@ MAY_IMPORT = {
         "options",
         "report",  # imported when figures are wanted
     },
-    "interfaces": {"nipype", "options", "ants", "device", "correct", "correction"},
+    "interfaces": {"nipype", "options", "ants", "device", "correct", "correction", "realign"},
     "workflows": {"nipype", "options", "interfaces"},
     "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},
     "app": {

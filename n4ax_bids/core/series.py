@@ -59,19 +59,22 @@ def finite(volume: np.ndarray) -> np.ndarray:
 
 
 def first_reference(
-    volume_of: VolumeOf, good: list[int], options: RealignOptions, flagged: Mapping[int, str]
+    volume_of: VolumeOf, n_volumes: int, options: RealignOptions, flagged: Mapping[int, str]
 ) -> np.ndarray:
     """Return the reference of the first pass: a volume, or the mean of those that are whole.
 
     Raises
     ------
     ValueError
-        If it is flagged.
+        If it is flagged, or there is no such volume.
     """
+    good = [i for i in range(n_volumes) if i not in flagged]
     if options.reference == "mean":
         total = sum(finite(volume_of(i)).astype(np.float64) for i in good)
         return np.asarray(total / len(good), np.float32)
-    chosen = int(options.reference)
+    chosen = n_volumes // 2 if options.reference == "middle" else int(options.reference)
+    if chosen >= n_volumes:
+        raise ValueError(f"reference is {chosen}; expected a volume below {n_volumes}")
     if chosen in flagged:
         raise ValueError(
             f"volume {chosen} is the reference, and {flagged[chosen]}; expected another "
@@ -111,15 +114,12 @@ def estimate(
     good = [i for i in range(n_volumes) if i not in flagged]
     if not good:
         raise ValueError(f"none of the {n_volumes} volumes can be registered: {flagged[0]}")
-    n_reference = options.reference
-    if reference is None and isinstance(n_reference, int) and n_reference >= n_volumes:
-        raise ValueError(f"reference is {n_reference}; expected a volume below {n_volumes}")
 
     def usable(i: int) -> np.ndarray:
         return finite(volume_of(i))
 
     if reference is None:
-        reference = first_reference(volume_of, good, options, flagged)
+        reference = first_reference(volume_of, n_volumes, options, flagged)
     found = register(usable, good, model_of(reference, grid, options, weight), grid, options)
     if options.register_to_mean and len(good) > 1:
         mean = _mean(usable, good, found, grid, options)

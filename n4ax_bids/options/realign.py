@@ -19,8 +19,10 @@ class RealignOptions:
         If a value is outside its range; the message gives the name, the value and the range.
     """
 
-    reference: int | Literal["mean"] = option(
-        0, "volume to which the others are realigned, counted from 0; or mean, of the series"
+    reference: int | Literal["middle", "mean"] = option(
+        0,
+        "volume to which the others are realigned, counted from 0; or the middle one, or the mean "
+        "of the series",
     )
     register_to_mean: bool = option(
         True, "realign a second time, to the mean of the volumes realigned to the reference"
@@ -63,10 +65,10 @@ class RealignOptions:
             object.__setattr__(self, "reference", whole("reference", self.reference))
         reference: Any = self.reference
         require(
-            reference == "mean" or (not isinstance(reference, str) and reference >= 0),
+            reference in ("middle", "mean") or (not isinstance(reference, str) and reference >= 0),
             "reference",
             reference,
-            "the number of a volume, or mean",
+            "the number of a volume, middle or mean",
         )
         for name in ("degree", "write_degree", "max_iterations"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))

@@ -28,9 +28,7 @@ def estimated(moved, options=None):
 
 
 def realigned(moved, q, degree=4):
-    done = reslice(
-        lambda i: moved.volumes[i], range(len(q)), q, grid_of(moved), degree=degree
-    )
+    done = reslice(lambda i: moved.volumes[i], range(len(q)), q, grid_of(moved), degree=degree)
     values, valid = zip(*((v, inside) for _, v, inside in done), strict=True)
     return np.stack(values), np.stack(valid)
 
@@ -154,7 +152,9 @@ def test_a_volume_far_away_is_flagged(small):
 
 
 def test_a_flawed_reference_is_refused(small):
-    blank = small._replace(volumes=np.concatenate([np.zeros_like(small.volumes[:1]), small.volumes]))
+    blank = small._replace(
+        volumes=np.concatenate([np.zeros_like(small.volumes[:1]), small.volumes])
+    )
     with pytest.raises(ValueError, match="volume 0 is the reference.*such as 1"):
         estimated(blank)
     assert 0 in estimated(blank, replace(ONE_PASS, reference="mean")).flagged
