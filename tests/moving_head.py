@@ -40,15 +40,20 @@ class MovingHead(NamedTuple):
         return self.volumes.shape[1:]
 
 
-def head(mm: np.ndarray) -> np.ndarray:
-    """Return the phantom's intensity at positions (..., 3), mm from its centre."""
+def head(mm: np.ndarray, voxel: float) -> np.ndarray:
+    """Return the phantom's intensity at positions (..., 3), mm from its centre.
+
+    Its edges are as soft as a voxel (mm) makes them, which averages over its size: edges that are
+    sharper than the grid can show would seem to move with it.
+    """
+    soft = 0.6 * voxel
     value = np.zeros(mm.shape[:-1])
     for centre, radii, turn, bright in ELLIPSOIDS:
         axes = Rotation.from_euler("xyz", [turn] * 3).as_matrix()
         distance = np.sqrt((((mm - centre) @ axes / radii) ** 2).sum(axis=-1))
-        value += bright / (1 + np.exp((distance - 1) * min(radii) / 1.5))
+        value += bright / (1 + np.exp((distance - 1) * min(radii) / soft))
     folds = np.sin(mm[..., 0] / 5 + np.sin(mm[..., 1] / 9)) * np.sin(mm[..., 2] / 6 + 1)
-    inside = 1 / (1 + np.exp((np.sqrt(((mm / (58, 72, 52)) ** 2).sum(axis=-1)) - 1) * 30))
+    inside = 1 / (1 + np.exp((np.sqrt(((mm / (58, 72, 52)) ** 2).sum(axis=-1)) - 1) * 52 / soft))
     return value + 120 * folds * inside
 
 
@@ -87,7 +92,7 @@ def moving_head(
     rng = np.random.default_rng(seed)
     volumes = np.empty((len(q), *shape), np.float32)
     for volume, motion in zip(volumes, rigid.matrix(q), strict=True):
-        volume[:] = head(mm @ motion[:3, :3].T + motion[:3, 3])
+        volume[:] = head(mm @ motion[:3, :3].T + motion[:3, 3], max(zooms))
         volume += noise * BRIGHT * rng.standard_normal(shape)
     return MovingHead(volumes, q, affine)
 

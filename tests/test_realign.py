@@ -217,9 +217,7 @@ def test_a_reference_image(folder, moved, tmp_path):
     target = tmp_path / "ref.nii"
     nb.Nifti1Image(other.volumes[0], other.affine).to_filename(target)
     done = Realign(folder / "bold.nii.gz", reference_image=target, options=ONE_PASS).write()
-    expected = rigid.parameters(
-        np.linalg.inv(rigid.matrix(other.q[0])) @ rigid.matrix(moved.q)
-    )
+    expected = rigid.parameters(np.linalg.inv(rigid.matrix(other.q[0])) @ rigid.matrix(moved.q))
     np.testing.assert_allclose(done.motion.q, expected, atol=0.03)
 
 
@@ -238,7 +236,11 @@ def test_the_mask_of_the_common_view(folder, tmp_path):
         (lambda p: p / "one.nii", {}, "expected a series"),
         (lambda p: p / "short.nii", {}, "truncated, at most 1 of 5 volumes"),
         (lambda p: p / "bold.nii", {"output_image": "bold.nii"}, "would be overwritten"),
-        (lambda p: p / "bold.nii", {"output_image": "a.nii", "mean_image": "a.nii"}, "two outputs"),
+        (
+            lambda p: p / "bold.nii",
+            {"output_image": "a.nii", "mean_image": "a.nii"},
+            "two outputs",
+        ),
         (lambda p: p / "bold.nii", {"output_image": "a.txt"}, "neither .nii nor .nii.gz"),
         (lambda p: p / "bold.nii", {"motion_table": "none/a.tsv"}, "no folder"),
         (lambda p: p / "bold.nii", {"reference_image": "other.nii"}, "other.nii"),

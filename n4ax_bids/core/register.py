@@ -102,7 +102,10 @@ def _sampled(
         axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
     at = jnp.stack(axes, axis=-1)
     found = sample_padded(volume, at, shape=shape, degree=degree, boundary=boundary)
-    weight = jnp.where(found.valid, model.weight, 0)
+    inside = found.valid
+    for axis, n in enumerate(shape):
+        inside &= (axes[axis] >= model.border[axis]) & (axes[axis] <= n - 1 - model.border[axis])
+    weight = jnp.where(inside, model.weight, 0)
     return _Sampled(found.values, weight, (weight > 0).sum())
 
 

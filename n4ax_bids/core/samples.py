@@ -60,6 +60,8 @@ class Model(NamedTuple):
     """(K,), 0 for padding"""
     free: jax.Array
     """(6, m), the directions of q that are estimated"""
+    border: jax.Array
+    """(3,), voxels; samples this near to the end of an axis of the moving volume have no weight"""
     to_mm: jax.Array
     """3×3, voxels to mm"""
     to_voxels: jax.Array
@@ -144,7 +146,20 @@ def positions(grid: Grid, options: RealignOptions) -> np.ndarray:
         found += np.random.default_rng(SEED).uniform(0, 0.5, found.shape)
     last = np.array(grid.shape) - 1
     found[:, last == 0] = 0
-    return found[(found <= last).all(axis=1)]
+    near = border(grid, options)
+    return found[((found >= near) & (found <= last - near)).all(axis=1)]
+
+
+def border(grid: Grid, options: RealignOptions) -> np.ndarray:
+    """Return how near to the end of each axis samples are not used: (3,), voxels.
+
+    There the smoothing sees the assumed values beyond the grid, which do not move with the head.
+    At most an eighth of an axis is left out at each end.
+    """
+    if options.boundary == "wrap":
+        return np.zeros(3)
+    near: np.ndarray = np.minimum(options.fwhm / grid.zooms, (np.array(grid.shape) - 1) / 8)
+    return near
 
 
 def free_directions(grid: Grid) -> np.ndarray:
@@ -265,7 +280,8 @@ def model_of(
             f"the reference has {len(kept)} samples with a weight, of values {g.min():g} to "
             f"{g.max():g}; expected at least {FEWEST} and an image that is not constant"
         )
-    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept])
+    near = border(grid, options)
+    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near)
 
 
 def _weights(weight: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -282,6 +298,7 @@ def _padded(
     g: np.ndarray,
     jacobian: np.ndarray,
     weight: np.ndarray,
+    near: np.ndarray,
 ) -> Model:
     more = bucket(len(points)) - len(points)
 
@@ -294,6 +311,7 @@ def _padded(
         jacobian=filled(jacobian),
         weight=filled(weight / weight.max()),
         free=jnp.asarray(free, jnp.float32),
+        border=jnp.asarray(near, jnp.float32),
         to_mm=jnp.asarray(grid.linear, jnp.float32),
         to_voxels=jnp.asarray(np.linalg.inv(grid.linear), jnp.float32),
     )

@@ -14,6 +14,8 @@ from tests.moving_head import BRIGHT, motions, moving_head, rms
 
 SMALL = {"shape": (28, 30, 22), "zooms": (6.0, 6.0, 7.0)}
 ONE_PASS = RealignOptions(register_to_mean=False)
+COARSE = RealignOptions(register_to_mean=False, separation=6)
+"""for the small grid"""
 
 
 def grid_of(moved):
@@ -94,27 +96,28 @@ def small():
     return moving_head(motions(5), noise=0.005, **SMALL)
 
 
-def test_both_forms_agree(small):
-    reference = estimated(small, ONE_PASS)
-    forward = estimated(small, replace(ONE_PASS, form="forward"))
+def test_both_forms_agree():
+    still = moving_head(motions(3), noise=0.001, **SMALL)
+    reference = estimated(still, COARSE)
+    forward = estimated(still, replace(COARSE, form="forward"))
     difference = np.abs(reference.motion.q - forward.motion.q)
-    assert difference[:, :3].max() <= 0.02 and np.degrees(difference[:, 3:].max()) <= 0.02
+    assert difference[:, :3].max() <= 0.01 and np.degrees(difference[:, 3:].max()) <= 0.01
     np.testing.assert_allclose(reference.motion.scale, forward.motion.scale, rtol=0.005)
 
 
 @pytest.mark.parametrize(
-    ("zooms", "shape"), [((6.0, 6.0, 6.0), (28, 30, 26)), ((5.0, 7.0, 9.0), (34, 26, 18))]
+    ("zooms", "shape", "oblique"),
+    [((6.0, 6.0, 6.0), (28, 30, 26), False), ((5.0, 6.0, 8.0), (34, 30, 20), True)],
 )
-@pytest.mark.parametrize("oblique", [True, False])
-def test_other_headers_have_the_same_answer(oblique, zooms, shape):
+def test_other_headers_have_the_same_answer(zooms, shape, oblique):
     moved = moving_head(motions(3), zooms=zooms, shape=shape, oblique=oblique)
-    error = np.abs(estimated(moved, ONE_PASS).motion.q - moved.q)
+    error = np.abs(estimated(moved, COARSE).motion.q - moved.q)
     assert error[:, :3].max() <= 0.05 and np.degrees(error[:, 3:].max()) <= 0.05
 
 
 def test_the_residual_has_a_derivative(small):
     """A step along the gradient changes the residual by the gradient's square."""
-    grid, options = grid_of(small), ONE_PASS
+    grid, options = grid_of(small), COARSE
     model = samples.model_of(small.volumes[0], grid, options)
 
     @jax.jit
@@ -134,8 +137,9 @@ def test_a_flawed_volume_is_flagged_and_the_others_are_unchanged(small):
     blank, odd = np.zeros((1, *small.shape), np.float32), small.volumes[1:2].copy()
     odd[0, 3, 4, 5] = np.nan
     with_flaws = np.concatenate([small.volumes[:2], blank, odd, small.volumes[2:]])
-    whole = estimated(small)
-    flawed = estimated(small._replace(volumes=with_flaws))
+    options = replace(COARSE, register_to_mean=True)
+    whole = estimated(small, options)
+    flawed = estimated(small._replace(volumes=with_flaws), options)
     assert flawed.flagged == {
         2: "all of its voxels are 0",
         3: "1 more voxels than in others are NaN or infinite",
@@ -144,11 +148,15 @@ def test_a_flawed_volume_is_flagged_and_the_others_are_unchanged(small):
     assert (flawed.motion.q[2:4] == 0).all() and not flawed.motion.converged[2:4].any()
 
 
-def test_a_volume_far_away_is_flagged(small):
-    """Its samples leave the grid; the search does not go on without them."""
-    far = moving_head(np.array([[0] * 6, [170.0, 0, 0, 0, 0, 0]]), **SMALL)
-    found = estimated(far, ONE_PASS)
-    assert not (found.motion.converged[1] and abs(found.motion.q[1, 0]) < 100)
+def test_a_volume_far_away_has_no_motion(small):
+    """Its samples leave the grid, and no search goes on without them."""
+    grid = grid_of(small)
+    model = samples.model_of(small.volumes[0], grid, COARSE)
+    start = np.array([[0.0] * 6, [400.0, 0, 0, 0, 0, 0]])
+    found = register.register(lambda i: small.volumes[i], [1, 2], model, grid, COARSE, start=start)
+    assert found.registered.tolist() == [True, False]
+    assert found.converged.tolist() == [True, False]
+    assert (found.q[1] == 0).all() and found.n_iterations[1] <= 2
 
 
 def test_a_flawed_reference_is_refused(small):
@@ -157,15 +165,15 @@ def test_a_flawed_reference_is_refused(small):
     )
     with pytest.raises(ValueError, match="volume 0 is the reference.*such as 1"):
         estimated(blank)
-    assert 0 in estimated(blank, replace(ONE_PASS, reference="mean")).flagged
+    assert 0 in estimated(blank, replace(COARSE, reference="mean")).flagged
     with pytest.raises(ValueError, match="reference is 9; expected a volume below 6"):
-        estimated(blank, replace(ONE_PASS, reference=9))
+        estimated(blank, replace(COARSE, reference=9))
 
 
 def test_the_same_shape_compiles_nothing_again(small):
-    estimated(small)
+    estimated(small, COARSE)
     n_programs = register._register_chunk._cache_size()
-    estimated(small)
+    estimated(small, COARSE)
     assert register._register_chunk._cache_size() == n_programs
 
 
@@ -181,11 +189,11 @@ def test_one_slice_moves_within_itself():
     assert (found.motion.rank == 3).all()
 
 
-@pytest.mark.parametrize("change", [{"sequential": True}, {"damping": 0.7}, {"jitter": False}])
+@pytest.mark.parametrize("change", [{"sequential": True}, {"damping": 0.7}])
 def test_other_ways_have_the_same_answer(small, change):
-    base = estimated(small, ONE_PASS).motion.q
-    found = estimated(small, replace(ONE_PASS, **change)).motion.q
-    assert np.abs(found - base).max() <= (0.05 if "jitter" in change else 2e-3)
+    base = estimated(small, COARSE).motion.q
+    found = estimated(small, replace(COARSE, **change)).motion.q
+    assert np.abs(found - base).max() <= 2e-3
 
 
 def test_a_weight_hides_what_does_not_move(small):
@@ -196,11 +204,9 @@ def test_a_weight_hides_what_does_not_move(small):
     weight[:13, :13, :13] = 0
     spoiled = small._replace(volumes=volumes)
     grid = grid_of(small)
-    with_weight = series.estimate(
-        lambda i: volumes[i], len(volumes), grid, ONE_PASS, weight=weight
-    )
+    with_weight = series.estimate(lambda i: volumes[i], len(volumes), grid, COARSE, weight=weight)
     error = np.abs(with_weight.motion.q - small.q).max()
-    assert error < 0.2 * np.abs(estimated(spoiled, ONE_PASS).motion.q - small.q).max()
+    assert error < 0.2 * np.abs(estimated(spoiled, COARSE).motion.q - small.q).max()
 
 
 def test_quality_drops_the_samples_that_tell_least(rng):
@@ -219,7 +225,7 @@ def test_quality_drops_the_samples_that_tell_least(rng):
     ("change", "message"),
     [
         ({"reference": -1}, "reference is -1"),
-        ({"reference": "middle"}, "reference is 'middle'"),
+        ({"reference": "last"}, "reference is 'last'"),
         ({"degree": 0}, "degree is 0"),
         ({"separation": 0}, "separation is 0"),
         ({"quality": 1.5}, "quality is 1.5"),
