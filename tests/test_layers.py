@@ -70,6 +70,7 @@ MAY_IMPORT = {
         "skull_strip",
     },
     "arrays": {"jax", "numpy", "core", "methods"},
+    "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options"},
     "realign": {
         "numpy",

@@ -131,7 +131,9 @@ def test_the_series_is_steadier(folder):
     inside = after.mean(axis=-1) > 150
     assert after.std(axis=-1)[inside].mean() < 0.4 * before.std(axis=-1)[inside].mean()
     sd = nb.load(folder / "sd.nii").get_fdata()
-    away = (after > 0).all(axis=-1) & inside
+    away = np.zeros_like(inside)
+    away[4:-4, 4:-4, 4:-4] = True  # from what leaves the grid in some volume
+    away &= inside
     np.testing.assert_allclose(sd[away], after.std(axis=-1)[away], atol=0.5)
 
 

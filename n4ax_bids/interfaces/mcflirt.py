@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ class MCFLIRT(SimpleInterface):
         from n4ax_bids.realign import Realign
 
         inputs, cwd = self.inputs, Path(runtime.cwd)
-        runtime.cmdline, runtime.command_path = self.cmdline, sys.executable
         self._refuse()
         source = cwd / inputs.in_file
         run = Realign(
