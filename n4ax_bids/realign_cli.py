@@ -7,7 +7,6 @@ import dataclasses
 import os
 import signal
 import sys
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,7 +105,7 @@ def _add_options(group: Any) -> None:
                 help=text,
             )
             continue
-        kind = _word if isinstance(hints[field.name], types.UnionType) else hints[field.name]
+        kind = hints[field.name] if hints[field.name] in (int, float) else _word
         choices = field.metadata["choices"] or None
         group.add_argument(
             _flag(field.name),

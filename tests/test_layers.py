@@ -102,6 +102,7 @@ MAY_IMPORT = {
         "correct",
         "device",
         "interfaces",
+        "realign_cli",
         "region",
         "skull_strip",
         "report",

@@ -62,6 +62,7 @@ def mcflirt(bold, tmp_path_factory):
             save_rms=True,
             stats_imgs=True,
             mean_vol=True,
+            output_type="NIFTI_GZ",
         ),
         name="mcflirt",
         base_dir=folder,

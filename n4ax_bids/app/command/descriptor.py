@@ -1,7 +1,8 @@
 """The program in the terms of Boutiques, made from its parser.
 
-`python -m n4ax_bids.app.command.descriptor [VERSION]` prints it;
-boutiques/n4ax-bids.json is what it prints for the version of pyproject.toml.
+`python -m n4ax_bids.app.command.descriptor [VERSION [PROGRAM]]` prints it;
+boutiques/n4ax-bids.json and boutiques/n4ax-realign.json are what it prints for the version of
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import Any
 
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
+from n4ax_bids.realign_cli import FILES
+from n4ax_bids.realign_cli import build_parser as build_realign_parser
 
 SCHEMA_VERSION = "0.5"
 POSITIONAL_TYPES = {"bids_dir": "File", "output_dir": "String", "analysis_level": "String"}
 FLAGS = (argparse._StoreTrueAction, argparse._CountAction, argparse.BooleanOptionalAction)
+TAGS = {"domain": ["neuroinformatics", "mri"]}
 ENDING_AT_ONCE = ("help", "version")
 
 
@@ -26,19 +30,8 @@ def descriptor(version: str) -> dict[str, Any]:
     ----------
     version : of the tool
     """
-    parser = build_parser()
-    actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
-    inputs = [_input(parser, action) for action in actions]
-    # A flag with any number of values would take the positional words for its own.
-    words = [each["value-key"] for each in sorted(inputs, key=lambda each: each["optional"])]
     return {
-        "name": parser.prog,
-        "description": " ".join(parser.description.split()),
-        "author": "The n4ax_bids contributors",
-        "tool-version": version,
-        "schema-version": SCHEMA_VERSION,
-        "command-line": " ".join([parser.prog, *words]),
-        "inputs": inputs,
+        **_of_parser(build_parser(), version),
         "output-files": [
             {
                 "id": "output",
@@ -51,7 +44,50 @@ def descriptor(version: str) -> dict[str, Any]:
             for status, meaning in MEANINGS.items()
             if status
         ],
-        "tags": {"domain": ["neuroinformatics", "mri"]},
+        "tags": TAGS,
+    }
+
+
+def realign_descriptor(version: str) -> dict[str, Any]:
+    """Return the descriptor of `n4ax-realign`."""
+    found = _of_parser(build_realign_parser(), version)
+    for each in found["inputs"]:
+        if each["id"] in ("input_image", "reference_image", "weight_image"):
+            each["type"] = "File"
+    outputs = ["output_image", *FILES]
+    return {
+        **found,
+        "output-files": [
+            {
+                "id": f"written_{name}",
+                "name": name.replace("_", " "),
+                "path-template": f"[{name.upper()}]",
+                "optional": True,
+            }
+            for name in outputs
+        ],
+        "error-codes": [
+            {"code": 1, "description": "an input, an option or an output does not fit"},
+            {"code": 2, "description": "the command line cannot be read"},
+        ],
+        "tags": TAGS,
+    }
+
+
+def _of_parser(parser: argparse.ArgumentParser, version: str) -> dict[str, Any]:
+    """Return what follows from a parser."""
+    actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
+    inputs = [_input(parser, action) for action in actions]
+    # A flag with any number of values would take the positional words for its own.
+    words = [each["value-key"] for each in sorted(inputs, key=lambda each: each["optional"])]
+    return {
+        "name": parser.prog,
+        "description": " ".join(parser.description.split()),
+        "author": "The n4ax_bids contributors",
+        "tool-version": version,
+        "schema-version": SCHEMA_VERSION,
+        "command-line": " ".join([parser.prog, *words]),
+        "inputs": inputs,
     }
 
 
@@ -70,7 +106,7 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
         "name": name.replace("_", " "),
         "value-key": f"[{name.upper()}]",
         "description": helper._expand_help(action),
-        "optional": flag is not None,
+        "optional": flag is not None or action.nargs == "?",
         "type": POSITIONAL_TYPES.get(action.dest) or _type(action),
     }
     if flag:
@@ -80,7 +116,7 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
     choices = LEVELS if action.dest == "analysis_level" else action.choices
     if choices:
         found["value-choices"] = list(choices)
-    if action.nargs not in (None, 0):
+    if action.nargs not in (None, 0, "?"):
         found["list"] = True
         n_values = action.nargs if isinstance(action.nargs, int) else None
         found["min-list-entries"] = n_values or 1
@@ -100,4 +136,5 @@ if __name__ == "__main__":
 
     from n4ax_bids import __version__
 
-    print(encode(descriptor(sys.argv[1] if sys.argv[1:] else __version__)), end="")
+    made = realign_descriptor if sys.argv[2:] == ["n4ax-realign"] else descriptor
+    print(encode(made(sys.argv[1] if sys.argv[1:] else __version__)), end="")
