@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import signal
@@ -96,7 +97,9 @@ def _add_options(group: Any) -> None:
     for field in dataclasses.fields(RealignOptions):
         unit = field.metadata["unit"]
         text = field.metadata["help"] + (f" ({unit})" if unit else "")
-        text = f"{text}; default: {field.default}".replace("%", "%%")
+        if field.default is not None:
+            text = f"{text}; default: {field.default}"
+        text = text.replace("%", "%%")
         if hints[field.name] is bool:
             group.add_argument(
                 _flag(field.name),
@@ -117,8 +120,11 @@ def _add_options(group: Any) -> None:
         )
 
 
-def _word(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdecimal() else text
+def _word(text: str) -> float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

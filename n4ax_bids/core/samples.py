@@ -23,6 +23,11 @@ from n4ax_bids.options.realign import RealignOptions
 FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
 FEWEST = 32
 """samples below which a volume is not registered"""
+LEAST_FWHM = 5.0
+"""mm, unless the options name another width"""
+LEAST_VOXELS = 1.6
+"""the same in voxels; with less, the grid shows in the smoothed image, and motion is found up to
+0.1 mm away from where it is on voxels of 5 mm"""
 SEED = 19950201
 """of the jitter"""
 TAIL = 4.0
@@ -129,10 +134,18 @@ def _matrices(
     )
 
 
+def width(grid: Grid, options: RealignOptions) -> float:
+    """Return the full width at half maximum of the smoothing, mm."""
+    if options.fwhm is not None:
+        return options.fwhm
+    axes = [zoom for n, zoom in zip(grid.shape, grid.zooms, strict=True) if n > 1]
+    return max(LEAST_FWHM, LEAST_VOXELS * float(max(axes, default=1)))
+
+
 def spline_matrices(grid: Grid, options: RealignOptions) -> tuple[jax.Array, ...]:
     """Return the matrices that turn a volume into the padded coefficients of its smoothed self."""
     zooms = tuple(float(zoom) for zoom in grid.zooms)
-    found = _matrices(grid.shape, zooms, options.fwhm, options.degree, options.boundary)
+    found = _matrices(grid.shape, zooms, width(grid, options), options.degree, options.boundary)
     return tuple(map(jnp.asarray, found))
 
 
@@ -158,7 +171,9 @@ def border(grid: Grid, options: RealignOptions) -> np.ndarray:
     """
     if options.boundary == "wrap":
         return np.zeros(3)
-    near: np.ndarray = np.minimum(options.fwhm / grid.zooms, (np.array(grid.shape) - 1) / 8)
+    near: np.ndarray = np.minimum(
+        width(grid, options) / grid.zooms, (np.array(grid.shape) - 1) / 8
+    )
     return near
 
 

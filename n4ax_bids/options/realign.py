@@ -33,8 +33,13 @@ class RealignOptions:
         choices=("reference", "forward"),
     )
     separation: float = option(4.0, "distance of the samples", unit="mm")
-    fwhm: float = option(5.0, "width of the Gaussian that smooths both images first", unit="mm")
-    degree: int = option(2, "degree of the spline during the estimate, 0 to 7")
+    fwhm: float | None = option(
+        None,
+        "width of the Gaussian that smooths both images first; default: 5 mm, or 1.6 times the "
+        "largest voxel size if that is more",
+        unit="mm",
+    )
+    degree: int = option(3, "degree of the spline during the estimate, 1 to 7")
     quality: float = option(
         0.9,
         "drop the samples that tell least, until this part of the determinant of the normal "
@@ -72,7 +77,10 @@ class RealignOptions:
         )
         for name in ("degree", "write_degree", "max_iterations"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
-        for name in ("separation", "fwhm", "quality", "tolerance", "damping", "start_shrink"):
+        if self.fwhm is not None:
+            object.__setattr__(self, "fwhm", number("fwhm", self.fwhm))
+            require(0 <= self.fwhm < 1e3, "fwhm", self.fwhm, "0 mm or more")
+        for name in ("separation", "quality", "tolerance", "damping", "start_shrink"):
             object.__setattr__(self, name, number(name, getattr(self, name)))
         for name in ("register_to_mean", "jitter", "sequential", "write_mask"):
             value = getattr(self, name)
@@ -85,7 +93,6 @@ class RealignOptions:
         require(self.degree > 0, "degree", self.degree, "1 to 7, for a gradient")
         require(self.max_iterations > 0, "max_iterations", self.max_iterations, "at least 1")
         require(0 < self.separation < 1e3, "separation", self.separation, "above 0 mm")
-        require(0 <= self.fwhm < 1e3, "fwhm", self.fwhm, "0 mm or more")
         require(0 < self.quality <= 1, "quality", self.quality, "above 0, at most 1")
         require(0 <= self.tolerance < 1, "tolerance", self.tolerance, "0 or more, below 1")
         require(0 < self.damping <= 1, "damping", self.damping, "above 0, at most 1")
