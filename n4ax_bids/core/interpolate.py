@@ -87,10 +87,10 @@ def spline_matrix(n: int, degree: int, rule: str) -> np.ndarray:
         points = np.arange(n, dtype=np.float64)
         return scipy.interpolate.BSpline.design_matrix(points, knots, degree).toarray()
     matrix = np.zeros((n, n))
-    points = np.arange(n)
+    rows = np.arange(n)
     for offset in range(-degree, degree + 1):
         weight = float(basis(np.array(float(offset)), degree))
-        np.add.at(matrix, (points, folded(points + offset, n, rule)), weight)
+        np.add.at(matrix, (rows, folded(rows + offset, n, rule)), weight)
     return matrix
 
 

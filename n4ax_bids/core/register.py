@@ -246,7 +246,10 @@ def _registered(volume: jax.Array, q: jax.Array, model: Model, options: RealignO
     start = _start(q)
     if model.g.size >= COARSE * FEWEST_COARSE:
         thin = searched(start._replace(thin=start.n_steps == 0), model.thinned(COARSE))
-        start = start._replace(q=thin.q, scale=thin.scale)
+        lost = thin.n_samples < FEWEST // COARSE  # this volume is not searched again
+        start = start._replace(
+            q=thin.q, scale=thin.scale, residual=thin.residual, left=jnp.where(lost, 0, start.left)
+        )
         done = searched(start, model)
         n_steps = thin.n_steps + done.n_steps
         return done._replace(n_steps=n_steps, before=thin.before)
@@ -326,7 +329,7 @@ def register(
         more = len(volumes) - len(q)
         q = np.concatenate([q, np.zeros((more, 6))]) if more else q
         done = _register_chunk(volumes, jnp.asarray(q, jnp.float32), model, matrices, options)
-        states.append(_State(*(np.asarray(part)[: len(rows)] for part in done)))
+        states.append(jax.tree.map(lambda part: part[: rows.size], jax.device_get(done)))  # noqa: B023
     return _motion(states)
 
 
@@ -336,7 +339,7 @@ def stacks(
     """Yield the rows of `which` and their volumes, so many at a time; the last are padded."""
     for first in range(0, len(which), n_together):
         rows = np.arange(first, min(first + n_together, len(which)))
-        volumes = [np.asarray(volume_of(which[row]), np.float32) for row in rows]
+        volumes = [np.asarray(volume_of(which[int(row)]), np.float32) for row in rows]
         volumes += [volumes[-1]] * (n_together - len(rows))
         yield rows, jnp.asarray(np.stack(volumes))
 
