@@ -103,11 +103,12 @@ class MCFLIRT(SimpleInterface):
             write_degree=DEGREES.get(inputs.interpolation, 4),
         )
 
-    def _files(self, cwd: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    def _files(self, cwd: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arguments of `write` and the outputs, named as by FSL 6."""
         inputs = self.inputs
         out = self._out_file(cwd)
-        files, outputs = {"output_image": out}, {"out_file": str(out)}
+        files: dict[str, Any] = {"output_image": out}
+        outputs: dict[str, Any] = {"out_file": str(out)}
         wanted = {
             "mean_vol": (("mean_image", "mean_img", "_mean_reg"),),
             "stats_imgs": (

@@ -67,7 +67,7 @@ class Realign(SimpleInterface):
         reference: Path | None = None
         for number, source in enumerate(sources):
             run = Run(source, reference_image=reference, weight_image=weight, options=options)
-            files = {"spm_parameters": self._named(cwd, source, "rp_", ".txt")}
+            files: dict[str, Any] = {"spm_parameters": self._named(cwd, source, "rp_", ".txt")}
             if writes and inputs.write_which[0] > 0:
                 files["output_image"] = self._named(cwd, source, inputs.out_prefix)
                 results["realigned_files"].append(str(files["output_image"]))
