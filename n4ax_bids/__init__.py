@@ -1,8 +1,9 @@
 """Bias field correction of MR images in JAX with the numbers of ITK's and ANTs' N4.
 
 The names below are loaded at their first use: importing this package imports neither
-jax nor nipype. `correct` corrects one image file; it is the module `n4ax_bids.correct`, which can
-be called as its function of the same name.
+jax nor nipype. `correct` corrects one image file and `realign` realigns one with a series; they
+are the modules `n4ax_bids.correct` and `n4ax_bids.realign`, which can be called as their functions
+of the same name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from n4ax_bids.arrays import correct_array
     from n4ax_bids.core.call import N4Warning
+    from n4ax_bids.core.interpolate import BSpline
     from n4ax_bids.core.mask.auto_mask import auto_mask
     from n4ax_bids.core.mask.brain_mask import brain_mask
     from n4ax_bids.core.mask.head_mask import head_mask
@@ -30,11 +32,16 @@ if TYPE_CHECKING:
         sharpen_residual,
     )
     from n4ax_bids.options import N4Options, StackOptions, preset
+    from n4ax_bids.options.realign import RealignOptions
+    from n4ax_bids.realign import Realign
     from n4ax_bids.streaming import stream
 
 __all__ = [
+    "BSpline",
     "N4Options",
     "N4Warning",
+    "Realign",
+    "RealignOptions",
     "StackOptions",
     "apply_bias_field",
     "auto_mask",
@@ -51,11 +58,13 @@ __all__ = [
     "n4_correct_per_section",
     "otsu_mask",
     "preset",
+    "realign",
     "sharpen_residual",
     "stream",
 ]
 
 _HOMES = {
+    "BSpline": "n4ax_bids.core.interpolate",
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
     "StackOptions": "n4ax_bids.options",
@@ -75,6 +84,8 @@ _HOMES = {
     "preset": "n4ax_bids.options",
     "sharpen_residual": "n4ax_bids.linumpy",
     "stream": "n4ax_bids.streaming",
+    "Realign": "n4ax_bids.realign",
+    "RealignOptions": "n4ax_bids.options.realign",
 }
 
 try:
@@ -84,8 +95,8 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    if name == "correct":
-        return importlib.import_module("n4ax_bids.correct")
+    if name in ("correct", "realign"):  # modules that can be called
+        return importlib.import_module(f"n4ax_bids.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -90,7 +90,7 @@ def test_sections_as_words():
 def test_the_descriptor_is_the_parsers():
     """Where this fails: make the file anew with
 
-    python -m n4ax_bids.app.command.descriptor VERSION stack > boutiques/n4ax-stack.json
+    python -m n4ax_bids.app.command.descriptor VERSION n4ax-stack > boutiques/n4ax-stack.json
     """
     version = json.loads(FILE.read_text())["tool-version"]
     assert FILE.read_text() == descriptor.encode(descriptor.stack_descriptor(version))

@@ -1,8 +1,17 @@
-"""Nipype interfaces that correct one image."""
+"""Nipype interfaces that correct one image or realign a series."""
 
 from n4ax_bids.interfaces.bias import BiasFieldCorrection
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
+from n4ax_bids.interfaces.mcflirt import MCFLIRT
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
 from n4ax_bids.interfaces.patch import patch
+from n4ax_bids.interfaces.realign import Realign
 
-__all__ = ["BiasFieldCorrection", "FixN4BiasFieldCorrection", "N4BiasFieldCorrection", "patch"]
+__all__ = [
+    "MCFLIRT",
+    "BiasFieldCorrection",
+    "FixN4BiasFieldCorrection",
+    "N4BiasFieldCorrection",
+    "Realign",
+    "patch",
+]

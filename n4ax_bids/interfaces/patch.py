@@ -1,4 +1,4 @@
-"""Our nodes in place of ANTs' N4 in other packages."""
+"""Our nodes in place of ANTs' N4 and FSL's MCFLIRT in other packages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from types import ModuleType
 
 from nipype import logging
 from nipype.interfaces.ants.segmentation import N4BiasFieldCorrection as AntsN4
+from nipype.interfaces.fsl.preprocess import MCFLIRT as FslMCFLIRT
 
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
+from n4ax_bids.interfaces.mcflirt import MCFLIRT
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
 
 PACKAGES = (
@@ -30,17 +32,17 @@ PACKAGES = (
 _log = logging.getLogger("nipype.interface")
 _lock = threading.RLock()
 _in_force: list[Patch] = []
-_theirs: dict[type, type] = {N4BiasFieldCorrection: AntsN4}
+_theirs: dict[type, type] = {N4BiasFieldCorrection: AntsN4, MCFLIRT: FslMCFLIRT}
 """our classes and those that they replace; niworkflows' class is added when it is found"""
 
 
 def patch() -> Patch:
-    """Replace nodes that call the ANTs program by our N4 nodes.
+    """Replace nodes that call ANTs' N4 or FSL's MCFLIRT by ours.
 
-    Every name in a loaded module of `PACKAGES` that refers to nipype's `N4BiasFieldCorrection` or
-    niworkflows' `FixN4BiasFieldCorrection` is set to our class of that name. This includes the
-    modules that define them, so that modules which are loaded later find ours. Only nipype and, if
-    it is installed, niworkflows' small module of fixes are imported for this.
+    Every name in a loaded module of `PACKAGES` that refers to nipype's `N4BiasFieldCorrection`,
+    nipype's `MCFLIRT` or niworkflows' `FixN4BiasFieldCorrection` is set to our class of that name.
+    This includes the modules that define them, so that modules which are loaded later find ours.
+    Only nipype and, if it is installed, niworkflows' small module of fixes are imported for this.
 
     A workflow that is built afterwards has our nodes and keeps them, also in worker processes and
     after `undo`. Existing nodes do not change; do not run them in worker processes while the patch
@@ -65,9 +67,9 @@ def patch() -> Patch:
         patched = Patch(failed=_find_niworkflows())
         _in_force.append(patched)
         _rename({theirs: ours for ours, theirs in _theirs.items()})
-    _log.info("N4 of n4ax_bids: %s", ", ".join(patched.replaced))
+    _log.info("nodes of n4ax_bids: %s", ", ".join(patched.replaced))
     for reason in patched.failed:
-        _log.warning("N4 of n4ax_bids not in place: %s", reason)
+        _log.warning("nodes of n4ax_bids not in place: %s", reason)
     return patched
 
 

@@ -68,13 +68,13 @@ def load(path: str | Path) -> Volume:
     path = Path(path)
     stored, header, notes, sha256 = voxels.read(path)
     with failures(path):
-        data = _scaled(stored, header)
+        data = scaled(stored, header)
         affine = placement.affine(header)
     dtype = stored.dtype.newbyteorder("=")
     return Volume(data, affine, header, path, dtype, sha256, notes)
 
 
-def _scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
+def scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
     """Apply slope and intercept; float32 voxels without them are not copied."""
     slope, inter = header.get_slope_inter()
     plain = slope is None or (slope, inter) == (1.0, 0.0)

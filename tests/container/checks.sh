@@ -176,6 +176,20 @@ ants_program() {
         > "$work/ants.log" 2>&1 || { cat "$work/ants.log"; failed "N4BiasFieldCorrection"; }
     no_traceback "$work/ants.log"
     [ -s "$work/ants/corrected.nii.gz" ] || failed "N4BiasFieldCorrection wrote nothing"
+    # A series of a head that moves: the image beside itself, shifted by a voxel.
+    "${docker_run[@]}" "${sh[@]}" '/opt/n4ax_bids/bin/python - <<PYTHON
+import nibabel as nb
+import numpy as np
+image = nb.load("/data/sub-001/anat/sub-001_T1w.nii.gz")
+first = image.get_fdata(dtype=np.float32)
+series = np.stack([first, np.roll(first, 1, axis=0)], axis=-1)
+nb.Nifti1Image(series, image.affine).to_filename("/out/series.nii.gz")
+PYTHON
+        n4ax-realign /out/series.nii.gz /out/realigned.nii.gz --no-register-to-mean \
+            --motion-table /out/motion.tsv' \
+        > "$work/ants.log" 2>&1 || { cat "$work/ants.log"; failed "n4ax-realign"; }
+    no_traceback "$work/ants.log"
+    [ "$(wc -l < "$work/ants/motion.tsv")" = 3 ] || failed "n4ax-realign wrote no table"
 }
 
 # Stacks of sections: planes in a folder in, OME-Zarr out.

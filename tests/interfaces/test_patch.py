@@ -194,6 +194,8 @@ def test_modules_that_are_loaded_already(fresh):
             assert patched.replaced == (
                 "nipype.interfaces.ants.N4BiasFieldCorrection",
                 "nipype.interfaces.ants.segmentation.N4BiasFieldCorrection",
+                "nipype.interfaces.fsl.MCFLIRT",
+                "nipype.interfaces.fsl.preprocess.MCFLIRT",
                 "niworkflows.func.util.N4BiasFieldCorrection",
                 "niworkflows.interfaces.fixes.FixN4BiasFieldCorrection",
                 "niworkflows.interfaces.fixes.VanillaN4",
@@ -257,7 +259,7 @@ def test_without_niworkflows(fresh):
                     raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         sys.meta_path.insert(0, NotInstalled)
         with patch() as patched:
-            assert patched.failed == () and len(patched.replaced) == 2
+            assert patched.failed == () and len(patched.replaced) == 4
     """)
 
 

@@ -1,8 +1,8 @@
-"""The Boutiques descriptor of the program, made from its parser.
+"""The Boutiques descriptors of the programs, made from their parsers.
 
-`python -m n4ax_bids.app.command.descriptor [VERSION]` prints it. boutiques/n4ax-bids.json is the
-output for the version in pyproject.toml. With the word `stack` after the version it prints the
-descriptor of `n4ax-stack`.
+`python -m n4ax_bids.app.command.descriptor [VERSION [PROGRAM]]` prints the descriptor of
+`n4ax-bids`, or of the program that is named. The files in boutiques/ are the output for the
+version in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 from n4ax_bids import stack_cli
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
+from n4ax_bids.realign_cli import FILES
+from n4ax_bids.realign_cli import build_parser as build_realign_parser
 
 SCHEMA_VERSION = "0.5"
 POSITIONAL_TYPES = {
@@ -24,33 +26,66 @@ POSITIONAL_TYPES = {
     "output": "String",
 }
 FLAGS = (argparse._StoreTrueAction, argparse._CountAction, argparse.BooleanOptionalAction)
+COMMAND_ERRORS = {
+    1: "an input, an option or an output does not fit",
+    2: "the command line cannot be read",
+}
 ENDING_AT_ONCE = ("help", "version")
 
+Json = dict[str, Any]
 
-def descriptor(version: str) -> dict[str, Any]:
-    """Return the descriptor.
+
+def descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-bids`.
 
     Parameters
     ----------
     version : version of the tool
     """
+    output = {
+        "id": "derivatives_dataset",  # no option may have the same name
+        "name": "derivative dataset",
+        "path-template": "[OUTPUT_DIR]",
+    }
     errors = {int(status): meaning for status, meaning in MEANINGS.items() if status}
-    return _described(build_parser(), version, "[OUTPUT_DIR]", "derivative dataset", errors)
+    return _described(build_parser(), version, [output], errors)
 
 
-def stack_descriptor(version: str) -> dict[str, Any]:
+def stack_descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-stack`."""
-    errors = {1: "an input, an option or an output does not fit", 2: "a flag is unknown"}
-    return _described(stack_cli.build_parser(), version, "[OUTPUT]", "corrected stack", errors)
+    output = {"id": "made", "name": "corrected stack", "path-template": "[OUTPUT]"}
+    return _described(stack_cli.build_parser(), version, [output], COMMAND_ERRORS)
+
+
+def realign_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-realign`."""
+    outputs = [
+        {
+            "id": f"written_{name}",
+            "name": name.replace("_", " "),
+            "path-template": f"[{name.upper()}]",
+            "optional": True,
+        }
+        for name in ("output_image", *FILES)
+    ]
+    found = _described(build_realign_parser(), version, outputs, COMMAND_ERRORS)
+    for each in found["inputs"]:
+        if each["id"] in ("input_image", "reference_image", "weight_image"):
+            each["type"] = "File"
+    return found
+
+
+DESCRIPTORS = {
+    "n4ax-bids": descriptor,
+    "n4ax-stack": stack_descriptor,
+    "n4ax-realign": realign_descriptor,
+}
+"""Makes the descriptor of each program."""
 
 
 def _described(
-    parser: argparse.ArgumentParser,
-    version: str,
-    output: str,
-    output_name: str,
-    errors: dict[int, str],
-) -> dict[str, Any]:
+    parser: argparse.ArgumentParser, version: str, outputs: list[Json], errors: dict[int, str]
+) -> Json:
     """Return the descriptor of a parser's program."""
     actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
     inputs = [_input(parser, action) for action in actions]
@@ -58,19 +93,13 @@ def _described(
     words = [each["value-key"] for each in sorted(inputs, key=lambda each: each["optional"])]
     return {
         "name": parser.prog,
-        "description": " ".join(parser.description.split()),
+        "description": " ".join((parser.description or "").split()),
         "author": "The n4ax_bids contributors",
         "tool-version": version,
         "schema-version": SCHEMA_VERSION,
         "command-line": " ".join([parser.prog, *words]),
         "inputs": inputs,
-        "output-files": [
-            {
-                "id": "made" if output == "[OUTPUT]" else "output",
-                "name": output_name,
-                "path-template": output,
-            }
-        ],
+        "output-files": outputs,
         "error-codes": [
             {"code": status, "description": meaning} for status, meaning in errors.items()
         ],
@@ -94,7 +123,7 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
         "name": name.replace("_", " "),
         "value-key": f"[{name.upper()}]",
         "description": helper._expand_help(action),
-        "optional": flag is not None,
+        "optional": flag is not None or action.nargs == "?",
         "type": POSITIONAL_TYPES.get(action.dest) or _type(action),
     }
     if flag:
@@ -104,7 +133,7 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
     choices = LEVELS if action.dest == "analysis_level" else action.choices
     if choices:
         found["value-choices"] = list(choices)
-    if action.nargs not in (None, 0):
+    if action.nargs not in (None, 0, "?"):
         found["list"] = True
         n_values = action.nargs if isinstance(action.nargs, int) else None
         found["min-list-entries"] = n_values or 1
@@ -125,5 +154,6 @@ if __name__ == "__main__":
 
     from n4ax_bids import __version__
 
-    asked = stack_descriptor if "stack" in sys.argv[2:] else descriptor
-    print(encode(asked(sys.argv[1] if sys.argv[1:] else __version__)), end="")
+    given = sys.argv[1] if sys.argv[1:] else __version__
+    program = sys.argv[2] if sys.argv[2:] else "n4ax-bids"
+    print(encode(DESCRIPTORS[program](given)), end="")

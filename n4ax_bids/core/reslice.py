@@ -1,0 +1,107 @@
+"""Volumes resampled on the grid of their reference, once, from the original data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core import rigid
+from n4ax_bids.core.interpolate import apply_matrices, padded_rows, prefilter_matrix, sample_padded
+from n4ax_bids.core.register import EDGE, stacks
+from n4ax_bids.core.samples import Grid
+
+CHUNK_BYTES = 2**27
+MOST_AT_ONCE = 8
+"""volumes that are resampled together"""
+
+
+@functools.partial(jax.jit, static_argnames=("degree", "boundary"))
+def _reslice_chunk(
+    volumes: jax.Array,
+    q: jax.Array,
+    to_mm: jax.Array,
+    to_voxels: jax.Array,
+    matrices: tuple[jax.Array, ...],
+    *,
+    degree: int,
+    boundary: str,
+) -> tuple[jax.Array, jax.Array]:
+    shape = volumes.shape[1:]
+    x = [
+        jax.lax.broadcasted_iota(jnp.float32, shape, axis) - (n - 1) / 2
+        for axis, n in enumerate(shape)
+    ]
+
+    def one(volume: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+        back = rigid.inverse(rigid.matrix(q))
+        turn = to_voxels @ back[:3, :3] @ to_mm
+        move = to_voxels @ back[:3, 3]
+        axes = []
+        for axis, n in enumerate(shape):
+            y = turn[axis, 0] * x[0] + turn[axis, 1] * x[1] + turn[axis, 2] * x[2]
+            y = y + move[axis] + (n - 1) / 2
+            held = jnp.clip(y, 0, n - 1)
+            axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
+        found = sample_padded(
+            apply_matrices(volume, matrices),
+            jnp.stack(axes, axis=-1),
+            shape=shape,
+            degree=degree,
+            boundary=boundary,
+        )
+        return found.values, found.valid
+
+    return jax.vmap(one)(volumes, q)
+
+
+def reslice(
+    volume_of: Callable[[int], np.ndarray],
+    which: Sequence[int],
+    q: np.ndarray,
+    grid: Grid,
+    *,
+    degree: int = 4,
+    boundary: str = "reflect",
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Resample volumes on the grid of the reference.
+
+    Parameters
+    ----------
+    volume_of : returns a volume (I, J, K) by its number
+    which : numbers of the volumes
+    q : array (n, 6), their motion
+    grid : of volumes and reference
+    degree, boundary : of the spline
+
+    Yields
+    ------
+    number of a volume; its values (I, J, K), 0 off its grid; and where they lie on it
+    """
+    matrices = tuple(
+        jnp.asarray(
+            prefilter_matrix(n, degree, boundary)[padded_rows(n, degree, boundary)], jnp.float32
+        )
+        for n in grid.shape
+    )
+    to_mm = jnp.asarray(grid.linear, jnp.float32)
+    to_voxels = jnp.asarray(np.linalg.inv(grid.linear), jnp.float32)
+    n_together = max(1, min(MOST_AT_ONCE, CHUNK_BYTES // (16 * int(np.prod(grid.shape)))))
+    for rows, volumes in stacks(volume_of, which, n_together):
+        motion = np.zeros((n_together, 6), np.float32)
+        motion[: len(rows)] = q[rows]
+        done = _reslice_chunk(
+            volumes,
+            jnp.asarray(motion),
+            to_mm,
+            to_voxels,
+            matrices,
+            degree=degree,
+            boundary=boundary,
+        )
+        values, valid = map(np.asarray, done)
+        for row, number in enumerate(rows):
+            yield which[number], values[row], valid[row]

@@ -1,0 +1,165 @@
+"""The motion of a whole series: which volumes can be registered, one or two passes, the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from n4ax_bids.core.register import Motion, register
+from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.samples import Grid, model_of
+from n4ax_bids.options.realign import RealignOptions
+
+VolumeOf = Callable[[int], np.ndarray]
+
+
+class Realignment(NamedTuple):
+    """The motion of every volume of a series."""
+
+    motion: Motion
+    """a row for each volume; without motion for those that are flagged"""
+    reference: np.ndarray
+    """(I, J, K), the image of the last pass, on whose grid the motion is counted"""
+    flagged: Mapping[int, str]
+    """volumes that were not registered, and why"""
+
+
+def flaws(volume_of: VolumeOf, n_volumes: int) -> dict[int, str]:
+    """Find the volumes that cannot be registered: constant ones, and those with odd values.
+
+    Voxels that are not finite in any volume are taken for a mask, and are no flaw.
+    """
+    found: dict[int, str] = {}
+    n_odd = np.zeros(n_volumes, np.int64)
+    everywhere: np.ndarray | None = None
+    for i in range(n_volumes):
+        volume = volume_of(i)
+        odd = ~np.isfinite(volume)
+        n_odd[i] = np.count_nonzero(odd)
+        everywhere = odd if everywhere is None else everywhere & odd
+        if n_odd[i] == volume.size:
+            found[i] = "all of its voxels are NaN or infinite"
+        elif volume[~odd].min() == volume[~odd].max():
+            found[i] = f"all of its voxels are {volume[~odd].flat[0]:g}"
+    if n_odd.any():
+        whole = [i for i in range(n_volumes) if i not in found]
+        masked = min((n_odd[i] for i in whole), default=0)
+        for i in whole:
+            if n_odd[i] > masked:
+                found[i] = f"{n_odd[i] - masked} more voxels than in others are NaN or infinite"
+    return dict(sorted(found.items()))
+
+
+def finite(volume: np.ndarray) -> np.ndarray:
+    """Return a volume with 0 where it is not finite."""
+    odd = ~np.isfinite(volume)
+    return np.where(odd, np.float32(0), volume) if odd.any() else volume
+
+
+def first_reference(
+    volume_of: VolumeOf, n_volumes: int, options: RealignOptions, flagged: Mapping[int, str]
+) -> np.ndarray:
+    """Return the reference of the first pass: a volume, or the mean of those that are whole.
+
+    Raises
+    ------
+    ValueError
+        If it is flagged, or there is no such volume.
+    """
+    good = [i for i in range(n_volumes) if i not in flagged]
+    if options.reference == "mean":
+        total = sum(finite(volume_of(i)).astype(np.float64) for i in good)
+        return np.asarray(total / len(good), np.float32)
+    chosen = n_volumes // 2 if options.reference == "middle" else int(options.reference)
+    if chosen >= n_volumes:
+        raise ValueError(f"reference is {chosen}; expected a volume below {n_volumes}")
+    if chosen in flagged:
+        raise ValueError(
+            f"volume {chosen} is the reference, and {flagged[chosen]}; expected another "
+            f"reference, such as {good[0]}"
+        )
+    return finite(volume_of(chosen))
+
+
+def estimate(
+    volume_of: VolumeOf,
+    n_volumes: int,
+    grid: Grid,
+    options: RealignOptions,
+    *,
+    reference: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    known_flaws: Mapping[int, str] = {},
+) -> Realignment:
+    """Estimate the motion of a series.
+
+    Parameters
+    ----------
+    volume_of : returns a volume (I, J, K) by its number
+    n_volumes : int
+    grid : of the volumes
+    options : RealignOptions
+    reference : array (I, J, K) on the same grid, in place of a volume of the series
+    weight : array like it, in proportion to 1/sd
+    known_flaws : volumes that are not registered, and why, such as those that a file lacks
+
+    Raises
+    ------
+    ValueError
+        If the reference is flagged, or constant, or no volume can be registered.
+    """
+    flagged = {**flaws(volume_of, n_volumes), **known_flaws}
+    good = [i for i in range(n_volumes) if i not in flagged]
+    if not good:
+        raise ValueError(f"none of the {n_volumes} volumes can be registered: {flagged[0]}")
+
+    def usable(i: int) -> np.ndarray:
+        return finite(volume_of(i))
+
+    if reference is None:
+        reference = first_reference(volume_of, n_volumes, options, flagged)
+    found = register(usable, good, model_of(reference, grid, options, weight), grid, options)
+    if options.register_to_mean and len(good) > 1:
+        mean = _mean(usable, good, found, grid, options)
+        second = model_of(mean, grid, options, weight)
+        again = register(usable, good, second, grid, options, start=found.q)
+        found = again._replace(residual_before=_unmoved(found, again))
+        reference = mean
+    lost = [i for i, fine in zip(good, found.registered, strict=True) if not fine]
+    flagged |= {i: "fewer than 32 samples were left within it" for i in lost}
+    return Realignment(_spread(found, good, n_volumes), reference, dict(sorted(flagged.items())))
+
+
+def _unmoved(first: Motion, second: Motion) -> np.ndarray:
+    """The residual before any motion; that of the second pass begins where the first ended."""
+    return np.maximum(first.residual_before, second.residual_before)
+
+
+def _mean(
+    volume_of: VolumeOf, good: list[int], found: Motion, grid: Grid, options: RealignOptions
+) -> np.ndarray:
+    """Return the mean of realigned volumes, each voxel over the volumes that have it."""
+    total, n = np.zeros(grid.shape), np.zeros(grid.shape)
+    rows = [row for row, fine in enumerate(found.registered) if fine]
+    which = [good[row] for row in rows]
+    degree, boundary = options.degree, options.boundary
+    for _, values, valid in reslice(
+        volume_of, which, found.q[rows], grid, degree=degree, boundary=boundary
+    ):
+        total += values
+        n += valid
+    return np.asarray(total / np.maximum(n, 1), np.float32)
+
+
+def _spread(found: Motion, good: list[int], n_volumes: int) -> Motion:
+    """Give every volume a row."""
+    spread = []
+    for name, part in found._asdict().items():
+        whole = np.zeros((n_volumes, *part.shape[1:]), part.dtype)
+        if name in ("scale", "residual_before", "residual_after"):
+            whole[:] = 1 if name == "scale" else np.nan
+        whole[good] = part
+        spread.append(whole)
+    return Motion(*spread)

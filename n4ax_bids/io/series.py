@@ -1,0 +1,136 @@
+"""One NIfTI file with a series of volumes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import nibabel as nb
+import numpy as np
+from isal import igzip
+
+from n4ax_bids.io import placement
+from n4ax_bids.io.header import decompressed, failures, read_header
+from n4ax_bids.io.kinds import require_file
+from n4ax_bids.io.volume import Volume, scaled
+from n4ax_bids.io.voxels import MOST_COMPRESSED
+
+TRUNCATED = "the file ends before it"
+
+
+class Series(NamedTuple):
+    """A series in memory."""
+
+    volume: Volume
+    """its data have four axes, the last one for the volumes; 0 where the file ends early"""
+    n_there: int
+    """volumes that are complete in the file"""
+
+    @property
+    def n_volumes(self) -> int:
+        """Volumes that the header declares."""
+        return int(self.volume.data.shape[3])
+
+    @property
+    def missing(self) -> dict[int, str]:
+        """The volumes that the file does not have completely, and why."""
+        return dict.fromkeys(range(self.n_there, self.n_volumes), TRUNCATED)
+
+    def at(self, number: int) -> np.ndarray:
+        """Return one volume (I, J, K), float32."""
+        found: np.ndarray = self.volume.data[..., number]
+        return found
+
+
+def load(path: str | Path) -> Series:
+    """Read a series.
+
+    A file that ends early is read as far as it goes, if at least half of its volumes are there.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file does not exist, or is not a NIfTI file with several volumes of real numbers;
+        one line that names it.
+    """
+    path = Path(path)
+    require_file(path)
+    with failures(path), open(path, "rb") as raw:
+        sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
+        raw.seek(0)
+        with decompressed(raw) as stream:
+            header, notes = read_header(path, stream)
+            shape, dtype = _layout(path, header)
+            stored, n_there = _read(path, stream, header, shape, dtype)
+        data = np.asfortranarray(scaled(stored, header))
+        affine = placement.affine(header)
+    volume = Volume(data, affine, header, path, dtype.newbyteorder("="), sha256, notes)
+    return Series(volume, n_there)
+
+
+def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
+        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 4 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 4 or min(shape) < 1 or shape[3] < 2:
+        raise ValueError(
+            f"{path}: shape {shape}; expected a series: four axes, with at least 2 volumes"
+        )
+    return shape, dtype
+
+
+def _read(
+    path: Path,
+    stream: IO[bytes],
+    header: nb.Nifti1Header,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+) -> tuple[np.ndarray, int]:
+    """Read voxels as stored, in Fortran order; return them with the number of whole volumes."""
+    each = int(np.prod(shape[:3], dtype=object)) * dtype.itemsize
+    offset = float(header["vox_offset"])
+    if not 0 <= offset < np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
+    start = max(int(offset), header.sizeof_hdr)
+    size = path.stat().st_size
+    packed = isinstance(stream, igzip.IGzipFile)
+    most = size * MOST_COMPRESSED if packed else max(0, size - start)
+    _require_half(path, most // each, shape[3])  # before memory is allocated
+    stream.seek(start)
+    stored = np.zeros(shape, dtype, order="F")
+    target = memoryview(cast(Any, stored.reshape(-1, order="F").view(np.uint8)))
+    n_there = 0
+    for number in range(shape[3]):
+        if not _filled(stream, target[number * each : (number + 1) * each]):
+            stored[..., number] = 0
+            break
+        n_there = number + 1
+    _require_half(path, n_there, shape[3])
+    return stored, n_there
+
+
+def _filled(stream: IO[bytes], target: memoryview) -> bool:
+    """Fill a part of memory from a stream; return False if the stream ends before."""
+    done = 0
+    try:
+        while done < len(target):
+            n = cast(Any, stream).readinto(target[done:])
+            if not n:
+                return False
+            done += n
+    except EOFError:  # the compressed data end
+        return False
+    return True
+
+
+def _require_half(path: Path, n_there: int, n_volumes: int) -> None:
+    if 2 * n_there < n_volumes:
+        raise ValueError(
+            f"{path}: truncated, at most {n_there} of {n_volumes} volumes are there; expected all "
+            "of them, or at least half"
+        )

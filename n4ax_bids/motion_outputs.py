@@ -1,0 +1,174 @@
+"""The files of a realignment: motion in several formats, images, a table and a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from n4ax_bids.core import rigid
+from n4ax_bids.io import motion_files, volume
+from n4ax_bids.io.atomic import replacing, require_writable, same_place
+from n4ax_bids.io.volume import Volume
+from n4ax_bids.options.realign import RealignOptions
+
+COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+"""of the motion table, named as fMRIPrep's confounds: mm and radians"""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the results of a realignment are written; None for what is not wanted."""
+
+    output_image: Path | None = None
+    """the realigned series"""
+    mean_image: Path | None = None
+    """the mean of the realigned volumes"""
+    variance_image: Path | None = None
+    """the variance over the realigned volumes"""
+    sd_image: Path | None = None
+    """its square root"""
+    reference_image: Path | None = None
+    """the image to which the volumes were realigned in the last pass"""
+    motion_table: Path | None = None
+    """.tsv, a row for each volume"""
+    itk_transforms: Path | None = None
+    """.txt, a list of ITK's transforms"""
+    fsl_matrices: Path | None = None
+    """a folder, with MAT_0000 and so on"""
+    fsl_parameters: Path | None = None
+    """.par, as of MCFLIRT"""
+    fsl_absolute_rms: Path | None = None
+    """displacement of each volume from the reference, as of MCFLIRT"""
+    fsl_relative_rms: Path | None = None
+    """displacement of each volume but the first from the one before"""
+    spm_parameters: Path | None = None
+    """rp_*.txt, as of SPM"""
+    afni_matrices: Path | None = None
+    """.aff12.1D, as of AFNI"""
+    sidecar: Path | None = None
+    """.json, options and results"""
+    figures: Path | None = None
+    """a folder, with motion.svg, slices.png and mosaic.png"""
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The wanted images."""
+        wanted = (getattr(self, name) for name in IMAGES)
+        return tuple(path for path in wanted if path is not None)
+
+
+IMAGES = ("output_image", "mean_image", "variance_image", "sd_image", "reference_image")
+RESAMPLED = (*IMAGES[:-1], "figures")
+"""files that need the series to be resampled"""
+FOLDERS = ("fsl_matrices", "figures")
+
+
+def checked(wanted: Mapping[str, Any], inputs: Mapping[str, Any]) -> Files:
+    """Check names and folders before any work is done; no output may overwrite an input.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        If a file cannot be written under its name, or two have the same name.
+    """
+    names = [field.name for field in dataclasses.fields(Files)]
+    for name in wanted:
+        if name not in names:
+            raise TypeError(f"write takes no {name!r}; expected some of {', '.join(names)}")
+    paths = {name: Path(path).absolute() for name, path in wanted.items() if path is not None}
+    given: list[Path] = []
+    for name, path in paths.items():
+        if name in IMAGES:
+            volume.require_name(path)
+        if name in FOLDERS:
+            _require_folder(path)
+        else:
+            require_writable(path)
+        if any(same_place(path, other) for other in given):
+            raise ValueError(f"{path}: two outputs have this name; expected different ones")
+        given.append(path)
+        for kind, other in inputs.items():
+            if other is not None and same_place(path, other):
+                raise ValueError(
+                    f"{path}: is the {kind} itself, which would be overwritten; expected another "
+                    "name for the output"
+                )
+    return Files(**paths)
+
+
+def _require_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path}: is a file; expected a folder, or a new name")
+    if path.is_dir():
+        require_writable(path / "MAT_0000")
+    else:
+        require_writable(path)
+
+
+def write_texts(
+    files: Files,
+    mappings: np.ndarray,
+    table: Mapping[str, np.ndarray],
+    series: Volume,
+    record: Mapping[str, Any],
+) -> None:
+    """Write everything that is text."""
+    affine, shape = series.affine, series.data.shape
+    matrices = rigid.fsl_matrices(mappings, affine, shape)
+    centre = rigid.grid_centre(affine, shape)
+    absolute = rigid.rms_displacement(mappings, centre, to="reference")
+    relative = rigid.rms_displacement(mappings, centre, to="previous")[1:]
+    texts: dict[Path | None, str] = {
+        files.motion_table: table_text(table),
+        files.itk_transforms: motion_files.itk_text(rigid.to_lps(mappings)),
+        files.fsl_parameters: motion_files.table_text(
+            rigid.fsl_parameters(matrices, affine, shape)
+        ),
+        files.fsl_absolute_rms: motion_files.table_text(absolute[:, None]),
+        files.fsl_relative_rms: motion_files.table_text(relative[:, None]),
+        files.spm_parameters: motion_files.table_text(rigid.spm_parameters(mappings)),
+        files.afni_matrices: motion_files.table_text(
+            rigid.afni_rows(mappings), "# matrices (DICOM-to-DICOM, row by row):"
+        ),
+        files.sidecar: json.dumps(record, indent=2) + "\n",
+    }
+    if files.fsl_matrices is not None:
+        files.fsl_matrices.mkdir(exist_ok=True)
+        for i, matrix in enumerate(matrices):
+            texts[files.fsl_matrices / f"MAT_{i:04d}"] = motion_files.table_text(matrix)
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            if path is not None:
+                stack.enter_context(replacing(path)).write_text(text, encoding="utf-8")
+
+
+def table_text(table: Mapping[str, np.ndarray]) -> str:
+    """Return columns as tab-separated text; n/a for what is unknown, as in BIDS."""
+    lines = ["\t".join(table)]
+    for row in zip(*table.values(), strict=True):
+        lines.append("\t".join(f"{v:.8g}" if np.isfinite(v) else "n/a" for v in row))
+    return "\n".join([*lines, ""])
+
+
+def motion_columns(
+    q: np.ndarray, mappings: np.ndarray, centre: np.ndarray, further: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the columns of the motion table: motion, displacements, and further ones."""
+    return {
+        **dict(zip(COLUMNS, np.asarray(q).T, strict=True)),
+        "framewise_displacement": rigid.framewise_displacement(q),
+        "rmsd": rigid.rms_displacement(mappings, centre, to="previous"),
+        **further,
+    }
+
+
+def options_record(options: RealignOptions) -> dict[str, Any]:
+    """Return every option with its value."""
+    return dataclasses.asdict(options)

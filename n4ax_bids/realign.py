@@ -1,0 +1,366 @@
+"""Realign one file with a series: load, estimate the motion, resample once, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import logging
+import sys
+import time
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from n4ax_bids import compilation, motion_outputs
+from n4ax_bids import device as devices
+from n4ax_bids.arguments import is_among, kind, shown
+from n4ax_bids.core import rigid, samples
+from n4ax_bids.core.register import Motion, register
+from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.series import Realignment, estimate, finite, first_reference, flaws
+from n4ax_bids.io import grids, series, volume
+from n4ax_bids.io.series import Series
+from n4ax_bids.motion_outputs import Files
+from n4ax_bids.options.realign import RealignOptions, require_options
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Realigned:
+    """The record of a realignment."""
+
+    files: Files
+    n_volumes: int
+    motion: Motion
+    mappings: np.ndarray
+    """(n, 4, 4), from positions in the reference to those in each volume, mm, RAS+"""
+    flagged: dict[int, str]
+    """volumes that were not realigned, which are written as they are, and why"""
+    table: dict[str, np.ndarray]
+    """the columns of the motion table"""
+    options: RealignOptions
+    device: str
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+class Realign:
+    """The realignment of one file, step by step.
+
+    Parameters
+    ----------
+    input_image : NIfTI file with a series
+    reference_image : NIfTI file on the same grid, in place of a volume of the series
+    weight_image : NIfTI file on the same grid, in proportion to 1/sd of each voxel's noise
+    options : RealignOptions
+    device : "auto", "cpu", "gpu" or "gpu:N"
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        If an input does not fit; one line that names the file.
+
+    Examples
+    --------
+    >>> from n4ax_bids import Realign
+    >>> run = Realign("bold.nii.gz")  # doctest: +SKIP
+    >>> run.estimate_all().motion.q  # doctest: +SKIP
+    >>> run.write(output_image="realigned.nii.gz")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        input_image: str | Path,
+        *,
+        reference_image: str | Path | None = None,
+        weight_image: str | Path | None = None,
+        options: RealignOptions | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.options = require_options(options)
+        self.inputs = {"input": input_image, "reference": reference_image, "weight": weight_image}
+        for name, path in self.inputs.items():
+            if not (isinstance(path, str | Path) or (path is None and name != "input")):
+                raise TypeError(f"{name}_image is {kind(path)}; expected the path of an image")
+        self._where = devices.resolve(device)
+        self.seconds: dict[str, float] = {}
+        self.path = Path(input_image)
+        self._loaded: Series | None = None
+        with self._timed("decode"):
+            self.series  # noqa: B018
+            self._reference = self._on_grid(reference_image)
+            self._weight = self._on_grid(weight_image)
+        with self._naming():
+            self.grid = samples.grid_of(self.series.volume.affine, self.shape)
+        self._found: Realignment | None = None
+
+    @property
+    def series(self) -> Series:
+        """The series as in its file; read again after `write`, which works in its memory."""
+        if self._loaded is None:
+            self._loaded = series.load(self.path)
+        return self._loaded
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels of each axis of a volume."""
+        return tuple(self.series.volume.data.shape[:3])
+
+    def _on_grid(self, path: str | Path | None) -> np.ndarray | None:
+        if path is None:
+            return None
+        other = volume.load(path)
+        first = dataclasses.replace(self.series.volume, data=self.series.at(0))
+        if other.data.ndim == 2:
+            other = dataclasses.replace(other, data=other.data[..., None])
+        return finite(grids.on_grid(other, first).data)
+
+    def estimate(self, index: int) -> Motion:
+        """Return the motion of one volume, against the reference of the first pass.
+
+        Raises
+        ------
+        ValueError
+            If there is no such volume, or it cannot be registered.
+        """
+        if isinstance(index, bool) or not 0 <= index < self.series.n_volumes:
+            raise ValueError(
+                f"{self.path}: volume {index}; expected 0 to {self.series.n_volumes - 1}"
+            )
+        flagged = {**flaws(self.series.at, self.series.n_volumes), **self.series.missing}
+        if index in flagged:
+            raise ValueError(f"{self.path}: volume {index}: {flagged[index]}")
+        with self._naming(), self._computing("estimate"):
+            reference = self._reference
+            if reference is None:
+                n_volumes = self.series.n_volumes
+                reference = first_reference(self.series.at, n_volumes, self.options, flagged)
+            model = samples.model_of(reference, self.grid, self.options, self._weight)
+            at = lambda i: finite(self.series.at(i))  # noqa: E731
+            return register(at, [index], model, self.grid, self.options)
+
+    def estimate_all(self) -> Realignment:
+        """Return the motion of every volume; a second call returns the same."""
+        if self._found is None:
+            with self._naming(), self._computing("estimate"):
+                self._found = estimate(
+                    self.series.at,
+                    self.series.n_volumes,
+                    self.grid,
+                    self.options,
+                    reference=self._reference,
+                    weight=self._weight,
+                    known_flaws=self.series.missing,
+                )
+            for number, why in self._found.flagged.items():
+                _log.warning("%s: volume %d is not realigned: %s", self.path, number, why)
+        return self._found
+
+    def write(
+        self,
+        *,
+        output_dtype: Literal["float32", "source"] = "float32",
+        **files: str | Path | None,
+    ) -> Realigned:
+        """Resample the series once, and write what is wanted.
+
+        A volume that was flagged is written as it is.
+
+        Parameters
+        ----------
+        output_dtype : type of the voxels of the realigned series, or "source" for the input's
+        files : paths by the names of the fields of `n4ax_bids.motion_outputs.Files`
+
+        Returns
+        -------
+        Realigned, the record of what was done
+        """
+        if not is_among(output_dtype, ("float32", "source")):
+            raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
+        wanted = motion_outputs.checked(files, self.inputs)
+        drawing = _drawing() if wanted.figures else None
+        found = self.estimate_all()
+        motion, whole = found.motion, self.series.volume
+        before = drawing.look_at(whole.data) if drawing else None
+        n_volumes, record = self.series.n_volumes, self._record(found, wanted)
+        mappings = rigid.mapping(motion.q, whole.affine, self.shape)
+        centre = rigid.grid_centre(whole.affine, self.shape)
+        further = {"scale": motion.scale, "residual": motion.residual_after}
+        table = motion_outputs.motion_columns(motion.q, mappings, centre, further)
+        made: dict[str, np.ndarray] = {"reference_image": found.reference}
+        if any(getattr(wanted, name) for name in motion_outputs.RESAMPLED):
+            made |= self._resampled(found)
+        with self._timed("encode"):
+            for name in motion_outputs.IMAGES:
+                path, dtype = getattr(wanted, name), "float32"
+                if path is not None:
+                    dtype = output_dtype if name == "output_image" else "float32"
+                    volume.save(path, made[name], whole, dtype=dtype)
+            motion_outputs.write_texts(wanted, mappings, table, whole, record)
+            if drawing is not None and wanted.figures is not None:
+                wanted.figures.mkdir(exist_ok=True)
+                after = drawing.look_at(made["output_image"])
+                drawing.draw(wanted.figures, table, before, after, tuple(self.grid.zooms))
+        return Realigned(
+            files=wanted,
+            n_volumes=n_volumes,
+            motion=motion,
+            mappings=mappings,
+            flagged=dict(found.flagged),
+            table=table,
+            options=self.options,
+            device=devices.describe(self._where),
+            notes=whole.notes,
+            seconds=dict(self.seconds),
+        )
+
+    def _resampled(self, found: Realignment) -> dict[str, np.ndarray]:
+        """Return the realigned series (I, J, K, n), its mean, variance and standard deviation.
+
+        The result takes the memory of the series, which is read again where it is needed again.
+        """
+        data = self.series.volume.data
+        good = [i for i in range(self.series.n_volumes) if i not in found.flagged]
+        self._loaded = None
+        total, squares = np.zeros(self.shape), np.zeros(self.shape)
+        n_valid = np.zeros(self.shape, np.int32)
+        with self._naming(), self._computing("resample"):
+            for number, values, valid in reslice(
+                lambda i: finite(data[..., i]),
+                good,
+                found.motion.q[good],
+                self.grid,
+                degree=self.options.write_degree,
+                boundary=self.options.boundary,
+            ):
+                data[..., number] = values
+                total += values
+                squares += values.astype(np.float64) ** 2
+                n_valid += valid
+        n_used = np.maximum(n_valid, 1)
+        mean = total / n_used
+        variance = np.maximum(squares / n_used - mean**2, 0)
+        made = {"mean_image": mean, "variance_image": variance, "sd_image": np.sqrt(variance)}
+        if self.options.write_mask:
+            for image in (data, *made.values()):
+                image[n_valid < len(good)] = 0
+        images = {name: np.asarray(image, np.float32) for name, image in made.items()}
+        return images | {"output_image": data}
+
+    def _record(self, found: Realignment, wanted: Files) -> dict[str, Any]:
+        motion = found.motion
+        return {
+            "Sources": [str(path) for path in self.inputs.values() if path is not None],
+            "SourceSHA256": self.series.volume.sha256,
+            "Options": motion_outputs.options_record(self.options),
+            "NumberOfVolumes": self.series.n_volumes,
+            "Flagged": {str(number): why for number, why in found.flagged.items()},
+            "Iterations": motion.n_iterations.tolist(),
+            "Converged": motion.converged.tolist(),
+            "Rank": motion.rank.tolist(),
+            "Device": devices.describe(self._where),
+            "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm", "rmsd": "mm"},
+            "Outputs": [path.name for path in wanted.images],
+        }
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Prefix errors of the array functions, which know no file, with the series' name."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+    @contextmanager
+    def _computing(self, stage: str) -> Iterator[None]:
+        with devices.use(self._where), compilation.kept(), self._timed(stage):
+            yield
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _drawing() -> Any:
+    """Return the module that draws figures.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is not installed.
+    """
+    try:
+        return importlib.import_module("n4ax_bids.report.motion")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"figures need {error.name}, which is not installed; expected n4ax-bids[app]"
+        ) from error
+
+
+def realign(
+    input_image: str | Path,
+    output_image: str | Path | None = None,
+    *,
+    reference_image: str | Path | None = None,
+    weight_image: str | Path | None = None,
+    options: RealignOptions | None = None,
+    device: str = "auto",
+    output_dtype: Literal["float32", "source"] = "float32",
+    reference_output: str | Path | None = None,
+    **files: str | Path | None,
+) -> Realigned:
+    """Realign one file with a series, and write what is wanted.
+
+    Parameters
+    ----------
+    input_image, reference_image, weight_image, options, device : as `Realign`
+    output_image : the realigned series, .nii or .nii.gz
+    output_dtype : as `Realign.write`
+    reference_output : the image to which the volumes were realigned
+    files : further outputs, by the names of `n4ax_bids.motion_outputs.Files`
+
+    Returns
+    -------
+    Realigned, the record of what was done
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        If an input, an option or an output does not fit; one line that names the file.
+    """
+    wanted = {**files, "output_image": output_image, "reference_image": reference_output}
+    inputs = {"input": input_image, "reference": reference_image, "weight": weight_image}
+    motion_outputs.checked(wanted, inputs)
+    run = Realign(
+        input_image,
+        reference_image=reference_image,
+        weight_image=weight_image,
+        options=options,
+        device=device,
+    )
+    return run.write(output_dtype=output_dtype, **wanted)
+
+
+class _CallableModule(types.ModuleType):
+    """This module, which can be called as its function `realign`, like `n4ax_bids.correct`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Realigned:
+        return self.realign(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+
+__signature__ = inspect.signature(realign)
+sys.modules[__name__].__class__ = _CallableModule

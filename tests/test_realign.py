@@ -1,0 +1,271 @@
+"""The verb `realign`, from file to file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import nibabel as nb
+import nitransforms as nt
+import numpy as np
+import pytest
+
+import n4ax_bids
+from n4ax_bids import Realign, RealignOptions
+from n4ax_bids.core import rigid
+from n4ax_bids.io import motion_files, series
+from n4ax_bids.report import motion as figures
+from tests.moving_head import motions, moving_head, rms
+
+SMALL = {"shape": (28, 30, 22), "zooms": (6.0, 6.0, 7.0)}
+ONE_PASS = RealignOptions(register_to_mean=False)
+
+
+@pytest.fixture(scope="module")
+def moved():
+    return moving_head(motions(5), noise=0.005, **SMALL)
+
+
+def save(path, volumes, affine, dtype=np.int16):
+    image = nb.Nifti1Image(np.moveaxis(volumes, 0, -1), affine)
+    image.header.set_data_dtype(dtype)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 1.75))
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 2)
+    image.to_filename(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(moved, tmp_path_factory):
+    """One run that writes everything."""
+    where = tmp_path_factory.mktemp("realigned")
+    save(where / "bold.nii.gz", moved.volumes, moved.affine)
+    n4ax_bids.realign(
+        where / "bold.nii.gz",
+        where / "realigned.nii.gz",
+        mean_image=where / "mean.nii.gz",
+        sd_image=where / "sd.nii",
+        reference_output=where / "boldref.nii.gz",
+        motion_table=where / "motion.tsv",
+        itk_transforms=where / "hmc_xfm.txt",
+        fsl_matrices=where / "bold.mat",
+        fsl_parameters=where / "bold.par",
+        fsl_absolute_rms=where / "bold_abs.rms",
+        fsl_relative_rms=where / "bold_rel.rms",
+        spm_parameters=where / "rp_bold.txt",
+        afni_matrices=where / "bold.aff12.1D",
+        sidecar=where / "bold.json",
+        figures=where / "figures",
+        output_dtype="source",
+    )
+    return where
+
+
+def table_of(path):
+    names, *rows = path.read_text().splitlines()
+    columns = zip(*(row.split("\t") for row in rows), strict=True)
+    return dict(zip(names.split("\t"), columns, strict=True))
+
+
+def test_the_header_is_kept(folder, moved):
+    before, after = (nb.load(folder / name) for name in ("bold.nii.gz", "realigned.nii.gz"))
+    assert after.shape == before.shape
+    np.testing.assert_array_equal(after.affine, before.affine)
+    assert after.header.get_zooms() == before.header.get_zooms()
+    assert after.header.get_xyzt_units() == ("mm", "sec")
+    for name in ("qform_code", "sform_code"):
+        assert after.header[name] == before.header[name]
+    assert after.get_data_dtype() == before.get_data_dtype() == np.int16
+    mean = nb.load(folder / "mean.nii.gz")
+    assert mean.shape == moved.shape and mean.get_data_dtype() == np.float32
+    np.testing.assert_allclose(mean.affine, before.affine)
+
+
+def test_the_table_has_a_row_for_each_volume_and_the_true_motion(folder, moved):
+    table = table_of(folder / "motion.tsv")
+    names = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+    q = np.array([[float(v) for v in table[name]] for name in names]).T
+    mm, degrees = rms(q, moved.q)
+    assert mm <= 0.05 and degrees <= 0.05
+    assert table["framewise_displacement"][0] == table["rmsd"][0] == "n/a"
+    assert {"scale", "residual"} <= table.keys()
+
+
+def test_all_files_hold_the_same_transforms(folder, moved):
+    reference = nb.load(folder / "mean.nii.gz")
+    itk = nt.linear.load(folder / "hmc_xfm.txt", fmt="itk").matrix
+    assert len(itk) == 5
+    for i, each in enumerate(itk):
+        fsl = nt.linear.load(
+            folder / f"bold.mat/MAT_{i:04d}", fmt="fsl", reference=reference, moving=reference
+        )
+        np.testing.assert_allclose(fsl.matrix.squeeze(), each, atol=1e-4)
+    rows = motion_files.read_table(folder / "bold.aff12.1D", 12)
+    np.testing.assert_allclose(rigid.from_afni_rows(rows), itk, atol=1e-9)
+    rows = motion_files.read_table(folder / "rp_bold.txt", 6)
+    np.testing.assert_allclose(rigid.from_spm_parameters(rows, itk[0]), itk, atol=1e-8)
+    rows = motion_files.read_table(folder / "bold.par", 6)
+    matrices = rigid.from_fsl_parameters(rows, reference.affine, moved.shape)
+    fsl = rigid.from_fsl_matrices(matrices, reference.affine, moved.shape)
+    np.testing.assert_allclose(fsl, itk, atol=1e-6)
+
+
+def test_displacements_as_of_fsl(folder, moved):
+    absolute = motion_files.read_table(folder / "bold_abs.rms", 1)
+    relative = motion_files.read_table(folder / "bold_rel.rms", 1)
+    assert len(absolute) == 5 and len(relative) == 4
+    table = table_of(folder / "motion.tsv")
+    np.testing.assert_allclose(relative[:, 0], [float(v) for v in table["rmsd"][1:]], rtol=1e-6)
+    centre = rigid.grid_centre(moved.affine, moved.shape)
+    true = rigid.mapping(moved.q, moved.affine, moved.shape)
+    expected = rigid.rms_displacement(true, centre, to="reference")
+    np.testing.assert_allclose(absolute[1:, 0], expected[1:], rtol=0.05)
+
+
+def test_the_series_is_steadier(folder):
+    before, after = (
+        nb.load(folder / name).get_fdata() for name in ("bold.nii.gz", "realigned.nii.gz")
+    )
+    inside = after.mean(axis=-1) > 150
+    assert after.std(axis=-1)[inside].mean() < 0.4 * before.std(axis=-1)[inside].mean()
+    sd = nb.load(folder / "sd.nii").get_fdata()
+    away = np.zeros_like(inside)
+    away[4:-4, 4:-4, 4:-4] = True  # from what leaves the grid in some volume
+    away &= inside
+    np.testing.assert_allclose(sd[away], after.std(axis=-1)[away], atol=0.5)
+
+
+def test_the_sidecar_has_every_option(folder):
+    record = json.loads((folder / "bold.json").read_text())
+    assert record["Options"].keys() == RealignOptions.__dataclass_fields__.keys()
+    assert record["NumberOfVolumes"] == 5 and record["Flagged"] == {}
+    assert all(record["Converged"])
+
+
+def test_three_figures(folder):
+    names = {"motion.svg", "slices.png", "mosaic.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == names
+    svg = (folder / "figures" / "motion.svg").read_text()
+    assert "<svg" in svg
+    figure = figures.motion_figure(
+        {f"{kind}_{axis}": np.full(3, 0.1) for kind in ("trans", "rot") for axis in "xyz"}
+        | {"residual": np.ones(3)}
+    )
+    top, middle, _ = figure.axes
+    assert "mm" in top.get_ylabel() and "degrees" in middle.get_ylabel()
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), np.degrees(0.1))
+
+
+def test_a_mosaic_shows_every_plane(rng):
+    volume = rng.uniform(size=(4, 3, 5))
+    found = figures.mosaic(volume, border=-1)
+    assert found.shape == (2 * 3 + 1, 3 * 4 + 2)
+    np.testing.assert_allclose(found[4:, 5:9], volume[:, ::-1, 4].T, rtol=1e-6)
+    assert (found[3] == -1).all() and (found[:, 4] == -1).all()
+
+
+def test_nothing_is_left_unfinished(folder):
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_truncated_file_is_read_as_far_as_it_goes(moved, tmp_path, compressed):
+    whole = save(tmp_path / "bold.nii", moved.volumes, moved.affine, np.float32)
+    content = whole.read_bytes()[: -moved.volumes[0].nbytes // 2]
+    path = tmp_path / ("short.nii.gz" if compressed else "short.nii")
+    path.write_bytes(gzip.compress(content, 1)[:-12] if compressed else content)
+    done = n4ax_bids.realign(path, tmp_path / "out.nii", options=ONE_PASS)
+    assert done.flagged == {4: series.TRUNCATED}
+    four = save(tmp_path / "four.nii", moved.volumes[:4], moved.affine, np.float32)
+    alone = n4ax_bids.realign(four, tmp_path / "alone.nii", options=ONE_PASS)
+    out, expected = (nb.load(tmp_path / name).get_fdata() for name in ("out.nii", "alone.nii"))
+    np.testing.assert_array_equal(out[..., :4], expected)
+    assert (out[..., 4] == 0).all()
+    np.testing.assert_array_equal(done.motion.q[:4], alone.motion.q)
+
+
+def test_flawed_volumes_are_written_as_they_are(moved, tmp_path):
+    volumes = np.concatenate([moved.volumes, np.full((1, *moved.shape), 7, np.float32)])
+    volumes[3] = np.nan
+    path = save(tmp_path / "bold.nii", volumes, moved.affine, np.float32)
+    done = n4ax_bids.realign(path, tmp_path / "out.nii", options=ONE_PASS)
+    assert list(done.flagged) == [3, 5]
+    out = nb.load(tmp_path / "out.nii").get_fdata()
+    assert np.isnan(out[..., 3]).all() and (out[..., 5] == 7).all()
+
+
+def test_a_step_at_a_time(folder, moved):
+    run = Realign(folder / "bold.nii.gz", options=ONE_PASS)
+    one = run.estimate(2)
+    np.testing.assert_allclose(one.q[0], run.estimate_all().motion.q[2], atol=1e-5)
+    assert run.estimate_all() is run.estimate_all()
+    with pytest.raises(ValueError, match="volume 5; expected 0 to 4"):
+        run.estimate(5)
+
+
+def test_write_may_be_called_again(folder, tmp_path):
+    run = Realign(folder / "bold.nii.gz", options=ONE_PASS)
+    for name in ("one.nii", "two.nii"):
+        run.write(output_image=tmp_path / name)
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.nii", "two.nii"))
+    assert one == two
+
+
+def test_a_reference_image(folder, moved, tmp_path):
+    """Against another series' reference: the motion is that between the two heads."""
+    other = moving_head(np.array([[1.0, -0.5, 0.8, 0.01, -0.02, 0.01]]), **SMALL)
+    target = tmp_path / "ref.nii"
+    nb.Nifti1Image(other.volumes[0], other.affine).to_filename(target)
+    done = Realign(folder / "bold.nii.gz", reference_image=target, options=ONE_PASS).write()
+    expected = rigid.parameters(np.linalg.inv(rigid.matrix(other.q[0])) @ rigid.matrix(moved.q))
+    np.testing.assert_allclose(done.motion.q, expected, atol=0.03)
+
+
+def test_the_mask_of_the_common_view(folder, tmp_path):
+    options = RealignOptions(register_to_mean=False, write_mask=True)
+    n4ax_bids.realign(folder / "bold.nii.gz", tmp_path / "out.nii", options=options)
+    out = nb.load(tmp_path / "out.nii").get_fdata()
+    edge = (out == 0).any(axis=-1)
+    assert edge.any() and (out[edge] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (lambda p: p / "none.nii", {}, "none.nii"),
+        (lambda p: p / "one.nii", {}, "expected a series"),
+        (lambda p: p / "short.nii", {}, "truncated, at most 1 of 5 volumes"),
+        (lambda p: p / "bold.nii", {"output_image": "bold.nii"}, "would be overwritten"),
+        (
+            lambda p: p / "bold.nii",
+            {"output_image": "a.nii", "mean_image": "a.nii"},
+            "two outputs",
+        ),
+        (lambda p: p / "bold.nii", {"output_image": "a.txt"}, "neither .nii nor .nii.gz"),
+        (lambda p: p / "bold.nii", {"motion_table": "none/a.tsv"}, "no folder"),
+        (lambda p: p / "bold.nii", {"reference_image": "other.nii"}, "other.nii"),
+    ],
+)
+def test_what_does_not_fit_is_named(moved, tmp_path, monkeypatch, make, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "bold.nii", moved.volumes, moved.affine)
+    nb.Nifti1Image(moved.volumes[0], moved.affine).to_filename("one.nii")
+    nb.Nifti1Image(moved.volumes[0][:-1], moved.affine).to_filename("other.nii")
+    content = (tmp_path / "bold.nii").read_bytes()
+    (tmp_path / "short.nii").write_bytes(content[: len(content) // 3])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises((OSError, ValueError), match=message) as refused:
+        n4ax_bids.realign(make(tmp_path), **arguments)
+    assert "\n" not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_wrong_kind_of_argument(folder):
+    with pytest.raises(TypeError, match="expected the path of an image"):
+        n4ax_bids.realign(nb.load(folder / "bold.nii.gz"))
+    with pytest.raises(TypeError, match="write takes no 'mean'"):
+        n4ax_bids.realign(folder / "bold.nii.gz", mean="mean.nii")
+    with pytest.raises(TypeError, match="expected RealignOptions"):
+        n4ax_bids.realign(folder / "bold.nii.gz", options={"quality": 1})
