@@ -32,7 +32,8 @@ MEANINGS: dict[Status, str] = {
     "two images would share an output (also on a file system that ignores case)",
     Status.UNKNOWN_LEVEL: "unknown analysis level",
     Status.NOTHING_SELECTED: "no image passes the filters",
-    Status.NO_IMAGES: "the dataset has no image of the modalities that were asked for",
+    Status.NO_IMAGES: "the dataset has no image of the modalities that were asked for, or the "
+    "level `group` finds no report of an image",
     Status.INTERNAL: "an error in the program",
     Status.CANNOT_WRITE: "the output folder cannot be written, or each image that failed did so "
     "because the disk is full",

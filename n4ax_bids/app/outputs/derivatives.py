@@ -1,4 +1,7 @@
-"""Names and writes the files of an image in the derivative dataset."""
+"""Puts files in place in the derivative dataset, and removes those that are out of date.
+
+The names of the images are in `n4ax_bids.app.job.Outputs`.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +120,7 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
 
 
 def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
-    """Remove field, masks and further images of an earlier run that this run does not replace.
+    """Remove the field, masks and further images of an earlier run that this run does not write.
 
     They would not belong to the new corrected image.
 
