@@ -1,4 +1,4 @@
-"""One image to correct, the files that are made from it, and the result of a query."""
+"""One image to correct, the names of its output files, and the result of a query."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ class Outputs:
     """None if the field is not wanted as an image"""
     lattice: Path
     problem: str | None = None
-    """why the file system does not allow these names; the names are then shortened, for the log"""
+    """why the file system does not allow these names, or None; if it is set, the names are
+    shortened, so that entries and files of the log can use them"""
     masks: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    """the mask for each kind that may be found, of which one is written; empty if none is
-    wanted"""
+    """the name of the mask for each kind of mask that may be found; only one of them is written.
+    Empty if no mask is wanted"""
     further: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     """images that only this method makes, by their labels"""
 
@@ -139,7 +140,7 @@ class Job:
     entities : BIDS entities of the source's name
     sidecars : JSON files that describe the source, from the dataset's root downwards
     mask, weight : files of other pipelines, absolute
-    problem : why it cannot be corrected, if the names of files already show it
+    problem : the reason if the names of files already show that it cannot be corrected
     mask_transform, weight_transform : transform files of other pipelines from the source to the
         mask and the weight, absolute
     """

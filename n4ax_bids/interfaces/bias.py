@@ -1,4 +1,4 @@
-"""Bias field correction as a nipype interface, by any method: options in, files out."""
+"""The nipype interface for bias field correction by any method: options in, files out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shared_traits() -> dict[str, Any]:
     return {
         "device": traits.Str(
             nohash=True,
-            desc="auto, cpu, gpu or gpu:N; default: auto, or cpu where use_gpu was set to False",
+            desc="auto, cpu, gpu or gpu:N; default: auto, or cpu if use_gpu was set to False",
         ),
         "lattice_image": File(
             hash_files=False,
@@ -98,14 +98,14 @@ class BiasFieldCorrectionInputSpec(BaseInterfaceInputSpec):
         desc="where further images of the method are written, by the labels of its outputs",
     )
     rescale_intensities = traits.Bool(
-        False, usedefault=True, desc="as ANTs' -r: has an effect only with a mask_image"
+        False, usedefault=True, desc="rescale as ANTs' -r does; works only with a mask_image"
     )
     copy_header = traits.Bool(
         False, usedefault=True, desc="keep the input's intent and display range"
     )
-    dimension = traits.Enum(2, 3, desc="axes that the image must have; default: as it has")
+    dimension = traits.Enum(2, 3, desc="number of axes that the image must have; default: any")
     shift_negative = traits.Bool(
-        False, usedefault=True, desc="bring the lowest value to 0 first if it is negative"
+        False, usedefault=True, desc="first subtract the lowest value if it is negative"
     )
     num_threads = traits.Int(
         -1, usedefault=True, nohash=True, desc="threads on the CPU; -1 is one on each core"
@@ -126,8 +126,8 @@ class BiasFieldCorrectionOutputSpec(TraitedSpec):
 
     output_image = File(exists=True, desc="corrected image")
     bias_image = File(exists=True, desc="estimated field")
-    lattice_image = File(exists=True, desc="Estimated log bias as its control points")
-    found_mask_image = File(exists=True, desc="Mask that auto_mask has found, 0 and 1")
+    lattice_image = File(exists=True, desc="estimated log field, as control points")
+    found_mask_image = File(exists=True, desc="mask that auto_mask has found, as 0 and 1")
     method_images = traits.Dict(desc="further images of the method, by their labels")
     correction = traits.Dict(desc="what was done: fields of n4ax_bids.correction.Correction")
 
@@ -159,7 +159,7 @@ class BiasFieldCorrection(SimpleInterface):
         self._listen()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Register the listeners again, which copies of inputs lose."""
+        """Register the listeners again, because a copy of the inputs has lost them."""
         self.__dict__.update(state)
         self._listen()
 
@@ -175,7 +175,8 @@ class BiasFieldCorrection(SimpleInterface):
 
     def _perform(self, arguments: dict[str, Any]) -> Correction:
         """Correct the image, and fill the outputs."""
-        # Worker processes share the GPU; by default the first would reserve most of its memory.
+        # Worker processes share the GPU. By default, the first one would reserve most of its
+        # memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids import device
         from n4ax_bids.correct import correct
@@ -257,7 +258,7 @@ def lattice_name(base: str) -> str:
 
 @functools.cache
 def n_gpus() -> int:
-    """Return how many GPUs nipype sees; kept, because nipype starts a program to find out."""
+    """Return how many GPUs nipype sees; cached, because nipype starts a program to find out."""
     return gpu_count()
 
 

@@ -70,8 +70,8 @@ add_option_traits(N4BiasFieldCorrectionInputSpec, N4Options)
 class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
     """nipype's outputs and our own."""
 
-    lattice_image = File(exists=True, desc="Estimated log bias as its control points")
-    found_mask_image = File(exists=True, desc="Mask that auto_mask has found, 0 and 1")
+    lattice_image = File(exists=True, desc="estimated log field, as control points")
+    found_mask_image = File(exists=True, desc="mask that auto_mask has found, as 0 and 1")
     correction = traits.Dict(desc="what was done: fields of n4ax_bids.correction.Correction")
 
 

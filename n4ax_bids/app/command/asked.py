@@ -20,7 +20,7 @@ from n4ax_bids.methods import METHODS, option_names
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 LITTLE = 100_000_000
-"""bytes; an image of usual size takes more"""
+"""bytes; an image of usual size needs more"""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -177,7 +177,8 @@ def named_folders(words: Sequence[str]) -> dict[str, Path]:
         if not name or name == "raw" or name in found:
             raise Refusal(
                 Status.USAGE,
-                f"-d {word}: expected a name of its own that is not raw, as in NAME={path}",
+                f"-d {word}: expected a name that no other folder has and that is not raw, as in "
+                f"NAME={path}",
             )
         found[name] = path
     return found
@@ -197,11 +198,11 @@ def require_consistent(arguments: argparse.Namespace) -> None:
     """Refuse flags that contradict each other or need another flag."""
     if (arguments.mask == "derivatives" or arguments.weight) and not arguments.derivatives:
         which = "--mask derivatives" if arguments.mask == "derivatives" else "--weight"
-        raise ValueError(f"{which} needs -d: where masks and tissue probabilities are")
+        raise ValueError(f"{which} needs -d with the folders of masks and tissue probabilities")
     if arguments.rescale and arguments.mask != "derivatives":
         raise ValueError(
-            f"--rescale needs --mask derivatives; with --mask {arguments.mask} the ANTs program "
-            "has no mask to rescale in"
+            f"--rescale needs --mask derivatives, not {arguments.mask}: the ANTs program rescales "
+            "only inside a mask file"
         )
     if arguments.save_mask and arguments.mask not in (*MASK_WORDS, *MASK_PROGRAMS):
         raise ValueError(
@@ -209,6 +210,11 @@ def require_consistent(arguments: argparse.Namespace) -> None:
             f"brain, otsu, synthstrip or hd-bet, not {arguments.mask}"
         )
     if arguments.no_reports and arguments.reports_only:
-        raise ValueError("--no-reports and --reports-only contradict each other; expected one")
+        raise ValueError(
+            "--no-reports and --reports-only contradict each other; expected only one of them"
+        )
     if arguments.dry_run and arguments.boilerplate_only:
-        raise ValueError("--dry-run writes nothing, --boilerplate-only a text; expected one")
+        raise ValueError(
+            "--dry-run writes nothing, and --boilerplate-only writes a text; expected only one of "
+            "them"
+        )

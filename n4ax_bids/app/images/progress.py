@@ -26,11 +26,11 @@ log = logging.getLogger("n4ax_bids")
 COLUMNS = ("source", "state", "seconds", "device", "reason")
 """columns of the table"""
 
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class StoppedEarly(Exception):
-    """An image has failed, and the run was asked to end in this case."""
+    """An image has failed, and the run should end after the first failure."""
 
 
 class Progress:
@@ -40,7 +40,7 @@ class Progress:
     ----------
     n_jobs : images to process
     n_finished : images that were finished before
-    table : file with a row for each image; it is made with its folder
+    table : file with a row for each image; the file and its folder are created
     stop_on_failure : raise StoppedEarly after the first image that fails
     """
 
@@ -87,11 +87,11 @@ class Progress:
         Raises
         ------
         StoppedEarly
-            If it has failed and the run was asked to end in this case.
+            If it has failed and the run should end after the first failure.
         """
         self._states[outcome.state] += 1
         number, seconds = self._states.total(), time.perf_counter() - self._start
-        # On a terminal the bar shows the pace.
+        # On a terminal, the progress bar shows the pace already.
         pace = "" if self._bar else f"; {_pace(number, self._n_jobs, seconds)}"
         _tell(f"[{number}/{self._n_jobs}] {outcome.job.name}", outcome, pace)
         self._write_row(outcome)
@@ -111,7 +111,7 @@ class Progress:
             log.info("images of each device: %s", ", ".join(parts))
         sums = {
             "finished before": self._n_finished,
-            "by other runs meanwhile": self._states[State.FINISHED],
+            "finished by other runs in the meantime": self._states[State.FINISHED],
             "left to other runs": self._states[State.LEFT],
             "not begun": self._n_jobs - self._states.total(),
         }
@@ -129,7 +129,8 @@ class Progress:
             return Status.OK
         if all(failure.try_again for failure in self._failures):
             return Status.TRY_AGAIN
-        if all(getattr(failure.error, "errno", None) in _NO_PLACE for failure in self._failures):
+        numbers = (getattr(failure.error, "errno", None) for failure in self._failures)
+        if all(number in _CANNOT_WRITE for number in numbers):
             return Status.CANNOT_WRITE
         return Status.SOME_FAILED
 
@@ -151,7 +152,7 @@ class Progress:
             with open(self._table, "a", encoding="utf-8") as file:
                 file.write("\t".join(row) + "\n")
         except OSError as error:
-            log.warning("%s: not written any more: %s", self._table, error)
+            log.warning("%s: this table gets no further rows: %s", self._table, error)
             self._table = None
 
 
@@ -188,7 +189,7 @@ def _tell(head: str, outcome: Outcome, pace: str) -> None:
         _tell_mask(head, correction.get("mask_found"))
         log.debug("%s: %s", head, correction)
     elif outcome.state == State.FINISHED:
-        log.info("%s: finished by another run meanwhile", head)
+        log.info("%s: another run has finished it in the meantime", head)
     elif outcome.state == State.LEFT:
         log.info("%s: left to another run, which is working on it", head)
     elif outcome.error is not None:

@@ -9,11 +9,11 @@ from typing import Any
 LOCAL = frozenset({"Linear", "MultiProc", "LegacyMultiProc"})
 """engines whose nodes run on the run's own machine, so that a kill may end the run as well"""
 DIED = BrokenExecutor
-"""the error if a worker of an engine was killed, which ends its other workers too"""
+"""the error that is raised if a worker of an engine was killed; its other workers then end too"""
 
 
 class _Ended(BaseException):
-    """A worker was killed. No Exception, because nipype catches these and would wait for ever."""
+    """A worker was killed. This is not an Exception: nipype would catch that and wait forever."""
 
 
 def run(workflow: Any, name: str, arguments: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ def run(workflow: Any, name: str, arguments: Mapping[str, Any]) -> None:
     BrokenExecutor
         If a worker on this machine was killed. Then no worker of the engine is left.
     Exception
-        If the engine raises it, which it also does after a workflow in which some nodes failed.
+        Any error that the engine raises, which it also does at the end if some nodes failed.
     """
     try:
         workflow.run(plugin=_runner(name, arguments))
@@ -39,10 +39,10 @@ def run(workflow: Any, name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
-    """Return a nipype plugin with two faults mended.
+    """Return a nipype plugin in which two faults are corrected.
 
-    For a node without a result, nipype adds a list to a traceback that is a string; the TypeError
-    would end all other nodes. If a worker is killed, nipype waits for its result for ever.
+    If a node has no result, nipype adds a list to a traceback that is a string, and the TypeError
+    would end all other nodes. If a worker is killed, nipype waits for its result forever.
     """
     from nipype.pipeline import plugins
 
@@ -53,7 +53,7 @@ def _runner(name: str, arguments: Mapping[str, Any]) -> Any:
             return super()._report_crash(node, result=result)
 
         def _async_callback(self, args: Any) -> None:
-            if not _is_lost(args):  # it would raise, and the log of futures prints the traceback
+            if not _is_lost(args):  # nipype would raise, and the traceback would be printed
                 super()._async_callback(args)
 
         def _get_result(self, taskid: Any) -> Any:

@@ -19,17 +19,17 @@ from n4ax_bids.app.machine import presence
 log = logging.getLogger("n4ax_bids")
 
 MEMORY = Path("/dev/shm")
-"""Docker and Apptainer let everybody write here, even if the root is read-only. It is the last
-choice, because Deno, on which the BIDS validator runs, reads nothing in /dev."""
+"""Docker and Apptainer let every user write here, even if the root is read-only. This folder is
+the last choice, because Deno, on which the BIDS validator runs, reads nothing in /dev."""
 
 
 @contextmanager
 def places(near: Sequence[Path] = ()) -> Iterator[None]:
     """Make HOME and TMPDIR point to writable folders within the block.
 
-    Folders that are writable already stay. Others are replaced by a folder for this run, which is
-    removed at the end of the block, together with any compiled programs in it. Processes that are
-    started within the block inherit both variables.
+    If the present folders are writable, they stay. Otherwise a folder for this run replaces them;
+    it is removed at the end of the block, together with any compiled programs in it. Processes
+    that are started within the block inherit both variables.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def places(near: Sequence[Path] = ()) -> Iterator[None]:
         if not _has_temporary():
             chosen = next(filter(_writable, [*map(_existing, near), MEMORY]), None)
             if chosen is None:
-                yield  # any step that needs a temporary folder will report it
+                yield  # any step that needs a temporary folder will report that there is none
                 return
-            # A presence, so that no other run removes it now, and the next run does if this one
-            # is killed.
+            # As a presence, the folder is safe from other runs while this run lives, and the next
+            # run removes it if this run is killed.
             _, temporary = stack.enter_context(presence.at_work(chosen))
             stack.enter_context(_variable("TMPDIR", temporary))
         if not _writable(Path(os.path.expanduser("~"))):

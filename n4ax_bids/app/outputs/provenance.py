@@ -1,7 +1,7 @@
 """How the images of an output folder were corrected, according to their records.
 
-A run need not do what it was asked for: its images may be finished, may fail, or may belong to
-another run. So the methods text describes the records and not the request.
+A run may do something else than it was asked for: its images may already be finished, may fail, or
+may be claimed by another run. So the methods text describes the records and not the request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 MASKS = (*MASK_WORDS, *MASK_PROGRAMS, "none", "derivatives")
 """values of --mask"""
 LOOKS = 16
-"""small files that are read at the same time; a shared file system takes milliseconds for each"""
+"""number of records that are read at the same time; a shared file system takes milliseconds for
+each"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _is_known(settings: Mapping[str, Any]) -> bool:
     """Return whether the methods text can describe the settings of a record.
 
-    Anyone who may write to the output folder can have changed them.
+    Anyone who may write to the output folder could have changed them.
     """
     texts = [settings.get(key) for key in ("weight", "mask_program")]
     names = settings["derivatives"]
@@ -96,7 +97,7 @@ def _is_known(settings: Mapping[str, Any]) -> bool:
 
 
 def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
-    """Return the way that records describe, or None if another version had other options."""
+    """Return the way that records describe, or None if this version cannot read the options."""
     try:
         settings = facts["settings"]
         method = METHODS[settings["method"]]

@@ -29,7 +29,7 @@ TITLE = f"{derivatives.NAME}: bias field correction of "
 VERSION = "sha256:{} (dataset_description.json)"
 """version of the source in the description of the outputs"""
 MOST = 64
-"""most images that are compared"""
+"""largest number of images that are compared"""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def check(request: Request, raw: Mapping[str, Any]) -> None:
         what += f", and {len(others)} of {n} images compared have another content: {others[0]}"
     if request.accept_new_source:
         log.warning(
-            "%s: %s; going on with %r (--accept-new-source): outputs of images that it does not "
-            "have stay",
+            "%s: %s; continuing with the dataset %r (--accept-new-source). Outputs of images that "
+            "it does not have stay",
             request.output_dir,
             what,
             now.name,

@@ -19,7 +19,8 @@ from n4ax_bids.io.text import read_text
 from n4ax_bids.io.volume import Volume
 
 BYTES = 12
-"""least memory for a voxel of a segmentation: as stored, as float32, on the image's grid"""
+"""bytes that each voxel of a segmentation needs at least: as stored, as float32, and on the grid
+of the image"""
 SURE = 0.9
 """probability above which a voxel counts as a tissue"""
 TISSUES = ("WM", "GM")
@@ -54,7 +55,7 @@ def find(
     Returns
     -------
     tissues : None if no file fits
-    notes : why files that were found do not fit
+    notes : for each file that was found and does not fit, the reason
     """
     notes: list[str] = []
     for name, root in derivatives.items():
@@ -66,20 +67,20 @@ def find(
             try:
                 white, grey = _read(found, image)
             except (OSError, ValueError) as error:
-                notes.append(f"{', '.join(files)}: not taken as tissues: {error}")
+                notes.append(f"{', '.join(files)}: not used as a segmentation: {error}")
                 continue
             return Tissues(white, grey, files), tuple(notes)
     return None, tuple(notes)
 
 
 def _candidates(root: Path, relative: str, notes: list[str]) -> Iterator[dict[str, Segmentation]]:
-    """Yield pairs of files for white and grey matter in one folder; note ambiguous ones."""
+    """Yield pairs of files for white and grey matter in one folder; add a note if several fit."""
     files = Segmentations({"": root})
     try:
         each = ((tissue, files.probability(relative, tissue)) for tissue in TISSUES)
         pair = {tissue: found for tissue, found in each if found is not None}
     except ValueError as error:
-        notes.append(f"not taken as tissues: {error}")
+        notes.append(f"not used as a segmentation: {error}")
     else:
         if len(pair) == len(TISSUES):
             yield pair
@@ -102,7 +103,7 @@ def _read(files: Mapping[str, Segmentation], image: Volume) -> tuple[np.ndarray,
             )
         mask = placed.data == _label(path, tissue) if labels else placed.data > SURE
         if not mask.any():
-            raise ValueError(f"no voxel is surely {tissue}")
+            raise ValueError(f"no voxel counts as {tissue}")
         masks.append(mask)
     return masks[0], masks[1]
 
@@ -125,5 +126,5 @@ def _label(path: Path, tissue: str) -> int:
         for row in csv.DictReader(lines, delimiter="\t"):
             if tissue in (row.get("abbreviation"), row.get("name")):
                 return int(row.get("index") or "")
-        raise ValueError(f"{table}: names no {tissue}; expected it as abbreviation or name")
+        raise ValueError(f"{table}: has no row for {tissue}; expected it as abbreviation or name")
     return LABELS[tissue]

@@ -112,10 +112,11 @@ def test_sums_name_what_was_not_done_here(told):
     status, text = told(outcomes, io.StringIO(), n_finished=4)
     assert status == Status.OK
     assert "4 of 7 images are finished already" in text
-    assert "[2/3] sub-2_T1w: finished by another run meanwhile" in text
+    assert "[2/3] sub-2_T1w: another run has finished it in the meantime" in text
     assert "[3/3] sub-3_T1w: left to another run, which is working on it" in text
     assert text.endswith(
-        "1 of 7 images corrected, 0 failed, 4 finished before, 1 by other runs meanwhile, "
+        "1 of 7 images corrected, 0 failed, 4 finished before, "
+        "1 finished by other runs in the meantime, "
         "1 left to other runs\n"
     )
 

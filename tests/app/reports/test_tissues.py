@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_told(image, root, fault, word):
         save(path, data, np.diag([1, 1, 2, 1]) if fault == "place" else None)
     found, (note,) = find(image, root)
     assert found is None
-    assert note.startswith("other:sub-01/anat/sub-01_dseg.nii.gz: not taken") and word in note
+    assert note.startswith("other:sub-01/anat/sub-01_dseg.nii.gz: not used") and word in note
 
 
 def test_a_table_without_the_tissue_is_told(image, root):
@@ -115,7 +115,7 @@ def test_a_table_without_the_tissue_is_told(image, root):
     save(folder / "sub-01_desc-aparc_dseg.nii.gz", labels())
     (folder / "sub-01_desc-aparc_dseg.tsv").write_text("index\tname\n2\tcuneus\n")
     found, (note,) = find(image, root)
-    assert found is None and "aparc_dseg.tsv: names no WM" in note
+    assert found is None and "aparc_dseg.tsv: has no row for WM" in note
 
 
 def test_what_is_ambiguous_is_told(image, root):

@@ -257,8 +257,8 @@ def test_names_of_folders(tmp_path, derived, capsys):
     words = ["/raw", "/out", "participant", "--weight", "WM", "-d"]
     for more, text in (
         ([f"{tmp_path}/no"], "no such folder"),
-        ([f"raw={folder}"], "a name of its own that is not raw"),
-        ([f"x={folder}", f"x={folder}"], "a name of its own"),
+        ([f"raw={folder}"], "a name that no other folder has and that is not raw"),
+        ([f"x={folder}", f"x={folder}"], "a name that no other folder has"),
     ):
         assert cli.main([*words, *more]) == 2
         assert text in capsys.readouterr().err
