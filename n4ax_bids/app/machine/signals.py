@@ -25,7 +25,7 @@ def end_on_signals() -> None:
 
     The exit status is 143 or 130. A second signal that follows soon is ignored, because it would
     interrupt the clean-up; a later one comes from a user who has waited long enough. After
-    the grace period the process ends in any case, because a thread may wait for a file for ever.
+    the grace period the process ends in any case, because a thread may wait for a file forever.
     """
     global _last_signal, _limit, _at_work
     _last_signal, _limit, _at_work = -math.inf, None, True
