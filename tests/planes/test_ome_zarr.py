@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from n4ax_bids.core.stack.call import correct_stack
 from n4ax_bids.core.stack.levels import on_level
 from n4ax_bids.core.stack.samples import Along, thinning
 from n4ax_bids.options import StackOptions
@@ -17,8 +16,8 @@ from n4ax_bids.planes.ome_zarr_sink import ZarrSink
 from n4ax_bids.stack_files import open_source
 from n4ax_bids.stream_steps import plan_stream, thinned_stack
 from n4ax_bids.streaming import stream
-from tests.core.stack.stacks import ellipsoid
-from tests.test_streaming import OPTIONS, PLANE_GB
+from tests.core.stack.stacks import OPTIONS, ellipsoid, solved
+from tests.test_streaming import PLANE_GB
 
 zarr = pytest.importorskip("zarr")
 yaozarrs = pytest.importorskip("yaozarrs")
@@ -32,8 +31,8 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def whole(known):
-    return correct_stack(known.image, options=OPTIONS)
+def whole():
+    return solved()
 
 
 def image(rng):
@@ -66,8 +65,7 @@ def test_what_is_written_is_valid_and_read_by_others(version, rng, tmp_path):
 
 
 @pytest.mark.parametrize("version", ("0.4", "0.5"))
-def test_scale_units_chunks_and_version_are_those_of_the_source(version, tmp_path):
-    known = ellipsoid()
+def test_scale_units_chunks_and_version_are_those_of_the_source(version, known, whole, tmp_path):
     form = 2 if version == "0.4" else 3
     group = zarr.open_group(tmp_path / "in.ome.zarr", mode="w", zarr_format=form)
     more = {"shards": (8, 32, 64)} if form == 3 else {}
@@ -90,15 +88,14 @@ def test_scale_units_chunks_and_version_are_those_of_the_source(version, tmp_pat
         group.attrs["multiscales"] = [entry | {"version": "0.4"}]
     source = open_source(tmp_path / "in.ome.zarr")
     assert source.zooms == (1.0, 1.0, 1.0) and source.version == version
-    stream(source.name, tmp_path / "out.ome.zarr", options=OPTIONS, memory_gb=9 * PLANE_GB)
+    how = {"options": OPTIONS, "memory_gb": 9 * PLANE_GB}
+    stream(source.name, tmp_path / "out.ome.zarr", correction=whole.correction, **how)
     made = ZarrSource(tmp_path / "out.ome.zarr")
     assert made.version == version and made.zooms == source.zooms
     assert made.array.chunks == source.array.chunks
     assert made.array.shards == source.array.shards
     assert made.image["axes"] == axes
-    expected = np.empty_like(known.image)
-    stream(known.image, expected, options=OPTIONS)
-    np.testing.assert_allclose(made.read(0, 28), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(made.read(0, 28), whole.corrected, rtol=1e-6, atol=1e-7)
 
 
 def test_a_damaged_chunk_is_named(rng, tmp_path):
@@ -111,13 +108,14 @@ def test_a_damaged_chunk_is_named(rng, tmp_path):
     assert not out.exists()
 
 
-def test_a_missing_chunk_is_named(rng, tmp_path):
-    path = write(tmp_path / "x.ome.zarr", image(rng), "0.5")
+def test_a_missing_chunk_is_named(known, whole, tmp_path):
+    path = write(tmp_path / "x.ome.zarr", known.image, "0.5")
     chunk = next(each for each in (path / "0" / "c" / "3").rglob("*") if each.is_file())
     chunk.unlink()
-    done = stream(path, tmp_path / "out.ome.zarr", mask=None, options=OPTIONS)
+    how = {"options": OPTIONS, "correction": whole.correction}
+    done = stream(path, tmp_path / "out.ome.zarr", mask=None, **how)
     (note,) = [each for each in done.notes if "chunks have no file" in each]
-    assert "1 of 6 chunks" in note and "0/c/3/0/0" in note
+    assert "1 of 28 chunks" in note and "0/c/3/0/0" in note
 
 
 @pytest.mark.parametrize(
