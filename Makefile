@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test fuzz test-clients lint format bench validate masks
+.PHONY: help demo screenshots test test-large fuzz test-clients lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -21,6 +21,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 help:
 	@echo "make demo          simulate a BIDS dataset in DIR=$(DIR), correct it, compare with the truth"
 	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest, JOBS=$(JOBS) at a time"
+	@echo "make test-large    the tests that take minutes or gigabytes"
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
@@ -37,7 +38,10 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients and not large" $(ARGS)
+
+test-large: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m large $(ARGS)
 
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -20,7 +20,8 @@ from n4ax_bids.options import StackOptions
 
 DESCRIPTION = """\
 Corrects the bias field of serial sections by N4: of each section on its own, of the whole stack,
-or both. The stack is read twice, a few planes at a time, and need not fit into memory."""
+or both. The stack is read a few planes at a time, twice unless it has a pyramid, and need not fit
+into memory."""
 EPILOG = """\
 Input: a .nii, .nii.gz or .tif file, a folder of .tif or .png planes, or an OME-Zarr folder. The
 output is named alike; a name without an ending makes a folder of planes. An interrupted run leaves
@@ -168,6 +169,7 @@ def _described(asked: argparse.Namespace, options: StackOptions) -> str:
         "voxel_size_mm": plan.zooms,
         "GB": round(float(plan.n_bytes) / 1e9, 3),
         "planes at a time": plan.height(plan.source.dtype.itemsize + PER_VOXEL),
+        "estimated on": (plan.level or plan.source).name,
         "thinned planes": plan.how.shape,
         "output": asked.output,
         "options": asdict(options),

@@ -16,7 +16,8 @@ from n4ax_bids.io.lattices import load_lattices, save_lattices
 from n4ax_bids.planes import ome_zarr, pictures
 from n4ax_bids.planes.base import ArraySink, ArraySource, Sink, Source
 from n4ax_bids.planes.nifti import NiftiSink, NiftiSource
-from n4ax_bids.planes.ome_zarr import ZarrSink, ZarrSource
+from n4ax_bids.planes.ome_zarr import ZarrSource
+from n4ax_bids.planes.ome_zarr_sink import ZarrSink
 from n4ax_bids.planes.pictures import PicturesSource, TiffSink, TiffSource
 
 KINDS = "a .nii, .nii.gz or .tif file, a folder of .tif or .png planes, or an OME-Zarr folder"

@@ -18,6 +18,7 @@ from n4ax_bids import device as devices
 from n4ax_bids.core.stack.call import mask_of, require_stack_options, voxel_sizes
 from n4ax_bids.core.stack.correction import StackCorrection, correct_planes, enlarged
 from n4ax_bids.core.stack.estimate import estimate_stack, stack_of, thin_tissue_mask
+from n4ax_bids.core.stack.levels import OnLevel, on_level, spacing
 from n4ax_bids.core.stack.samples import Thinning, thinned, thinning
 from n4ax_bids.options import StackOptions
 from n4ax_bids.planes.base import Sink, Source
@@ -48,6 +49,10 @@ class StreamPlan(NamedTuple):
     how: Thinning
     budget: float
     """bytes"""
+    level: Source | None = None
+    """level of a pyramid that the estimate reads; None: the source itself"""
+    on: OnLevel | None = None
+    """how that level is thinned"""
 
     @property
     def n_bytes(self) -> int:
@@ -55,12 +60,13 @@ class StreamPlan(NamedTuple):
         n_z, n_y, n_x = self.source.shape
         return 4 * n_z * n_y * n_x
 
-    def height(self, per_voxel: float) -> int:
-        """Return how many planes fit into a slab."""
-        plane = self.source.shape[1] * self.source.shape[2]
+    def height(self, per_voxel: float, source: Source | None = None) -> int:
+        """Return how many planes of the source, or of one of its levels, fit into a slab."""
+        source = source or self.source
+        plane = source.shape[1] * source.shape[2]
         most = int(SHARE * self.budget // (plane * per_voxel))
         height = max(1, min(most, self.source.shape[0]))
-        whole = int(getattr(self.source, "slab", 1))
+        whole = int(getattr(source, "slab", 1))
         return height - height % whole if height > whole else height
 
 
@@ -82,7 +88,23 @@ def plan_stream(vol: Any, mask: Any, sizes: Any, options: Any, memory_gb: float)
         mask_of(mask, source.shape)  # refuses any word but "tissue"
     how = thinning(options, source.shape, zooms)
     tissue = inside is None and mask is not None
-    return StreamPlan(source, inside, tissue, options, zooms, how, memory_gb * 1e9)
+    level, on = _nearest_level(source, options, how)
+    if on is not None:
+        how = on.how
+    budget = memory_gb * 1e9
+    return StreamPlan(source, inside, tissue, options, zooms, how, budget, level, on)
+
+
+def _nearest_level(
+    source: Source, options: StackOptions, how: Thinning
+) -> tuple[Source | None, OnLevel | None]:
+    """Return the level of a pyramid that is nearest to the wanted distance of samples."""
+    found = []
+    for level in getattr(source, "levels", tuple)():
+        its = on_level(options, how, source.shape, level.source.shape, level.factors, level.first)
+        if its is not None:
+            found.append((level.source, its))
+    return max(found, key=lambda each: spacing(each[1]), default=(None, None))
 
 
 def _is_file(word: str) -> bool:
@@ -95,14 +117,14 @@ def estimated(
 ) -> StackCorrection:
     """Thin the planes and estimate the correction from them."""
     with timed(seconds, "read"):
-        thin, means, inside = _thinned(plan, tell)
+        thin, means, inside = thinned_stack(plan, tell)
     n = plan.source.shape[0]
     with timed(seconds, "estimate"), devices.use(where), compilation.kept():
         if inside is None:
             inside = thin_tissue_mask(thin if means is None else means, plan.how, plan.options)
         del means
         _return_memory()
-        stack = stack_of(thin, inside, plan.source.shape, plan.zooms, plan.options)
+        stack = stack_of(thin, inside, plan.source.shape, plan.zooms, plan.how)
         memory = None if where.platform != "cpu" else int(SHARE_OF_SOLVE * plan.budget)
 
         def say(step: str) -> None:
@@ -112,7 +134,7 @@ def estimated(
         return estimate_stack(stack, plan.options, say, memory=memory)
 
 
-def _thinned(
+def thinned_stack(
     plan: StreamPlan, tell: Progress
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Read the stack once; return its samples, means for the mask, and a given mask."""
@@ -121,11 +143,14 @@ def _thinned(
     blocks = (how.blocks[0].n, how.blocks[1].n)
     means = np.empty((n, *blocks), np.float32) if plan.tissue and not how.means else None
     inside = None if plan.tissue else np.ones(thin.shape, bool)
-    height = plan.height(2 * plan.source.dtype.itemsize + 8)
+    source, grid = plan.level or plan.source, plan.on.grid if plan.on else how
+    places = plan.on.planes if plan.on else np.arange(n)
+    height = plan.height(2 * source.dtype.itemsize + 8, source)
     for start in range(0, n, height):
         part = slice(start, min(start + height, n))
-        slab = plan.source.read(part.start, part.stop)
-        thin[part] = thinned(slab, how, means=how.means)
+        first, last = int(places[part.start]), int(places[part.stop - 1])
+        slab = source.read(first, last + 1)
+        thin[part] = thinned(slab, grid, means=grid.means)[places[part] - first]
         if means is not None:
             means[part] = thinned(slab, how, means=True)
         del slab
@@ -137,7 +162,7 @@ def _thinned(
     if odd.any():
         where = tuple(int(i) for i in np.argwhere(odd)[0])
         raise ValueError(
-            f"{plan.source.name} has values that are not finite, the first in plane {where[0]}; "
+            f"{source.name} has values that are not finite, the first in plane {where[0]}; "
             "expected numbers (set them to 0)"
         )
     return thin, means, inside

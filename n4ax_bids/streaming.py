@@ -64,7 +64,9 @@ def stream(
     """Correct a stack a few planes at a time; the answer does not depend on how many.
 
     The stack is read twice: once to thin its planes, and once to correct them. In between, the
-    field is estimated from the thinned planes alone.
+    field is estimated from the thinned planes alone. If an OME-Zarr image has a pyramid, the
+    thinned planes come from the level nearest to the wanted distance of samples, and the finest
+    level is read only once.
 
     Parameters
     ----------
@@ -140,7 +142,9 @@ def stream(
                 sink.close()
     if journal:
         journal.end()
-    notes = (*getattr(source, "notes", tuple)(), *done.notes)
+    read = [each for each in (source, plan.level) if each is not None]
+    missing = [note for each in read for note in getattr(each, "notes", tuple)()]
+    notes = (*missing, *done.notes)
     return Streamed(out, bias_out, done, seconds, notes)
 
 

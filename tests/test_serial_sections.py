@@ -12,7 +12,7 @@ import pytest
 from n4ax_bids import stack_cli
 from n4ax_bids.stack_files import load_correction, open_source
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 PAGE = Path(__file__).parents[1] / "docs" / "serial-sections.md"
 
@@ -53,6 +53,21 @@ def test_the_files_of_the_example_are_there(example):
     assert len(load_correction(example / "lattices.npz").sections) == 4
     assert open_source(example / "bias.ome.zarr").zooms == (0.1, 0.01, 0.01)
     assert (PAGE.parent / "serial-sections.png").exists()
+
+
+def test_the_program_for_workers_saves_a_correction(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).uniform(1, 2, (28, 24, 20)).astype(np.float32)
+    zarr.save_array("stack.zarr", values)
+    first, worker = blocks("python")[2:]
+    exec(first, {})
+    assert len(load_correction("correction.npz").sections) == 5
+    assert not zarr.open("out.zarr", mode="r")[:].any()  # no planes yet
+    for words in (["0", "16"], ["16", "28"]):
+        monkeypatch.setattr("sys.argv", ["worker.py", *words])
+        exec(worker, {})
+    assert zarr.open("out.zarr", mode="r")[:].any(axis=(1, 2)).all()
 
 
 def test_the_second_python_block_runs(tmp_path, monkeypatch):

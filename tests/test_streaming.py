@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,19 +15,15 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids.core.stack.call import correct_stack
+from n4ax_bids.core.stack.call import thinned_stack as thinned_at_once
+from n4ax_bids.core.stack.correction import correct_planes
 from n4ax_bids.options import StackOptions
 from n4ax_bids.stack_files import load_correction, open_source, save_correction
+from n4ax_bids.stream_steps import plan_stream, thinned_stack
 from n4ax_bids.streaming import stream
-from tests.core.stack.stacks import ellipsoid
+from tests.core.stack.stacks import OPTIONS, ellipsoid, solved
 
-OPTIONS = StackOptions(
-    sections=2,
-    shrink_factor=2,
-    n_iterations=(15, 15),
-    section_spline_mm=14.0,
-    global_spline_mm=28.0,
-)
+ROOT = Path(__file__).parents[1]
 PLANE_GB = 56 * 56 * (4 + 44) / 0.6e9  # the budget of one plane
 
 
@@ -36,24 +33,37 @@ def known():
 
 
 @pytest.fixture(scope="module")
-def whole(known):
-    return correct_stack(known.image, options=OPTIONS)
+def whole():
+    return solved()
 
 
 def close(found, expected, rtol=1e-6):
     np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-7)
 
 
+def require_same_samples(given, image, memory_gb):
+    """What is read slab by slab is what the estimate gets of the whole array, to the bit."""
+    thin, _, _ = thinned_stack(plan_stream(given, "tissue", None, OPTIONS, memory_gb), nothing)
+    expected = thinned_at_once(image, None, (1.0, 1.0, 1.0), OPTIONS)
+    np.testing.assert_array_equal(thin, expected.thin)
+
+
+def nothing(step, done, of):
+    """Progress that nobody looks at."""
+
+
 @pytest.mark.parametrize("planes", (1, 7, 1000))
 def test_the_height_of_slabs_changes_nothing(known, whole, planes):
     out, bias = np.empty_like(known.image), np.empty_like(known.image)
-    heights = []
+    heights, memory_gb = [], planes * 1.001 * PLANE_GB
+    require_same_samples(known.image, known.image, memory_gb)
     done = stream(
         known.image,
         out,
         bias_out=bias,
         options=OPTIONS,
-        memory_gb=planes * 1.001 * PLANE_GB,
+        memory_gb=memory_gb,
+        correction=None if planes == 7 else whole.correction,
         progress=lambda step, n, of: heights.append(n) if step == "correct" else None,
     )
     assert heights[0] == min(planes, 28)
@@ -117,7 +127,15 @@ def test_every_kind_of_stack_gives_the_same(kind, known, whole, tmp_path):
     """S19."""
     given = write_as(kind, tmp_path, known.image)
     out = np.empty_like(known.image)
-    done = stream(given, out, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    require_same_samples(given, known.image, 9 * PLANE_GB)
+    # The solve of the same samples is that of `whole`; memory maps are estimated once more.
+    done = stream(
+        given,
+        out,
+        options=OPTIONS,
+        memory_gb=9 * PLANE_GB,
+        correction=None if kind == ".npy" else whole.correction,
+    )
     close(out, whole.corrected)
     for one, other in zip(done.correction.sections, whole.correction.sections, strict=True):
         close(one.log_field.lattice, other.log_field.lattice)
@@ -138,31 +156,42 @@ def test_every_kind_of_output_holds_the_same(name, known, whole, tmp_path):
     for needed in ("tifffile", "zarr"):
         pytest.importorskip(needed)
     out, bias = tmp_path / name, tmp_path / f"bias_{name}"
-    stream(known.image, out, bias_out=bias, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    done = {"options": OPTIONS, "correction": whole.correction}
+    stream(known.image, out, bias_out=bias, memory_gb=9 * PLANE_GB, **done)
     close(open_source(out).read(0, 28), whole.corrected)
     close(open_source(bias).read(0, 28), whole.bias)
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([name, f"bias_{name}"])
 
 
-def test_a_nifti_header_is_kept(known, tmp_path):
+def test_a_nifti_header_is_kept(known, whole, tmp_path):
     affine = np.array([[0, 0, -2, 5], [1.5, 0, 0, 6], [0, 1, 0, 7], [0, 0, 0, 1.0]])
     image = nb.Nifti1Image((known.image * 900).astype(np.int16).T, affine)
     image.header.set_slope_inter(0.5, 3)
     image.to_filename(tmp_path / "in.nii.gz")
-    stream(tmp_path / "in.nii.gz", tmp_path / "out.nii", options=OPTIONS)
+    path, done = tmp_path / "in.nii.gz", whole.correction
+    np.testing.assert_allclose(plan_stream(path, None, None, OPTIONS, 1).zooms, (2, 1, 1.5))
+    options = StackOptions(**vars(OPTIONS) | {"zero_outside": False})
+    stream(path, tmp_path / "out.nii", options=options, correction=done)
     made = nb.load(tmp_path / "out.nii")
     np.testing.assert_allclose(made.affine, affine)
     assert made.get_data_dtype() == np.float32
     given = nb.load(tmp_path / "in.nii.gz").get_fdata(dtype=np.float32).T
-    expected = correct_stack(given, voxel_size_mm=(2, 1, 1.5), options=OPTIONS)
-    close(made.get_fdata(dtype=np.float32).T, expected.corrected)
+    expected = correct_planes(given, done, 0).image
+    close(made.get_fdata(dtype=np.float32).T, expected)
 
 
-def test_a_mask_file_is_read_by_slabs(known, tmp_path):
+def test_a_mask_file_is_read_by_slabs(known, whole, tmp_path):
     nb.Nifti1Image(known.mask.astype(np.uint8).T, np.eye(4)).to_filename(tmp_path / "mask.nii")
-    out = np.empty_like(known.image)
-    stream(known.image, out, mask=tmp_path / "mask.nii", options=OPTIONS, memory_gb=3 * PLANE_GB)
-    close(out, correct_stack(known.image, known.mask, options=OPTIONS).corrected)
+    out, mask, small = np.empty_like(known.image), tmp_path / "mask.nii", 3 * PLANE_GB
+    plan = plan_stream(known.image, mask, None, OPTIONS, small)
+    thin, _, inside = thinned_stack(plan, nothing)
+    expected = thinned_at_once(known.image, known.mask, (1.0, 1.0, 1.0), OPTIONS)
+    np.testing.assert_array_equal(inside, expected.mask)
+    np.testing.assert_array_equal(thin, expected.thin)
+    done = {"options": OPTIONS, "correction": whole.correction}
+    stream(known.image, out, mask=mask, memory_gb=small, **done)
+    everywhere = correct_planes(known.image, whole.correction, 0).image
+    close(out, np.where(known.mask, everywhere, 0))
 
 
 def test_a_correction_is_saved_and_shared_out(known, whole, tmp_path):
@@ -176,10 +205,31 @@ def test_a_correction_is_saved_and_shared_out(known, whole, tmp_path):
     close(out, whole.corrected)
 
 
+def test_workers_in_processes_of_their_own_fill_one_array(known, whole, tmp_path):
+    """The worker of docs/serial-sections.md, twice at the same time, on ranges of chunks."""
+    zarr = pytest.importorskip("zarr")
+    page = (ROOT / "docs" / "serial-sections.md").read_text(encoding="utf-8")
+    (worker,) = re.findall(r"`worker.py`:\n\n```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (words,) = re.findall(r"^(python worker.py .*) & wait$", page, re.MULTILINE)
+    (tmp_path / "worker.py").write_text(worker)
+    zarr.save_array(tmp_path / "stack.zarr", known.image)
+    shape = known.image.shape
+    zarr.create_array(tmp_path / "out.zarr", shape=shape, dtype="float32", chunks=(8, 56, 56))
+    save_correction(tmp_path / "correction.npz", whole.correction)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    workers = [
+        subprocess.Popen([sys.executable, *each.split()[1:]], cwd=tmp_path, env=env)
+        for each in words.split(" & ")
+    ]
+    assert [each.wait(timeout=300) for each in workers] == [0, 0]
+    close(zarr.open(tmp_path / "out.zarr", mode="r")[:], whole.corrected)
+
+
 def test_a_dask_array_gives_dask_arrays(known, whole):
     dask = pytest.importorskip("dask.array")
-    lazy = dask.from_array(known.image, chunks=(9, 31, 24))
-    done = stream(lazy, options=OPTIONS, memory_gb=9 * PLANE_GB)
+    lazy = dask.from_array(known.image, chunks=(14, 31, 56))
+    require_same_samples(lazy, known.image, 9 * PLANE_GB)
+    done = stream(lazy, options=OPTIONS, correction=whole.correction)
     assert done.corrected.chunks == lazy.chunks and done.corrected.dtype == np.float32
     close(done.corrected.compute(scheduler="threads", num_workers=2), whole.corrected)
     close(done.bias[3:5, :7].compute(), whole.bias[3:5, :7])
@@ -195,7 +245,8 @@ def progress(step, n, of):
     if step == "correct" and n >= 9:
         os.kill(os.getpid(), signal.SIGKILL)
 
-stream(sys.argv[1], sys.argv[2], options=OPTIONS, memory_gb=3.01 * PLANE_GB, progress=progress)
+how = {"memory_gb": 3.01 * PLANE_GB, "progress": progress, "correction": sys.argv[3]}
+stream(sys.argv[1], sys.argv[2], options=OPTIONS, **how)
 """
 
 
@@ -203,7 +254,8 @@ stream(sys.argv[1], sys.argv[2], options=OPTIONS, memory_gb=3.01 * PLANE_GB, pro
 def test_a_killed_run_leaves_no_final_file_and_is_resumed(name, known, whole, tmp_path):
     given, out = write_as(".nii", tmp_path, known.image), tmp_path / name
     before = given.read_bytes()
-    call = [sys.executable, "-c", KILLED, str(given), str(out)]
+    save_correction(tmp_path / "c.npz", whole.correction)
+    call = [sys.executable, "-c", KILLED, str(given), str(out), str(tmp_path / "c.npz")]
     root = str(Path(__file__).parents[1])
     done = subprocess.run(call, check=False, env={**os.environ, "PYTHONPATH": root}, cwd=root)
     assert done.returncode == -signal.SIGKILL
@@ -222,7 +274,7 @@ def test_a_killed_run_leaves_no_final_file_and_is_resumed(name, known, whole, tm
     assert not list(tmp_path.glob("*partial*"))
 
 
-def test_another_call_is_not_resumed(known, tmp_path):
+def test_another_call_is_not_resumed(known, whole, tmp_path):
     given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
 
     def stop(step, n, of):
@@ -230,7 +282,8 @@ def test_another_call_is_not_resumed(known, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream(given, out, options=OPTIONS, memory_gb=3 * PLANE_GB, progress=stop)
+        how = {"memory_gb": 3 * PLANE_GB, "correction": whole.correction}
+        stream(given, out, options=OPTIONS, progress=stop, **how)
     other = StackOptions(**{**vars(OPTIONS), "strength": 0.5})
     with pytest.raises(ValueError, match="another input or other options"):
         stream(given, out, options=other, resume=True)
@@ -246,7 +299,7 @@ def test_files_written_in_one_go_say_so_too(known, tmp_path):
         stream(known.image, tmp_path / "out.nii.gz", resume=True)
 
 
-def test_a_full_disk_is_named_and_nothing_is_final(known, tmp_path, monkeypatch):
+def test_a_full_disk_is_named_and_nothing_is_final(known, whole, tmp_path, monkeypatch):
     from n4ax_bids.planes import nifti
 
     def full(self, start, planes):
@@ -254,7 +307,8 @@ def test_a_full_disk_is_named_and_nothing_is_final(known, tmp_path, monkeypatch)
 
     monkeypatch.setattr(nifti.NiftiSink, "write", full)
     with pytest.raises(OSError, match="No space left on device.*out.nii.partial"):
-        stream(known.image, tmp_path / "out.nii", options=OPTIONS)
+        how = {"options": OPTIONS, "correction": whole.correction}
+        stream(known.image, tmp_path / "out.nii", **how)
     assert not (tmp_path / "out.nii").exists()
 
 
@@ -317,7 +371,7 @@ def rise_of(given: Path, made: Path, budget: float) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_volume_four_times_the_budget_is_corrected_within_it(tmp_path):
     """S13 with 1 GB."""

@@ -43,7 +43,7 @@ for python in "${@:-python3.11 python3.12 python3.13}"; do
                 failed=1
                 continue
             fi
-            (cd "$repository" && "$folder/bin/python" -m pytest -q -x -m "not slow and not gpu" -p no:cacheprovider "${tests[@]}") \
+            (cd "$repository" && "$folder/bin/python" -m pytest -q -x -m "not slow and not large and not gpu" -p no:cacheprovider "${tests[@]}") \
                 > "$folder.log" 2>&1 || { failed=1; grep -E "^(FAILED|ERROR|E  )" "$folder.log" | head -n 20 >&2; }
             table+=("| $(versions "$folder") | $(tail -n 1 "$folder.log") |")
             echo "${table[-1]}" >&2

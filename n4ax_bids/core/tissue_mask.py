@@ -1,7 +1,6 @@
 """The tissue in a stack of sections: one Otsu threshold for each section, holes filled.
 
-The smoothing and the morphology are compiled. For the morphology, planes are packed: bit k of a
-word belongs to plane k, so that one operation on words works on 32 planes.
+The smoothing is compiled here, the morphology in `plane_words`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 
 from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite
+from n4ax_bids.core.plane_words import LANES, closed, filled, packed, unpacked
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.threshold import COPIES, counts_between
 from n4ax_bids.options.base import number, whole
@@ -25,8 +25,6 @@ FEWEST = 100
 """positive voxels in a section; with fewer, no threshold is sought and all of it is tissue"""
 TRUNCATE = 4.0
 """the Gaussian ends this many standard deviations from its centre, as in SciPy"""
-LANES = 32
-"""planes of a word"""
 MOST = 1 << 22
 """voxels that are smoothed at a time; the least is as many planes as a word has"""
 
@@ -252,111 +250,11 @@ def _counts_on_device(values: jax.Array, edges: jax.Array) -> jax.Array:
 def _filled_and_closed(smooth: Any, threshold: np.float32, radius: int) -> jax.Array:
     """Fill the holes of each plane above the threshold, then close gaps by a disk."""
     # Compiled one by one, so that sections of different length share the steps on words.
-    words = _packed(smooth, threshold)
-    words = _filled(words, _on_gpu(words))
+    words = packed(smooth, threshold)
+    words = filled(words, _on_gpu(words))
     if radius:
-        words = _closed(words, radius)
-    return _unpacked(words, smooth.shape[0])
-
-
-@jax.jit
-def _packed(values: jax.Array, threshold: np.float32) -> jax.Array:
-    """Pack what is above a threshold (Z, Y, X) into words (W, Y, X).
-
-    Bits beyond the last plane are 0.
-    """
-    mask = values > threshold
-    n_words = -(-mask.shape[0] // LANES)
-    bits = jnp.pad(mask, ((0, n_words * LANES - mask.shape[0]), (0, 0), (0, 0)))
-    bits = bits.reshape(n_words, LANES, *mask.shape[1:]).astype(jnp.uint32)
-    place = jnp.arange(LANES, dtype=jnp.uint32)[None, :, None, None]
-    return (bits << place).sum(axis=1, dtype=jnp.uint32)
-
-
-@partial(jax.jit, static_argnums=1)
-def _unpacked(words: jax.Array, n_planes: int) -> jax.Array:
-    bits = jnp.arange(LANES, dtype=jnp.uint32)[None, :, None, None]
-    planes = (words[:, None] >> bits) & 1
-    return planes.reshape(-1, *words.shape[1:])[:n_planes] != 0
-
-
-@partial(jax.jit, static_argnums=1)
-def _filled(words: jax.Array, on_gpu: bool) -> jax.Array:
-    """Fill what no path through the background connects with the edge of its plane.
-
-    The background is flooded from the edge in the four directions of the plane in turn, each as
-    far as it goes, until nothing changes.
-    """
-    free = ~words
-    n_y, n_x = words.shape[1:]
-    edge = np.zeros((1, n_y, n_x), bool)
-    edge[:, [0, -1]] = edge[:, :, [0, -1]] = True
-    flood = _flood_by_doubling if on_gpu else _flood_row_by_row
-
-    def spread(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        before, _ = state
-        after = before
-        for axis in (1, 2):
-            for reverse in (False, True):
-                after = flood(after, free, axis, reverse)
-        return after, (after != before).any()
-
-    outside = jnp.where(jnp.asarray(edge), free, jnp.uint32(0))
-    outside, _ = jax.lax.while_loop(lambda state: state[1], spread, (outside, jnp.asarray(True)))
-    return ~outside
-
-
-def _flood_row_by_row(reached: jax.Array, free: jax.Array, axis: int, reverse: bool) -> jax.Array:
-    """Let what is reached run along an axis through free pixels: one row after another."""
-
-    def step(before: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        now = (row[0] | before) & row[1]
-        return now, now
-
-    rows = (jnp.moveaxis(reached, axis, 0), jnp.moveaxis(free, axis, 0))
-    _, found = jax.lax.scan(step, jnp.zeros_like(rows[0][0]), rows, reverse=reverse)
-    return jnp.moveaxis(found, 0, axis)
-
-
-def _flood_by_doubling(reached: jax.Array, free: jax.Array, axis: int, reverse: bool) -> jax.Array:
-    """The same in a logarithmic number of steps, each of which a GPU makes everywhere at once."""
-
-    def joined(
-        one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        return other[0] | (one[0] & other[1]), one[1] & other[1]
-
-    found, _ = jax.lax.associative_scan(joined, (reached, free), reverse=reverse, axis=axis)
-    return found
-
-
-@partial(jax.jit, static_argnums=1)
-def _closed(words: jax.Array, radius: int) -> jax.Array:
-    """Close gaps of each plane by a disk; beyond the plane lies background."""
-    return ~_dilated(~_dilated(words, radius), radius, beyond=True)
-
-
-def _dilated(words: jax.Array, radius: int, beyond: bool = False) -> jax.Array:
-    """Dilate each plane by a disk {dx² + dy² <= radius²}; `beyond` is the value outside."""
-    n_y, n_x = words.shape[1:]
-    outside = jnp.uint32(0xFFFFFFFF if beyond else 0)
-    padded = jnp.pad(words, ((0, 0), (radius, radius), (radius, radius)), constant_values=outside)
-    total = None
-    widths = [int(np.floor(np.sqrt(radius**2 - dy**2))) for dy in range(radius + 1)]
-    runs = {width: _run(padded, width) for width in sorted(set(widths))}
-    for dy in range(-radius, radius + 1):
-        run = runs[widths[abs(dy)]][:, radius + dy : radius + dy + n_y, radius : radius + n_x]
-        total = run if total is None else total | run
-    assert total is not None
-    return total
-
-
-def _run(words: jax.Array, width: int) -> jax.Array:
-    """Dilate along X by `width` on both sides. The margin of the padding need not be right."""
-    total = words
-    for offset in range(1, width + 1):
-        total = total | jnp.roll(words, offset, 2) | jnp.roll(words, -offset, 2)
-    return total
+        words = closed(words, radius)
+    return unpacked(words, smooth.shape[0])
 
 
 def _closed_along_z(mask: Any, reach: int, replicate: bool, xp: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 from skimage import filters
 
-from n4ax_bids.core import tissue_mask
+from n4ax_bids.core import plane_words, tissue_mask
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.tissue_mask import compute_tissue_mask
 
@@ -78,10 +78,10 @@ def test_holes_in_winding_walls_are_filled():
         walls[k + 2 : n - k, k + 2] = True
     planes = np.stack([walls, np.roll(walls, 1, 1), np.pad(walls[1:-1, 1:-1], 1)])
     for flood in (False, True):
-        words = tissue_mask._filled(
-            tissue_mask._packed(jnp.asarray(planes, jnp.float32), np.float32(0.5)), flood
+        words = plane_words.filled(
+            plane_words.packed(jnp.asarray(planes, jnp.float32), np.float32(0.5)), flood
         )
-        found = np.asarray(tissue_mask._unpacked(words, 3))
+        found = np.asarray(plane_words.unpacked(words, 3))
         expected = np.stack([ndimage.binary_fill_holes(plane) for plane in planes])
         np.testing.assert_array_equal(found, expected)
 

@@ -96,7 +96,7 @@ def thinned_stack(
     else:
         means = thin if how.means else thinned(image, how, means=True)
         inside = thin_tissue_mask(means, how, options)
-    return stack_of(thin, inside, image.shape, zooms, options)
+    return stack_of(thin, inside, image.shape, zooms, how)
 
 
 def require_stack_options(options: Any) -> StackOptions:

@@ -13,7 +13,7 @@ from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.core.stack.matching import matched, matching, profile_gains, scale_factors
-from n4ax_bids.core.stack.samples import Samples, Thinning, samples_of, section_plan, thinning
+from n4ax_bids.core.stack.samples import Samples, Thinning, samples_of, section_plan
 from n4ax_bids.core.tissue_mask import compute_tissue_mask
 from n4ax_bids.options.stack import StackOptions
 
@@ -76,13 +76,13 @@ def stack_of(
     mask: np.ndarray,
     shape: Sequence[int],
     zooms: Sequence[float],
-    options: StackOptions,
+    how: Thinning,
 ) -> Stack:
     """Put together what `estimate_stack` needs."""
     n_z, n_y, n_x = (int(n) for n in shape)
     d_z, d_y, d_x = (float(zoom) for zoom in zooms)
     zooms = (d_z, d_y, d_x)
-    return Stack((n_z, n_y, n_x), zooms, thin, mask, thinning(options, (n_z, n_y, n_x), zooms))
+    return Stack((n_z, n_y, n_x), zooms, thin, mask, how)
 
 
 def estimate_stack(

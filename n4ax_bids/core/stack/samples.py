@@ -16,8 +16,9 @@ class Along(NamedTuple):
     """The samples of one axis in the plane."""
 
     factor: int
-    start: int
-    """voxel of the first sample, or of the first block"""
+    start: float
+    """voxel of the first sample, or of the first block; a whole number unless the samples come
+    from a coarser level of a pyramid"""
     n: int
     """number of samples"""
 
@@ -111,7 +112,7 @@ def thinned(slab: np.ndarray, how: Thinning, *, means: bool) -> np.ndarray:
     rows, columns = how.blocks if means else how.sampled
     with np.errstate(over="ignore"):
         if not means:
-            part = slab[:, rows.start :: rows.factor, columns.start :: columns.factor]
+            part = slab[:, int(rows.start) :: rows.factor, int(columns.start) :: columns.factor]
             return np.array(part[:, : rows.n, : columns.n], np.float32)
         return _mean(_mean(slab, rows, 1), columns, 2)
 
@@ -119,8 +120,10 @@ def thinned(slab: np.ndarray, how: Thinning, *, means: bool) -> np.ndarray:
 def _mean(array: np.ndarray, along: Along, axis: int) -> np.ndarray:
     """Average the blocks of one axis, one voxel of all blocks after the other."""
     total: np.ndarray | None = None
+    latest = array.shape[axis] - along.factor * along.n
+    start = min(max(0, round(along.start)), latest)
     for k in range(along.factor):
-        first = along.start + k
+        first = start + k
         last = first + along.factor * (along.n - 1) + 1
         index = [slice(None)] * array.ndim
         index[axis] = slice(first, last, along.factor)

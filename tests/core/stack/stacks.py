@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+
+from n4ax_bids.core.stack.call import StackResult, correct_stack
+from n4ax_bids.options import StackOptions
+
+OPTIONS = StackOptions(
+    sections=2,
+    shrink_factor=2,
+    n_iterations=(15, 15),
+    section_spline_mm=14.0,
+    global_spline_mm=28.0,
+)
+"""tests share these, because each other lattice is compiled anew"""
 
 
 class Known(NamedTuple):
@@ -27,6 +40,12 @@ def ellipsoid(shape=(28, 56, 56), amplitude=0.4, seed=0, radius=1.2) -> Known:
     tissue = np.where(distance <= 1, 1.0, 0.3) + rng.normal(0, 0.02, shape)
     image = (tissue * field).astype(np.float32)
     return Known(image, field.astype(np.float32), distance <= radius**2, distance <= 1)
+
+
+@cache
+def solved() -> StackResult:
+    """The ellipsoid corrected with `OPTIONS`, once for all tests of a process."""
+    return correct_stack(ellipsoid().image, options=OPTIONS)
 
 
 def cv(values: np.ndarray) -> float:
