@@ -30,7 +30,7 @@ BEHIND_SPACE = ("split", "recording", "chunk")
 
 
 @dataclass(frozen=True)
-class Outputs:
+class OutputNames:
     """Absolute final names of the files that are made from one source image."""
 
     stem: str
@@ -63,7 +63,7 @@ class Outputs:
         bias_field: bool = True,
         masks: Iterable[str] = (),
         further: Iterable[str] = (),
-    ) -> Outputs:
+    ) -> OutputNames:
         """Build the names from the source's own name, so that every entity is kept.
 
         Parameters
@@ -147,7 +147,7 @@ class Job:
 
     source: Path
     relative: str
-    outputs: Outputs
+    outputs: OutputNames
     entities: Mapping[str, Any]
     sidecars: tuple[Path, ...]
     mask: Path | None = None

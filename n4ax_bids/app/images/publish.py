@@ -23,7 +23,7 @@ MADE = {
     "found_mask_image": "masks",
     "method_images": "further",
 }
-"""Outputs of the node, and their names in `Outputs`."""
+"""Outputs of the node, and their names in `OutputNames`."""
 
 
 @dataclass(frozen=True)

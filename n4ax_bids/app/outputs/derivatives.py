@@ -1,6 +1,6 @@
 """Puts files in place in the derivative dataset, and removes those that are out of date.
 
-The names of the images are in `n4ax_bids.app.job.Outputs`.
+The names of the images are in `n4ax_bids.app.job.OutputNames`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app.job import FIELD, LATTICE, MASKS, Outputs, mask_name
+from n4ax_bids.app.job import FIELD, LATTICE, MASKS, OutputNames, mask_name
 from n4ax_bids.app.machine import presence
 from n4ax_bids.io.text import read_bytes
 from n4ax_bids.methods import METHODS
@@ -119,7 +119,7 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
             hidden.unlink(missing_ok=True)
 
 
-def remove_unwanted(outputs: Outputs, kind: str | None = None) -> None:
+def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
     """Remove the field, masks and further images of an earlier run that this run does not write.
 
     They would not belong to the new corrected image.

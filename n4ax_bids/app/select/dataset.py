@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.job import MASKS, Job, Outputs, Selection
+from n4ax_bids.app.job import MASKS, Job, OutputNames, Selection
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import distinct, filters, inheritance, strays
 from n4ax_bids.app.select.folders import NO_LABEL, folders, misplaced, unindexed
@@ -197,7 +197,7 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).as_posix())
-    outputs = Outputs.of(
+    outputs = OutputNames.of(
         relative,
         request.output_dir,
         desc=request.desc,

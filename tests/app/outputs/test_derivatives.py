@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from n4ax_bids.app.job import Job, Outputs
+from n4ax_bids.app.job import Job, OutputNames
 from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.outputs.sidecars import of as contents_of
 from n4ax_bids.app.request import Request
@@ -25,7 +25,7 @@ def job(tmp_path):
     return Job(
         source=tmp_path / "raw" / relative,
         relative=str(relative),
-        outputs=Outputs.of(relative, tmp_path / "out"),
+        outputs=OutputNames.of(relative, tmp_path / "out"),
         entities={"subject": "01", "suffix": "T2w"},
         sidecars=(),
     )
