@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from n4ax_bids.core.mask.head_mask import head_mask
     from n4ax_bids.core.n4.call import n4, n4_batch
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.core.zero_dce.call import zero_shot, zero_shot_batch
     from n4ax_bids.correct import correct
-    from n4ax_bids.options import N4Options, preset
+    from n4ax_bids.options import N4Options, ZeroShotOptions, preset
 
 __all__ = [
     "N4Options",
     "N4Warning",
+    "ZeroShotOptions",
     "auto_mask",
     "brain_mask",
     "correct",
@@ -34,11 +36,14 @@ __all__ = [
     "n4_batch",
     "otsu_mask",
     "preset",
+    "zero_shot",
+    "zero_shot_batch",
 ]
 
 _HOMES = {
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
+    "ZeroShotOptions": "n4ax_bids.options",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
     "correct_array": "n4ax_bids.arrays",
@@ -47,6 +52,8 @@ _HOMES = {
     "n4_batch": "n4ax_bids.core.n4.call",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
+    "zero_shot": "n4ax_bids.core.zero_dce.call",
+    "zero_shot_batch": "n4ax_bids.core.zero_dce.call",
 }
 
 try:
