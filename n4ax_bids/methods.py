@@ -227,7 +227,7 @@ register(
         citations=zero_shot.CITATIONS,
         cited="zeroshot",
         panel="n4ax_bids.report.zero_shot:draw",
-        caption="The loss at each step of the optimiser, and the maps of the last pass in the "
+        caption="The loss at each step of the optimiser, and the maps in the "
         "middle plane of the last axis: the tone map (-1 to 1) and the bias map (0 to 1), which "
         "is no estimate of the field.",
         shown=(

@@ -25,7 +25,7 @@ class ZeroShotOptions:
     downsample: int = option(
         8, "the network sees the image shrunk by this on each axis; an axis keeps 4 samples"
     )
-    n_steps: int = option(100, "steps of the optimiser in each pass")
+    n_steps: int = option(100, "steps of the optimiser")
     learning_rate: float = option(5e-3, "step size of the optimiser Adam")
     weight_decay: float = option(1e-4, "factor on the weights that is added to their gradient")
     gradient_clip: float | None = option(None, "largest norm of a gradient; default: no limit")
@@ -52,9 +52,10 @@ class ZeroShotOptions:
     background: bool = option(
         False, "count every voxel in the loss, as the paper does, not only those in the mask"
     )
-    n_passes: int = option(
-        1, "how often the image is fitted, each time divided by the field that was found before"
+    n_levels: int = option(
+        3, "tissue levels of the rounds that refine the field after the network; 0 for no rounds"
     )
+    n_rounds: int = option(12, "rounds that refine the field by tissue levels")
     output: Literal["field", "curve"] = option(
         "field",
         "corrected image of the function zero_shot: image / field, or the brightened image as in "
@@ -87,7 +88,8 @@ class ZeroShotOptions:
             ("region_spatial", 1, 256),
             ("region_exposure", 1, 256),
             ("block", 1, 16),
-            ("n_passes", 1, 20),
+            ("n_levels", 0, 16),
+            ("n_rounds", 0, 1000),
             ("seed", 0, 2**31 - 1),
         ):
             value = getattr(self, name)
@@ -134,23 +136,23 @@ PRESETS: dict[str, ZeroShotOptions] = {
         weight_exposure=1.0,
         region_exposure=16,
         background=True,
-        n_passes=1,
+        n_levels=0,
         output="curve",
     ),
 }
 """Named sets of options; `brain` is `ZeroShotOptions()`."""
 
 PRESET_HELP: dict[str, str] = {
-    "brain": "for heads and brains: the loss counts the mask only, the image is divided by a field",
+    "brain": "for heads: only the mask counts, and the image is divided by a smooth field",
     "dixon": "for water and fat images of the body: brain with a tenth of the learning rate",
-    "paper": "the paper read literally: exposure weight 1, the whole image counts, one pass, and "
+    "paper": "the paper read literally: exposure weight 1, the whole image counts, no levels, and "
     "the brightened image itself. Flattens contrast; for comparison only",
 }
 
 
 def sloppy(options: ZeroShotOptions) -> ZeroShotOptions:
-    """Return options for quick trials: ten steps, one pass. Their fields are not valid results."""
-    return replace(options, n_steps=min(10, options.n_steps), n_passes=1)
+    """Return options for quick trials: ten steps, two rounds. Their fields are not valid."""
+    return replace(options, n_steps=min(10, options.n_steps), n_rounds=min(2, options.n_rounds))
 
 
 def require_options(options: Any) -> ZeroShotOptions:
@@ -180,13 +182,16 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
     clip = f", norms of gradients limited to {o.gradient_clip:g}" if o.gradient_clip else ""
     apart = f"{o.neighbours.removesuffix('s')} neighbours"
     curve = "; the brightened image was written as well" if o.output == "curve" else ""
-    passes = "one pass" if o.n_passes == 1 else f"{o.n_passes} passes, each on the image divided "
-    if o.n_passes > 1:
-        passes += "by the field found before"
+    rounds = ""
+    if o.n_levels > 1 and o.n_rounds:
+        rounds = (
+            f" It was refined in {o.n_rounds} rounds, each of which fits it to the logarithm of "
+            f"image / the nearest of {o.n_levels} levels in the histogram of the corrected image."
+        )
     return (
         f"The options were those of the preset {preset}{some}. A convolutional network of width "
         f"{o.width}, which saw the image shrunk by {o.downsample} on each axis, was fitted to the "
-        f"image alone [@zerodce; @zeroshot] in {passes}, with random weights of seed {o.seed} and "
+        f"image alone [@zerodce; @zeroshot], with random weights of seed {o.seed} and "
         f"{o.n_steps} steps of Adam (learning rate {o.learning_rate:g}, weight decay "
         f"{o.weight_decay:g}{clip}). It predicted a tone curve, applied {o.n_curves} times, and a "
         f"bias map. The loss counted {counted} in means of {o.block} voxels on each axis, with "
@@ -196,7 +201,7 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
         f"for the brightness of regions of {o.region_exposure} voxels (wanted: {o.exposure:g}) "
         f"and {o.weight_prior:g} for the product of both maps. The field is a cubic B-spline "
         f"[@bsplines] with knots {o.field_spacing:g} mm apart, fitted to the logarithm of image "
-        f"/ brightened image{curve}."
+        f"/ brightened image{curve}.{rounds}"
     )
 
 

@@ -25,7 +25,6 @@ def draw(axes: Any, options: Mapping[str, Any], details: Mapping[str, Any]) -> N
     axes.set(title="Loss" + (", saturated" if saturated else ""), xlabel="step")
     if saturated:
         axes.title.set_color(BEFORE)
-    each = int(options["n_steps"]) + 1  # a value before each step and one after the last
     shown = np.isfinite(losses) & (losses > 0)
     if shown.any():
         axes.set_yscale("log")
@@ -33,9 +32,7 @@ def draw(axes: Any, options: Mapping[str, Any], details: Mapping[str, Any]) -> N
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(0.9 * losses[shown].min(), 1.1 * losses[shown].max())
-    for number, start in enumerate(range(0, len(losses), each)):
-        steps = np.arange(len(losses[start : start + each])) + number * (each - 1)
-        axes.plot(steps, losses[start : start + each], color=AFTER)
+    axes.plot(np.arange(len(losses)), losses, color=AFTER)
     for place, name, low, high in (
         (0.32, "alpha_section", -1.0, 1.0),
         (0.68, "bias_section", 0.0, 1.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class Form(NamedTuple):
 class Numbers(NamedTuple):
     """Numbers that may change without another compilation."""
 
-    weights: losses.Weights
+    weights: losses.Terms
     learning_rate: float
     weight_decay: float
     gradient_clip: float
@@ -69,12 +69,12 @@ def maps(layers: list[Layer], arrays: Arrays) -> tuple[jax.Array, jax.Array]:
     return bspline.contract(alpha, arrays.enlarge), bspline.contract(bias, arrays.enlarge)
 
 
-def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Weights:
+def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Terms:
     """Return the terms of the loss without their factors."""
     alpha, bias = maps(layers, arrays)
     image, weight, regions = arrays.image, arrays.weight, form.regions
     bright = losses.curve(image, alpha, form.n_curves)
-    return losses.Weights(
+    return losses.Terms(
         smooth=losses.smoothness(alpha, arrays.per_block, arrays.n_blocks),
         spatial=losses.spatial(bright, image, weight, regions.spatial, regions.neighbours),
         exposure=losses.exposure(bright, arrays.target, weight, regions.exposure),
@@ -86,7 +86,10 @@ def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Weights:
 def loss(layers: list[Layer], arrays: Arrays, form: Form, numbers: Numbers) -> jax.Array:
     """Return the sum of the terms, each with its factor."""
     parts = terms(layers, arrays, form)
-    return sum((w * part for w, part in zip(numbers.weights, parts, strict=True)), jnp.zeros(()))
+    total = jnp.zeros(())
+    for weight, part in zip(numbers.weights, parts, strict=True):
+        total = total + weight * part
+    return total
 
 
 @partial(jax.jit, static_argnames="form")
@@ -122,7 +125,7 @@ def _fit(layers: list[Layer], arrays: Arrays, form: Form, numbers: Numbers) -> F
         optax.adam(numbers.learning_rate),
     )
 
-    def step(state, _):
+    def step(state: Any, _: None) -> tuple[Any, jax.Array]:
         layers, memory = state
         value, gradient = jax.value_and_grad(loss)(layers, arrays, form, numbers)
         updates, memory = optimiser.update(gradient, memory, layers)

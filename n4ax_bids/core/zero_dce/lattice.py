@@ -65,9 +65,7 @@ def fitted(
     return LogField(lattice, ORDER, tuple(first), tuple(step), clamp)
 
 
-def points(
-    shape: Sequence[int], zooms: Sequence[float], spacing: float
-) -> tuple[int, ...]:
+def points(shape: Sequence[int], zooms: Sequence[float], spacing: float) -> tuple[int, ...]:
     """Return the control points on each axis; errors as `fitted`."""
     spans = (max(1, math.ceil((n - 1) * mm / spacing)) for n, mm in zip(shape, zooms, strict=True))
     found = tuple(span + ORDER for span in spans)
@@ -105,8 +103,8 @@ def _stiff(points: Sequence[int], stiffness: float) -> np.ndarray:
         second = np.diff(np.eye(n), 2, axis=0)
         factors = [np.eye(m) for m in points]
         factors[axis] = second.T @ second
-        grown = factors[0]
-        for factor in factors[1:]:
+        grown: np.ndarray = np.eye(1)
+        for factor in factors:
             grown = np.kron(grown, factor)
         penalty += grown
     return stiffness / whole * penalty

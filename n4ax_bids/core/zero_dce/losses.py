@@ -12,14 +12,14 @@ import jax.numpy as jnp
 Neighbours = Literal["faces", "corners"]
 
 
-class Weights(NamedTuple):
-    """The factor of each term."""
+class Terms(NamedTuple):
+    """The terms of the loss, or the factor of each."""
 
-    smooth: float
-    spatial: float
-    exposure: float
-    prior: float
-    smooth_bias: float
+    smooth: jax.Array | float
+    spatial: jax.Array | float
+    exposure: jax.Array | float
+    prior: jax.Array | float
+    smooth_bias: jax.Array | float
 
 
 class Regions(NamedTuple):
@@ -59,14 +59,18 @@ def smoothness(values: jax.Array, per_block: jax.Array, n_blocks: jax.Array) -> 
     """
     total = jnp.zeros_like(values)
     for axis in range(values.ndim):
-        ahead = jnp.diff(values, axis=axis, append=jax.lax.slice_in_dim(values, -1, None, axis=axis))
+        ahead = jnp.diff(
+            values, axis=axis, append=jax.lax.slice_in_dim(values, -1, None, axis=axis)
+        )
         total = total + jnp.abs(ahead) * per_block[axis]
     return jnp.sum(total**2) / n_blocks
 
 
 def pooled(values: jax.Array, sizes: Sequence[int]) -> jax.Array:
     """Return the means over cubes of the given sizes."""
-    shape = [part for n, size in zip(values.shape, sizes, strict=True) for part in (n // size, size)]
+    shape = [
+        part for n, size in zip(values.shape, sizes, strict=True) for part in (n // size, size)
+    ]
     return values.reshape(shape).mean(axis=tuple(range(1, 2 * values.ndim, 2)))
 
 

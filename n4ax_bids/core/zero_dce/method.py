@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -31,27 +30,19 @@ class ZeroShotDetails:
     factors: tuple[int, ...]
     """voxels of each axis for one of the grid that the network sees; lowered on short axes"""
     losses: tuple[float, ...]
-    """before each step and after the last, pass after pass"""
+    """before each step and after the last"""
     saturated: bool
     """whether the tone map is at its limit in most of the foreground: the result means nothing"""
     saturated_share: float
-    """share of the foreground where it is at its limit, in the last pass"""
+    """share of the foreground where it is at its limit"""
     alpha_min: float
     alpha_max: float
-    """range of the tone map in the last pass; it lies between -1 and 1"""
+    """range of the tone map, which lies between -1 and 1"""
     alpha_section: tuple[tuple[float, ...], ...]
-    """the tone map of the last pass in the middle plane of the last axis, at most 16 values on
+    """the tone map in the middle plane of the last axis, at most 16 values on
     each axis"""
     bias_section: tuple[tuple[float, ...], ...]
     """the bias map in the same plane"""
-
-
-class Solved(NamedTuple):
-    """The outcome of all passes over one image."""
-
-    estimate: Estimate
-    curve: np.ndarray | None
-    """the brightened image, in the units of the image; None unless it was asked for"""
 
 
 def prepare(given: Given, options: ZeroShotOptions) -> Solve:
@@ -80,65 +71,55 @@ def one_by_one(
     """Fit the images one after the other."""
     layers = solve.start(options, arrays[0].coarse.ndim)
     numbers = solve.numbers_of(options)
-    return [
-        fit.fit(layers, each, form, numbers) for each, form in zip(arrays, forms, strict=True)
-    ]
+    return [fit.fit(layers, each, form, numbers) for each, form in zip(arrays, forms, strict=True)]
 
 
 def solve_all(
     images: list[solve.Image], options: ZeroShotOptions, fitting: Fit, report: Report | None = None
 ) -> list[Estimate]:
-    """Run all passes over images of the same number of axes."""
-    fields: list = [None] * len(images)
-    curves: list[list[float]] = [[] for _ in images]
+    """Estimate the fields of images with the same number of axes.
+
+    Parameters
+    ----------
+    images : checked
+    options : for all of them
+    fitting : fits the networks
+    report : called with 1, the step from 1, and the loss before it
+    """
+    views = [solve.seen(image, options) for image in images]
     forms = [solve.form_of(image, options) for image in images]
-    for number in range(options.n_passes):
-        before = fields
-        views = [solve.seen(i, f, options) for i, f in zip(images, fields, strict=True)]
-        fitted = fitting([view.arrays for view in views], forms, options)
-        passes = [
-            solve.learned(image, field, view, each, options)
-            for image, field, view, each in zip(images, fields, views, fitted, strict=True)
-        ]
-        fields = [each.log_field for each in passes]
-        for curve, each in zip(curves, fitted, strict=True):
-            values = [float(f"{value:.6g}") for value in np.asarray(each.losses)]
-            curve += values
-            for step, value in enumerate(values if report else [], start=1):
-                report(number + 1, step, value)
-    return [
-        _estimate(image, curve, last, view, each, field, options)
-        for image, curve, last, view, each, field in zip(
-            images, curves, passes, views, fitted, before, strict=True
-        )
-    ]
+    fitted = fitting([view.arrays for view in views], forms, options)
+    found = []
+    for image, view, each in zip(images, views, fitted, strict=True):
+        if report is not None:
+            for step, value in enumerate(np.asarray(each.losses), start=1):
+                report(1, step, float(value))
+        found.append(_estimate(image, view, each, options))
+    return found
 
 
 def _estimate(
-    image: solve.Image,
-    curve: list[float],
-    last: solve.Pass,
-    view: solve.Seen,
-    fitted: Fitted,
-    before: solve.LogField | None,
-    options: ZeroShotOptions,
+    image: solve.Image, view: solve.Seen, fitted: Fitted, options: ZeroShotOptions
 ) -> Estimate:
+    """Return the field of one image and what the user should know of it."""
+    learned = solve.learned(image, view, fitted, options)
+    field = solve.refined(image, view, learned.log_field, options)
     n_coarse = [axis.n_coarse for axis in image.axes]
     details = ZeroShotDetails(
         n_parameters=network.n_parameters(options.width, len(image.axes)),
         factors=tuple(axis.factor for axis in image.axes),
-        losses=tuple(curve),
-        saturated=last.saturated > SATURATED,
-        saturated_share=round(last.saturated, 4),
-        alpha_min=last.range_alpha[0],
-        alpha_max=last.range_alpha[1],
+        losses=tuple(float(f"{value:.6g}") for value in np.asarray(fitted.losses)),
+        saturated=learned.saturated > SATURATED,
+        saturated_share=round(learned.saturated, 4),
+        alpha_min=learned.range_alpha[0],
+        alpha_max=learned.range_alpha[1],
         alpha_section=_section(np.asarray(fitted.alpha), n_coarse),
         bias_section=_section(np.asarray(fitted.bias), n_coarse),
     )
     images = {}
     if options.output == "curve":
-        images[CURVE] = solve.brightened(image, view, fitted, before, options)
-    return Estimate(last.log_field, details, _notes(image, details, options), images)
+        images[CURVE] = solve.brightened(image, view, fitted, options)
+    return Estimate(field, details, _notes(image, details, options), images)
 
 
 def _notes(
@@ -183,5 +164,6 @@ def memory(options: ZeroShotOptions, shape: Sequence[int], zooms: Sequence[float
     n_axes = min(3, len(shape))
     n = math.prod(shape[:n_axes])
     coarse = n / options.downsample**n_axes
-    # Copies of the image on the host; rows of neighbours of each channel; blocks of the loss.
-    return int(16 * n + 4 * coarse * 3**n_axes * options.width * 20 + 160 * n / options.block**n_axes)
+    blocks = n / options.block**n_axes
+    # Copies of the image on the host; neighbours of each channel's voxels; blocks of the loss.
+    return int(16 * n + 4 * coarse * 3**n_axes * options.width * 20 + 160 * blocks)

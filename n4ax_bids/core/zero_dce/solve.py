@@ -1,4 +1,4 @@
-"""One image: its arrays for a fit, and the field from what was fitted; pass by pass."""
+"""One image: its arrays for a fit, and the field from what was fitted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline
 from n4ax_bids.core.estimator import Given
-from n4ax_bids.core.field import LogField, divide
-from n4ax_bids.core.zero_dce import grid, lattice, losses, network
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.zero_dce import grid, lattice, levels, losses, network
 from n4ax_bids.core.zero_dce.fit import Arrays, Fitted, Form, Numbers
 from n4ax_bids.core.zero_dce.grid import Axis
 from n4ax_bids.options.zero_shot import WEIGHTS, ZeroShotOptions
@@ -21,6 +22,8 @@ TOP = 99.9
 """percentile of the foreground that becomes 1"""
 DARKEST = 1e-3
 """blocks below this have no say in the field, because their logarithm is noise"""
+LEAST_SHARE = 0.25
+"""share of foreground that a block needs to have a tissue level"""
 LIMIT = 0.95
 """a tone map above this is at its limit, 1"""
 
@@ -38,7 +41,7 @@ class Image(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An image as one pass sees it."""
+    """An image as the fit sees it."""
 
     arrays: Arrays
     inside: np.ndarray
@@ -49,11 +52,10 @@ class Seen(NamedTuple):
     """intensity that became 1"""
 
 
-class Pass(NamedTuple):
-    """What one pass has found."""
+class Learned(NamedTuple):
+    """What a fit has found."""
 
     log_field: LogField
-    """of the image as it was given"""
     saturated: float
     """share of the foreground where the tone map is at its limit"""
     range_alpha: tuple[float, float]
@@ -89,9 +91,7 @@ def image_of(given: Given, options: ZeroShotOptions) -> Image:
     if not (values[foreground > 0] > 0).any():
         raise ValueError("no voxel inside the mask is above 0; expected an image")
     regions = (options.region_spatial, options.region_exposure)
-    axes = tuple(
-        grid.axis_of(n, options.downsample, options.block, regions) for n in values.shape
-    )
+    axes = tuple(grid.axis_of(n, options.downsample, options.block, regions) for n in values.shape)
     lattice.points(values.shape, given.zooms, options.field_spacing)  # refuses too small a spacing
     return Image(values, foreground, tuple(given.zooms), axes)
 
@@ -110,7 +110,7 @@ def form_of(image: Image, options: ZeroShotOptions) -> Form:
 def numbers_of(options: ZeroShotOptions) -> Numbers:
     """Return the numbers that may change without another compilation."""
     return Numbers(
-        losses.Weights(*(getattr(options, name) for name in WEIGHTS)),
+        losses.Terms(*(getattr(options, name) for name in WEIGHTS)),
         options.learning_rate,
         options.weight_decay,
         options.gradient_clip or 0.0,
@@ -122,9 +122,9 @@ def start(options: ZeroShotOptions, n_axes: int) -> list[network.Layer]:
     return network.initial(jax.random.key(options.seed), options.width, n_axes)
 
 
-def seen(image: Image, field: LogField | None, options: ZeroShotOptions) -> Seen:
-    """Return the image as a pass sees it: divided by the field, scaled, shrunk and in blocks."""
-    values = image.values if field is None else np.asarray(divide(image.values, field)[0])
+def seen(image: Image, options: ZeroShotOptions) -> Seen:
+    """Return the image as the fit sees it: scaled, shrunk and in blocks."""
+    values = image.values
     counted = values[image.foreground > 0]
     scale = float(np.percentile(counted, TOP)) or float(counted.max())
     values = np.clip(values / np.float32(scale), 0, 1)
@@ -136,27 +136,26 @@ def seen(image: Image, field: LogField | None, options: ZeroShotOptions) -> Seen
     valid = np.zeros(coarse.shape, np.float32)
     valid[tuple(slice(axis.n_coarse) for axis in image.axes)] = 1
     per_axis = [axis.n / axis.block for axis in image.axes]
+    places = [axis.enlarge(axis.block_centres()).astype(np.float32) for axis in image.axes]
     arrays = Arrays(
-        coarse=coarse,
-        inside=valid,
-        image=means,
-        weight=share,
-        target=np.full(means.shape, options.exposure, np.float32),
-        enlarge=tuple(
-            axis.enlarge(axis.block_centres()).astype(np.float32) for axis in image.axes
-        ),
-        per_block=np.asarray(per_axis, np.float32) / 256,
-        n_blocks=np.float32(math.prod(per_axis)),
+        coarse=jnp.asarray(coarse),
+        inside=jnp.asarray(valid),
+        image=jnp.asarray(means),
+        weight=jnp.asarray(share),
+        target=jnp.full(means.shape, options.exposure, jnp.float32),
+        enlarge=tuple(jnp.asarray(each) for each in places),
+        per_block=jnp.asarray(per_axis, jnp.float32) / 256,
+        n_blocks=jnp.asarray(math.prod(per_axis), jnp.float32),
     )
     return Seen(arrays, inside, blocks, scale)
 
 
-def learned(
-    image: Image, field: LogField | None, given: Seen, fitted: Fitted, options: ZeroShotOptions
-) -> Pass:
-    """Return the field after a pass: a spline through ln of image / brightened image."""
+def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions) -> Learned:
+    """Return the field of a fit: a spline through ln of image / brightened image."""
     alpha = np.asarray(bspline.contract(fitted.alpha, given.arrays.enlarge))
-    bright = np.asarray(losses.curve(given.blocks, alpha, options.n_curves))
+    bright = np.asarray(
+        losses.curve(jnp.asarray(given.blocks), jnp.asarray(alpha), options.n_curves)
+    )
     counts = (given.inside > 0) & (given.blocks > DARKEST)
     weight = np.where(counts, given.inside, 0)
     if not counts.any():
@@ -170,27 +169,43 @@ def learned(
     found = lattice.fitted(
         np.log(ratio), weight, centres, shape, image.zooms, options.field_spacing
     )
-    if field is not None:
-        found = found._replace(lattice=found.lattice + field.lattice)
     saturated = float(weight[np.abs(alpha) > LIMIT].sum() / weight.sum())
     coarse = np.asarray(fitted.alpha)[tuple(slice(axis.n_coarse) for axis in image.axes)]
-    return Pass(found, saturated, (float(coarse.min()), float(coarse.max())))
+    return Learned(found, saturated, (float(coarse.min()), float(coarse.max())))
 
 
-def brightened(
-    image: Image, given: Seen, fitted: Fitted, field: LogField | None, options: ZeroShotOptions
-) -> np.ndarray:
-    """Return the brightened image X at full resolution in the units of the image.
+def refined(image: Image, given: Seen, field: LogField, options: ZeroShotOptions) -> LogField:
+    """Return the field after its rounds with tissue levels.
 
     Parameters
     ----------
-    field : that the image was divided by before this pass; None for the first pass
+    given : the image as the fit sees it
+    field : from the fit
     """
-    values = image.values if field is None else np.asarray(divide(image.values, field)[0])
+    if options.n_levels < 2 or options.n_rounds == 0:
+        return field
+    counts = (given.inside >= LEAST_SHARE) & (given.blocks > DARKEST)
+    if not counts.any():
+        return field
+    return levels.refined(
+        field,
+        np.log(np.where(counts, given.blocks, 1)),
+        np.where(counts, given.inside, 0),
+        [axis.block_centres() for axis in image.axes],
+        image.values.shape,
+        image.zooms,
+        options.field_spacing,
+        n_levels=options.n_levels,
+        n_rounds=options.n_rounds,
+    )
+
+
+def brightened(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions) -> np.ndarray:
+    """Return the brightened image X at full resolution in the units of the image."""
     alpha = grid.contracted(
         fitted.alpha, [axis.enlarge(np.arange(axis.n, dtype=float)) for axis in image.axes]
     )
-    values = np.clip(values / np.float32(given.scale), 0, 1)
+    values = np.clip(image.values / np.float32(given.scale), 0, 1)
     for _ in range(options.n_curves):
         values += alpha * values * (1 - values)
     return values * np.float32(given.scale)
