@@ -26,7 +26,7 @@ class ZeroShotOptions:
         8, "the network sees the image shrunk by this on each axis; an axis keeps 4 samples"
     )
     n_steps: int = option(100, "steps of the optimiser")
-    learning_rate: float = option(5e-3, "step size of the optimiser Adam")
+    learning_rate: float = option(0.02, "step size of the optimiser Adam")
     weight_decay: float = option(1e-4, "factor on the weights that is added to their gradient")
     gradient_clip: float | None = option(None, "largest norm of a gradient; default: no limit")
     exposure: float = option(
@@ -34,7 +34,7 @@ class ZeroShotOptions:
     )
     weight_smooth: float = option(1600.0, "weight of the smoothness of the tone map")
     weight_spatial: float = option(1.0, "weight of the contrast between neighbouring regions")
-    weight_exposure: float = option(10.0, "weight of the regions' brightness")
+    weight_exposure: float = option(40.0, "weight of the regions' brightness")
     weight_prior: float = option(1.0, "weight of brightened image x bias map = image")
     weight_smooth_bias: float = option(1600.0, "weight of the smoothness of the bias map")
     region_spatial: int = option(
@@ -55,14 +55,18 @@ class ZeroShotOptions:
     n_levels: int = option(
         3, "tissue levels of the rounds that refine the field after the network; 0 for no rounds"
     )
-    n_rounds: int = option(12, "rounds that refine the field by tissue levels")
+    n_rounds: int = option(20, "rounds that refine the field by tissue levels")
     output: Literal["field", "curve"] = option(
         "field",
         "corrected image of the function zero_shot: image / field, or the brightened image as in "
         "the paper. Commands and nodes write the brightened image beside the other",
         choices=("field", "curve"),
     )
-    field_spacing: float = option(100.0, "distance of the knots of the field", unit="mm")
+    field_spacing: float = option(
+        100.0,
+        "distance of the knots of the field; twice that before rounds by tissue levels",
+        unit="mm",
+    )
     seed: int = option(0, "of the random weights at the start")
 
     def __post_init__(self) -> None:
@@ -78,6 +82,11 @@ class ZeroShotOptions:
                 choices = item.metadata["choices"]
                 require(is_among(value, choices), item.name, value, " or ".join(choices))
         self._require_ranges()
+
+    @property
+    def refines(self) -> bool:
+        """Whether rounds by tissue levels follow the network."""
+        return self.n_levels > 1 and self.n_rounds > 0
 
     def _require_ranges(self) -> None:
         for name, low, high in (
@@ -132,6 +141,7 @@ PRESETS: dict[str, ZeroShotOptions] = {
     "brain": ZeroShotOptions(),
     "dixon": ZeroShotOptions(learning_rate=5e-4),
     "paper": ZeroShotOptions(
+        learning_rate=5e-3,
         exposure=0.6,
         weight_exposure=1.0,
         region_exposure=16,
@@ -183,9 +193,10 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
     apart = f"{o.neighbours.removesuffix('s')} neighbours"
     curve = "; the brightened image was written as well" if o.output == "curve" else ""
     rounds = ""
-    if o.n_levels > 1 and o.n_rounds:
+    if o.refines:
         rounds = (
-            f" It was refined in {o.n_rounds} rounds, each of which fits it to the logarithm of "
+            f" It was refined in {o.n_rounds} rounds with knots {o.field_spacing:g} mm apart, each "
+            "of which fits it to the logarithm of "
             f"image / the nearest of {o.n_levels} levels in the histogram of the corrected image."
         )
     return (
@@ -200,7 +211,7 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
         f"contrast of {apart} among regions of {o.region_spatial} voxels, {o.weight_exposure:g} "
         f"for the brightness of regions of {o.region_exposure} voxels (wanted: {o.exposure:g}) "
         f"and {o.weight_prior:g} for the product of both maps. The field is a cubic B-spline "
-        f"[@bsplines] with knots {o.field_spacing:g} mm apart, fitted to the logarithm of image "
+        f"[@bsplines] with knots {(1 + o.refines) * o.field_spacing:g} mm apart, fitted to the logarithm of image "
         f"/ brightened image{curve}.{rounds}"
     )
 

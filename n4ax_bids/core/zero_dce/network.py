@@ -88,9 +88,9 @@ def predict(
     """
 
     def block(layer: Layer, *inputs: jax.Array) -> jax.Array:
-        return _separable(layer, jnp.concatenate(inputs)) * inside
+        return _separable(layer, jnp.concatenate(inputs)) * inside[None]
 
-    first = jax.nn.relu(block(layers[0], image[None] * inside))
+    first = jax.nn.relu(block(layers[0], (image * inside)[None]))
     second = jax.nn.relu(block(layers[1], first))
     third = jax.nn.relu(block(layers[2], second))
     fourth = jax.nn.relu(block(layers[3], third))

@@ -166,9 +166,9 @@ def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions)
     ratio = np.where(counts, given.blocks, 1) / np.where(counts, bright, 1)
     centres = [axis.block_centres() for axis in image.axes]
     shape = image.values.shape
-    found = lattice.fitted(
-        np.log(ratio), weight, centres, shape, image.zooms, options.field_spacing
-    )
+    # Coarse at first: a fine spline would take the anatomy that the curve follows for field.
+    spacing = options.field_spacing * (2 if options.refines else 1)
+    found = lattice.fitted(np.log(ratio), weight, centres, shape, image.zooms, spacing)
     saturated = float(weight[np.abs(alpha) > LIMIT].sum() / weight.sum())
     coarse = np.asarray(fitted.alpha)[tuple(slice(axis.n_coarse) for axis in image.axes)]
     return Learned(found, saturated, (float(coarse.min()), float(coarse.max())))
@@ -182,7 +182,7 @@ def refined(image: Image, given: Seen, field: LogField, options: ZeroShotOptions
     given : the image as the fit sees it
     field : from the fit
     """
-    if options.n_levels < 2 or options.n_rounds == 0:
+    if not options.refines:
         return field
     counts = (given.inside >= LEAST_SHARE) & (given.blocks > DARKEST)
     if not counts.any():
