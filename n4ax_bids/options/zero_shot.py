@@ -49,6 +49,11 @@ class ZeroShotOptions:
     block: int = option(
         4, "voxels on each axis that are averaged before the loss is computed, 1 to 16"
     )
+    scaled: bool = option(
+        True,
+        "take downsample, block and regions as voxels of 1 mm: half as many voxels on an axis of "
+        "2 mm, a quarter on one of 4 mm; else they are voxels of any size",
+    )
     background: bool = option(
         False, "count every voxel in the loss, as the paper does, not only those in the mask"
     )
@@ -142,6 +147,7 @@ PRESETS: dict[str, ZeroShotOptions] = {
     "dixon": ZeroShotOptions(learning_rate=5e-4),
     "paper": ZeroShotOptions(
         learning_rate=5e-3,
+        scaled=False,
         exposure=0.6,
         weight_exposure=1.0,
         region_exposure=16,
@@ -192,18 +198,20 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
     clip = f", norms of gradients limited to {o.gradient_clip:g}" if o.gradient_clip else ""
     apart = f"{o.neighbours.removesuffix('s')} neighbours"
     curve = "; the brightened image was written as well" if o.output == "curve" else ""
+    knots = (2 if o.refines else 1) * o.field_spacing
+    sizes = "of 1 mm, fewer where they are larger" if o.scaled else "of any size"
     rounds = ""
     if o.refines:
         rounds = (
-            f" It was refined in {o.n_rounds} rounds with knots {o.field_spacing:g} mm apart, each "
-            "of which fits it to the logarithm of "
-            f"image / the nearest of {o.n_levels} levels in the histogram of the corrected image."
+            f" It was refined in {o.n_rounds} rounds with knots {o.field_spacing:g} mm apart, "
+            "each of which fits it to the logarithm of image / the nearest of "
+            f"{o.n_levels} levels in the histogram of the corrected image."
         )
     return (
         f"The options were those of the preset {preset}{some}. A convolutional network of width "
-        f"{o.width}, which saw the image shrunk by {o.downsample} on each axis, was fitted to the "
-        f"image alone [@zerodce; @zeroshot], with random weights of seed {o.seed} and "
-        f"{o.n_steps} steps of Adam (learning rate {o.learning_rate:g}, weight decay "
+        f"{o.width}, which saw the image shrunk by {o.downsample} on each axis (voxels {sizes}), "
+        f"was fitted to the image alone [@zerodce; @zeroshot], with random weights of seed "
+        f"{o.seed} and {o.n_steps} steps of Adam (learning rate {o.learning_rate:g}, weight decay "
         f"{o.weight_decay:g}{clip}). It predicted a tone curve, applied {o.n_curves} times, and a "
         f"bias map. The loss counted {counted} in means of {o.block} voxels on each axis, with "
         f"the weights {o.weight_smooth:g} for the smoothness of the curve's map, "
@@ -211,8 +219,8 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
         f"contrast of {apart} among regions of {o.region_spatial} voxels, {o.weight_exposure:g} "
         f"for the brightness of regions of {o.region_exposure} voxels (wanted: {o.exposure:g}) "
         f"and {o.weight_prior:g} for the product of both maps. The field is a cubic B-spline "
-        f"[@bsplines] with knots {(1 + o.refines) * o.field_spacing:g} mm apart, fitted to the logarithm of image "
-        f"/ brightened image{curve}.{rounds}"
+        f"[@bsplines] with knots {knots:g} mm apart, fitted to the logarithm of image / "
+        f"brightened image{curve}.{rounds}"
     )
 
 

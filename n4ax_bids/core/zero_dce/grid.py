@@ -27,6 +27,8 @@ class Axis:
     """voxels for each block"""
     padded: int
     """voxels with padding"""
+    regions: tuple[int, ...] = ()
+    """blocks of each kind of region"""
 
     @property
     def n_coarse(self) -> int:
@@ -73,12 +75,26 @@ class Axis:
         return np.minimum(centre, centre[self.n_blocks - 1])
 
 
-def axis_of(n: int, downsample: int, block: int, regions: Sequence[int], pad: int = PAD) -> Axis:
-    """Return an axis with its factor, lowered where it would leave fewer than four samples."""
-    factor = max(1, min(downsample, n // LEAST))
+def axis_of(
+    n: int, downsample: int, block: int, regions: Sequence[int], mm: float = 1.0, pad: int = PAD
+) -> Axis:
+    """Return an axis with its factor, lowered where it would leave fewer than four samples.
+
+    Parameters
+    ----------
+    n : voxels
+    downsample, block, regions : sizes in voxels of 1 mm; regions are multiples of the block
+    mm : size of a voxel; on an axis of 2 mm and more all sizes are halved, of 4 mm and more
+        quartered, and so on
+    pad : the axis is padded to a multiple of this
+    """
+    coarser = 2 ** max(0, math.floor(math.log2(1.01 * mm)))
+    factor = max(1, min(max(1, downsample // coarser), n // LEAST))
     fits = max(b for b in range(1, block + 1) if block % b == 0 and b <= factor)
-    whole = math.lcm(pad, fits, *regions)
-    return Axis(n, factor, fits, -(-n // whole) * whole)
+    fits = math.gcd(fits, max(1, block // coarser))
+    sizes = tuple(max(1, size // coarser // fits) for size in regions)
+    whole = math.lcm(pad, *(fits * size for size in sizes))
+    return Axis(n, factor, fits, -(-n // whole) * whole, sizes)
 
 
 def contracted(values: Any, matrices: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
-from n4ax_bids.core.zero_dce import fit, network, solve
+from n4ax_bids.core.zero_dce import fit, grid, network, solve
 from n4ax_bids.core.zero_dce.fit import Fitted
+from n4ax_bids.core.zero_dce.grid import LEAST
 from n4ax_bids.options.zero_shot import ZeroShotOptions
 
 CURVE = "curve"
@@ -132,12 +133,11 @@ def _notes(
             f"saturated: the tone map is at its limit in {details.saturated_share:.0%} of the "
             "foreground, where all tissues become equally bright; the result means nothing"
         )
-    if any(factor < options.downsample for factor in details.factors):
-        shape = "x".join(str(n) for n in image.values.shape)
+    short = [axis.n for axis in image.axes if axis.n < LEAST * options.downsample]
+    if short and any(axis.factor == max(1, axis.n // LEAST) for axis in image.axes):
         factors = "x".join(str(n) for n in details.factors)
         notes.append(
-            f"shrunk by {factors} instead of {options.downsample} on each axis: {shape} voxels "
-            "are few"
+            f"an axis of {min(short)} voxels is short: the network saw the image shrunk by {factors}"
         )
     return tuple(notes)
 
@@ -161,9 +161,14 @@ def memory(options: ZeroShotOptions, shape: Sequence[int], zooms: Sequence[float
     shape : voxels of each axis
     zooms : mm of each axis
     """
-    n_axes = min(3, len(shape))
-    n = math.prod(shape[:n_axes])
-    coarse = n / options.downsample**n_axes
-    blocks = n / options.block**n_axes
+    regions = (options.region_spatial, options.region_exposure)
+    sizes = zooms if options.scaled else (1.0,) * len(shape)
+    axes = [
+        grid.axis_of(n, options.downsample, options.block, regions, mm)
+        for n, mm in zip(shape[:3], sizes, strict=False)
+    ]
+    n, n_axes = math.prod(shape[:3]), len(axes)
+    coarse = math.prod(axis.padded / axis.factor for axis in axes)
+    blocks = math.prod(axis.padded / axis.block for axis in axes)
     # Copies of the image on the host; neighbours of each channel's voxels; blocks of the loss.
     return int(16 * n + 4 * coarse * 3**n_axes * options.width * 20 + 160 * blocks)

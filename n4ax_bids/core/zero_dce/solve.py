@@ -91,17 +91,18 @@ def image_of(given: Given, options: ZeroShotOptions) -> Image:
     if not (values[foreground > 0] > 0).any():
         raise ValueError("no voxel inside the mask is above 0; expected an image")
     regions = (options.region_spatial, options.region_exposure)
-    axes = tuple(grid.axis_of(n, options.downsample, options.block, regions) for n in values.shape)
+    sizes_mm = given.zooms if options.scaled else (1.0,) * values.ndim
+    axes = tuple(
+        grid.axis_of(n, options.downsample, options.block, regions, mm)
+        for n, mm in zip(values.shape, sizes_mm, strict=True)
+    )
     lattice.points(values.shape, given.zooms, options.field_spacing)  # refuses too small a spacing
     return Image(values, foreground, tuple(given.zooms), axes)
 
 
 def form_of(image: Image, options: ZeroShotOptions) -> Form:
     """Return what decides the compiled program."""
-    spatial, exposure = (
-        tuple(size // axis.block for axis in image.axes)
-        for size in (options.region_spatial, options.region_exposure)
-    )
+    spatial, exposure = zip(*(axis.regions for axis in image.axes), strict=True)
     regions = losses.Regions(spatial, exposure, options.neighbours)
     clip = options.gradient_clip is not None
     return Form(options.n_curves, options.n_steps, regions, clip)
