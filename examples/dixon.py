@@ -1,4 +1,4 @@
-"""A pelvis-like water and fat image under a strong field, corrected by the zero-shot method and N4.
+"""Water and fat images of a pelvis under a strong field: the zero-shot method and N4.
 
     python examples/dixon.py [PICTURE.webp]
 

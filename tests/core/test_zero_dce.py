@@ -96,7 +96,9 @@ def test_smoothness(rng):
             if ahead[axis] < SHAPE[axis]:
                 here += abs(values[tuple(ahead)] - values[voxel]) * per_block[axis]
         total += here**2
-    found = losses.smoothness(jnp.asarray(values), jnp.asarray(per_block), jnp.asarray(values.size))
+    found = losses.smoothness(
+        jnp.asarray(values), jnp.asarray(per_block), jnp.asarray(values.size)
+    )
     agree(found, total / values.size)
 
 
@@ -192,7 +194,8 @@ def test_enlarging_is_linear_and_constant_beyond_the_ends():
 
 
 @pytest.mark.parametrize(
-    ("n", "factor", "block"), [(200, 8, 4), (32, 8, 4), (31, 7, 4), (11, 2, 2), (3, 1, 1), (1, 1, 1)]
+    ("n", "factor", "block"),
+    [(200, 8, 4), (32, 8, 4), (31, 7, 4), (11, 2, 2), (3, 1, 1), (1, 1, 1)],
 )
 def test_a_short_axis_keeps_four_samples(n, factor, block):
     axis = grid.axis_of(n, 8, 4, (4, 16))
@@ -215,7 +218,9 @@ def test_a_smooth_field_is_found_again(rng):
         return 0.5 * x - 0.4 * y**2 + 0.3 * z**3 * x
 
     weight = rng.uniform(0, 1, [axis.padded // axis.block for axis in axes])
-    weight[axes[0].n_blocks :] = weight[:, axes[1].n_blocks :] = weight[:, :, axes[2].n_blocks :] = 0
+    weight[axes[0].n_blocks :] = weight[:, axes[1].n_blocks :] = weight[
+        :, :, axes[2].n_blocks :
+    ] = 0
     samples = truth(centres)
     found = lattice.fitted(samples, weight, centres, shape, zooms, 60.0, stiffness=1e-9)
     field = np.asarray(evaluate(found, [(0, n) for n in shape]))

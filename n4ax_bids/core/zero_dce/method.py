@@ -137,7 +137,8 @@ def _notes(
     if short and any(axis.factor == max(1, axis.n // LEAST) for axis in image.axes):
         factors = "x".join(str(n) for n in details.factors)
         notes.append(
-            f"an axis of {min(short)} voxels is short: the network saw the image shrunk by {factors}"
+            f"an axis of {min(short)} voxels is short: the network saw the image shrunk by "
+            f"{factors}"
         )
     return tuple(notes)
 
