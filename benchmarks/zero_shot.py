@@ -1,4 +1,6 @@
-"""The zero-shot method beside N4, on known fields and on labelled heads: docs/validation/zero-shot.md.
+"""The zero-shot method beside N4, on known fields and labelled heads.
+
+The page is docs/validation/zero-shot.md.
 
 Rows are kept in zero-shot-rows.json beside the page as they are made, so that a run can be ended
 and continued.
@@ -101,10 +103,10 @@ def made(given: Any, kept: Path | None) -> dict[str, dict[str, dict[str, float]]
 def lines(rows: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
     """Yield the page."""
     yield "CV is the coefficient of variation of grey and white matter, CJV that of joint"
-    yield "variation; grey/white is the ratio of their means. r and RMSE compare the field with the"
-    yield "true one in the brain. The mask is the brain's, from labels, for all methods. CPU seconds"
-    yield "include compilation where a shape is new. A CV that falls while CJV rises means lost"
-    yield "contrast."
+    yield "variation; grey/white is the ratio of their means. r and RMSE compare the field with"
+    yield "the true one in the brain. The mask is the brain's, from labels, for all methods. CPU"
+    yield "seconds include compilation where a shape is new. A CV that falls while CJV rises means"
+    yield "lost contrast. N4 ants is ANTs' N4 with samples 4 mm apart."
     for name, settings in rows.items():
         yield ""
         yield f"## {name}"

@@ -85,8 +85,10 @@ def test_it_is_a_log_field_and_field_times_corrected_is_the_input(made, estimate
 
 def test_scaling_the_image_scales_the_result(made):
     one = zero_shot(made.image, made.mask, zooms=ZOOMS, options=VOXELS)
-    other = zero_shot(made.image * 1000, made.mask, zooms=ZOOMS, options=VOXELS)
-    np.testing.assert_allclose(other[made.mask], 1000 * one[made.mask], rtol=2e-3)
+    # A power of two changes no bit of the scaled image; others change roundings, which the
+    # steps of the optimiser enlarge.
+    other = zero_shot(made.image * 1024, made.mask, zooms=ZOOMS, options=VOXELS)
+    np.testing.assert_allclose(other, 1024 * one, rtol=1e-6)
 
 
 def test_the_literal_loss_saturates_and_says_so(made):
@@ -171,8 +173,9 @@ def test_values_that_are_not_finite_count_as_nothing(made):
     image[0, 0, 0], image[1, 0, 0] = np.nan, -3
     mask = made.mask.copy()
     _, log_bias = zero_shot(image, mask, zooms=ZOOMS, options=VOXELS, return_bias=True)
-    _, plain = zero_shot(made.image, mask, zooms=ZOOMS, options=VOXELS, return_bias=True)
-    np.testing.assert_allclose(log_bias, plain, atol=0.02)
+    image[:2, 0, 0] = 0
+    _, plain = zero_shot(image, mask, zooms=ZOOMS, options=VOXELS, return_bias=True)
+    np.testing.assert_array_equal(log_bias, plain)
 
 
 def test_a_plane_and_an_array_on_a_device():
