@@ -41,7 +41,7 @@ def descriptor(version: str) -> dict[str, Any]:
         "inputs": inputs,
         "output-files": [
             {
-                "id": "output",
+                "id": "derivatives_dataset",
                 "name": "derivative dataset",
                 "path-template": "[OUTPUT_DIR]",
             }
