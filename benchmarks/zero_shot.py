@@ -107,6 +107,8 @@ def lines(rows: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
     yield "the true one in the brain. The mask is the brain's, from labels, for all methods. CPU"
     yield "seconds include compilation where a shape is new. A CV that falls while CJV rises means"
     yield "lost contrast. N4 ants is ANTs' N4 with samples 4 mm apart."
+    yield ""
+    yield "A setting that an image lacks has not been measured there yet."
     for name, settings in rows.items():
         yield ""
         yield f"## {name}"

@@ -51,7 +51,10 @@ def refined(
         sums = np.bincount(level.ravel(), weight.ravel(), n_levels)
         means = np.bincount(level.ravel(), (weight * log_flat).ravel(), n_levels)
         means = means / np.where(sums > 0, sums, 1)
-        field = lattice.fitted(log_image - means[level], weight, centres, shape, zooms, spacing)
+        # Noise of intensity is noise of its logarithm times the intensity, and the darkest level
+        # has no lower end: dark blocks count little.
+        trust = weight * np.exp(2 * np.minimum(log_flat, means[level]))
+        field = lattice.fitted(log_image - means[level], trust, centres, shape, zooms, spacing)
     return field
 
 
