@@ -124,6 +124,7 @@ def lines(rows: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
 
 def main() -> None:
     given = arguments("zero_shot", __doc__)
+    given.name = "zero-shot"
     given.out = given.out or (None if given.quick else PAGE)
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
