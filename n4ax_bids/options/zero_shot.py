@@ -58,7 +58,7 @@ class ZeroShotOptions:
         False, "count every voxel in the loss, as the paper does, not only those in the mask"
     )
     n_levels: int = option(
-        3, "tissue levels of the rounds that refine the field after the network; 0 for no rounds"
+        4, "tissue levels of the rounds that refine the field after the network; 0 for no rounds"
     )
     n_rounds: int = option(20, "rounds that refine the field by tissue levels")
     output: Literal["field", "curve"] = option(

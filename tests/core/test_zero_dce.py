@@ -20,6 +20,8 @@ from n4ax_bids.core.zero_dce import fit, grid, lattice, levels, losses, network,
 from n4ax_bids.options.zero_shot import ZeroShotOptions
 
 SHAPE = (16, 16, 16)
+SMALL = (5, 4, 6)
+predict = jax.jit(network.predict)  # compiled once for each shape
 
 
 def maps(rng, shape=SHAPE):
@@ -34,7 +36,7 @@ def agree(found, expected, rtol=1e-5):
 
 @pytest.mark.parametrize(("width", "expected"), [(8, 2582), (9, 2964), (10, 3360)])
 def test_number_of_weights(width, expected):
-    layers = network.initial(jax.random.key(0), width)
+    layers = jax.eval_shape(lambda key: network.initial(key, width), jax.random.key(0))
     assert sum(each.size for each in jax.tree.leaves(layers)) == expected
     assert network.n_parameters(width) == expected
     assert 2500 <= network.n_parameters(ZeroShotOptions().width) == 2964 <= 3500
@@ -42,16 +44,18 @@ def test_number_of_weights(width, expected):
 
 def test_the_first_maps_are_neutral(rng):
     layers = network.initial(jax.random.key(3), 9)
-    image = jnp.asarray(rng.uniform(0, 1, (6, 5, 4)), jnp.float32)
-    alpha, bias = network.predict(layers, image, jnp.ones_like(image))
+    image = jnp.asarray(rng.uniform(0, 1, SMALL), jnp.float32)
+    alpha, bias = predict(layers, image, jnp.ones_like(image))
     assert np.abs(alpha).max() < 0.2 and np.abs(bias - 0.5).max() < 0.1
 
 
 def test_the_network_against_loops(rng):
     """One layer: each channel with its kernel, then a sum over channels; zeros outside."""
-    layer = network.initial(jax.random.key(1), 4)[1]
+    sizes = ((4, 27), (4,), (4, 4), (4,))
+    layer = network.Layer(*(jnp.asarray(rng.uniform(-0.4, 0.4, n), jnp.float32) for n in sizes))
     values = rng.normal(size=(4, 4, 5, 6)).astype(np.float32)
     found = network._separable(layer, jnp.asarray(values))
+    assert found.shape == values.shape
     kernels = np.asarray(layer.depthwise).reshape(4, 3, 3, 3)
     padded = np.pad(values, [(0, 0)] + [(1, 1)] * 3)
     depthwise = np.zeros_like(values)
@@ -65,11 +69,11 @@ def test_the_network_against_loops(rng):
 
 def test_padding_changes_no_map(rng):
     layers = network.initial(jax.random.key(0), 9)
-    image = rng.uniform(0, 1, (5, 4, 6)).astype(np.float32)
-    alone = network.predict(layers, jnp.asarray(image), jnp.ones(image.shape))
+    image = rng.uniform(0, 1, SMALL).astype(np.float32)
+    alone = predict(layers, jnp.asarray(image), jnp.ones(image.shape, jnp.float32))
     padded = np.pad(image, [(0, 3), (0, 2), (0, 1)])
     inside = np.pad(np.ones(image.shape, np.float32), [(0, 3), (0, 2), (0, 1)])
-    more = network.predict(layers, jnp.asarray(padded), jnp.asarray(inside))
+    more = predict(layers, jnp.asarray(padded), jnp.asarray(inside))
     for one, other in zip(alone, more, strict=True):
         np.testing.assert_allclose(one, other[:5, :4, :6], atol=1e-6)
 
@@ -171,14 +175,19 @@ def test_gradient_against_differences(rng):
         layers, arrays, form, options = small_fit(rng, jnp.float64)
         numbers = solve.numbers_of(options)
         flat, unflatten = jax.flatten_util.ravel_pytree(layers)
-        value = jax.jit(lambda weights: fit.loss(unflatten(weights), arrays, form, numbers))
-        gradient = np.asarray(jax.jit(jax.grad(value))(flat))
+
+        @jax.jit
+        @jax.value_and_grad
+        def loss(weights):
+            return fit.loss(unflatten(weights), arrays, form, numbers)
+
+        gradient = np.asarray(loss(flat)[1])
         scale = np.abs(gradient).max()
         large = np.flatnonzero(np.abs(gradient) > 1e-3 * scale)
         for k in rng.choice(large, 10, replace=False):
             step = np.zeros(flat.size)
             step[k] = 1e-6
-            difference = (value(flat + step) - value(flat - step)) / 2e-6
+            difference = (loss(flat + step)[0] - loss(flat - step)[0]) / 2e-6
             np.testing.assert_allclose(gradient[k], difference, rtol=1e-4)
 
 
