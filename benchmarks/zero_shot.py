@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import arguments, computing_on, figure, head, publish, row, size
-from benchmarks.masks import PAGE, Case, cases
+from benchmarks.masks import HEADS, PAGE, Case, cases
 from n4ax_bids import ZeroShotOptions, n4, preset, zero_shot
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
 from n4ax_bids.options.zero_shot import PRESETS
@@ -33,8 +33,8 @@ BRAIN = ZeroShotOptions()
 SETTINGS: dict[str, Any] = {
     "brain": BRAIN,
     "N4 ants": preset("ants"),
-    "paper": PRESETS["paper"],
     "N4 fmriprep": preset("fmriprep"),
+    "paper": PRESETS["paper"],
     "three levels": replace(BRAIN, n_levels=3),
     "network alone": replace(BRAIN, n_levels=0, field_spacing=200.0),
     "N4 standard": preset("standard"),
@@ -144,7 +144,9 @@ def lines(rows: dict[str, Any]) -> Iterator[str]:
         "*standard* samples 4 mm apart."
     )
     yield ""
-    yield "A setting that an image lacks has not been measured there."
+    lacking = missing(rows)
+    if lacking:
+        yield f"Not measured with this version: {'; '.join(lacking)}."
     for name, settings in rows.items():
         if name == TIMES:
             continue
@@ -165,6 +167,20 @@ def lines(rows: dict[str, Any]) -> Iterator[str]:
     yield f"## {TIMES}"
     yield ""
     yield from times(rows[TIMES]) if TIMES in rows else ["This has not been measured here."]
+
+
+def missing(rows: dict[str, Any]) -> list[str]:
+    """Name the images, and for each setting the images, that have no row."""
+    images = [name for name in rows if name != TIMES]
+    known_names = [f"known field ±{amplitude:g}" for amplitude in AMPLITUDES]
+    absent = [name for name in (*HEADS, "head-philips3t", *known_names) if name not in images]
+    found = [f"the images {', '.join(absent)}"] if absent else []
+    for setting in SETTINGS:
+        without = [name for name in images if setting not in rows[name]]
+        if without:
+            where = "any image" if len(without) == len(images) else ", ".join(without)
+            found.append(f"*{setting}* on {where}")
+    return found
 
 
 def times(found: dict[str, Any]) -> Iterator[str]:
