@@ -40,6 +40,7 @@ FILES = (
     ("image", "image"),
     ("grey", "label-GM"),
     ("white", "label-WM"),
+    ("csf", "label-CSF"),
     ("brain", "brain_mask"),
     ("rough", "brain_mask_rough"),
     ("truth", "field_true"),
@@ -63,6 +64,7 @@ class Case(NamedTuple):
     truth: np.ndarray | None
     clean: np.ndarray | None
     """the same head without that field"""
+    csf: np.ndarray | None = None
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -85,12 +87,13 @@ def _case(name: str, files: Mapping[str, Path]) -> Case:
     read = nb.load(files["image"])
     zooms = tuple(map(float, read.header.get_zooms()[:3]))
     found = {part: _read(files[part], read) if part in files else None for part, _ in FILES}
-    grey, white = (None if found[k] is None else found[k] > 0.5 for k in ("grey", "white"))
+    tissues = ("grey", "white", "csf")
+    grey, white, csf = (None if found[k] is None else found[k] > 0.5 for k in tissues)
     parts = [found["brain"], found["rough"], grey, white]
     brain = np.any([part > 0 for part in parts if part is not None], axis=0)
     truth = None if found["truth"] is None else np.log(np.maximum(found["truth"], 1e-6))
     clean = found["norm"] if found["clean"] is None else found["clean"]
-    return Case(name, found["image"], zooms, brain, grey, white, truth, clean)
+    return Case(name, found["image"], zooms, brain, grey, white, truth, clean, csf)
 
 
 def _read(path: Path, image: nb.Nifti1Image) -> np.ndarray | None:

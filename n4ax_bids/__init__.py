@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.core.tissue_mask import compute_tissue_mask
+    from n4ax_bids.core.zero_dce.call import zero_shot, zero_shot_batch
     from n4ax_bids.correct import correct
     from n4ax_bids.linumpy import (
         apply_bias_field,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         n4_correct_per_section,
         sharpen_residual,
     )
-    from n4ax_bids.options import N4Options, StackOptions, preset
+    from n4ax_bids.options import N4Options, StackOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
     from n4ax_bids.streaming import stream
@@ -43,6 +44,7 @@ __all__ = [
     "Realign",
     "RealignOptions",
     "StackOptions",
+    "ZeroShotOptions",
     "apply_bias_field",
     "auto_mask",
     "brain_mask",
@@ -61,6 +63,8 @@ __all__ = [
     "realign",
     "sharpen_residual",
     "stream",
+    "zero_shot",
+    "zero_shot_batch",
 ]
 
 _HOMES = {
@@ -69,6 +73,7 @@ _HOMES = {
     "N4Warning": "n4ax_bids.core.call",
     "StackOptions": "n4ax_bids.options",
     "apply_bias_field": "n4ax_bids.linumpy",
+    "ZeroShotOptions": "n4ax_bids.options",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
     "compute_tissue_mask": "n4ax_bids.core.tissue_mask",
@@ -86,6 +91,8 @@ _HOMES = {
     "stream": "n4ax_bids.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",
+    "zero_shot": "n4ax_bids.core.zero_dce.call",
+    "zero_shot_batch": "n4ax_bids.core.zero_dce.call",
 }
 
 try:

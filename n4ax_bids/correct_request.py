@@ -76,7 +76,7 @@ class CallArguments:
 
     def _require_labels(self) -> None:
         """Refuse images that the method does not make."""
-        known = [output.label for output in self.method.outputs]
+        known = [output.label for output in self.method.written(self.options)]
         for label in self.method_images:
             if label not in known:
                 has = ", ".join(known) or "none"

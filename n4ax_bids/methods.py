@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
-from n4ax_bids.options import n4
+from n4ax_bids.options import n4, zero_shot
 
 
 class Output(NamedTuple):
@@ -25,6 +25,8 @@ class Output(NamedTuple):
     """label of the desc entity, and key of `Estimate.images`"""
     meaning: str
     """description in the sidecar and in descriptions.tsv"""
+    written: Callable[[Any], bool] = lambda options: True
+    """whether a solve with these options has it; by default always"""
 
 
 class Query(NamedTuple):
@@ -115,6 +117,10 @@ class Method:
         return self.options(
             **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         )
+
+    def written(self, options: Any) -> tuple[Output, ...]:
+        """Return the further images that a solve with these options has."""
+        return tuple(output for output in self.outputs if output.written(options))
 
     def preset_of(self, options: Any) -> str:
         """Return the name of the preset with these options, else of the default preset."""
@@ -207,5 +213,45 @@ register(
             ),
         ),
         epilog=n4.WHY_NOT_FMRIPREP,
+    )
+)
+
+register(
+    Method(
+        name="zeroshot",
+        title="zero-shot correction",
+        options=zero_shot.ZeroShotOptions,
+        presets=zero_shot.PRESETS,
+        preset_help=zero_shot.PRESET_HELP,
+        prepare="n4ax_bids.core.zero_dce.method:prepare",
+        sloppy=zero_shot.sloppy,
+        memory="n4ax_bids.core.zero_dce.method:memory",
+        paragraph="n4ax_bids.options.zero_shot:paragraph",
+        citations=zero_shot.CITATIONS,
+        cited="zeroshot",
+        panel="n4ax_bids.report.zero_shot:draw",
+        caption="The loss at each step of the optimiser, and the maps in the "
+        "middle plane of the last axis: the tone map (-1 to 1) and the bias map (0 to 1), which "
+        "is no estimate of the field.",
+        shown=(
+            ("weights of the network", "n_parameters"),
+            ("tone map saturated", "saturated"),
+            ("share of the foreground at the limit", "saturated_share"),
+        ),
+        measures=(
+            Measure(
+                "saturated_share",
+                "saturated",
+                "share of the foreground where the tone map is at its limit",
+                lambda details: details["saturated_share"],
+            ),
+        ),
+        outputs=(
+            Output(
+                "curve",
+                "image brightened by the tone curve; not image / field",
+                lambda options: options.output == "curve",
+            ),
+        ),
     )
 )

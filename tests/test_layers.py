@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "arguments": set(),
     "options": {"arguments"},
     "methods": {"arguments", "options"},
-    "core": {"jax", "numpy", "scipy", "arguments", "options"},
+    "core": {"jax", "numpy", "scipy", "optax", "arguments", "options"},
     "io": {"numpy", "nibabel", "isal", "SimpleITK"},
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
     "device": {"jax", "threadpoolctl", "arguments"},

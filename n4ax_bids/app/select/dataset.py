@@ -203,7 +203,7 @@ def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
         desc=request.desc,
         bias_field=request.bias_field,
         masks=_kinds(request),
-        further=[output.label for output in METHODS[request.method].outputs],
+        further=[output.label for output in METHODS[request.method].written(request.options)],
     )
     return Job(
         source=request.bids_dir / relative,

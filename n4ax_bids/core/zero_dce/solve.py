@@ -1,0 +1,222 @@
+"""One image: its arrays for a fit, and the field from what was fitted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core import bspline
+from n4ax_bids.core.estimator import Given
+from n4ax_bids.core.field import LogField
+from n4ax_bids.core.zero_dce import grid, lattice, levels, losses, network
+from n4ax_bids.core.zero_dce.fit import Arrays, Fitted, Form, Numbers
+from n4ax_bids.core.zero_dce.grid import Axis
+from n4ax_bids.options.zero_shot import WEIGHTS, ZeroShotOptions
+
+TOP = 99.9
+"""percentile of the foreground that becomes 1"""
+DARKEST = 1e-3
+"""blocks below this have no say in the field, because their logarithm is noise"""
+LEAST_SHARE = 0.25
+"""share of foreground that a block needs to have a tissue level"""
+LIMIT = 0.95
+"""a tone map above this is at its limit, 1"""
+
+
+class Image(NamedTuple):
+    """A checked image."""
+
+    values: np.ndarray
+    """float32, 0 where the image was negative or not finite"""
+    foreground: np.ndarray
+    """float32 like `values`: the weight inside the mask, at most 1; 0 outside"""
+    zooms: tuple[float, ...]
+    """mm"""
+    axes: tuple[Axis, ...]
+
+
+class Seen(NamedTuple):
+    """An image as the fit sees it."""
+
+    arrays: Arrays
+    inside: np.ndarray
+    """share of foreground of each block"""
+    blocks: np.ndarray
+    """mean of the foreground of each block, 0 to 1"""
+    scale: float
+    """intensity that became 1"""
+
+
+class Learned(NamedTuple):
+    """What a fit has found."""
+
+    log_field: LogField
+    saturated: float
+    """share of the foreground where the tone map is at its limit"""
+    range_alpha: tuple[float, float]
+
+
+def image_of(given: Given, options: ZeroShotOptions) -> Image:
+    """Check the arrays.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, nothing is inside the mask, or the image is 0 there.
+    """
+    values = np.asarray(given.image, np.float32)
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise ValueError(f"image has shape {values.shape}; expected 2 or 3 axes")
+    if len(given.zooms) != values.ndim or not all(0 < mm < math.inf for mm in given.zooms):
+        raise ValueError(f"zooms is {given.zooms}; expected {values.ndim} positive numbers of mm")
+    foreground = np.ones(values.shape, np.float32)
+    for name, array in (("mask", given.mask), ("weight", given.weight)):
+        if array is None:
+            continue
+        if np.shape(array) != values.shape:
+            raise ValueError(
+                f"{name} has shape {np.shape(array)}; expected the image's {values.shape}"
+            )
+        many = np.asarray(array)
+        foreground *= many != 0 if name == "mask" else np.clip(many, 0, 1).astype(np.float32)
+    if not foreground.any():
+        raise ValueError("mask and weight leave no voxel; expected some above 0")
+    foreground *= np.isfinite(values)
+    values = np.where(np.isfinite(values) & (values > 0), values, np.float32(0))
+    if not (values[foreground > 0] > 0).any():
+        raise ValueError("no voxel inside the mask is above 0; expected an image")
+    regions = (options.region_spatial, options.region_exposure)
+    sizes_mm = given.zooms if options.scaled else (1.0,) * values.ndim
+    axes = tuple(
+        grid.axis_of(n, options.downsample, options.block, regions, mm)
+        for n, mm in zip(values.shape, sizes_mm, strict=True)
+    )
+    lattice.points(values.shape, given.zooms, options.field_spacing)  # refuses too small a spacing
+    return Image(values, foreground, tuple(given.zooms), axes)
+
+
+def form_of(image: Image, options: ZeroShotOptions) -> Form:
+    """Return what decides the compiled program."""
+    spatial, exposure = zip(*(axis.regions for axis in image.axes), strict=True)
+    regions = losses.Regions(spatial, exposure, options.neighbours)
+    clip = options.gradient_clip is not None
+    return Form(options.n_curves, options.n_steps, regions, clip)
+
+
+def numbers_of(options: ZeroShotOptions) -> Numbers:
+    """Return the numbers that may change without another compilation."""
+    return Numbers(
+        losses.Terms(*(getattr(options, name) for name in WEIGHTS)),
+        options.learning_rate,
+        options.weight_decay,
+        options.gradient_clip or 0.0,
+    )
+
+
+def start(options: ZeroShotOptions, n_axes: int) -> list[network.Layer]:
+    """Return the random weights at the start."""
+    return network.initial(jax.random.key(options.seed), options.width, n_axes)
+
+
+def seen(image: Image, options: ZeroShotOptions) -> Seen:
+    """Return the image as the fit sees it: scaled, shrunk and in blocks."""
+    values = image.values
+    counted = values[image.foreground > 0]
+    scale = float(np.percentile(counted, TOP)) or float(counted.max())
+    values = np.clip(values / np.float32(scale), 0, 1)
+    inside, blocks = _means(values, image.foreground, image.axes)
+    share, means = inside, blocks
+    if options.background:
+        share, means = _means(values, np.ones_like(values), image.axes)
+    coarse = grid.contracted(values, [axis.shrink() for axis in image.axes])
+    valid = np.zeros(coarse.shape, np.float32)
+    valid[tuple(slice(axis.n_coarse) for axis in image.axes)] = 1
+    per_axis = [axis.n / axis.block for axis in image.axes]
+    places = [axis.enlarge(axis.block_centres()).astype(np.float32) for axis in image.axes]
+    arrays = Arrays(
+        coarse=jnp.asarray(coarse),
+        inside=jnp.asarray(valid),
+        image=jnp.asarray(means),
+        weight=jnp.asarray(share),
+        target=jnp.full(means.shape, options.exposure, jnp.float32),
+        enlarge=tuple(jnp.asarray(each) for each in places),
+        per_block=jnp.asarray(per_axis, jnp.float32) / 256,
+        n_blocks=jnp.asarray(math.prod(per_axis), jnp.float32),
+    )
+    return Seen(arrays, inside, blocks, scale)
+
+
+def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions) -> Learned:
+    """Return the field of a fit: a spline through ln of image / brightened image."""
+    alpha = np.asarray(bspline.contract(fitted.alpha, given.arrays.enlarge))
+    bright = np.asarray(
+        losses.curve(jnp.asarray(given.blocks), jnp.asarray(alpha), options.n_curves)
+    )
+    counts = (given.inside > 0) & (given.blocks > DARKEST)
+    weight = np.where(counts, given.inside, 0)
+    if not counts.any():
+        raise ValueError(
+            f"every block of the foreground is below {DARKEST:g} of its brightest voxels; "
+            "expected an image without extreme values, or a mask that leaves them out"
+        )
+    ratio = np.where(counts, given.blocks, 1) / np.where(counts, bright, 1)
+    centres = [axis.block_centres() for axis in image.axes]
+    shape = image.values.shape
+    # Coarse at first: a fine spline would take the anatomy that the curve follows for field.
+    spacing = options.field_spacing * (2 if options.refines else 1)
+    found = lattice.fitted(np.log(ratio), weight, centres, shape, image.zooms, spacing)
+    saturated = float(weight[np.abs(alpha) > LIMIT].sum() / weight.sum())
+    coarse = np.asarray(fitted.alpha)[tuple(slice(axis.n_coarse) for axis in image.axes)]
+    return Learned(found, saturated, (float(coarse.min()), float(coarse.max())))
+
+
+def refined(image: Image, given: Seen, field: LogField, options: ZeroShotOptions) -> LogField:
+    """Return the field after its rounds with tissue levels.
+
+    Parameters
+    ----------
+    given : the image as the fit sees it
+    field : from the fit
+    """
+    if not options.refines:
+        return field
+    counts = (given.inside >= LEAST_SHARE) & (given.blocks > DARKEST)
+    if not counts.any():
+        return field
+    return levels.refined(
+        field,
+        np.log(np.where(counts, given.blocks, 1)),
+        np.where(counts, given.inside, 0),
+        [axis.block_centres() for axis in image.axes],
+        image.values.shape,
+        image.zooms,
+        options.field_spacing,
+        n_levels=options.n_levels,
+        n_rounds=options.n_rounds,
+    )
+
+
+def brightened(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions) -> np.ndarray:
+    """Return the brightened image X at full resolution in the units of the image."""
+    alpha = grid.contracted(
+        fitted.alpha, [axis.enlarge(np.arange(axis.n, dtype=float)) for axis in image.axes]
+    )
+    values = np.clip(image.values / np.float32(given.scale), 0, 1)
+    for _ in range(options.n_curves):
+        values += alpha * values * (1 - values)
+    return values * np.float32(given.scale)
+
+
+def _means(
+    values: np.ndarray, weight: np.ndarray, axes: Sequence[Axis]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share of weight and the weighted mean of each block."""
+    matrices = [axis.means() for axis in axes]
+    share = grid.contracted(weight, matrices)
+    sums = grid.contracted(values * weight, matrices)
+    return share, sums / np.where(share > 0, share, 1)
