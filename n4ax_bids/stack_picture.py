@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def draw(path: str | Path, given: Any, made: Any, done: StackCorrection) -> None
 
 def _plane(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
     k = done.shape[0] // 2
-    before, after = (_opened(each).read(k, k + 1)[0] for each in (given, made))
+    with _opened(given, made) as sources:
+        before, after = (each.read(k, k + 1)[0] for each in sources)
     mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)[0]
     field = correct_planes(before[None], done, k).bias[0]
     step = max(1, max(before.shape) // MOST)
@@ -61,16 +64,23 @@ def _plane(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
 
 def _along_z(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
     """Read one row of at most `MOST` planes."""
-    sources, row = (_opened(given), _opened(made)), done.shape[1] // 2
+    row = done.shape[1] // 2
     found: list[list[np.ndarray]] = [[], [], [], []]
-    for k in range(0, done.shape[0], max(1, done.shape[0] // MOST)):
-        before, after = (each.read(k, k + 1) for each in sources)
-        mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)
-        field = correct_planes(before, done, k).bias
-        for kept, each in zip(found, (before, mask, field, after), strict=True):
-            kept.append(each[0, row])
+    with _opened(given, made) as sources:
+        for k in range(0, done.shape[0], max(1, done.shape[0] // MOST)):
+            before, after = (each.read(k, k + 1) for each in sources)
+            mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)
+            field = correct_planes(before, done, k).bias
+            for kept, each in zip(found, (before, mask, field, after), strict=True):
+                kept.append(each[0, row])
     return (f"row {row}, planes downwards", *map(np.stack, found))
 
 
-def _opened(given: Any) -> Source:
-    return open_source(given)
+@contextmanager
+def _opened(*stacks: Any) -> Iterator[list[Source]]:
+    sources = [open_source(each) for each in stacks]
+    try:
+        yield sources
+    finally:
+        for source in sources:
+            getattr(source, "close", lambda: None)()

@@ -162,7 +162,10 @@ def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:
 def sinks_of(
     out: Any, bias_out: Any, plan: StreamPlan, first: int
 ) -> Iterator[tuple[Sink, Sink | None]]:
-    """Open the outputs; after an error they keep their unfinished names."""
+    """Open the outputs, and close the inputs in the end.
+
+    After an error, outputs keep their unfinished names.
+    """
     opened: list[Sink] = []
     try:
         for name, each in (("out", out), ("bias_out", bias_out)):
@@ -175,3 +178,6 @@ def sinks_of(
             with suppress(OSError, ValueError):
                 sink.stop()
         raise
+    finally:
+        for source in (plan.source, plan.mask):
+            getattr(source, "close", lambda: None)()

@@ -64,8 +64,8 @@ class StackCorrection(SimpleInterface):
         out = Path(runtime.cwd) / (name or f"corrected_{Path(given.in_stack).name}")
         bias = out.with_name(f"bias_{out.name}") if given.save_bias else None
         asked = given.options if isdefined(given.options) else {}
-        known = {item.name for item in fields(StackOptions)}
-        unknown = sorted(set(asked) - known)
+        known = [item.name for item in fields(StackOptions)]
+        unknown = sorted(set(asked) - set(known))
         if unknown:
             raise ValueError(f"options has {', '.join(unknown)}; expected {', '.join(known)}")
         done = stream(

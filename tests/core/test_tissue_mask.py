@@ -10,6 +10,9 @@ from n4ax_bids.core import plane_words, tissue_mask
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.tissue_mask import compute_tissue_mask
 
+PLANE = (61, 67)
+"""odd numbers; most tests share them and sections of 12 planes, as each shape is compiled anew"""
+
 
 def agarose(shape, tissue, seed=0):
     """Bright tissue in dim agarose, with noise."""
@@ -60,7 +63,7 @@ def blobs(shape, seed):
 @pytest.mark.parametrize("edge", ("replicate", "background"))
 @pytest.mark.parametrize(("sections", "radius"), [(1, 3), (3, 3), (3, 0), ((0, 5, 30), 4)])
 def test_scipy_finds_the_same(sections, radius, edge):
-    vol = blobs((37, 61, 67), 1)
+    vol = blobs((36, *PLANE), 1)
     ours = compute_tissue_mask(vol, n_serial_slices=sections, closing_radius=radius, edge=edge)
     theirs = by_scipy(vol, sections, radius=radius, edge=edge)
     assert ours.dtype == bool and 0.05 < theirs.mean() < 0.95
@@ -92,26 +95,26 @@ def test_more_planes_than_bits_of_a_word():
 
 
 def test_a_block_in_agarose():
-    tissue = block((12, 64, 60), slice(None), slice(16, 48), slice(12, 44))
+    tissue = block((12, *PLANE), slice(None), slice(16, 48), slice(12, 44))
     found = compute_tissue_mask(agarose(tissue.shape, tissue))
     assert found.shape == tissue.shape and found.dtype == bool
     assert not found.all() and iou(found, tissue) >= 0.9
 
 
 def test_each_section_follows_its_own_tissue():
-    left = block((12, 64, 64), slice(6), slice(16, 48), slice(4, 30))
-    right = block((12, 64, 64), slice(6, 12), slice(16, 48), slice(34, 60))
+    left = block((24, *PLANE), slice(12), slice(16, 48), slice(4, 30))
+    right = block((24, *PLANE), slice(12, 24), slice(16, 48), slice(34, 60))
     tissue = left | right
     vol = agarose(tissue.shape, tissue)
     found = compute_tissue_mask(vol, n_serial_slices=2, z_closing_sections=0)
-    assert (found[:6] != found[6:]).any()
-    assert iou(found[:6], left[:6]) >= 0.9 and iou(found[6:], right[6:]) >= 0.9
+    assert (found[:12] != found[12:]).any()
+    assert iou(found[:12], left[:12]) >= 0.9 and iou(found[12:], right[12:]) >= 0.9
 
 
 def test_an_oblique_block_is_followed():
-    tissue = np.zeros((20, 64, 80), bool)
+    tissue = np.zeros((20, *PLANE), bool)
     for z in range(20):
-        tissue[z, 20:44, 15 + z : 45 + z] = True
+        tissue[z, 20:44, 10 + z : 40 + z] = True
     found = compute_tissue_mask(agarose(tissue.shape, tissue))
     centre = np.array([np.argwhere(plane).mean(axis=0)[1] for plane in found])
     true = np.array([np.argwhere(plane).mean(axis=0)[1] for plane in tissue])
@@ -120,24 +123,25 @@ def test_an_oblique_block_is_followed():
 
 
 def test_sections_without_a_threshold():
-    vol = agarose((9, 30, 30), block((9, 30, 30), slice(None), slice(8, 22), slice(8, 22)))
-    vol[3:6] = 0
-    vol[4, 15, 15] = 1e-3
+    shape = (36, *PLANE)
+    vol = agarose(shape, block(shape, slice(None), slice(16, 44), slice(16, 44)))
+    vol[12:24] = 0
+    vol[14, 30, 30] = 1e-3
     alone = {"smoothing_sigma": 0, "smoothing_sigma_z": 0, "z_closing_sections": 0}
     found = compute_tissue_mask(vol, n_serial_slices=3, **alone)
-    assert found[3:6].all() and not found[:3].all() and not found[6:].all()
-    assert compute_tissue_mask(np.zeros((4, 20, 20))).all()  # fewer than 100 positive values
-    assert not compute_tissue_mask(np.full((4, 20, 20), 0.7), **alone).any()
+    assert found[12:24].all() and not found[:12].all() and not found[24:].all()
+    assert compute_tissue_mask(np.zeros((12, *PLANE))).all()  # fewer than 100 positive values
+    assert not compute_tissue_mask(np.full((12, *PLANE), 0.7), **alone).any()
 
 
 def test_sections_are_independent():
-    vol = blobs((24, 40, 40), 3)
+    vol = blobs((24, *PLANE), 3)
     whole = compute_tissue_mask(vol, n_serial_slices=2, z_closing_sections=0)
     np.testing.assert_array_equal(whole[12:], compute_tissue_mask(vol[12:]))
 
 
 def test_a_jax_array_gives_the_same_on_its_device():
-    vol = blobs((10, 40, 30), 4)
+    vol = blobs((24, *PLANE), 4)
     found = compute_tissue_mask(jnp.asarray(vol), n_serial_slices=2)
     assert isinstance(found, jnp.ndarray)
     np.testing.assert_array_equal(found, compute_tissue_mask(vol, n_serial_slices=2))
