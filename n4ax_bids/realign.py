@@ -20,7 +20,7 @@ import numpy as np
 from n4ax_bids import compilation, motion_outputs
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
-from n4ax_bids.core import rigid, samples
+from n4ax_bids.core import rigid, samples, smoothing
 from n4ax_bids.core.register import Motion, register
 from n4ax_bids.core.reslice import reslice
 from n4ax_bids.core.series import Realignment, estimate, finite, first_reference, flaws
@@ -98,7 +98,7 @@ class Realign:
             self._reference = self._on_grid(reference_image)
             self._weight = self._on_grid(weight_image)
         with self._naming():
-            self.grid = samples.grid_of(self.series.volume.affine, self.shape)
+            self.grid = smoothing.grid_of(self.series.volume.affine, self.shape)
         self._found: Realignment | None = None
 
     @property

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import rigid
-from n4ax_bids.core.interpolate import apply_matrices, padded_rows, prefilter_matrix, sample_padded
-from n4ax_bids.core.register import EDGE, stacks
-from n4ax_bids.core.samples import Grid
+from n4ax_bids.core.interpolate import sample_padded
+from n4ax_bids.core.register import stacks
+from n4ax_bids.core.rigid_steps import EDGE
+from n4ax_bids.core.smoothing import Grid
+from n4ax_bids.core.spline_basis import padded_rows, prefilter_matrix
+from n4ax_bids.core.spline_coefficients import apply_matrices
 
 CHUNK_BYTES = 2**27
 MOST_AT_ONCE = 8

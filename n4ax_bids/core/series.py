@@ -9,7 +9,8 @@ import numpy as np
 
 from n4ax_bids.core.register import Motion, register
 from n4ax_bids.core.reslice import reslice
-from n4ax_bids.core.samples import Grid, model_of
+from n4ax_bids.core.samples import model_of
+from n4ax_bids.core.smoothing import Grid
 from n4ax_bids.options.realign import RealignOptions
 
 VolumeOf = Callable[[int], np.ndarray]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from n4ax_bids.core import register, samples, series
+from n4ax_bids.core import register, samples, series, smoothing
 from n4ax_bids.core.reslice import reslice
 from n4ax_bids.options.realign import RealignOptions
 from tests.moving_head import BRIGHT, motions, moving_head, rms
@@ -19,7 +19,7 @@ COARSE = RealignOptions(register_to_mean=False, separation=6)
 
 
 def grid_of(moved):
-    return samples.grid_of(moved.affine, moved.shape)
+    return smoothing.grid_of(moved.affine, moved.shape)
 
 
 def estimated(moved, options=None):
