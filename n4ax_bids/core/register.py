@@ -74,13 +74,15 @@ def _start(q: jax.Array) -> State:
     return State(q, real + 1, real, real, zero - 1, zero, zero, zero, zero > 0)
 
 
-def _registered(volume: jax.Array, q: jax.Array, model: Model, options: RealignOptions) -> State:
+def _registered(
+    volume: jax.Array, q: jax.Array, model: Model, n_fine: jax.Array, options: RealignOptions
+) -> State:
     """Register one smoothed volume, from a motion to start with."""
 
-    def goes_on(state: State) -> jax.Array:
-        return (state.left != 0) & (state.n_steps < options.max_iterations)
+    def searched(state: State, model: Model, most: int | jax.Array) -> State:
+        def goes_on(state: State) -> jax.Array:
+            return (state.left != 0) & (state.n_steps < most)
 
-    def searched(state: State, model: Model) -> State:
         step = functools.partial(
             _step_of(options.form),
             volume=volume,
@@ -92,15 +94,16 @@ def _registered(volume: jax.Array, q: jax.Array, model: Model, options: RealignO
 
     start = _start(q)
     if model.g.size >= COARSE * FEWEST_COARSE:
-        thin = searched(start._replace(thin=start.n_steps == 0), model.thinned(COARSE))
+        coarse = start._replace(thin=start.n_steps == 0)
+        thin = searched(coarse, model.thinned(COARSE), options.max_iterations)
         lost = thin.n_samples < FEWEST // COARSE  # this volume is not searched again
         start = start._replace(
             q=thin.q, scale=thin.scale, residual=thin.residual, left=jnp.where(lost, 0, start.left)
         )
-        done = searched(start, model)
+        done = searched(start, model, n_fine)
         n_steps = thin.n_steps + done.n_steps
         return done._replace(n_steps=n_steps, before=thin.before)
-    return searched(start, model)
+    return searched(start, model, options.max_iterations)
 
 
 @functools.partial(jax.jit, static_argnames=("options",))
@@ -109,11 +112,12 @@ def _register_chunk(
     q: jax.Array,
     model: Model,
     matrices: tuple[jax.Array, ...],
+    n_fine: jax.Array,
     options: RealignOptions,
 ) -> State:
     smooth = jax.vmap(apply_matrices, (0, None))(volumes, matrices)
     each = functools.partial(_registered, options=options)
-    return jax.vmap(each, (0, 0, None))(smooth, q, model)
+    return jax.vmap(each, (0, 0, None, None))(smooth, q, model, n_fine)
 
 
 def final_residual(
@@ -149,6 +153,7 @@ def register(
     options: RealignOptions,
     *,
     start: np.ndarray | None = None,
+    n_fine: int | None = None,
 ) -> Motion:
     """Register volumes to a reference.
 
@@ -160,6 +165,8 @@ def register(
     grid : of reference and volumes
     options : RealignOptions
     start : array (n, 6), motion to start from; default: none
+    n_fine : most steps with all samples, after those with every n-th; default: as in the options.
+        Where there are too few samples for two stages, it has no effect.
 
     Returns
     -------
@@ -167,6 +174,7 @@ def register(
     """
     matrices = spline_matrices(grid, options)
     start = np.zeros((len(which), 6)) if start is None else np.asarray(start, np.float64)
+    fine = jnp.asarray(options.max_iterations if n_fine is None else n_fine, jnp.int32)
     n_together = 1 if options.sequential else chunk_size(grid, model)
     states: list[State] = []
     for rows, volumes in stacks(volume_of, which, n_together):
@@ -175,7 +183,8 @@ def register(
             q = np.asarray(states[-1].q, np.float64) / options.start_shrink
         more = len(volumes) - len(q)
         q = np.concatenate([q, np.zeros((more, 6))]) if more else q
-        done = _register_chunk(volumes, jnp.asarray(q, jnp.float32), model, matrices, options)
+        from_here = jnp.asarray(q, jnp.float32)
+        done = _register_chunk(volumes, from_here, model, matrices, fine, options)
         states.append(jax.tree.map(lambda part: part[: rows.size], jax.device_get(done)))  # noqa: B023
     return _motion(states)
 

@@ -104,14 +104,12 @@ def _values(
         found = sample_padded(padded, at, shape=shape, degree=degree, boundary=boundary)
         return found.values
 
-    ones = jnp.ones(points.shape[:1], points.dtype)
-    g, slopes = [], []
-    for axis in range(3):
-        along = jnp.zeros_like(points).at[:, axis].set(ones)
-        found, slope = jax.jvp(value, (points,), (along,))
-        g.append(found)
-        slopes.append(slope)
-    return g[0], jnp.stack(slopes, axis=-1)
+    def along(axis: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(value, (points,), (jnp.broadcast_to(axis, points.shape),))
+
+    # A loop over the axes rather than a copy of the program for each of them.
+    g, slopes = jax.lax.map(along, jnp.eye(3, dtype=points.dtype))
+    return g[0], slopes.T
 
 
 _smoothed = jax.jit(apply_matrices)
@@ -166,7 +164,12 @@ def bucket(n: int) -> int:
 
 
 def model_of(
-    reference: Any, grid: Grid, options: RealignOptions, weight: np.ndarray | None = None
+    reference: Any,
+    grid: Grid,
+    options: RealignOptions,
+    weight: np.ndarray | None = None,
+    *,
+    size: int = 0,
 ) -> Model:
     """Sample a reference.
 
@@ -174,6 +177,7 @@ def model_of(
     ----------
     reference : array (I, J, K)
     weight : array like it, in proportion to 1/sd; samples are weighted by its square
+    size : pad to so many samples if there are fewer; models of one size share a program
 
     Raises
     ------
@@ -197,7 +201,7 @@ def model_of(
             f"{g.max():g}; expected at least {FEWEST} and an image that is not constant"
         )
     near = border(grid, options)
-    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near)
+    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near, size)
 
 
 def _weights(weight: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -215,8 +219,9 @@ def _padded(
     jacobian: np.ndarray,
     weight: np.ndarray,
     near: np.ndarray,
+    size: int,
 ) -> Model:
-    more = bucket(len(points)) - len(points)
+    more = (size if size >= len(points) else bucket(len(points))) - len(points)
 
     def filled(array: np.ndarray) -> jax.Array:
         return jnp.asarray(np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1)), jnp.float32)
