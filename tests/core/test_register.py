@@ -128,7 +128,7 @@ def test_the_residual_has_a_derivative(small):
     slope = jax.jit(jax.grad(residual))(volume)
     assert np.isfinite(slope).all() and float(jnp.abs(slope).max()) > 0
     length = float(jnp.sqrt((slope**2).sum()))
-    step = 300 / length
+    step = 60 / length  # the error of the difference grows with the square of the step
     change = (residual(volume + step * slope) - residual(volume - step * slope)) / (2 * step)
     assert float(change) == pytest.approx(length**2, rel=1e-3)
 
