@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from n4ax_bids.core import rigid
+from n4ax_bids.core.register import Motion
 from n4ax_bids.io import motion_files, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
 from n4ax_bids.io.volume import Volume
@@ -172,3 +174,65 @@ def motion_columns(
 def options_record(options: RealignOptions) -> dict[str, Any]:
     """Return every option with its value."""
     return dataclasses.asdict(options)
+
+
+@dataclass(frozen=True)
+class Realigned:
+    """The record of a realignment."""
+
+    files: Files
+    n_volumes: int
+    motion: Motion
+    mappings: np.ndarray
+    """(n, 4, 4), from positions in the reference to those in each volume, mm, RAS+"""
+    flagged: dict[int, str]
+    """volumes that were not realigned, which are written as they are, and why"""
+    table: dict[str, np.ndarray]
+    """the columns of the motion table"""
+    options: RealignOptions
+    device: str
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def drawing() -> Any:
+    """Return the module that draws figures.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is not installed.
+    """
+    try:
+        return importlib.import_module("n4ax_bids.report.motion")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"figures need {error.name}, which is not installed; expected n4ax-bids[app]"
+        ) from error
+
+
+def motion_record(
+    motion: Motion, flagged: Mapping[int, str], options: RealignOptions, wanted: Files
+) -> dict[str, Any]:
+    """Return what the sidecar says of the options, the volumes and the files."""
+    return {
+        "Options": options_record(options),
+        "NumberOfVolumes": len(motion.q),
+        "Flagged": {str(number): why for number, why in flagged.items()},
+        "Iterations": motion.n_iterations.tolist(),
+        "Converged": motion.converged.tolist(),
+        "Rank": motion.rank.tolist(),
+        "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm", "rmsd": "mm"},
+        "Outputs": [path.name for path in wanted.images],
+    }
+
+
+def write_images(
+    wanted: Files, made: Mapping[str, np.ndarray], like: Volume, series_dtype: str
+) -> None:
+    """Write the images that are wanted; only the series may have another type than float32."""
+    for name in IMAGES:
+        path = getattr(wanted, name)
+        if path is not None:
+            dtype = series_dtype if name == "output_image" else "float32"
+            volume.save(path, made[name], like, dtype=dtype)

@@ -11,7 +11,6 @@ import time
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,35 +19,16 @@ import numpy as np
 from n4ax_bids import compilation, motion_outputs
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
-from n4ax_bids.core import rigid, samples
+from n4ax_bids.core import rigid, samples, smoothing
 from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.reslice import resampled_in_place
 from n4ax_bids.core.series import Realignment, estimate, finite, first_reference, flaws
 from n4ax_bids.io import grids, series, volume
 from n4ax_bids.io.series import Series
-from n4ax_bids.motion_outputs import Files
+from n4ax_bids.motion_outputs import Realigned
 from n4ax_bids.options.realign import RealignOptions, require_options
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Realigned:
-    """The record of a realignment."""
-
-    files: Files
-    n_volumes: int
-    motion: Motion
-    mappings: np.ndarray
-    """(n, 4, 4), from positions in the reference to those in each volume, mm, RAS+"""
-    flagged: dict[int, str]
-    """volumes that were not realigned, which are written as they are, and why"""
-    table: dict[str, np.ndarray]
-    """the columns of the motion table"""
-    options: RealignOptions
-    device: str
-    notes: tuple[str, ...]
-    seconds: dict[str, float]
 
 
 class Realign:
@@ -98,7 +78,7 @@ class Realign:
             self._reference = self._on_grid(reference_image)
             self._weight = self._on_grid(weight_image)
         with self._naming():
-            self.grid = samples.grid_of(self.series.volume.affine, self.shape)
+            self.grid = smoothing.grid_of(self.series.volume.affine, self.shape)
         self._found: Realignment | None = None
 
     @property
@@ -130,17 +110,15 @@ class Realign:
         ValueError
             If there is no such volume, or it cannot be registered.
         """
-        if isinstance(index, bool) or not 0 <= index < self.series.n_volumes:
-            raise ValueError(
-                f"{self.path}: volume {index}; expected 0 to {self.series.n_volumes - 1}"
-            )
-        flagged = {**flaws(self.series.at, self.series.n_volumes), **self.series.missing}
+        n_volumes = self.series.n_volumes
+        if isinstance(index, bool) or not 0 <= index < n_volumes:
+            raise ValueError(f"{self.path}: volume {index}; expected 0 to {n_volumes - 1}")
+        flagged = {**flaws(self.series.at, n_volumes), **self.series.missing}
         if index in flagged:
             raise ValueError(f"{self.path}: volume {index}: {flagged[index]}")
         with self._naming(), self._computing("estimate"):
             reference = self._reference
             if reference is None:
-                n_volumes = self.series.n_volumes
                 reference = first_reference(self.series.at, n_volumes, self.options, flagged)
             model = samples.model_of(reference, self.grid, self.options, self._weight)
             at = lambda i: finite(self.series.at(i))  # noqa: E731
@@ -185,11 +163,16 @@ class Realign:
         if not is_among(output_dtype, ("float32", "source")):
             raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
         wanted = motion_outputs.checked(files, self.inputs)
-        drawing = _drawing() if wanted.figures else None
+        drawing = motion_outputs.drawing() if wanted.figures else None
         found = self.estimate_all()
         motion, whole = found.motion, self.series.volume
         before = drawing.look_at(whole.data) if drawing else None
-        n_volumes, record = self.series.n_volumes, self._record(found, wanted)
+        record = {
+            "Sources": [str(path) for path in self.inputs.values() if path is not None],
+            "SourceSHA256": whole.sha256,
+            "Device": devices.describe(self._where),
+            **motion_outputs.motion_record(motion, found.flagged, self.options, wanted),
+        }
         mappings = rigid.mapping(motion.q, whole.affine, self.shape)
         centre = rigid.grid_centre(whole.affine, self.shape)
         further = {"scale": motion.scale, "residual": motion.residual_after}
@@ -198,11 +181,7 @@ class Realign:
         if any(getattr(wanted, name) for name in motion_outputs.RESAMPLED):
             made |= self._resampled(found)
         with self._timed("encode"):
-            for name in motion_outputs.IMAGES:
-                path, dtype = getattr(wanted, name), "float32"
-                if path is not None:
-                    dtype = output_dtype if name == "output_image" else "float32"
-                    volume.save(path, made[name], whole, dtype=dtype)
+            motion_outputs.write_images(wanted, made, whole, output_dtype)
             motion_outputs.write_texts(wanted, mappings, table, whole, record)
             if drawing is not None and wanted.figures is not None:
                 wanted.figures.mkdir(exist_ok=True)
@@ -210,7 +189,7 @@ class Realign:
                 drawing.draw(wanted.figures, table, before, after, tuple(self.grid.zooms))
         return Realigned(
             files=wanted,
-            n_volumes=n_volumes,
+            n_volumes=len(motion.q),
             motion=motion,
             mappings=mappings,
             flagged=dict(found.flagged),
@@ -229,46 +208,17 @@ class Realign:
         data = self.series.volume.data
         good = [i for i in range(self.series.n_volumes) if i not in found.flagged]
         self._loaded = None
-        total, squares = np.zeros(self.shape), np.zeros(self.shape)
-        n_valid = np.zeros(self.shape, np.int32)
         with self._naming(), self._computing("resample"):
-            for number, values, valid in reslice(
-                lambda i: finite(data[..., i]),
+            made = resampled_in_place(
+                data,
                 good,
                 found.motion.q[good],
                 self.grid,
                 degree=self.options.write_degree,
                 boundary=self.options.boundary,
-            ):
-                data[..., number] = values
-                total += values
-                squares += values.astype(np.float64) ** 2
-                n_valid += valid
-        n_used = np.maximum(n_valid, 1)
-        mean = total / n_used
-        variance = np.maximum(squares / n_used - mean**2, 0)
-        made = {"mean_image": mean, "variance_image": variance, "sd_image": np.sqrt(variance)}
-        if self.options.write_mask:
-            for image in (data, *made.values()):
-                image[n_valid < len(good)] = 0
-        images = {name: np.asarray(image, np.float32) for name, image in made.items()}
-        return images | {"output_image": data}
-
-    def _record(self, found: Realignment, wanted: Files) -> dict[str, Any]:
-        motion = found.motion
-        return {
-            "Sources": [str(path) for path in self.inputs.values() if path is not None],
-            "SourceSHA256": self.series.volume.sha256,
-            "Options": motion_outputs.options_record(self.options),
-            "NumberOfVolumes": self.series.n_volumes,
-            "Flagged": {str(number): why for number, why in found.flagged.items()},
-            "Iterations": motion.n_iterations.tolist(),
-            "Converged": motion.converged.tolist(),
-            "Rank": motion.rank.tolist(),
-            "Device": devices.describe(self._where),
-            "Units": {"trans": "mm", "rot": "rad", "framewise_displacement": "mm", "rmsd": "mm"},
-            "Outputs": [path.name for path in wanted.images],
-        }
+                mask=self.options.write_mask,
+            )
+        return made | {"output_image": data}
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -290,22 +240,6 @@ class Realign:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def _drawing() -> Any:
-    """Return the module that draws figures.
-
-    Raises
-    ------
-    ValueError
-        If matplotlib is not installed.
-    """
-    try:
-        return importlib.import_module("n4ax_bids.report.motion")
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"figures need {error.name}, which is not installed; expected n4ax-bids[app]"
-        ) from error
 
 
 def realign(

@@ -120,7 +120,7 @@ MAY_IMPORT = {
         "streaming",
     },
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
-    "motion_outputs": {"numpy", "core", "io", "options"},
+    "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures
     "realign": {
         "numpy",
         "arguments",

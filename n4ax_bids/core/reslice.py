@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import rigid
-from n4ax_bids.core.interpolate import apply_matrices, padded_rows, prefilter_matrix, sample_padded
-from n4ax_bids.core.register import EDGE, stacks
-from n4ax_bids.core.samples import Grid
+from n4ax_bids.core.interpolate import sample_padded
+from n4ax_bids.core.register import stacks
+from n4ax_bids.core.rigid_steps import EDGE
+from n4ax_bids.core.smoothing import Grid
+from n4ax_bids.core.spline_basis import padded_rows, prefilter_matrix
+from n4ax_bids.core.spline_coefficients import apply_matrices
 
 CHUNK_BYTES = 2**27
 MOST_AT_ONCE = 8
@@ -105,3 +108,53 @@ def reslice(
         values, valid = map(np.asarray, done)
         for row, number in enumerate(rows):
             yield which[number], values[row], valid[row]
+
+
+def resampled_in_place(
+    data: np.ndarray,
+    which: Sequence[int],
+    q: np.ndarray,
+    grid: Grid,
+    *,
+    degree: int,
+    boundary: str,
+    mask: bool,
+) -> dict[str, np.ndarray]:
+    """Resample volumes of a series in its own memory.
+
+    Parameters
+    ----------
+    data : array (I, J, K, n), overwritten
+    which : numbers of the volumes
+    q : array (n, 6), their motion
+    grid : of the volumes
+    degree, boundary : of the spline
+    mask : set voxels to 0 in all volumes that lie off the grid of any of them
+
+    Returns
+    -------
+    mean_image, variance_image and sd_image: (I, J, K), float32; each voxel over the volumes that
+    have it
+    """
+    total, squares = np.zeros(grid.shape), np.zeros(grid.shape)
+    n_valid = np.zeros(grid.shape, np.int32)
+
+    def volume_of(i: int) -> np.ndarray:
+        odd = ~np.isfinite(data[..., i])
+        return np.where(odd, np.float32(0), data[..., i])
+
+    for number, values, valid in reslice(
+        volume_of, which, q, grid, degree=degree, boundary=boundary
+    ):
+        data[..., number] = values
+        total += values
+        squares += values.astype(np.float64) ** 2
+        n_valid += valid
+    n_used = np.maximum(n_valid, 1)
+    mean = total / n_used
+    variance = np.maximum(squares / n_used - mean**2, 0)
+    made = {"mean_image": mean, "variance_image": variance, "sd_image": np.sqrt(variance)}
+    if mask:
+        for image in (data, *made.values()):
+            image[n_valid < len(which)] = 0
+    return {name: np.asarray(image, np.float32) for name, image in made.items()}

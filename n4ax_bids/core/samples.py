@@ -3,53 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.interpolate import (
-    apply_matrices,
-    folded,
-    padded_rows,
-    prefilter_matrix,
-    sample_flagged,
-    sample_padded,
-)
+from n4ax_bids.core.interpolate import sample_flagged, sample_padded
+from n4ax_bids.core.smoothing import Grid, spline_matrices, width
+from n4ax_bids.core.spline_coefficients import apply_matrices
 from n4ax_bids.options.realign import RealignOptions
 
-FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
 FEWEST = 32
 """samples below which a volume is not registered"""
-LEAST_FWHM = 5.0
-"""mm, unless the options name another width"""
-LEAST_VOXELS = 1.6
-"""the same in voxels; with less, the grid shows in the smoothed image, and motion is found up to
-0.1 mm away from where it is on voxels of 5 mm"""
 SEED = 19950201
 """of the jitter"""
-TAIL = 4.0
-"""standard deviations after which the Gaussian ends"""
-
-
-class Grid(NamedTuple):
-    """The common grid of reference and moving volumes, as seen from its centre."""
-
-    shape: tuple[int, ...]
-    linear: np.ndarray
-    """3×3, voxels to mm with the header's rotation"""
-
-    @property
-    def centre(self) -> np.ndarray:
-        """Voxel coordinates of the centre."""
-        return (np.array(self.shape, np.float64) - 1) / 2
-
-    @property
-    def zooms(self) -> np.ndarray:
-        """Voxel sizes, mm."""
-        return np.sqrt((self.linear**2).sum(axis=0))
 
 
 class Model(NamedTuple):
@@ -80,73 +48,6 @@ class Model(NamedTuple):
             jacobian=self.jacobian[::step],
             weight=self.weight[::step],
         )
-
-
-def grid_of(affine: Any, shape: Sequence[int]) -> Grid:
-    """Return the grid of an image.
-
-    Raises
-    ------
-    ValueError
-        If the affine is not finite or cannot be inverted.
-    """
-    affine = np.asarray(affine, np.float64)
-    linear = affine[:3, :3]
-    if (
-        affine.shape != (4, 4)
-        or not np.isfinite(affine).all()
-        or abs(np.linalg.det(linear)) < 1e-9
-    ):
-        raise ValueError("the affine cannot be inverted; expected voxel sizes above 0 mm")
-    return Grid(tuple(int(n) for n in shape), linear)
-
-
-def smoothing_matrix(n: int, sd: float, rule: str) -> np.ndarray:
-    """Return the matrix that smooths one axis by a Gaussian: float64 (n, n).
-
-    Parameters
-    ----------
-    n : points of the axis
-    sd : standard deviation, in voxels
-    rule : "reflect" or "wrap"
-    """
-    if sd <= 0 or n == 1:
-        return np.eye(n)
-    reach = int(np.ceil(TAIL * sd))
-    offsets = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (offsets / sd) ** 2)
-    matrix, points = np.zeros((n, n)), np.arange(n)
-    for offset, weight in zip(offsets, kernel / kernel.sum(), strict=True):
-        np.add.at(matrix, (points, folded(points + offset, n, rule)), weight)
-    return matrix
-
-
-@functools.lru_cache(maxsize=32)
-def _matrices(
-    shape: tuple[int, ...], zooms: tuple[float, ...], fwhm: float, degree: int, rule: str
-) -> tuple[np.ndarray, ...]:
-    return tuple(
-        (
-            prefilter_matrix(n, degree, rule)[padded_rows(n, degree, rule)]
-            @ smoothing_matrix(n, fwhm / FWHM_PER_SD / zoom, rule)
-        ).astype(np.float32)
-        for n, zoom in zip(shape, zooms, strict=True)
-    )
-
-
-def width(grid: Grid, options: RealignOptions) -> float:
-    """Return the full width at half maximum of the smoothing, mm."""
-    if options.fwhm is not None:
-        return options.fwhm
-    axes = [zoom for n, zoom in zip(grid.shape, grid.zooms, strict=True) if n > 1]
-    return max(LEAST_FWHM, LEAST_VOXELS * float(max(axes, default=1)))
-
-
-def spline_matrices(grid: Grid, options: RealignOptions) -> tuple[jax.Array, ...]:
-    """Return the matrices that turn a volume into the padded coefficients of its smoothed self."""
-    zooms = tuple(float(zoom) for zoom in grid.zooms)
-    found = _matrices(grid.shape, zooms, width(grid, options), options.degree, options.boundary)
-    return tuple(map(jnp.asarray, found))
 
 
 def positions(grid: Grid, options: RealignOptions) -> np.ndarray:
@@ -203,14 +104,12 @@ def _values(
         found = sample_padded(padded, at, shape=shape, degree=degree, boundary=boundary)
         return found.values
 
-    ones = jnp.ones(points.shape[:1], points.dtype)
-    g, slopes = [], []
-    for axis in range(3):
-        along = jnp.zeros_like(points).at[:, axis].set(ones)
-        found, slope = jax.jvp(value, (points,), (along,))
-        g.append(found)
-        slopes.append(slope)
-    return g[0], jnp.stack(slopes, axis=-1)
+    def along(axis: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(value, (points,), (jnp.broadcast_to(axis, points.shape),))
+
+    # A loop over the axes rather than a copy of the program for each of them.
+    g, slopes = jax.lax.map(along, jnp.eye(3, dtype=points.dtype))
+    return g[0], slopes.T
 
 
 _smoothed = jax.jit(apply_matrices)
@@ -265,7 +164,12 @@ def bucket(n: int) -> int:
 
 
 def model_of(
-    reference: Any, grid: Grid, options: RealignOptions, weight: np.ndarray | None = None
+    reference: Any,
+    grid: Grid,
+    options: RealignOptions,
+    weight: np.ndarray | None = None,
+    *,
+    size: int = 0,
 ) -> Model:
     """Sample a reference.
 
@@ -273,6 +177,7 @@ def model_of(
     ----------
     reference : array (I, J, K)
     weight : array like it, in proportion to 1/sd; samples are weighted by its square
+    size : pad to so many samples if there are fewer; models of one size share a program
 
     Raises
     ------
@@ -296,7 +201,7 @@ def model_of(
             f"{g.max():g}; expected at least {FEWEST} and an image that is not constant"
         )
     near = border(grid, options)
-    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near)
+    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near, size)
 
 
 def _weights(weight: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -314,8 +219,9 @@ def _padded(
     jacobian: np.ndarray,
     weight: np.ndarray,
     near: np.ndarray,
+    size: int,
 ) -> Model:
-    more = bucket(len(points)) - len(points)
+    more = (size if size >= len(points) else bucket(len(points))) - len(points)
 
     def filled(array: np.ndarray) -> jax.Array:
         return jnp.asarray(np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1)), jnp.float32)

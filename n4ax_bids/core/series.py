@@ -9,9 +9,12 @@ import numpy as np
 
 from n4ax_bids.core.register import Motion, register
 from n4ax_bids.core.reslice import reslice
-from n4ax_bids.core.samples import Grid, model_of
+from n4ax_bids.core.samples import model_of
+from n4ax_bids.core.smoothing import Grid
 from n4ax_bids.options.realign import RealignOptions
 
+ROUGH = 1
+"""steps with all samples in the first pass of two; the second pass starts where they end"""
 VolumeOf = Callable[[int], np.ndarray]
 
 
@@ -120,10 +123,12 @@ def estimate(
 
     if reference is None:
         reference = first_reference(volume_of, n_volumes, options, flagged)
-    found = register(usable, good, model_of(reference, grid, options, weight), grid, options)
-    if options.register_to_mean and len(good) > 1:
+    first, twice = model_of(reference, grid, options, weight), options.register_to_mean
+    twice = twice and len(good) > 1
+    found = register(usable, good, first, grid, options, n_fine=ROUGH if twice else None)
+    if twice:
         mean = _mean(usable, good, found, grid, options)
-        second = model_of(mean, grid, options, weight)
+        second = model_of(mean, grid, options, weight, size=first.g.size)
         again = register(usable, good, second, grid, options, start=found.q)
         found = again._replace(residual_before=_unmoved(found, again))
         reference = mean

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from scipy.ndimage import map_coordinates
 
 import n4ax_bids
-from n4ax_bids.core import interpolate
+from n4ax_bids.core import interpolate, spline_basis
 from n4ax_bids.core.interpolate import BSpline
 
 SHAPE = (9, 11, 13)
@@ -69,7 +69,7 @@ def test_rules_differ_from_axis_to_axis(data):
 @pytest.mark.parametrize("degree", range(8))
 def test_weights_sum_to_one_and_none_is_negative(degree):
     x = np.linspace(-3, 12, 4001, dtype=np.float32)
-    found = np.stack([np.asarray(w) for w in interpolate.weights(jnp.asarray(x), degree)])
+    found = np.stack([np.asarray(w) for w in spline_basis.weights(jnp.asarray(x), degree)])
     assert len(found) == degree + 1
     assert largest(found.sum(axis=0) - 1) <= 1e-6
     assert found.min() >= 0
@@ -139,7 +139,7 @@ def test_the_derivative_in_the_data(data, points):
 def test_the_coefficients_of_a_high_degree_have_a_derivative():
     """These are found in float64; the derivative of their squares is that of the matrices."""
     values = jnp.asarray(np.random.default_rng(12).uniform(size=(9,)), jnp.float32)
-    matrix = interpolate.prefilter_matrix(9, 7, "reflect")
+    matrix = spline_basis.prefilter_matrix(9, 7, "reflect")
     found = jax.grad(lambda v: (interpolate.coefficients(v, degree=7) ** 2).sum())(values)
     np.testing.assert_allclose(found, 2 * matrix.T @ (matrix @ np.asarray(values)), rtol=1e-5)
 

@@ -1,0 +1,96 @@
+"""The coefficients of the spline through data: one small matrix for each axis.
+
+The matrices are those of `n4ax_bids.core.spline_basis`, in float64.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core.spline_basis import prefilter_matrix, require_degree, rules
+
+MOST_IN_FLOAT32 = 5
+"""highest degree whose coefficients are found in float32; beyond, they are so much larger than the
+data that the rounding of the products would be seen"""
+
+
+def coefficients(
+    data: Any,
+    *,
+    degree: int = 3,
+    boundary: Any = "reflect",
+    prefilter: bool = True,
+    n_axes: int | None = None,
+) -> jax.Array:
+    """Return the coefficients of the spline through the data.
+
+    Parameters
+    ----------
+    data : array (n1, ..., nD) or (n1, ..., nD, channels)
+    degree : int, >= 0
+    boundary : "reflect", "clamp", "none" or "wrap", or one for each axis
+    prefilter : if False, the data themselves are the coefficients; the spline then smooths
+    n_axes : D; default: as many as `data` has
+
+    Returns
+    -------
+    array like `data`, float32 or float64
+    """
+    data = jnp.asarray(data)
+    data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    n_axes = data.ndim if n_axes is None else n_axes
+    require_degree(degree)
+    each = rules(boundary, n_axes)
+    if not prefilter:
+        return data
+    matrices = [
+        prefilter_matrix(n, degree, rule)
+        for n, rule in zip(data.shape[:n_axes], each, strict=True)
+    ]
+    if degree <= MOST_IN_FLOAT32 or data.dtype != jnp.float32:
+        return apply_matrices(data, matrices)
+    return _in_float64(data, tuple(map(_Constant, matrices)))
+
+
+class _Constant:
+    """A matrix as a constant of a program; those of `prefilter_matrix` are one object each."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self.matrix = matrix
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _in_float64(data: jax.Array, constants: tuple[_Constant, ...]) -> jax.Array:
+    """Multiply the axes of a float32 array by matrices in float64; differentiable in reverse."""
+    with jax.enable_x64(True):
+        wide = apply_matrices(data.astype(jnp.float64), [each.matrix for each in constants])
+        return wide.astype(jnp.float32)
+
+
+def _forward(data: jax.Array, constants: tuple[_Constant, ...]) -> tuple[jax.Array, None]:
+    return _in_float64(data, constants), None
+
+
+def _backward(constants: tuple[_Constant, ...], _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (_in_float64(cotangent, tuple(_Constant(each.matrix.T) for each in constants)),)
+
+
+_in_float64.defvjp(_forward, _backward)
+
+
+def apply_matrices(data: jax.Array, matrices: Sequence[np.ndarray | jax.Array]) -> jax.Array:
+    """Multiply each of the first axes of an array by a matrix (m, n)."""
+    for axis, matrix in enumerate(matrices):
+        if isinstance(matrix, np.ndarray) and np.array_equal(matrix, np.eye(len(matrix))):
+            continue
+        product = jnp.tensordot(
+            jnp.asarray(matrix, data.dtype), data, (1, axis), precision=jax.lax.Precision.HIGHEST
+        )
+        data = jnp.moveaxis(product, 0, axis)
+    return data
