@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 import n4ax_bids
 from n4ax_bids.app import cli, run
 from n4ax_bids.app.status import Status
+from n4ax_bids.methods import METHODS
 from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options
 
 SEVERAL = "--shrink-start 1 0 1 --over-relaxation 1.2 --no-refine --precision float64".split()
@@ -107,6 +108,42 @@ def test_a_solver_flag_replaces_what_the_preset_says(asked, flags, name, value):
     others = [item.name for item in fields(N4Options) if item.name != name]
     for other in others:
         assert getattr(options, other) == getattr(PRESETS["mriqc"], other)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (["--n-curves", "3"], "n_curves", 3),
+        (["--width", "8"], "width", 8),
+        (["--downsample", "6"], "downsample", 6),
+        (["--n-steps", "7"], "n_steps", 7),
+        (["--learning-rate", "0.001"], "learning_rate", 0.001),
+        (["--weight-decay", "0.01"], "weight_decay", 0.01),
+        (["--gradient-clip", "0.1"], "gradient_clip", 0.1),
+        (["--exposure", "0.5"], "exposure", 0.5),
+        (["--weight-smooth", "200"], "weight_smooth", 200.0),
+        (["--weight-spatial", "2"], "weight_spatial", 2.0),
+        (["--weight-exposure", "10"], "weight_exposure", 10.0),
+        (["--weight-prior", "3"], "weight_prior", 3.0),
+        (["--weight-smooth-bias", "10"], "weight_smooth_bias", 10.0),
+        (["--region-spatial", "8"], "region_spatial", 8),
+        (["--region-exposure", "8"], "region_exposure", 8),
+        (["--neighbours", "corners"], "neighbours", "corners"),
+        (["--block", "2"], "block", 2),
+        (["--no-scaled"], "scaled", False),
+        (["--background"], "background", True),
+        (["--n-levels", "3"], "n_levels", 3),
+        (["--n-rounds", "5"], "n_rounds", 5),
+        (["--output", "curve"], "output", "curve"),
+        (["--field-spacing", "80"], "field_spacing", 80.0),
+        (["--seed", "4"], "seed", 4),
+    ],
+)
+def test_a_flag_of_the_zero_shot_method_replaces_what_its_preset_says(asked, flags, name, value):
+    preset = METHODS["zeroshot"].presets["dixon"]
+    options = asked("--method", "zeroshot", "--preset", "dixon", *flags).options
+    assert getattr(preset, name) != value
+    assert options == replace(preset, **{name: value})
 
 
 @pytest.mark.parametrize(
