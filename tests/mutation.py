@@ -31,7 +31,7 @@ from tests.mutants import Mutant, mutants
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "n4ax_bids"
-PARTS = ("core", "io", "options", "app", "interfaces", "report", "verbs")
+PARTS = ("core", "io", "planes", "options", "app", "interfaces", "report", "verbs")
 LOG = "log.txt"
 COPIED = (PACKAGE, "tests", "benchmarks", "docs", "boutiques", "examples", "container")
 
@@ -122,6 +122,49 @@ OTHERS = {
     "report/measures": ("report/test_group",),
     "report/templates": ("report/test_page", "report/test_group"),
     "rescale": ("test_correct", "test_correct_files"),
+    "core/plane_words": ("core/test_tissue_mask",),
+    "core/reslice": ("test_realign", "core/test_register"),
+    "core/rigid_steps": ("core/test_register",),
+    "core/samples": ("core/test_register",),
+    "core/series": ("core/test_register", "test_realign"),
+    "core/smoothing": ("core/test_register",),
+    "core/spline_basis": ("core/test_interpolate",),
+    "core/spline_coefficients": ("core/test_interpolate",),
+    "core/stack/call": ("core/stack/test_stack",),
+    "core/stack/correction": ("core/stack/test_stack",),
+    "core/stack/estimate": ("core/stack/test_stack",),
+    "core/stack/levels": ("test_streaming", "planes/test_ome_zarr"),
+    "core/stack/matching": ("core/stack/test_stack",),
+    "core/stack/samples": ("core/stack/test_stack",),
+    "core/zero_dce/call": ("core/test_zero_dce_method",),
+    "core/zero_dce/fit": ("core/test_zero_dce", "core/test_zero_dce_method"),
+    "core/zero_dce/grid": ("core/test_zero_dce", "core/test_zero_dce_method"),
+    "core/zero_dce/lattice": ("core/test_zero_dce", "core/test_zero_dce_method"),
+    "core/zero_dce/levels": ("core/test_zero_dce", "core/test_zero_dce_method"),
+    "core/zero_dce/losses": ("core/test_zero_dce",),
+    "core/zero_dce/method": ("core/test_zero_dce_method", "interfaces/test_zero_shot"),
+    "core/zero_dce/network": ("core/test_zero_dce",),
+    "core/zero_dce/solve": ("core/test_zero_dce_method",),
+    "interfaces/mcflirt": ("interfaces/test_realign", "interfaces/test_patch"),
+    "interfaces/stack": ("test_stack_cli",),
+    "io/lattices": ("test_streaming", "core/stack/test_stack"),
+    "io/motion_files": ("core/test_rigid", "test_realign"),
+    "io/series": ("test_realign",),
+    "motion_outputs": ("test_realign",),
+    "options/realign": ("test_realign", "core/test_register"),
+    "options/stack": ("test_stack_cli", "core/stack/test_stack"),
+    "options/zero_shot": ("core/test_zero_dce_method", "app/test_cli"),
+    "planes/base": ("test_streaming", "planes/test_ome_zarr"),
+    "planes/nifti": ("test_streaming",),
+    "planes/ome_zarr_sink": ("planes/test_ome_zarr",),
+    "planes/pictures": ("test_streaming",),
+    "report/motion": ("test_realign",),
+    "report/zero_shot": ("interfaces/test_zero_shot",),
+    "stack_files": ("test_streaming", "test_stack_cli"),
+    "stack_lazy": ("test_streaming",),
+    "stack_picture": ("test_stack_cli",),
+    "stream_journal": ("test_streaming",),
+    "stream_steps": ("test_streaming",),
     "workflows": ("interfaces/test_workflow",),
 }
 """Test files of the modules that have none of their own name, or more than that one."""
