@@ -79,12 +79,12 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
         raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
     counts: Any  # `sum` starts with the number 0
     if on_gpu:
-        counts = np.asarray(_histogram_on_device(values, edges))
+        counts = np.asarray(counts_on_device(values, edges))
     else:
         with ThreadPoolExecutor(threads) as pool:
             parts = np.array_split(values, threads)
             counts = sum(pool.map(partial(counts_between, edges=edges), parts))
-    return float(edges[_best_split(counts, edges) + 1])
+    return float(edges[best_split(counts, edges) + 1])
 
 
 def otsu_mask(
@@ -170,8 +170,8 @@ class _Counts:
 
 
 @jax.jit
-def _histogram_on_device(values: jax.Array, edges: np.ndarray) -> jax.Array:
-    """Return the same counts; bins found by multiplication are corrected by their edges."""
+def counts_on_device(values: jax.Array, edges: jax.Array | np.ndarray) -> jax.Array:
+    """Return the counts of `counts_between`; bins found by multiplication are corrected by their edges."""
     values, last = values.ravel(), edges.size - 2
     nearest = (values - edges[0]) * (last + 1) / (edges[-1] - edges[0])
     bins = jnp.clip(nearest.astype(jnp.int32), 0, last)
@@ -182,7 +182,7 @@ def _histogram_on_device(values: jax.Array, edges: np.ndarray) -> jax.Array:
     return counts.sum(axis=0)
 
 
-def _best_split(counts: np.ndarray, edges: np.ndarray) -> int:
+def best_split(counts: np.ndarray, edges: np.ndarray) -> int:
     """Return the last bin of the lower class."""
     middle = (edges[:-1].astype(np.float64) + edges[1:]) / 2
     below, moment = np.cumsum(counts), np.cumsum(counts * middle)

@@ -17,7 +17,7 @@ from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite
 from n4ax_bids.core.plane_words import LANES, closed, filled, packed, unpacked
 from n4ax_bids.core.stack.boundaries import section_bounds
-from n4ax_bids.core.threshold import COPIES, counts_between
+from n4ax_bids.core.threshold import best_split, counts_between, counts_on_device
 from n4ax_bids.options.base import number, whole
 
 N_BINS = 256
@@ -34,7 +34,7 @@ def compute_tissue_mask(
     *,
     smoothing_sigma: float = 2.0,
     smoothing_sigma_z: float = 1.0,
-    n_serial_slices: int | Sequence[int] = 1,
+    n_serial_slices: int | Sequence[int] | None = 1,
     closing_radius: int = 3,
     z_closing_sections: int = 2,
     edge: Literal["replicate", "background"] = "replicate",
@@ -51,7 +51,7 @@ def compute_tissue_mask(
     vol : array (Z, Y, X), intensities
     smoothing_sigma, smoothing_sigma_z : standard deviation of the Gaussian in Y and X, and in Z,
         voxels; 0 = no smoothing
-    n_serial_slices : number of sections, or the first plane of each
+    n_serial_slices : number of sections, or the first plane of each; None if every plane is one
     closing_radius : radius of the disk that closes gaps in each plane, pixels; 0 = none
     z_closing_sections : half length of the element that closes gaps along Z, planes; 0 = none.
         Only with more than one section.
@@ -223,28 +223,13 @@ def _threshold(chunks: list[Any], low: np.float32, high: np.float32) -> np.float
     counts = np.zeros(N_BINS, np.int64)
     for chunk in chunks:
         if isinstance(chunk, jax.Array) and _on_gpu(chunk):
-            counts += np.asarray(_counts_on_device(chunk, edges))
+            counts += np.asarray(counts_on_device(jnp.maximum(chunk, low), edges))
+            counts[0] -= int((chunk < low).sum())  # what is not positive
         else:
             values = np.asarray(chunk).ravel()
             counts += counts_between(values if values.min() >= low else values[values > 0], edges)
-    middle = (edges[:-1].astype(np.float64) + edges[1:]) / 2
-    below, moment = np.cumsum(counts)[:-1], np.cumsum(counts * middle)
-    above, rest = counts.sum() - below, moment[-1] - moment[:-1]
-    both = (below > 0) & (above > 0)
-    between = np.full(N_BINS - 1, -np.inf)
-    n_1, n_2 = below[both].astype(np.float64), above[both].astype(np.float64)
-    between[both] = n_1 * n_2 * (moment[:-1][both] / n_1 - rest[both] / n_2) ** 2
-    return np.float32(middle[int(np.argmax(between))])
-
-
-@jax.jit
-def _counts_on_device(values: jax.Array, edges: jax.Array) -> jax.Array:
-    values = values.ravel()
-    place = ((values - edges[0]) * (N_BINS / (edges[-1] - edges[0]))).astype(jnp.int32)
-    place = jnp.where(values > 0, jnp.clip(place, 0, N_BINS - 1), N_BINS)
-    copies = jnp.arange(values.size, dtype=jnp.int32) % COPIES
-    counts = jnp.zeros((COPIES, N_BINS + 1), jnp.int32).at[copies, place].add(1)
-    return counts.sum(axis=0)[:N_BINS]
+    left = best_split(counts, edges)
+    return np.float32((edges[left].astype(np.float64) + edges[left + 1]) / 2)
 
 
 def _filled_and_closed(smooth: Any, threshold: np.float32, radius: int) -> jax.Array:
@@ -261,15 +246,14 @@ def _closed_along_z(mask: Any, reach: int, replicate: bool, xp: Any) -> Any:
     """Close gaps of up to 2·reach planes."""
     n = mask.shape[0]
     if replicate:
-        mask = xp.concatenate([mask[:1]] * reach + [mask] + [mask[-1:]] * reach)
+        mask = xp.pad(mask, ((reach, reach), (0, 0), (0, 0)), mode="edge")
     closed = ~_spread_along_z(~_spread_along_z(mask, reach, False, xp), reach, True, xp)
     return closed[reach : reach + n] if replicate else closed
 
 
 def _spread_along_z(mask: Any, reach: int, beyond: bool, xp: Any) -> Any:
     """Return where a plane within `reach` is True, or lies outside and `beyond` is True."""
-    outside = xp.full((reach, *mask.shape[1:]), beyond)
-    padded = xp.concatenate([outside, mask, outside])
+    padded = xp.pad(mask, ((reach, reach), (0, 0), (0, 0)), constant_values=beyond)
     total = mask
     for offset in range(2 * reach + 1):
         total = total | padded[offset : offset + mask.shape[0]]

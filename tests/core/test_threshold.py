@@ -106,7 +106,7 @@ def test_counts_of_the_device_are_those_of_the_host():
         top = image.max() + np.ptp(image) / bins / np.float32(100)
         edges = low + np.arange(201, dtype=np.float32) * ((top - low) / bins)
         edges[-1] = top
-        found = threshold._histogram_on_device(image, edges)
+        found = threshold.counts_on_device(image, edges)
         np.testing.assert_array_equal(found, threshold.counts_between(image.ravel(), edges))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from n4ax_bids.arguments import shown
 from n4ax_bids.options.base import whole, whole_numbers
@@ -38,16 +39,15 @@ def section_bounds(
         sections = n_planes
     if isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0:
         starts = whole_numbers("sections", sections)
-        ascending = all(a < b for a, b in zip(starts, starts[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(starts))
         if not starts or starts[0] != 0 or not ascending or starts[-1] >= n_planes:
             raise ValueError(
                 f"sections is {shown(sections)}; expected first planes in ascending order, "
                 f"from 0 to at most {n_planes - 1}"
             )
-        return tuple(zip(starts, (*starts[1:], n_planes), strict=True))
+        return tuple(pairwise((*starts, n_planes)))
     m = whole("sections", sections)
     if not 1 <= m <= n_planes:
         raise ValueError(f"sections is {m}; expected 1 to {n_planes}, the number of planes")
     # Python rounds halves to even. The quotient is exact enough: n is far below 2^53.
-    ends = [round(i * n_planes / m) for i in range(m + 1)]
-    return tuple(zip(ends, ends[1:], strict=False))
+    return tuple(pairwise(round(i * n_planes / m) for i in range(m + 1)))

@@ -51,7 +51,7 @@ def thin_tissue_mask(means: np.ndarray, how: Thinning, options: StackOptions) ->
         means,
         smoothing_sigma=rest / factor,
         smoothing_sigma_z=options.mask_sigma_z,
-        n_serial_slices=_sections(options, means.shape[0]),
+        n_serial_slices=options.sections,
         closing_radius=round(options.mask_closing / factor),
         z_closing_sections=options.mask_closing_z,
     )
@@ -65,10 +65,6 @@ def thin_tissue_mask(means: np.ndarray, how: Thinning, options: StackOptions) ->
     )
     found: np.ndarray = np.asarray(mask)[:, rows[:, None], columns]
     return found
-
-
-def _sections(options: StackOptions, n_planes: int) -> int | tuple[int, ...]:
-    return n_planes if options.sections is None else options.sections
 
 
 def stack_of(
@@ -108,14 +104,14 @@ def estimate_stack(
         If the stack holds no tissue, or N4 refuses it.
     """
     say = say or (lambda step: None)
-    bounds = section_bounds(stack.shape[0], _sections(options, stack.shape[0]))
+    bounds = section_bounds(stack.shape[0], options.sections)
     area = stack.shape[1] * stack.shape[2] // max(1, stack.thin[0].size)
     thin, how = stack.thin, None
     if options.match != "none":
         say("matching")
         groups = bounds if options.match == "section" else section_bounds(stack.shape[0])
         how = matching(thin, groups, options.tissue_threshold, area)
-        thin = thin if how is None else matched(thin, how, 0)
+        thin = thin if how is None else matched(thin, how)
     gains = profile_gains(thin, options.tissue_threshold, options.profile_sigma, area)
     if gains is not None:
         for plane, gain in zip(thin, gains.astype(np.float32), strict=True):

@@ -5,10 +5,12 @@ All of it works on the thinned stack, on the host, and yields a few numbers for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 N_BINS = 512
 CHUNK = 1 << 18
@@ -20,6 +22,8 @@ FEWEST = 500
 """voxels of tissue in a section; with fewer it is left as it is"""
 FEWEST_IN_PLANE = 100
 """the same for a plane when the profile along Z is smoothed"""
+REACH = 8
+"""standard deviations at which a Gaussian along Z ends"""
 
 
 class Matching(NamedTuple):
@@ -85,25 +89,23 @@ def _distribution(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return share + np.arange(N_BINS + 1) * 1e-12
 
 
-def matched(planes: np.ndarray, how: Matching, first: int) -> np.ndarray:
-    """Map the intensities of some planes in place, and return them.
+def matched(thin: np.ndarray, how: Matching) -> np.ndarray:
+    """Map the intensities of a stack in place, and return it.
 
     Parameters
     ----------
-    planes : float32 array (planes, rows, columns), overwritten
+    thin : float32 array (planes, rows, columns), overwritten
     how : Matching
-    first : number of the first of these planes in the stack
     """
     edges = np.linspace(how.low, how.high, N_BINS + 1)
-    for k, plane in enumerate(planes):
-        table = how.tables[first + k]
+    for plane, table in zip(thin, how.tables, strict=True):
         tissue = plane > how.low
         values = plane[tissue]
         mapped = np.interp(values, edges, table)
         over = values > how.high
         mapped[over] = values[over] * (table[-1] / how.high)
         plane[tissue] = mapped
-    return planes
+    return thin
 
 
 def profile_gains(
@@ -138,11 +140,13 @@ def profile_gains(
 
 
 def smoothed(values: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:
-    """Smooth a profile by a Gaussian, from its valid entries alone."""
-    place = np.arange(len(values))
-    weights = np.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2) * valid
-    total = weights.sum(axis=1)
-    found: np.ndarray = np.where(total > 0, weights @ values / np.where(total > 0, total, 1), 1.0)
+    """Smooth a profile by a Gaussian, from its valid entries alone; only these have a result."""
+    reach = min(len(values), math.ceil(REACH * sigma))
+    total, share = (
+        gaussian_filter1d(each, sigma, mode="constant", radius=reach)
+        for each in (np.where(valid, values, 0.0), valid.astype(np.float64))
+    )
+    found: np.ndarray = total / np.where(valid, share, 1.0)
     return found
 
 
