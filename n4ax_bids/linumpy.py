@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,6 @@ from n4ax_bids.device import resolve, use
 from n4ax_bids.options import N4Options
 from n4ax_bids.stack_files import require_apart, require_buffer
 
-Bounds: TypeAlias = Sequence[tuple[int, int]]
 BACKENDS = ("cpu", "gpu", "auto")
 CPU_ITERATIONS, GPU_ITERATIONS = (50, 50, 50, 50), (25, 25, 25)
 
@@ -46,7 +45,7 @@ def n4_correct(
     backend: str = "cpu",
     out: Any = None,
     bias_out: Any = None,
-    _bounds: Bounds | None = None,
+    _sections: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correct the bias field of a volume.
 
@@ -76,7 +75,9 @@ def n4_correct(
     if n_iterations is None:
         n_iterations = CPU_ITERATIONS if backend == "cpu" else GPU_ITERATIONS
     options = _Options(shrink_factor, tuple(n_iterations), spline_distance_mm, True)
-    return _corrected(vol, mask, options, voxel_size_mm, backend, (out, bias_out), bounds=_bounds)
+    return _corrected(
+        vol, mask, options, voxel_size_mm, backend, (out, bias_out), sections=_sections
+    )
 
 
 def n4_correct_gpu(
@@ -145,8 +146,7 @@ def n4_correct_per_section(
     corrected, bias : as `n4_correct`; each section's bias has a scale of its own
     """
     require_count("n_processes", n_processes)
-    bounds = section_bounds(np.shape(vol)[0], n_serial_slices)
-    return n4_correct(vol, mask, **options, _bounds=bounds)
+    return n4_correct(vol, mask, **options, _sections=n_serial_slices)
 
 
 def apply_bias_field(vol: Any, bias: Any, floor: float = 1e-6) -> np.ndarray:
@@ -245,7 +245,7 @@ def _corrected(
     device: str,
     buffers: tuple[Any, Any],
     weights: Any = None,
-    bounds: Bounds | None = None,
+    sections: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(as_array(vol, "vol"))
     require_stack_shape("vol", image.shape)
@@ -259,7 +259,7 @@ def _corrected(
     for name, array in (("mask", inside), ("mask_weights", weight)):
         if array is not None and array.shape != image.shape:
             raise ValueError(f"{name} has shape {array.shape}; expected {image.shape}")
-    parts = [slice(*ends) for ends in bounds or [(0, image.shape[0])]]
+    parts = [slice(*ends) for ends in section_bounds(image.shape[0], sections)]
     shapes = [image[part].shape[::-1] for part in parts]
     with use(resolve(_available(device))):
         results = estimate_batch(

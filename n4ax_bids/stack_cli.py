@@ -13,8 +13,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__
-from n4ax_bids.io.atomic import remove_unfinished
+from n4ax_bids import __version__, compilation
+from n4ax_bids.io.atomic import remove_unfinished, require_writable
 from n4ax_bids.io.names import printable
 from n4ax_bids.options import StackOptions
 
@@ -118,12 +118,14 @@ def program() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+    compilation.keep_place()
     return main()
 
 
 def _end(number: int, _: Any) -> None:
     """End the process; the unfinished output keeps its name, and its journal."""
     remove_unfinished()
+    compilation.drop()
     os._exit(128 + number)
 
 
@@ -161,6 +163,7 @@ def _described(asked: argparse.Namespace, options: StackOptions) -> str:
     from n4ax_bids.stream_steps import PER_VOXEL, plan_stream
 
     require_free(Path(asked.output))
+    _require_more_outputs(asked)
     plan = plan_stream(asked.input, _mask(asked), asked.voxel_size_mm, options, asked.memory_gb)
     about = {
         "input": plan.source.name,
@@ -177,6 +180,13 @@ def _described(asked: argparse.Namespace, options: StackOptions) -> str:
     return json.dumps(about, indent=2)
 
 
+def _require_more_outputs(asked: argparse.Namespace) -> None:
+    """Refuse names of what is written at the end that cannot be written."""
+    for path in (asked.correction, asked.picture):
+        if path:
+            require_writable(path)
+
+
 def _mask(asked: argparse.Namespace) -> str | None:
     return None if asked.mask == "none" else asked.mask
 
@@ -187,6 +197,7 @@ def _correct(asked: argparse.Namespace, options: StackOptions) -> None:
     from n4ax_bids.stack_files import save_correction
     from n4ax_bids.streaming import stream
 
+    _require_more_outputs(asked)
     start = time.perf_counter()
     with _progress(asked.quiet) as tell:
         done = stream(

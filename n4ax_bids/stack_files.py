@@ -12,6 +12,7 @@ from n4ax_bids.core.field import LogField, Section
 from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.core.stack.matching import Matching
 from n4ax_bids.core.stack.samples import Along, Thinning
+from n4ax_bids.io.atomic import require_writable, same_place
 from n4ax_bids.io.lattices import load_lattices, save_lattices
 from n4ax_bids.planes import ome_zarr, pictures
 from n4ax_bids.planes.base import ArraySink, ArraySource, Sink, Source
@@ -90,13 +91,10 @@ def open_sink(
 
 
 def require_free(path: Path) -> None:
-    """Refuse an output that exists, or whose folder does not."""
+    """Refuse an output that exists, or that cannot be written."""
     if path.exists():
         raise FileExistsError(f"{path}: exists already; expected a new name (or remove it)")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"{path}: cannot be written, there is no folder {path.absolute().parent}"
-        )
+    require_writable(path)
 
 
 def require_buffer(given: Any, shape: tuple[int, ...], name: str) -> None:
@@ -110,9 +108,15 @@ def require_buffer(given: Any, shape: tuple[int, ...], name: str) -> None:
 def require_apart(vol: Any, out: Any, bias_out: Any) -> None:
     """Refuse buffers that share memory in part: a slab would be overwritten before it is read.
 
-    `out` may be `vol` itself, as slabs are read before they are written.
+    `out` may be `vol` itself, as slabs are read before they are written. Two outputs of one name
+    are refused as well.
     """
-    arrays = {"vol": vol, "out": out, "bias_out": bias_out}
+    if is_path(out) and is_path(bias_out) and same_place(out, bias_out):
+        raise ValueError(
+            f"bias_out is {bias_out}, the name of the corrected stack; expected another"
+        )
+    given = {"vol": vol, "out": out, "bias_out": bias_out}
+    arrays = {name: None if is_path(each) else each for name, each in given.items()}
     real = {name: each for name, each in arrays.items() if isinstance(each, np.ndarray)}
     names = list(arrays)
     for i, one in enumerate(names):

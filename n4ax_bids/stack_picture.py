@@ -68,11 +68,12 @@ def _along_z(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
     found: list[list[np.ndarray]] = [[], [], [], []]
     with _opened(given, made) as sources:
         for k in range(0, done.shape[0], max(1, done.shape[0] // MOST)):
-            before, after = (each.read(k, k + 1) for each in sources)
-            mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)
-            field = correct_planes(before, done, k).bias
+            before, after = (each.read(k, k + 1)[:, row : row + 1] for each in sources)
+            mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)[:, row]
+            part = ((row, row + 1), (0, done.shape[2]))
+            field = correct_planes(before, done, k, part=part).bias
             for kept, each in zip(found, (before, mask, field, after), strict=True):
-                kept.append(each[0, row])
+                kept.append(each.reshape(-1))
     return (f"row {row}, planes downwards", *map(np.stack, found))
 
 

@@ -26,35 +26,28 @@ class Journal:
         self._first = 0
 
     @classmethod
-    def of(cls, out: Any, call: Any, resume: bool) -> Journal | None:
+    def of(cls, out: Any, bias_out: Any, call: Any, resume: bool) -> Journal | None:
         """Return the journal of an output; None for an array.
 
         Parameters
         ----------
-        out : the output as it was passed
+        out, bias_out : the outputs as they were passed
         call : what must be the same when the run is resumed
         resume : go on where an interrupted run stopped
 
         Raises
         ------
         ValueError
-            If an array's run is to be resumed, or the interrupted run was another call.
+            If a run with such outputs cannot be resumed, or the interrupted run was another call.
         """
+        outputs = [each for each in (out, bias_out) if each is not None]
+        for each in outputs if resume else ():
+            _require_resumable(each)
         if not is_path(out):
-            if resume:
-                raise ValueError(
-                    "a run that fills an array cannot be resumed: nothing tells which planes are "
-                    "corrected; restore the array and start anew"
-                )
             return None
-        if resume and Path(out).suffix.lower() in NOT_RESUMED:
-            raise ValueError(
-                f"{out}: a compressed file or one of many pages cannot be resumed; start anew, or "
-                "write .nii, .zarr or a folder of planes"
-            )
         digest = hashlib.sha256(json.dumps(call, default=str).encode()).hexdigest()
         journal = cls(Path(out), digest)
-        if resume and journal._planes.exists():
+        if resume and journal._is_complete(outputs):
             found = json.loads(journal._planes.read_text(encoding="utf-8"))
             if found["call"] != digest:
                 raise ValueError(
@@ -64,14 +57,20 @@ class Journal:
             journal._first = int(found["planes"])
         return journal
 
+    def _is_complete(self, outputs: list[Any]) -> bool:
+        """Return whether the interrupted run has left all that is needed to go on with it."""
+        parts = (partial_name(Path(each)) for each in outputs)
+        return all(each.exists() for each in (self._planes, self._lattices, *parts))
+
     def correction(self) -> StackCorrection | None:
-        """Return the correction of the interrupted run."""
-        resumed = self._first > 0 and self._lattices.exists()
-        return load_correction(self._lattices) if resumed else None
+        """Return the correction of the interrupted run; None if there is none to go on with."""
+        return load_correction(self._lattices) if self._first > 0 else None
 
     def begin(self, done: StackCorrection) -> int:
         """Keep the correction; return the first plane that is not written yet."""
-        save_correction(self._lattices, done)
+        if self._first == 0:
+            self._planes.unlink(missing_ok=True)  # of an earlier run, whose planes are overwritten
+            save_correction(self._lattices, done)
         return self._first
 
     def note(self, planes: int) -> None:
@@ -84,3 +83,16 @@ class Journal:
         """Remove the journal of a finished run."""
         self._lattices.unlink(missing_ok=True)
         self._planes.unlink(missing_ok=True)
+
+
+def _require_resumable(output: Any) -> None:
+    if not is_path(output):
+        raise ValueError(
+            "a run that fills an array cannot be resumed: nothing tells which planes are "
+            "corrected; restore the array and start anew"
+        )
+    if Path(output).suffix.lower() in NOT_RESUMED:
+        raise ValueError(
+            f"{output}: a compressed file or one of many pages cannot be resumed; start anew, or "
+            "write .nii, .zarr or a folder of planes"
+        )

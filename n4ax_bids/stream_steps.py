@@ -15,7 +15,7 @@ import numpy as np
 
 from n4ax_bids import compilation
 from n4ax_bids import device as devices
-from n4ax_bids.core.stack.call import mask_of, require_stack_options, voxel_sizes
+from n4ax_bids.core.stack.call import require_stack_options, voxel_sizes
 from n4ax_bids.core.stack.correction import StackCorrection, correct_planes, enlarged
 from n4ax_bids.core.stack.estimate import estimate_stack, stack_of, thin_tissue_mask
 from n4ax_bids.core.stack.levels import OnLevel, on_level, spacing
@@ -84,8 +84,10 @@ def plan_stream(vol: Any, mask: Any, sizes: Any, options: Any, memory_gb: float)
             raise ValueError(
                 f"{inside.name} has shape {inside.shape}; expected the stack's {source.shape}"
             )
-    elif mask is not None:
-        mask_of(mask, source.shape)  # refuses any word but "tissue"
+    elif mask not in (None, "tissue"):
+        raise ValueError(
+            f"mask is {mask!r}; expected 'tissue', None, an array or the path of an existing file"
+        )
     how = thinning(options, source.shape, zooms)
     tissue = inside is None and mask is not None
     level, on = _nearest_level(source, options, how)
@@ -178,8 +180,6 @@ def correct_slabs(
 ) -> None:
     """Read, correct and write one slab after the other."""
     first, last = span
-    if not 0 <= first <= last <= plan.source.shape[0]:
-        raise ValueError(f"planes is {span}; expected 0 to {plan.source.shape[0]}, ascending")
     _return_memory()
     height = plan.height(plan.source.dtype.itemsize + PER_VOXEL)
     for start in range(first, last, height):

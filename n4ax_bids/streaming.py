@@ -87,9 +87,9 @@ def stream(
         NIfTI files, folders of planes or OME-Zarr can be resumed; a run in place cannot, because
         nothing tells which of its planes are corrected.
     correction : correct with what an earlier call returned or `save_correction` wrote, instead of
-        estimating anew
-    planes : correct only these planes (start, stop), for sharing the work out: `out` is then an
-        array that several processes fill
+        estimating anew. Of the options, only `zero_outside` is then used.
+    planes : correct only these planes (start, stop), for sharing the work out: `out` must be an
+        array, which several processes fill
     progress : called while the work goes on
 
     Returns
@@ -106,6 +106,7 @@ def stream(
     plan = plan_stream(vol, mask, voxel_size_mm, options, memory_gb)
     if not lazy:
         _require_outputs(vol, out, bias_out, plan.source)
+    _require_span(planes, out, bias_out, plan.source.shape[0])
     tell = progress or (lambda step, done, of: None)
     seconds: dict[str, float] = {}
     source = plan.source
@@ -115,13 +116,13 @@ def stream(
         str(source.dtype),
         plan.zooms,
         asdict(plan.options),
+        *(str(each) if each is None or is_path(each) else "array" for each in (mask, bias_out)),
     ]
-    same.append(None if bias_out is None else str(bias_out) if is_path(bias_out) else "array")
-    journal = None if lazy else Journal.of(out, same, resume)
+    journal = None if lazy else Journal.of(out, bias_out, same, resume)
     where = devices.resolve(device)
-    done = load_correction(correction) if isinstance(correction, str | Path) else correction
-    if done is None and journal is not None:
-        done = journal.correction()
+    done = journal.correction() if journal else None
+    if done is None:
+        done = load_correction(correction) if isinstance(correction, str | Path) else correction
     if done is None:
         done = estimated(plan, where, tell, seconds)
     elif done.shape != plan.source.shape:
@@ -155,7 +156,21 @@ def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:
             require_free(Path(each))
         elif each is not None or name == "out":
             require_buffer(each, source.shape, name)
-    require_apart(*(None if is_path(each) else each for each in (vol, out, bias_out)))
+    require_apart(vol, out, bias_out)
+
+
+def _require_span(planes: tuple[int, int] | None, out: Any, bias_out: Any, n_planes: int) -> None:
+    """Refuse a range of planes that the stack or an output does not have."""
+    if planes is None:
+        return
+    first, last = planes
+    if not 0 <= first <= last <= n_planes:
+        raise ValueError(f"planes is {planes}; expected 0 to {n_planes}, ascending")
+    if out is None or is_path(out) or is_path(bias_out):
+        raise ValueError(
+            f"planes is {planes}; expected arrays as outputs, because a file would get its final "
+            "name with these planes alone"
+        )
 
 
 @contextmanager

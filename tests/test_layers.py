@@ -99,6 +99,7 @@ MAY_IMPORT = {
     "stack_picture": {"numpy", "matplotlib", "core", "io", "planes", "stack_files"},
     "stack_cli": {
         "tqdm",
+        "compilation",
         "root",
         "io",
         "options",

@@ -63,6 +63,12 @@ def test_the_fixed_lattice_of_the_gpu_call(known):
     np.testing.assert_allclose(corrected * bias, known.image, rtol=1e-5)
 
 
+def test_what_is_no_stack_is_refused():
+    for call, more in ((n4ax_bids.n4_correct, ()), (n4ax_bids.n4_correct_per_section, (2,))):
+        with pytest.raises(ValueError, match="vol has shape"):
+            call(1.0, *more)
+
+
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="backend is 'tpu'"):
         n4ax_bids.n4_correct(np.ones((4, 4, 4)), backend="tpu")

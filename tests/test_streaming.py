@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from n4ax_bids import streaming
 from n4ax_bids.core.stack.call import thinned_stack as thinned_at_once
 from n4ax_bids.core.stack.correction import correct_planes
 from n4ax_bids.options import StackOptions
@@ -151,6 +153,33 @@ def test_png_planes_are_whole_numbers(known, tmp_path):
     np.testing.assert_array_equal(source.read(3, 9), counts[3:9])
 
 
+def test_a_large_stack_of_imagej_is_not_read_at_once(known, tmp_path, monkeypatch):
+    """Its planes follow the page of the first one, and need not fit into memory."""
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "in.tif", known.image, imagej=True, truncate=True)
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", raising(AssertionError))
+    np.testing.assert_array_equal(open_source(tmp_path / "in.tif").read(3, 9), known.image[3:9])
+
+
+def test_one_plane_is_a_stack(known, tmp_path):
+    nb.Nifti1Image(known.image[14].T, np.eye(4)).to_filename(tmp_path / "in.nii")
+    source = open_source(tmp_path / "in.nii")
+    assert source.shape == (1, 56, 56)
+    np.testing.assert_array_equal(source.read(0, 1)[0], known.image[14])
+
+
+def test_damage_in_a_nifti_file_is_named(known, tmp_path):
+    nb.Nifti1Image(known.image.T, np.eye(4)).to_filename(tmp_path / "in.nii")
+    stored = bytearray((tmp_path / "in.nii").read_bytes())
+    (tmp_path / "in.nii.gz").write_bytes(gzip.compress(stored)[:-8] + b"12345678")
+    with pytest.raises(ValueError, match="in.nii.gz: damaged gzip data"):
+        open_source(tmp_path / "in.nii.gz").read(20, 28)
+    stored[108:112] = np.float32(np.nan).tobytes()
+    (tmp_path / "in.nii").write_bytes(stored)
+    with pytest.raises(ValueError, match="in.nii: the header says that voxels begin at byte nan"):
+        open_source(tmp_path / "in.nii")
+
+
 @pytest.mark.parametrize("name", ("o.nii", "o.nii.gz", "o.tif", "folder", "o.ome.zarr"))
 def test_every_kind_of_output_holds_the_same(name, known, whole, tmp_path):
     for needed in ("tifffile", "zarr"):
@@ -274,19 +303,73 @@ def test_a_killed_run_leaves_no_final_file_and_is_resumed(name, known, whole, tm
     assert not list(tmp_path.glob("*partial*"))
 
 
-def test_another_call_is_not_resumed(known, whole, tmp_path):
-    given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
+def interrupt(whole, given, out, **more):
+    """Stop a run when its first slab of three planes is written."""
 
     def stop(step, n, of):
         if step == "correct":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        how = {"memory_gb": 3 * PLANE_GB, "correction": whole.correction}
+        how = {"memory_gb": 3.01 * PLANE_GB, "correction": whole.correction, **more}
         stream(given, out, options=OPTIONS, progress=stop, **how)
-    other = StackOptions(**{**vars(OPTIONS), "strength": 0.5})
+
+
+@pytest.mark.parametrize(
+    "other", ({"options": StackOptions(**vars(OPTIONS) | {"strength": 0.5})}, {"mask": None})
+)
+def test_another_call_is_not_resumed(known, whole, tmp_path, other):
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
+    interrupt(whole, given, out)
     with pytest.raises(ValueError, match="another input or other options"):
-        stream(given, out, options=other, resume=True)
+        stream(given, out, **{"options": OPTIONS, "resume": True} | other)
+
+
+def test_a_run_whose_output_is_gone_starts_anew(known, whole, tmp_path):
+    """An output that begins in the middle would hold 0 in the planes before."""
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
+    interrupt(whole, given, out)
+    (tmp_path / "out.nii.partial").unlink()
+    seen = []
+    stream(
+        given,
+        out,
+        options=OPTIONS,
+        resume=True,
+        correction=whole.correction,
+        memory_gb=3.01 * PLANE_GB,
+        progress=lambda step, n, of: seen.append(n),
+    )
+    assert seen[0] == 3
+    close(open_source(out).read(0, 28), whole.corrected)
+
+
+@pytest.mark.parametrize("name", ("out.nii", "folder", "out.ome.zarr"))
+def test_a_second_run_forgets_the_planes_of_the_first(name, known, whole, tmp_path, monkeypatch):
+    """It writes anew; if it ends before its first slab, no plane is there to be resumed from."""
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / name
+    interrupt(whole, given, out)
+    how = {"options": OPTIONS, "correction": whole.correction}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(streaming, "correct_slabs", raising(KeyboardInterrupt))
+        stream(given, out, **how)
+    stream(given, out, resume=True, **how)
+    close(open_source(out).read(0, 28), whole.corrected)
+
+
+def raising(error):
+    def function(*_):
+        raise error
+
+    return function
+
+
+def test_a_resumed_run_keeps_its_correction(known, whole, tmp_path):
+    given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
+    interrupt(whole, given, out)
+    other = whole.correction._replace(scales=2 * whole.correction.scales)
+    stream(given, out, options=OPTIONS, resume=True, correction=other)
+    close(open_source(out).read(0, 28), whole.corrected)
 
 
 def test_a_run_in_place_says_that_it_cannot_be_resumed(known):
@@ -294,9 +377,32 @@ def test_a_run_in_place_says_that_it_cannot_be_resumed(known):
         stream(known.image, np.empty_like(known.image), resume=True)
 
 
-def test_files_written_in_one_go_say_so_too(known, tmp_path):
-    with pytest.raises(ValueError, match="out.nii.gz: a compressed file"):
-        stream(known.image, tmp_path / "out.nii.gz", resume=True)
+@pytest.mark.parametrize("names", (("o.nii.gz", None), ("o.nii", "b.nii.gz"), ("o", "b.tif")))
+def test_files_written_in_one_go_say_so_too(known, tmp_path, names):
+    out, bias = (name and tmp_path / name for name in names)
+    with pytest.raises(ValueError, match=r"(o.nii.gz|b.nii.gz|b.tif): a compressed file"):
+        stream(known.image, out, bias_out=bias, resume=True)
+
+
+def test_a_field_in_an_array_cannot_be_resumed_either(known, tmp_path):
+    with pytest.raises(ValueError, match="fills an array cannot be resumed"):
+        stream(known.image, tmp_path / "o.nii", bias_out=np.empty_like(known.image), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("out", "bias", "planes", "message"),
+    [
+        ("o.nii", None, (0, 7), "expected arrays as outputs"),
+        (None, "b.nii", (0, 7), "expected arrays as outputs"),
+        (None, None, (7, 29), r"planes is \(7, 29\); expected 0 to 28"),
+        ("o.nii", "o.nii", None, "the name of the corrected stack"),
+    ],
+)
+def test_outputs_that_would_be_wrong_are_refused(known, tmp_path, out, bias, planes, message):
+    given = tmp_path / out if out else np.empty_like(known.image)
+    with pytest.raises(ValueError, match=message):
+        stream(known.image, given, bias_out=bias and tmp_path / bias, planes=planes)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_named_and_nothing_is_final(known, whole, tmp_path, monkeypatch):

@@ -171,7 +171,7 @@ class _Counts:
 
 @jax.jit
 def counts_on_device(values: jax.Array, edges: jax.Array | np.ndarray) -> jax.Array:
-    """Return the counts of `counts_between`; bins found by multiplication are corrected by their edges."""
+    """Return the counts of `counts_between`: bins found by multiplication, then corrected."""
     values, last = values.ravel(), edges.size - 2
     nearest = (values - edges[0]) * (last + 1) / (edges[-1] - edges[0])
     bins = jnp.clip(nearest.astype(jnp.int32), 0, last)

@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]
         raw = _Digested(file)
         with decompressed(cast(IO[bytes], raw)) as stream:
             header, notes = read_header(path, stream)
-            shape, dtype = _layout(path, header)
+            shape, dtype = layout(path, header)
             stored = _read_voxels(path, stream, header, shape, dtype)
         return stored, header, notes, raw.digest()
 
@@ -78,7 +78,7 @@ class _Digested(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
+def layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and type of the voxels; refuse anything but one image of real numbers."""
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
@@ -97,6 +97,15 @@ def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
+def first_byte(path: Path, header: nb.Nifti1Header) -> int:
+    """Return where the voxels begin."""
+    offset = float(header["vox_offset"])
+    if not 0 <= offset < np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
+    # As in the NIfTI library, an offset into the header itself means directly after it.
+    return max(int(offset), header.sizeof_hdr)
+
+
 def _read_voxels(
     path: Path,
     stream: IO[bytes],
@@ -106,12 +115,8 @@ def _read_voxels(
 ) -> np.ndarray:
     """Read the voxels as stored, in Fortran order, straight into the array."""
     n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    offset = float(header["vox_offset"])
-    if not 0 <= offset < np.iinfo(np.int64).max:
-        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
-    # As in the NIfTI library, an offset into the header itself means directly after it.
-    start = max(int(offset), header.sizeof_hdr)
-    _require_room(path, stream, start, shape, n_bytes)  # before memory is allocated
+    start = first_byte(path, header)
+    require_room(path, stream, start, shape, n_bytes)  # before memory is allocated
     stream.seek(start)
     stored = np.empty(shape, dtype, order="F")
     buffer: Any = stored.reshape(-1, order="F").view(np.uint8)
@@ -122,11 +127,11 @@ def _read_voxels(
         if not n:
             raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
         done += n
-    _read_to_the_end(path, stream)
+    read_to_the_end(path, stream)
     return stored
 
 
-def _require_room(
+def require_room(
     path: Path, stream: IO[bytes], start: int, shape: tuple[int, ...], n_bytes: int
 ) -> None:
     """Refuse a file that is too small or far too large for the voxels that its header declares."""
@@ -141,7 +146,7 @@ def _require_room(
     _require_end(path, there - n_bytes)
 
 
-def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
+def read_to_the_end(path: Path, stream: IO[bytes]) -> None:
     """Read what follows the voxels, because gzip has its checksum at the end."""
     n_bytes = 0
     while piece := stream.read(1 << 20):

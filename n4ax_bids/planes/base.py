@@ -34,11 +34,6 @@ class Source(Protocol):
 class Sink(Protocol):
     """A stack that is written a few planes at a time, in order."""
 
-    made: Any
-    """what the caller gets in the end: the array or the path"""
-    resumable: bool
-    """whether planes that were written before an interruption need not be written again"""
-
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
 
@@ -76,20 +71,18 @@ class ArraySource:
 class ArraySink:
     """A caller's array; it is filled in place."""
 
-    resumable = False
-
     def __init__(self, array: Any) -> None:
-        self.made = array
+        self._array = array
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
-        self.made[start : start + len(planes)] = planes
+        self._array[start : start + len(planes)] = planes
 
     def flush(self) -> None:
         """Write changed pages of a memory map to its file."""
-        if isinstance(self.made, np.memmap):
-            self.made.flush()
-            forget(self.made)
+        if isinstance(self._array, np.memmap):
+            self._array.flush()
+            forget(self._array)
 
     def close(self) -> None:
         """Write what is left."""
@@ -103,7 +96,7 @@ class ArraySink:
 def forget(array: Any) -> None:
     """Let the system take back the memory of a memory map; its file keeps the values."""
     base = array
-    while isinstance(base, np.ndarray) and not isinstance(base, mmap.mmap):
+    while isinstance(base, np.ndarray):
         mode = getattr(base, "mode", None)
         mapped = getattr(base, "_mmap", None)
         if mapped is not None:

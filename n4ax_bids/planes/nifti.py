@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,8 +11,9 @@ import nibabel as nb
 import numpy as np
 from isal import igzip
 
-from n4ax_bids.io import placement
-from n4ax_bids.io.header import failures, load_header
+from n4ax_bids.io import placement, voxels
+from n4ax_bids.io.header import decompressed, failures, load_header
+from n4ax_bids.io.volume import scaled
 from n4ax_bids.planes.base import partial_name
 
 
@@ -20,32 +22,20 @@ class NiftiSource:
 
     def __init__(self, path: Path) -> None:
         self.name, self.header = str(path), load_header(path)
-        shape = tuple(int(n) for n in self.header.get_data_shape())
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise ValueError(f"{path}: shape {shape}; expected three axes")
-        self.shape = (shape[2], shape[1], shape[0])
-        self.dtype = self.header.get_data_dtype()
-        if self.dtype.kind not in "iuf":
-            raise ValueError(f"{path}: voxels of type {self.dtype}; expected real numbers")
+        shape, self.dtype = voxels.layout(path, self.header)
+        columns, rows, planes = (*shape, 1)[:3]
+        self.shape = (planes, rows, columns)
         x, y, z = placement.zooms(self.header, 3)
         self.zooms: tuple[float, float, float] | None = (z, y, x)
-        slope, inter = self.header.get_slope_inter()
-        self._scale = (1.0 if slope is None else slope, inter or 0.0)
-        self._start = max(int(self.header["vox_offset"]), self.header.sizeof_hdr)
+        self._scaled = self.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+        self._start = voxels.first_byte(path, self.header)
         self._path = path
         self._stream: Any = None
-        self._is_gzip = _is_gzip(path)
-        self._require_room()
-
-    def _require_room(self) -> None:
-        there = self._path.stat().st_size - self._start
-        needed = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-        if not self._is_gzip and there < needed:
-            raise ValueError(
-                f"{self._path}: truncated, {max(0, there)} of {needed} bytes of voxels are there"
-            )
+        self._opened = ExitStack()
+        with failures(path):
+            n_bytes = int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+            voxels.require_room(path, self._at(0), self._start, shape, n_bytes)
+        self.close()
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return consecutive planes; slope and intercept are applied."""
@@ -60,32 +50,24 @@ class NiftiSource:
                 if not n:
                     raise ValueError(f"{self._path}: truncated in plane {start} or after it")
                 done += n
+            if stop == self.shape[0]:
+                voxels.read_to_the_end(self._path, stream)
         planes = np.frombuffer(stored, self.dtype).reshape(stop - start, *self.shape[1:])
-        slope, inter = self._scale
-        if (slope, inter) == (1.0, 0.0):
-            return planes
-        return (planes.astype(np.float64) * slope + inter).astype(np.float32)
+        return scaled(planes.T, self.header).T if self._scaled else planes
 
     def _at(self, offset: int) -> Any:
         """Return the stream of voxels at an offset; backwards means from the beginning again."""
         if self._stream is None or self._stream.tell() > offset:
             self.close()
-            self._stream = (
-                igzip.open(self._path, "rb") if self._is_gzip else open(self._path, "rb")
-            )
+            raw = self._opened.enter_context(open(self._path, "rb"))
+            self._stream = self._opened.enter_context(decompressed(raw))
         self._stream.seek(offset)
         return self._stream
 
     def close(self) -> None:
         """Close the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        self._opened.close()
+        self._stream = None
 
 
 class NiftiSink:
@@ -100,23 +82,22 @@ class NiftiSink:
         *,
         resume_at: int = 0,
     ) -> None:
-        self.made, self._part = path, partial_name(path)
-        self.resumable = not path.name.endswith(".gz")
+        self._path, self._part = path, partial_name(path)
+        self._is_gzip = path.name.endswith(".gz")
         self._plane = shape[1] * shape[2] * 4
         header = _header(shape, zooms, like)
-        again = self.resumable and resume_at > 0 and self._part.exists()
-        raw: IO[bytes] = open(self._part, "r+b" if again else "wb")
+        raw: IO[bytes] = open(self._part, "r+b" if resume_at else "wb")
         self._raw = raw
         self._stream: Any = raw
-        if not self.resumable:
+        if self._is_gzip:
             self._stream = igzip.IGzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0)
-        if not again:
+        if not resume_at:
             header.write_to(self._stream)  # with the four bytes that say: no extensions
         self._offset = int(header["vox_offset"])
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
-        if self.resumable:
+        if not self._is_gzip:
             self._stream.seek(self._offset + start * self._plane)
         stored: Any = np.ascontiguousarray(planes, "<f4")
         self._stream.write(memoryview(stored).cast("B"))
@@ -127,17 +108,13 @@ class NiftiSink:
 
     def close(self) -> None:
         """Finish the file and give it its name."""
-        self._stream.close()
-        self._raw.close()
-        os.replace(self._part, self.made)
+        self.stop()
+        os.replace(self._part, self._path)
 
     def stop(self) -> None:
         """Close the unfinished file."""
-        if self.resumable:
-            self._raw.close()
-        else:
-            self._stream.close()
-            self._raw.close()
+        self._stream.close()
+        self._raw.close()
 
 
 def _header(

@@ -42,8 +42,8 @@ class ZarrLevel:
 
     @property
     def slab(self) -> int:
-        """Planes of a chunk: reading other numbers decompresses chunks more than once."""
-        return int(self.array.chunks[-3])
+        """Planes of a shard or chunk, which slabs between them would read or write repeatedly."""
+        return int((getattr(self.array, "shards", None) or self.array.chunks)[-3])
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return consecutive planes; a chunk that is damaged is refused."""

@@ -22,8 +22,6 @@ class ZarrSink:
     columns of the one before, and half the planes where those are no farther apart than pixels.
     """
 
-    resumable = True
-
     def __init__(
         self,
         path: Path,
@@ -36,7 +34,7 @@ class ZarrSink:
     ) -> None:
         import zarr
 
-        self.made, self._part, self._zooms = path, partial_name(path), zooms
+        self._path, self._part, self._zooms = path, partial_name(path), zooms
         self._version = version or (like.version if like else "0.5")
         self._like = like
         lead = like.lead if like else ()
@@ -46,7 +44,7 @@ class ZarrSink:
         form: Any = 3 if self._version == "0.5" else 2
         self._group: Any
         self._array: Any
-        if resume_at and self._part.exists():
+        if resume_at:
             self._group = zarr.open_group(self._part, mode="r+")
             self._array = self._group["0"]
             return
@@ -59,11 +57,6 @@ class ZarrSink:
             shards=shards if form == 3 else None,
             **_names(form, len(lead)),
         )
-
-    @property
-    def slab(self) -> int:
-        """Planes of a chunk or shard; slabs that begin elsewhere would write one twice."""
-        return int((getattr(self._array, "shards", None) or self._array.chunks)[-3])
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
@@ -89,7 +82,7 @@ class ZarrSink:
             first = first + zooms * (factors - 1) / 2
             zooms = zooms * factors
         self._describe(datasets)
-        os.replace(self._part, self.made)
+        os.replace(self._part, self._path)
 
     def _axes(self) -> list[dict[str, str]]:
         if self._like is not None and self._like.image is not None:
@@ -97,7 +90,7 @@ class ZarrSink:
         return [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"]
 
     def _halved(self, array: Any, name: str, factors: np.ndarray) -> Any:
-        """Write the next level: means of blocks, a few planes at a time."""
+        """Write the next level: means of blocks, one chunk after the other."""
         new = [max(1, n // f) for n, f in zip(array.shape[-3:], factors, strict=True)]
         lead = array.shape[:-3]
         form = 3 if self._version == "0.5" else 2
@@ -106,23 +99,36 @@ class ZarrSink:
             *(min(c, n) for c, n in zip(array.chunks[-3:], new, strict=True)),
         )
         made = self._group.create_array(
-            name, shape=(*lead, *new), dtype="float32", chunks=chunks, **_names(form, len(lead))
+            name,
+            shape=(*lead, *new),
+            dtype="float32",
+            chunks=chunks,
+            overwrite=True,  # what a run left that ended while it made the pyramid
+            **_names(form, len(lead)),
         )
-        step = max(1, int(chunks[-3]))
-        fz, fy, fx = (int(f) for f in factors)
-        for start in range(0, new[0], step):
-            stop = min(start + step, new[0])
-            part = np.asarray(array[(*self._lead, slice(start * fz, stop * fz))])
-            part = part[:, : new[1] * fy, : new[2] * fx]
-            blocks = part.reshape(stop - start, -1, new[1], fy, new[2], fx)
-            made[(*self._lead, slice(start, stop))] = blocks.mean(axis=(1, 3, 5))
+        steps = chunks[-3:]
+        for place in np.ndindex(*(-(-n // c) for n, c in zip(new, steps, strict=True))):
+            ends = [
+                (k * c, min((k + 1) * c, n)) for k, c, n in zip(place, steps, new, strict=True)
+            ]
+            made[(*self._lead, *(slice(*each) for each in ends))] = self._means(
+                array, ends, factors
+            )
         return made
+
+    def _means(self, array: Any, ends: list[tuple[int, int]], factors: np.ndarray) -> np.ndarray:
+        """Return the means of the blocks that are voxels of a box in the next level."""
+        box = [slice(a * f, b * f) for (a, b), f in zip(ends, factors.tolist(), strict=True)]
+        part = np.asarray(array[(*self._lead, *box)])
+        counts = (n for (a, b), f in zip(ends, factors, strict=True) for n in (b - a, f))
+        means: np.ndarray = part.reshape(*counts).mean(axis=(1, 3, 5))
+        return means
 
     def _describe(self, datasets: list[dict[str, Any]]) -> None:
         import yaozarrs
 
         image = {
-            "name": self.made.name.split(".")[0],
+            "name": self._path.name.split(".")[0],
             "axes": self._axes(),
             "datasets": datasets,
             "type": "mean",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ class TiffSource:
                 if len(pages) == self.shape[0]:
                     found = [np.asarray(pages[k].asarray()) for k in range(start, stop)]
                     return np.stack(found).reshape(-1, *self.shape[1:])
-                whole = file.series[0].asarray()  # contiguous, as ImageJ writes large stacks
+                if file.series[0].dataoffset is None:
+                    whole: Any = file.series[0].asarray()
+                else:  # one page for all planes, as ImageJ writes large stacks
+                    whole = tifffile.memmap(self._path, mode="r", series=0)
                 return np.array(whole.reshape(self.shape)[start:stop])
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -137,14 +141,15 @@ class TiffSink:
         *,
         resume_at: int = 0,
     ) -> None:
-        self.made, self._part, self._n = path, partial_name(path), shape[0]
+        self._path, self._part, self._n = path, partial_name(path), shape[0]
         self._file: Any = None
-        self.resumable = path.suffix.lower() not in TIFF
-        # ImageJ's description: programs read the distance of planes from it.
+        # TIFF has no tag for the distance of planes.
         self._about = json.dumps({"spacing_mm": list(zooms), "unit": "mm"})
         self._resolution = (10 / zooms[2], 10 / zooms[1])  # pixels per centimetre
-        if self.resumable:
-            self._part.mkdir(exist_ok=resume_at > 0)
+        if path.suffix.lower() not in TIFF:
+            if not resume_at and self._part.exists():  # of an earlier run
+                shutil.rmtree(self._part)
+            self._part.mkdir(exist_ok=True)
         else:
             import tifffile
 
@@ -173,9 +178,8 @@ class TiffSink:
 
     def close(self) -> None:
         """Give the output its name."""
-        if self._file is not None:
-            self._file.close()
-        os.replace(self._part, self.made)
+        self.stop()
+        os.replace(self._part, self._path)
 
     def stop(self) -> None:
         """Close the unfinished file."""

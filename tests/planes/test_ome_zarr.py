@@ -17,7 +17,7 @@ from n4ax_bids.stack_files import open_source
 from n4ax_bids.stream_steps import plan_stream, thinned_stack
 from n4ax_bids.streaming import stream
 from tests.core.stack.stacks import OPTIONS, ellipsoid, solved
-from tests.test_streaming import PLANE_GB
+from tests.test_streaming import PLANE_GB, raising
 
 zarr = pytest.importorskip("zarr")
 yaozarrs = pytest.importorskip("yaozarrs")
@@ -68,13 +68,13 @@ def test_what_is_written_is_valid_and_read_by_others(version, rng, tmp_path):
 def test_scale_units_chunks_and_version_are_those_of_the_source(version, known, whole, tmp_path):
     form = 2 if version == "0.4" else 3
     group = zarr.open_group(tmp_path / "in.ome.zarr", mode="w", zarr_format=form)
-    more = {"shards": (8, 32, 64)} if form == 3 else {}
+    more = {"shards": (1, 8, 64, 64)} if form == 3 else {}
     array = group.create_array(
         "s0",
         shape=(1, *known.image.shape),
         dtype="f4",
         chunks=(1, 4, 32, 32),
-        **{"shards": (1, 8, 64, 64)} if more else {},
+        **more,
     )
     array[0] = known.image
     axes = [{"name": "c", "type": "channel"}]
@@ -98,13 +98,48 @@ def test_scale_units_chunks_and_version_are_those_of_the_source(version, known, 
     np.testing.assert_allclose(made.read(0, 28), whole.corrected, rtol=1e-6, atol=1e-7)
 
 
+def test_a_pyramid_is_made_anew_if_its_run_was_interrupted(rng, tmp_path, monkeypatch):
+    values, path = rng.uniform(1, 2, (3, 300, 270)).astype(np.float32), tmp_path / "x.ome.zarr"
+    sink = ZarrSink(path, values.shape, ZOOMS)
+    sink.write(0, values)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sink, "_means", raising(KeyboardInterrupt))
+        sink.close()
+    ZarrSink(path, values.shape, ZOOMS, resume_at=3).close()
+    halved = values.reshape(3, 150, 2, 135, 2).mean(axis=(2, 4))
+    made = zarr.open(path, mode="r")
+    np.testing.assert_allclose(made["1"][:], halved, rtol=1e-6)
+    again = halved[:, :, :134].reshape(3, 75, 2, 67, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(made["2"][:], again, rtol=1e-6)
+
+
+def test_the_pyramid_is_made_chunk_by_chunk(known, tmp_path, monkeypatch):
+    """A few planes of a large stack with thick chunks would not fit into memory."""
+    image = np.tile(known.image, (1, 4, 4))
+    sink = ZarrSink(tmp_path / "x.zarr", image.shape, ZOOMS)
+    array = sink._group.create_array("thick", shape=image.shape, dtype="f4", chunks=(14, 56, 56))
+    array[:] = image
+    largest, before = [], ZarrSink._means
+
+    def means(self, array, ends, factors):
+        largest.append(np.prod([b - a for a, b in ends]))
+        return before(self, array, ends, factors)
+
+    monkeypatch.setattr(ZarrSink, "_means", means)
+    made = sink._halved(array, "1", np.array([2, 2, 2]))
+    expected = image.reshape(14, 2, 112, 2, 112, 2).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(made[:], expected, rtol=1e-6)
+    assert max(largest) == 14 * 56 * 56
+
+
 def test_a_damaged_chunk_is_named(rng, tmp_path):
     path = write(tmp_path / "x.ome.zarr", image(rng), "0.5")
     chunk = next(each for each in (path / "0" / "c" / "3").rglob("*") if each.is_file())
     chunk.write_bytes(b"rubbish")
     out = tmp_path / "out.ome.zarr"
     with pytest.raises(ValueError, match="x.ome.zarr: planes .* a chunk is damaged"):
-        stream(path, out, mask=None, options=OPTIONS)
+        # Without shrinking, the finest level is read first.
+        stream(path, out, mask=None, options=replace(OPTIONS, shrink_factor=1))
     assert not out.exists()
 
 
