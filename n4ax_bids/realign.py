@@ -21,8 +21,8 @@ from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
 from n4ax_bids.core import rigid, samples, smoothing
 from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import resampled_in_place
-from n4ax_bids.core.series import Realignment, estimate, finite, first_reference, flaws
+from n4ax_bids.core.reslice import finite, resampled_in_place
+from n4ax_bids.core.series import Realignment, estimate, first_reference, flaws
 from n4ax_bids.io import grids, series, volume
 from n4ax_bids.io.series import Series
 from n4ax_bids.motion_outputs import Realigned
