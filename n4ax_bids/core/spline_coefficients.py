@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.bspline import expand
-from n4ax_bids.core.spline_basis import prefilter_matrix, require_degree, rules
+from n4ax_bids.core.spline_basis import prefilter_matrix, rules, whole_degree
 
 MOST_IN_FLOAT32 = 5
 """highest degree whose coefficients are found in float32; beyond, they are so much larger than the
@@ -46,7 +46,7 @@ def coefficients(
     data = jnp.asarray(data)
     data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
     n_axes = data.ndim if n_axes is None else n_axes
-    require_degree(degree)
+    degree = whole_degree(degree)
     each = rules(boundary, n_axes)
     if not prefilter or degree < 2:
         return data

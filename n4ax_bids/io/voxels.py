@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]
     """
     require_file(path)
     with failures(path), open(path, "rb", buffering=0) as file:
-        raw = _Digested(file)
+        raw = Digested(file)
         with decompressed(cast(IO[bytes], raw)) as stream:
             header, notes = read_header(path, stream)
             shape, dtype = _layout(path, header)
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]
         return stored, header, notes, raw.digest()
 
 
-class _Digested(io.RawIOBase):
+class Digested(io.RawIOBase):
     """A file that computes the digest of its bytes when they are read for the first time."""
 
     def __init__(self, file: io.FileIO) -> None:
@@ -80,10 +80,7 @@ class _Digested(io.RawIOBase):
 
 def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and type of the voxels; refuse anything but one image of real numbers."""
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
-        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    dtype = real_dtype(path, header)
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
         raise ValueError(f"{path}: shape {shape}; expected 2 or 3 axes")
@@ -97,6 +94,24 @@ def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
+def real_dtype(path: Path, header: nb.Nifti1Header) -> np.dtype:
+    """Return the type of the voxels; refuse anything but real numbers."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
+        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    return dtype
+
+
+def first_byte(path: Path, header: nb.Nifti1Header) -> int:
+    """Return where the voxels begin in a file."""
+    offset = float(header["vox_offset"])
+    if not 0 <= offset < np.iinfo(np.int64).max:
+        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
+    # As in the NIfTI library, an offset into the header itself means directly after it.
+    return max(int(offset), header.sizeof_hdr)
+
+
 def _read_voxels(
     path: Path,
     stream: IO[bytes],
@@ -106,11 +121,7 @@ def _read_voxels(
 ) -> np.ndarray:
     """Read the voxels as stored, in Fortran order, straight into the array."""
     n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    offset = float(header["vox_offset"])
-    if not 0 <= offset < np.iinfo(np.int64).max:
-        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
-    # As in the NIfTI library, an offset into the header itself means directly after it.
-    start = max(int(offset), header.sizeof_hdr)
+    start = first_byte(path, header)
     _require_room(path, stream, start, shape, n_bytes)  # before memory is allocated
     stream.seek(start)
     stored = np.empty(shape, dtype, order="F")
@@ -122,7 +133,7 @@ def _read_voxels(
         if not n:
             raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
         done += n
-    _read_to_the_end(path, stream)
+    read_to_the_end(path, stream)
     return stored
 
 
@@ -141,7 +152,7 @@ def _require_room(
     _require_end(path, there - n_bytes)
 
 
-def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
+def read_to_the_end(path: Path, stream: IO[bytes]) -> None:
     """Read what follows the voxels, because gzip has its checksum at the end."""
     n_bytes = 0
     while piece := stream.read(1 << 20):
