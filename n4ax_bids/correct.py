@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from n4ax_bids import correct_steps as steps
 from n4ax_bids import device as devices
 from n4ax_bids import methods
 from n4ax_bids.arguments import suggesting
+from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.correct_request import CallArguments
 from n4ax_bids.correction import Correction, FieldNumbers, statistics
@@ -192,20 +191,5 @@ def _means(where: jax.Device, outputs: Outputs) -> Means:
     return Means(gpu, devices.start(), folder, devices.is_closed)
 
 
-class _CallableModule(types.ModuleType):
-    """This module, which can be called as its function `correct`.
-
-    `from n4ax_bids import correct` and `import n4ax_bids.correct` both yield the module, because
-    Python sets a package's attribute to the submodule on import. The name therefore means the same
-    in every order of imports, and it can be called like the function.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Correction:
-        return self.correct(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return importlib.import_module, (self.__name__,)  # functions can be sent to processes
-
-
 __signature__ = inspect.signature(correct)
-sys.modules[__name__].__class__ = _CallableModule
+sys.modules[__name__].__class__ = CallableModule

@@ -67,6 +67,8 @@ class Files:
 
 
 IMAGES = ("output_image", "mean_image", "variance_image", "sd_image", "reference_image")
+SPREAD = ("variance_image", "sd_image")
+"""images whose values are not intensities of the series"""
 RESAMPLED = (*IMAGES[:-1], "figures")
 """files that need the series to be resampled"""
 FOLDERS = ("fsl_matrices", "figures")
@@ -126,7 +128,6 @@ def write_texts(
     matrices = rigid.fsl_matrices(mappings, affine, shape)
     centre = rigid.grid_centre(affine, shape)
     absolute = rigid.rms_displacement(mappings, centre, to="reference")
-    relative = rigid.rms_displacement(mappings, centre, to="previous")[1:]
     texts: dict[Path | None, str] = {
         files.motion_table: table_text(table),
         files.itk_transforms: motion_files.itk_text(rigid.to_lps(mappings)),
@@ -134,7 +135,7 @@ def write_texts(
             rigid.fsl_parameters(matrices, affine, shape)
         ),
         files.fsl_absolute_rms: motion_files.table_text(absolute[:, None]),
-        files.fsl_relative_rms: motion_files.table_text(relative[:, None]),
+        files.fsl_relative_rms: motion_files.table_text(table["rmsd"][1:, None]),
         files.spm_parameters: motion_files.table_text(rigid.spm_parameters(mappings)),
         files.afni_matrices: motion_files.table_text(
             rigid.afni_rows(mappings), "# matrices (DICOM-to-DICOM, row by row):"
@@ -169,11 +170,6 @@ def motion_columns(
         "rmsd": rigid.rms_displacement(mappings, centre, to="previous"),
         **further,
     }
-
-
-def options_record(options: RealignOptions) -> dict[str, Any]:
-    """Return every option with its value."""
-    return dataclasses.asdict(options)
 
 
 @dataclass(frozen=True)
@@ -216,7 +212,7 @@ def motion_record(
 ) -> dict[str, Any]:
     """Return what the sidecar says of the options, the volumes and the files."""
     return {
-        "Options": options_record(options),
+        "Options": dataclasses.asdict(options),
         "NumberOfVolumes": len(motion.q),
         "Flagged": {str(number): why for number, why in flagged.items()},
         "Iterations": motion.n_iterations.tolist(),
@@ -235,4 +231,12 @@ def write_images(
         path = getattr(wanted, name)
         if path is not None:
             dtype = series_dtype if name == "output_image" else "float32"
-            volume.save(path, made[name], like, dtype=dtype)
+            volume.save(path, made[name], like, dtype=dtype, whole=name not in SPREAD)
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any]) -> None:
+    """Write matplotlib's figures into a folder under their names; each appears whole."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        with replacing(folder / name) as part:
+            figure.savefig(part, dpi=120)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import functools
 import inspect
 import logging
 import sys
 import time
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from n4ax_bids import compilation, motion_outputs
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
+from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core import rigid, samples, smoothing
 from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import resampled_in_place
-from n4ax_bids.core.series import Realignment, estimate, finite, first_reference, flaws
+from n4ax_bids.core.reslice import finite, resampled_in_place
+from n4ax_bids.core.series import Realignment, estimate, first_reference, flaws
 from n4ax_bids.io import grids, series, volume
 from n4ax_bids.io.series import Series
 from n4ax_bids.motion_outputs import Realigned
@@ -113,16 +113,25 @@ class Realign:
         n_volumes = self.series.n_volumes
         if isinstance(index, bool) or not 0 <= index < n_volumes:
             raise ValueError(f"{self.path}: volume {index}; expected 0 to {n_volumes - 1}")
-        flagged = {**flaws(self.series.at, n_volumes), **self.series.missing}
-        if index in flagged:
-            raise ValueError(f"{self.path}: volume {index}: {flagged[index]}")
+        if index in self._flagged:
+            raise ValueError(f"{self.path}: volume {index}: {self._flagged[index]}")
         with self._naming(), self._computing("estimate"):
-            reference = self._reference
-            if reference is None:
-                reference = first_reference(self.series.at, n_volumes, self.options, flagged)
-            model = samples.model_of(reference, self.grid, self.options, self._weight)
-            at = lambda i: finite(self.series.at(i))  # noqa: E731
-            return register(at, [index], model, self.grid, self.options)
+            volume = finite(self.series.at(index))
+            found = register(lambda _: volume, [index], self._first_model, self.grid, self.options)
+        return found
+
+    @functools.cached_property
+    def _flagged(self) -> dict[int, str]:
+        return {**flaws(self.series.at, self.series.n_volumes), **self.series.missing}
+
+    @functools.cached_property
+    def _first_model(self) -> samples.Model:
+        """The samples of the reference of the first pass."""
+        at, n_volumes, options = self.series.at, self.series.n_volumes, self.options
+        reference = self._reference
+        if reference is None:
+            reference = first_reference(at, n_volumes, options, self._flagged)
+        return samples.model_of(reference, self.grid, options, self._weight)
 
     def estimate_all(self) -> Realignment:
         """Return the motion of every volume; a second call returns the same."""
@@ -184,9 +193,9 @@ class Realign:
             motion_outputs.write_images(wanted, made, whole, output_dtype)
             motion_outputs.write_texts(wanted, mappings, table, whole, record)
             if drawing is not None and wanted.figures is not None:
-                wanted.figures.mkdir(exist_ok=True)
                 after = drawing.look_at(made["output_image"])
-                drawing.draw(wanted.figures, table, before, after, tuple(self.grid.zooms))
+                figures = drawing.drawn(table, before, after, tuple(self.grid.zooms))
+                motion_outputs.write_figures(wanted.figures, figures)
         return Realigned(
             files=wanted,
             n_volumes=len(motion.q),
@@ -286,15 +295,5 @@ def realign(
     return run.write(output_dtype=output_dtype, **wanted)
 
 
-class _CallableModule(types.ModuleType):
-    """This module, which can be called as its function `realign`, like `n4ax_bids.correct`."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Realigned:
-        return self.realign(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return importlib.import_module, (self.__name__,)
-
-
 __signature__ = inspect.signature(realign)
-sys.modules[__name__].__class__ = _CallableModule
+sys.modules[__name__].__class__ = CallableModule

@@ -95,6 +95,7 @@ OTHERS = {
     "core/n4/solve": ("core/n4/test_estimate", "core/n4/test_batch"),
     "core/n4/storage": ("core/n4/test_estimate", "core/n4/test_batch"),
     "core/n4/take": ("core/n4/test_estimate", "core/test_arrays"),
+    "callable_module": ("test_package",),
     "correct": ("test_correct", "test_correct_files"),
     "correct_request": ("test_correct", "test_correct_files"),
     "correct_steps": ("test_correct", "test_correct_files"),

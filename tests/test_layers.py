@@ -57,9 +57,11 @@ MAY_IMPORT = {
         "methods",
         "skull_strip",
     },
+    "callable_module": set(),
     "correct": {
         "jax",
         "arguments",
+        "callable_module",
         "core",
         "correct_request",
         "correct_steps",
@@ -125,6 +127,7 @@ MAY_IMPORT = {
     "realign": {
         "numpy",
         "arguments",
+        "callable_module",
         "compilation",
         "core",
         "device",

@@ -84,7 +84,7 @@ def test_public_names_whatever_was_imported_before(first):
     )
     modules = ("correct", "realign")
     kinds = [
-        "type" if name[0].isupper() else "_CallableModule" if name in modules else "function"
+        "type" if name[0].isupper() else "CallableModule" if name in modules else "function"
         for name in n4ax_bids.__all__
     ]
     assert shown.split() == kinds

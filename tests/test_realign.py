@@ -33,6 +33,7 @@ def save(path, volumes, affine, dtype=np.int16):
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(affine, 1)
     image.set_sform(affine, 2)
+    image.header["cal_max"] = 900
     image.to_filename(path)
     return path
 
@@ -81,6 +82,9 @@ def test_the_header_is_kept(folder, moved):
     mean = nb.load(folder / "mean.nii.gz")
     assert mean.shape == moved.shape and mean.get_data_dtype() == np.float32
     np.testing.assert_allclose(mean.affine, before.affine)
+    # Viewers show grey values from cal_min to cal_max, which is not the range of the deviation.
+    shown = ("realigned.nii.gz", "mean.nii.gz", "sd.nii")
+    assert [nb.load(folder / name).header["cal_max"] for name in shown] == [900, 900, 0]
 
 
 def test_the_table_has_a_row_for_each_volume_and_the_true_motion(folder, moved):
@@ -237,6 +241,7 @@ def test_the_mask_of_the_common_view(folder, tmp_path):
         (lambda p: p / "none.nii", {}, "none.nii"),
         (lambda p: p / "one.nii", {}, "expected a series"),
         (lambda p: p / "short.nii", {}, "truncated, at most 1 of 5 volumes"),
+        (lambda p: p / "damaged.nii.gz", {}, "damaged gzip data"),
         (lambda p: p / "bold.nii", {"output_image": "bold.nii"}, "would be overwritten"),
         (
             lambda p: p / "bold.nii",
@@ -255,6 +260,9 @@ def test_what_does_not_fit_is_named(moved, tmp_path, monkeypatch, make, argument
     nb.Nifti1Image(moved.volumes[0][:-1], moved.affine).to_filename("other.nii")
     content = (tmp_path / "bold.nii").read_bytes()
     (tmp_path / "short.nii").write_bytes(content[: len(content) // 3])
+    packed = bytearray(gzip.compress(content, 1))
+    packed[-8] ^= 1  # the checksum of what is packed
+    (tmp_path / "damaged.nii.gz").write_bytes(packed)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises((OSError, ValueError), match=message) as refused:
         n4ax_bids.realign(make(tmp_path), **arguments)
@@ -267,5 +275,7 @@ def test_a_wrong_kind_of_argument(folder):
         n4ax_bids.realign(nb.load(folder / "bold.nii.gz"))
     with pytest.raises(TypeError, match="write takes no 'mean'"):
         n4ax_bids.realign(folder / "bold.nii.gz", mean="mean.nii")
+    with pytest.raises(TypeError, match=r"no 'separations' \(did you mean separation\?\)"):
+        RealignOptions(separations=6)
     with pytest.raises(TypeError, match="expected RealignOptions"):
         n4ax_bids.realign(folder / "bold.nii.gz", options={"quality": 1})

@@ -18,9 +18,9 @@ import numpy as np
 from n4ax_bids.core.spline_basis import (
     margin,
     padded_rows,
-    require_degree,
     rules,
     taps,
+    whole_degree,
 )
 from n4ax_bids.core.spline_coefficients import coefficients
 
@@ -68,8 +68,7 @@ def sample_flagged(
     -------
     Sampled, with values (...) or (..., channels)
     """
-    n_axes = points.shape[-1]
-    require_degree(degree)
+    n_axes, degree = points.shape[-1], whole_degree(degree)
     if coefficients.ndim not in (n_axes, n_axes + 1):
         raise ValueError(
             f"points of {n_axes} coordinates on a grid of shape {coefficients.shape}; expected as "
@@ -126,9 +125,11 @@ def sample(
     return sample_flagged(coefficients, points, degree=degree, boundary=boundary, fill=fill).values
 
 
-def _summed(coefficients: jax.Array, taps: list[tuple[list[jax.Array], list[jax.Array]]]) -> Any:
+def _summed(
+    coefficients: jax.Array, each_taps: list[tuple[list[jax.Array], list[jax.Array]]]
+) -> Any:
     """Sum the coefficients of all taps with their weights."""
-    n_axes, shape = len(taps), coefficients.shape[: len(taps)]
+    n_axes, shape = len(each_taps), coefficients.shape[: len(each_taps)]
     flat = coefficients.reshape(-1, *coefficients.shape[n_axes:])
     strides = [int(np.prod(shape[a + 1 :], dtype=np.int64)) for a in range(n_axes)]
     channels = coefficients.ndim - n_axes
@@ -140,7 +141,7 @@ def _summed(coefficients: jax.Array, taps: list[tuple[list[jax.Array], list[jax.
         """Sum the taps of this axis and of those after it, for one tap of each axis before."""
         if axis == n_axes:
             return flat.at[start].get(mode="promise_in_bounds")
-        indices, found = taps[axis]
+        indices, found = each_taps[axis]
 
         def part(index: jax.Array, weight: jax.Array) -> jax.Array:
             return weighted(weight, total(axis + 1, start + index * strides[axis]))
@@ -155,7 +156,7 @@ def _summed(coefficients: jax.Array, taps: list[tuple[list[jax.Array], list[jax.
             (jnp.stack(indices), jnp.stack(found)),
         )[0]
 
-    return total(0, jnp.zeros_like(taps[0][0][0]))
+    return total(0, jnp.zeros_like(each_taps[0][0][0]))
 
 
 @functools.partial(jax.jit, static_argnames=("degree", "boundary", "prefilter", "n_axes"))
@@ -214,11 +215,14 @@ class BSpline:
         n_axes = data.ndim if n_axes is None else n_axes
         if n_axes not in (data.ndim, data.ndim - 1):
             raise ValueError(f"n_axes is {n_axes} for data of shape {data.shape}")
-        require_degree(degree)
-        self.degree, self.fill, self.n_axes = degree, float(fill), n_axes
+        self.degree, self.fill, self.n_axes = whole_degree(degree), float(fill), n_axes
         self.boundary = rules(boundary, n_axes)
         self.coefficients = _coefficients(
-            data, degree=degree, boundary=self.boundary, prefilter=bool(prefilter), n_axes=n_axes
+            data,
+            degree=self.degree,
+            boundary=self.boundary,
+            prefilter=bool(prefilter),
+            n_axes=n_axes,
         )
 
     def __call__(self, points: Any) -> jax.Array:

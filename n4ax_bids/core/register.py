@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import numpy as np
 
 from n4ax_bids.core.rigid_steps import (
     COARSE,
+    Search,
     State,
     forward_step,
     plain_solve,
@@ -77,20 +78,18 @@ def _start(q: jax.Array) -> State:
     return State(q, real + 1, real, real, zero - 1, zero, zero, zero, zero > 0)
 
 
-def _registered(
-    volume: jax.Array, q: jax.Array, model: Model, n_fine: jax.Array, options: RealignOptions
-) -> State:
+def _registered(volume: jax.Array, q: jax.Array, model: Model, search: Search) -> State:
     """Register one smoothed volume, from a motion to start with."""
 
-    def searched(state: State, model: Model, most: int | jax.Array) -> State:
+    def searched(state: State, model: Model, most: jax.Array | int) -> State:
         def goes_on(state: State) -> jax.Array:
             return (state.left != 0) & (state.n_steps < most)
 
         step = functools.partial(
-            _step_of(options.form),
+            _step_of(search.form),
             volume=volume,
             model=model,
-            options=options,
+            search=search,
             solve=pseudo_solve,
         )
         return jax.lax.while_loop(goes_on, step, state)
@@ -98,29 +97,27 @@ def _registered(
     start = _start(q)
     if model.g.size >= COARSE * FEWEST_COARSE:
         coarse = start._replace(thin=start.n_steps == 0)
-        thin = searched(coarse, model.thinned(COARSE), options.max_iterations)
+        thin = searched(coarse, model.thinned(COARSE), search.max_iterations)
         lost = thin.n_samples < FEWEST // COARSE  # this volume is not searched again
         start = start._replace(
             q=thin.q, scale=thin.scale, residual=thin.residual, left=jnp.where(lost, 0, start.left)
         )
-        done = searched(start, model, n_fine)
+        done = searched(start, model, search.n_fine)
         n_steps = thin.n_steps + done.n_steps
         return done._replace(n_steps=n_steps, before=thin.before)
-    return searched(start, model, options.max_iterations)
+    return searched(start, model, search.max_iterations)
 
 
-@functools.partial(jax.jit, static_argnames=("options",))
+@jax.jit
 def _register_chunk(
     volumes: jax.Array,
     q: jax.Array,
     model: Model,
     matrices: tuple[jax.Array, ...],
-    n_fine: jax.Array,
-    options: RealignOptions,
+    search: Search,
 ) -> State:
     smooth = jax.vmap(apply_matrices, (0, None))(volumes, matrices)
-    each = functools.partial(_registered, options=options)
-    return jax.vmap(each, (0, 0, None, None))(smooth, q, model, n_fine)
+    return jax.vmap(_registered, (0, 0, None, None))(smooth, q, model, search)
 
 
 def final_residual(
@@ -134,9 +131,10 @@ def final_residual(
     model : of the reference, from `n4ax_bids.core.samples.model_of`
     """
     smooth = apply_matrices(volume, spline_matrices(grid, options))
+    search = Search.of(options)
 
     def step(state: State, _: None) -> tuple[State, None]:
-        return _step_of(options.form)(state, smooth, model, options, plain_solve), None
+        return _step_of(search.form)(state, smooth, model, search, plain_solve), None
 
     start = _start(jnp.zeros(6, volume.dtype))
     return jax.lax.scan(step, start, None, length=n_steps + 1)[0].residual
@@ -144,7 +142,9 @@ def final_residual(
 
 def chunk_size(grid: Grid, model: Model) -> int:
     """Return how many volumes are registered together; it does not depend on their number."""
-    most = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_AT_ONCE
+    config: Any = jax.config  # its settings are not annotated
+    device = config.jax_default_device or jax.local_devices()[0]
+    most = MOST_ON_CPU if device.platform == "cpu" else MOST_AT_ONCE
     each = 16 * int(np.prod(grid.shape)) + 64 * model.g.size
     return max(1, min(most, CHUNK_BYTES // each))
 
@@ -178,7 +178,7 @@ def register(
     """
     matrices = spline_matrices(grid, options)
     start = np.zeros((len(which), 6)) if start is None else np.asarray(start, np.float64)
-    fine = jnp.asarray(options.max_iterations if n_fine is None else n_fine, jnp.int32)
+    search = Search.of(options, n_fine)
     n_together = 1 if options.sequential else chunk_size(grid, model)
     states: list[State] = []
     for rows, volumes in stacks(volume_of, which, n_together):
@@ -188,7 +188,7 @@ def register(
         more = len(volumes) - len(q)
         q = np.concatenate([q, np.zeros((more, 6))]) if more else q
         from_here = jnp.asarray(q, jnp.float32)
-        done = _register_chunk(volumes, from_here, model, matrices, fine, options)
+        done = _register_chunk(volumes, from_here, model, matrices, search)
         states.append(jax.tree.map(lambda part: part[: rows.size], jax.device_get(done)))  # noqa: B023
     return _motion(states)
 

@@ -9,15 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core import rigid
 from n4ax_bids.core.interpolate import sample_padded
-from n4ax_bids.core.register import stacks
-from n4ax_bids.core.rigid_steps import EDGE
-from n4ax_bids.core.smoothing import Grid
-from n4ax_bids.core.spline_basis import padded_rows, prefilter_matrix
+from n4ax_bids.core.register import CHUNK_BYTES, stacks
+from n4ax_bids.core.rigid_steps import moved_points
+from n4ax_bids.core.smoothing import Grid, padded_matrices
 from n4ax_bids.core.spline_coefficients import apply_matrices
 
-CHUNK_BYTES = 2**27
 MOST_AT_ONCE = 8
 """volumes that are resampled together"""
 
@@ -40,18 +37,9 @@ def _reslice_chunk(
     ]
 
     def one(volume: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
-        back = rigid.inverse(rigid.matrix(q))
-        turn = to_voxels @ back[:3, :3] @ to_mm
-        move = to_voxels @ back[:3, 3]
-        axes = []
-        for axis, n in enumerate(shape):
-            y = turn[axis, 0] * x[0] + turn[axis, 1] * x[1] + turn[axis, 2] * x[2]
-            y = y + move[axis] + (n - 1) / 2
-            held = jnp.clip(y, 0, n - 1)
-            axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
         found = sample_padded(
             apply_matrices(volume, matrices),
-            jnp.stack(axes, axis=-1),
+            moved_points(q, x, shape, to_mm, to_voxels),
             shape=shape,
             degree=degree,
             boundary=boundary,
@@ -59,6 +47,12 @@ def _reslice_chunk(
         return found.values, found.valid
 
     return jax.vmap(one)(volumes, q)
+
+
+def finite(volume: np.ndarray) -> np.ndarray:
+    """Return a volume with 0 where it is not finite."""
+    odd = ~np.isfinite(volume)
+    return np.where(odd, np.float32(0), volume) if odd.any() else volume
 
 
 def reslice(
@@ -84,12 +78,7 @@ def reslice(
     ------
     number of a volume; its values (I, J, K), 0 off its grid; and where they lie on it
     """
-    matrices = tuple(
-        jnp.asarray(
-            prefilter_matrix(n, degree, boundary)[padded_rows(n, degree, boundary)], jnp.float32
-        )
-        for n in grid.shape
-    )
+    matrices = padded_matrices(grid, degree=degree, boundary=boundary)
     to_mm = jnp.asarray(grid.linear, jnp.float32)
     to_voxels = jnp.asarray(np.linalg.inv(grid.linear), jnp.float32)
     n_together = max(1, min(MOST_AT_ONCE, CHUNK_BYTES // (16 * int(np.prod(grid.shape)))))
@@ -139,12 +128,8 @@ def resampled_in_place(
     total, squares = np.zeros(grid.shape), np.zeros(grid.shape)
     n_valid = np.zeros(grid.shape, np.int32)
 
-    def volume_of(i: int) -> np.ndarray:
-        odd = ~np.isfinite(data[..., i])
-        return np.where(odd, np.float32(0), data[..., i])
-
     for number, values, valid in reslice(
-        volume_of, which, q, grid, degree=degree, boundary=boundary
+        lambda i: finite(data[..., i]), which, q, grid, degree=degree, boundary=boundary
     ):
         data[..., number] = values
         total += values

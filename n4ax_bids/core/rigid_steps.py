@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -24,7 +26,42 @@ EDGE = 1e-3
 """voxels beyond the grid that count as its edge, because of rounding"""
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["max_iterations", "n_fine", "tolerance", "damping"],
+    meta_fields=["form", "degree", "boundary"],
+)
+@dataclass(frozen=True)
+class Search:
+    """The options of a search; only another form, degree or boundary needs another program."""
+
+    max_iterations: jax.Array | int
+    n_fine: jax.Array | int
+    """most steps with all samples, after those with every n-th"""
+    tolerance: jax.Array | float
+    damping: jax.Array | float
+    form: str
+    degree: int
+    boundary: str
+
+    @classmethod
+    def of(cls, options: RealignOptions, n_fine: int | None = None) -> Search:
+        """Return the part of the options that a search needs."""
+        most = options.max_iterations
+        return cls(
+            max_iterations=most,
+            n_fine=most if n_fine is None else n_fine,
+            tolerance=options.tolerance,
+            damping=options.damping,
+            form=options.form,
+            degree=options.degree,
+            boundary=options.boundary,
+        )
+
+
 class State(NamedTuple):
+    """A search after some steps."""
+
     q: jax.Array
     """(6,)"""
     scale: jax.Array
@@ -46,26 +83,47 @@ class AtSamples(NamedTuple):
     n_samples: jax.Array
 
 
-def _sampled(
-    q: jax.Array, volume: jax.Array, model: Model, degree: int, boundary: str
-) -> AtSamples:
-    """Sample a moving volume, padded coefficients, where a motion puts the samples."""
+def moved_points(
+    q: jax.Array,
+    x: Sequence[jax.Array] | jax.Array,
+    shape: Sequence[int],
+    to_mm: jax.Array,
+    to_voxels: jax.Array,
+) -> jax.Array:
+    """Return where a motion puts points of the reference in the moving volume.
+
+    Parameters
+    ----------
+    q : array (6,)
+    x : three arrays that broadcast, voxels from the grid's centre along each axis
+    shape : of the grid
+    to_mm, to_voxels : 3×3
+
+    Returns
+    -------
+    array (..., 3), voxels; what rounding puts beyond the edge of the grid lies on it
+    """
     back = rigid.inverse(rigid.matrix(q))
-    turn = model.to_voxels @ back[:3, :3] @ model.to_mm
-    move = model.to_voxels @ back[:3, 3]
-    shape = tuple(n - 2 * margin(degree, boundary) for n in volume.shape)
+    turn = to_voxels @ back[:3, :3] @ to_mm
+    move = to_voxels @ back[:3, 3]
     axes = []
     for axis, n in enumerate(shape):
-        y = turn[axis, 0] * model.x[0] + turn[axis, 1] * model.x[1] + turn[axis, 2] * model.x[2]
+        y = turn[axis, 0] * x[0] + turn[axis, 1] * x[1] + turn[axis, 2] * x[2]
         y = y + move[axis] + (n - 1) / 2
         held = jnp.clip(y, 0, n - 1)
         axes.append(jnp.where(jnp.abs(held - y) <= EDGE, held, y))
-    at = jnp.stack(axes, axis=-1)
+    return jnp.stack(axes, axis=-1)
+
+
+def _sampled(q: jax.Array, volume: jax.Array, model: Model, search: Search) -> AtSamples:
+    """Sample a moving volume, padded coefficients, where a motion puts the samples."""
+    degree, boundary = search.degree, search.boundary
+    shape = tuple(n - 2 * margin(degree, boundary) for n in volume.shape)
+    at = moved_points(q, model.x, shape, model.to_mm, model.to_voxels)
     found = sample_padded(volume, at, shape=shape, degree=degree, boundary=boundary)
-    inside = found.valid
-    for axis, n in enumerate(shape):
-        inside &= (axes[axis] >= model.border[axis]) & (axes[axis] <= n - 1 - model.border[axis])
-    weight = jnp.where(inside, model.weight, 0)
+    last = jnp.asarray(shape, at.dtype) - 1
+    within = ((at >= model.border[None]) & (at <= (last - model.border)[None])).all(axis=-1)
+    weight = jnp.where(found.valid & within, model.weight, 0)
     return AtSamples(found.values, weight, (weight > 0).sum())
 
 
@@ -96,17 +154,17 @@ Solve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def reference_step(
-    state: State, volume: jax.Array, model: Model, options: RealignOptions, solve: Solve
+    state: State, volume: jax.Array, model: Model, search: Search, solve: Solve
 ) -> State:
     """One step with the gradient of the reference."""
-    f, weight, n_samples = _sampled(state.q, volume, model, options.degree, options.boundary)
+    f, weight, n_samples = _sampled(state.q, volume, model, search)
     shrink = _ratio((weight * model.g).sum(), (weight * f).sum())
     r = shrink * f - model.g
     jacobian = jnp.matmul(model.jacobian, model.free, precision="highest")
     weighted = weight[:, None] * jacobian
     normal = jnp.matmul(weighted.T, jacobian, precision="highest")
     delta, rank = solve(normal, jnp.matmul(weighted.T, r, precision="highest"))
-    small = rigid.matrix(options.damping * (model.free @ delta))
+    small = rigid.matrix(search.damping * (model.free @ delta))
     moved = jnp.matmul(small, rigid.matrix(state.q), precision="highest")
     residual = (weight * r**2).sum() / jnp.maximum(weight.sum(), 1e-30)
     return _advanced(
@@ -117,18 +175,18 @@ def reference_step(
         residual,
         n_samples,
         rank,
-        options,
+        search,
     )
 
 
 def forward_step(
-    state: State, volume: jax.Array, model: Model, options: RealignOptions, solve: Solve
+    state: State, volume: jax.Array, model: Model, search: Search, solve: Solve
 ) -> State:
     """One Gauss-Newton step in scale and motion, with the gradient of the moving volume."""
 
     def values(free: jax.Array) -> tuple[jax.Array, AtSamples]:
         q = state.q + model.free @ free
-        found = _sampled(q, volume, model, options.degree, options.boundary)
+        found = _sampled(q, volume, model, search)
         return found.f, found
 
     start = jnp.zeros(model.free.shape[1:], model.g.dtype)
@@ -138,12 +196,12 @@ def forward_step(
     weighted = weight[:, None] * jacobian
     normal = jnp.matmul(weighted.T, jacobian, precision="highest")
     delta, rank = solve(normal, jnp.matmul(weighted.T, r, precision="highest"))
-    q = state.q - options.damping * (model.free @ delta[1:])
-    scale = state.scale - options.damping * delta[0]
+    step = model.free @ delta[1:]
+    q = state.q - search.damping * step
+    scale = state.scale - search.damping * delta[0]
     residual = (weight * r**2).sum() / jnp.maximum(weight.sum(), 1e-30)
     residual = residual / jnp.maximum(state.scale**2, 1e-30)
-    step = model.free @ delta[1:]
-    return _advanced(state, q, step, scale, residual, n_samples, rank - 1, options)
+    return _advanced(state, q, step, scale, residual, n_samples, rank - 1, search)
 
 
 def _advanced(
@@ -154,12 +212,12 @@ def _advanced(
     residual: jax.Array,
     n_samples: jax.Array,
     rank: jax.Array,
-    options: RealignOptions,
+    search: Search,
 ) -> State:
     """Return the state after a step, with the steps that are still to go."""
     fewest = jnp.where(state.thin, FEWEST // COARSE, FEWEST)
     fall = (state.residual - residual) / jnp.maximum(state.residual, 1e-30)
-    met = (state.n_steps > 0) & (fall < options.tolerance)
+    met = (state.n_steps > 0) & (fall < search.tolerance)
     left = jnp.where(state.left >= 0, state.left - 1, jnp.where(met, MORE_STEPS - 1, -1))
     moved = jnp.maximum(jnp.abs(step[:3]).max(), rigid.HEAD_RADIUS * jnp.abs(step[3:]).max())
     left = jnp.where(moved < STILL, 0, left)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.reslice import finite, reslice
 from n4ax_bids.core.samples import model_of
 from n4ax_bids.core.smoothing import Grid
 from n4ax_bids.options.realign import RealignOptions
@@ -32,20 +32,18 @@ class Realignment(NamedTuple):
 def flaws(volume_of: VolumeOf, n_volumes: int) -> dict[int, str]:
     """Find the volumes that cannot be registered: constant ones, and those with odd values.
 
-    Voxels that are not finite in any volume are taken for a mask, and are no flaw.
+    As many voxels as are not finite in every volume are taken for a mask, and are no flaw.
     """
     found: dict[int, str] = {}
     n_odd = np.zeros(n_volumes, np.int64)
-    everywhere: np.ndarray | None = None
     for i in range(n_volumes):
         volume = volume_of(i)
-        odd = ~np.isfinite(volume)
-        n_odd[i] = np.count_nonzero(odd)
-        everywhere = odd if everywhere is None else everywhere & odd
-        if n_odd[i] == volume.size:
+        values = volume[np.isfinite(volume)]
+        n_odd[i] = volume.size - values.size
+        if not values.size:
             found[i] = "all of its voxels are NaN or infinite"
-        elif volume[~odd].min() == volume[~odd].max():
-            found[i] = f"all of its voxels are {volume[~odd].flat[0]:g}"
+        elif values.min() == values.max():
+            found[i] = f"all of its voxels are {values[0]:g}"
     if n_odd.any():
         whole = [i for i in range(n_volumes) if i not in found]
         masked = min((n_odd[i] for i in whole), default=0)
@@ -53,12 +51,6 @@ def flaws(volume_of: VolumeOf, n_volumes: int) -> dict[int, str]:
             if n_odd[i] > masked:
                 found[i] = f"{n_odd[i] - masked} more voxels than in others are NaN or infinite"
     return dict(sorted(found.items()))
-
-
-def finite(volume: np.ndarray) -> np.ndarray:
-    """Return a volume with 0 where it is not finite."""
-    odd = ~np.isfinite(volume)
-    return np.where(odd, np.float32(0), volume) if odd.any() else volume
 
 
 def first_reference(

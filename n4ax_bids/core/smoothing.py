@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
-from n4ax_bids.core.spline_basis import folded, padded_rows, prefilter_matrix
+from n4ax_bids.core.spline_basis import padded_rows, prefilter_matrix
 from n4ax_bids.options.realign import RealignOptions
 
 FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
@@ -71,25 +72,33 @@ def smoothing_matrix(n: int, sd: float, rule: str) -> np.ndarray:
     """
     if sd <= 0 or n == 1:
         return np.eye(n)
-    reach = int(np.ceil(TAIL * sd))
-    offsets = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (offsets / sd) ** 2)
-    matrix, points = np.zeros((n, n)), np.arange(n)
-    for offset, weight in zip(offsets, kernel / kernel.sum(), strict=True):
-        np.add.at(matrix, (points, folded(points + offset, n, rule)), weight)
-    return matrix
+    mode = "mirror" if rule == "reflect" else "wrap"
+    found: np.ndarray = gaussian_filter1d(
+        np.eye(n), sd, axis=0, mode=mode, radius=int(np.ceil(TAIL * sd))
+    )
+    return found
 
 
-@functools.lru_cache(maxsize=32)
-def _matrices(
-    shape: tuple[int, ...], zooms: tuple[float, ...], fwhm: float, degree: int, rule: str
-) -> tuple[np.ndarray, ...]:
+@functools.lru_cache(maxsize=96)
+def _matrix(n: int, sd: float, degree: int, rule: str) -> np.ndarray:
+    rows = prefilter_matrix(n, degree, rule)[padded_rows(n, degree, rule)]
+    return np.asarray(rows @ smoothing_matrix(n, sd, rule), np.float32)
+
+
+def padded_matrices(
+    grid: Grid, *, degree: int, boundary: str, fwhm: float = 0.0
+) -> tuple[jax.Array, ...]:
+    """Return the matrices that turn a volume into padded coefficients, smoothed first.
+
+    Parameters
+    ----------
+    grid : of the volume
+    degree, boundary : of the spline
+    fwhm : full width at half maximum of the smoothing, mm
+    """
     return tuple(
-        (
-            prefilter_matrix(n, degree, rule)[padded_rows(n, degree, rule)]
-            @ smoothing_matrix(n, fwhm / FWHM_PER_SD / zoom, rule)
-        ).astype(np.float32)
-        for n, zoom in zip(shape, zooms, strict=True)
+        jnp.asarray(_matrix(n, fwhm / FWHM_PER_SD / float(zoom), degree, boundary))
+        for n, zoom in zip(grid.shape, grid.zooms, strict=True)
     )
 
 
@@ -103,6 +112,6 @@ def width(grid: Grid, options: RealignOptions) -> float:
 
 def spline_matrices(grid: Grid, options: RealignOptions) -> tuple[jax.Array, ...]:
     """Return the matrices that turn a volume into the padded coefficients of its smoothed self."""
-    zooms = tuple(float(zoom) for zoom in grid.zooms)
-    found = _matrices(grid.shape, zooms, width(grid, options), options.degree, options.boundary)
-    return tuple(map(jnp.asarray, found))
+    return padded_matrices(
+        grid, degree=options.degree, boundary=options.boundary, fwhm=width(grid, options)
+    )

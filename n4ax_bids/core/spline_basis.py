@@ -15,6 +15,7 @@ import scipy.interpolate
 
 from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.core.bspline import basis
+from n4ax_bids.options.base import require, whole
 
 Boundary = Literal["reflect", "clamp", "none", "wrap"]
 BOUNDARIES: tuple[str, ...] = get_args(Boundary)
@@ -40,10 +41,11 @@ def rules(boundary: Any, n_axes: int) -> tuple[str, ...]:
     return each
 
 
-def require_degree(degree: Any) -> None:
-    """Raise a ValueError unless the degree is a whole number of at least 0."""
-    if isinstance(degree, bool) or not isinstance(degree, int) or degree < 0:
-        raise ValueError(f"degree is {shown(degree)}; expected a whole number of at least 0")
+def whole_degree(degree: Any) -> int:
+    """Return a degree as an int; raise a ValueError unless it is a whole number of at least 0."""
+    found = whole("degree", degree)
+    require(found >= 0, "degree", degree, "a whole number of at least 0")
+    return found
 
 
 def folded(index: Any, n: int, rule: str) -> Any:

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.spline_basis import prefilter_matrix, require_degree, rules
+from n4ax_bids.core.bspline import expand
+from n4ax_bids.core.spline_basis import prefilter_matrix, rules, whole_degree
 
 MOST_IN_FLOAT32 = 5
 """highest degree whose coefficients are found in float32; beyond, they are so much larger than the
@@ -45,9 +46,9 @@ def coefficients(
     data = jnp.asarray(data)
     data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
     n_axes = data.ndim if n_axes is None else n_axes
-    require_degree(degree)
+    degree = whole_degree(degree)
     each = rules(boundary, n_axes)
-    if not prefilter:
+    if not prefilter or degree < 2:
         return data
     matrices = [
         prefilter_matrix(n, degree, rule)
@@ -55,30 +56,22 @@ def coefficients(
     ]
     if degree <= MOST_IN_FLOAT32 or data.dtype != jnp.float32:
         return apply_matrices(data, matrices)
-    return _in_float64(data, tuple(map(_Constant, matrices)))
-
-
-class _Constant:
-    """A matrix as a constant of a program; those of `prefilter_matrix` are one object each."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self.matrix = matrix
+    return _in_float64(data, matrices)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _in_float64(data: jax.Array, constants: tuple[_Constant, ...]) -> jax.Array:
+def _in_float64(data: jax.Array, matrices: list[np.ndarray]) -> jax.Array:
     """Multiply the axes of a float32 array by matrices in float64; differentiable in reverse."""
     with jax.enable_x64(True):
-        wide = apply_matrices(data.astype(jnp.float64), [each.matrix for each in constants])
-        return wide.astype(jnp.float32)
+        return apply_matrices(data.astype(jnp.float64), matrices).astype(jnp.float32)
 
 
-def _forward(data: jax.Array, constants: tuple[_Constant, ...]) -> tuple[jax.Array, None]:
-    return _in_float64(data, constants), None
+def _forward(data: jax.Array, matrices: list[np.ndarray]) -> tuple[jax.Array, None]:
+    return _in_float64(data, matrices), None
 
 
-def _backward(constants: tuple[_Constant, ...], _: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (_in_float64(cotangent, tuple(_Constant(each.matrix.T) for each in constants)),)
+def _backward(matrices: list[np.ndarray], _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (_in_float64(cotangent, [matrix.T for matrix in matrices]),)
 
 
 _in_float64.defvjp(_forward, _backward)
@@ -86,11 +79,4 @@ _in_float64.defvjp(_forward, _backward)
 
 def apply_matrices(data: jax.Array, matrices: Sequence[np.ndarray | jax.Array]) -> jax.Array:
     """Multiply each of the first axes of an array by a matrix (m, n)."""
-    for axis, matrix in enumerate(matrices):
-        if isinstance(matrix, np.ndarray) and np.array_equal(matrix, np.eye(len(matrix))):
-            continue
-        product = jnp.tensordot(
-            jnp.asarray(matrix, data.dtype), data, (1, axis), precision=jax.lax.Precision.HIGHEST
-        )
-        data = jnp.moveaxis(product, 0, axis)
-    return data
+    return expand(data, [jnp.asarray(matrix, data.dtype) for matrix in matrices])

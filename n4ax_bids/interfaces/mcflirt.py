@@ -73,7 +73,7 @@ class MCFLIRT(SimpleInterface):
         )
         files, outputs = self._files(cwd)
         done = run.write(**files)
-        if isdefined(inputs.save_mats) and inputs.save_mats:
+        if "fsl_matrices" in files:
             folder = files["fsl_matrices"]
             outputs["mat_file"] = [str(folder / f"MAT_{i:04d}") for i in range(done.n_volumes)]
         self._results.update(outputs)
@@ -99,7 +99,7 @@ class MCFLIRT(SimpleInterface):
         inputs = self.inputs
         return RealignOptions(
             reference=inputs.ref_vol if isdefined(inputs.ref_vol) else "middle",
-            register_to_mean=isdefined(inputs.mean_vol) and inputs.mean_vol,
+            register_to_mean=inputs.mean_vol is True,
             write_degree=DEGREES.get(inputs.interpolation, 4),
         )
 
@@ -117,16 +117,16 @@ class MCFLIRT(SimpleInterface):
             ),
         }
         for trait, images in wanted.items():
-            if isdefined(getattr(inputs, trait)) and getattr(inputs, trait):
+            if getattr(inputs, trait) is True:
                 for name, output, suffix in images:
                     files[name] = Path(fname_presuffix(str(out), suffix=suffix))
                     outputs[output] = str(files[name])
-        if isdefined(inputs.save_mats) and inputs.save_mats:
+        if inputs.save_mats is True:
             files["fsl_matrices"] = Path(f"{out}.mat")
-        if isdefined(inputs.save_plots) and inputs.save_plots:
+        if inputs.save_plots is True:
             files["fsl_parameters"] = Path(f"{out}.par")
             outputs["par_file"] = str(files["fsl_parameters"])
-        if isdefined(inputs.save_rms) and inputs.save_rms:
+        if inputs.save_rms is True:
             files["fsl_absolute_rms"] = Path(f"{out}_abs.rms")
             files["fsl_relative_rms"] = Path(f"{out}_rel.rms")
             names = ("fsl_absolute_rms", "fsl_relative_rms")
@@ -138,7 +138,6 @@ class MCFLIRT(SimpleInterface):
         if isdefined(inputs.out_file):
             return (cwd / inputs.out_file).absolute()
         extension = Info.output_type_to_ext(inputs.output_type)
-        name = fname_presuffix(
+        return cwd / fname_presuffix(
             os.path.basename(inputs.in_file), suffix=f"_mcf{extension}", use_ext=False
         )
-        return cwd / os.path.basename(name)

@@ -92,6 +92,13 @@ class Realign(SimpleInterface):
                     f"{each[0]}: a list of {len(each)} files for one series; expected one file "
                     "with all of its volumes"
                 )
+        names = [Path(each).name for each in self.inputs.in_files]
+        for each, name in zip(self.inputs.in_files, names, strict=True):
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"{each}: another series has the name {name} as well, and would have the same "
+                    "outputs; expected different names"
+                )
         return [cwd / each for each in self.inputs.in_files]
 
     def _options(self) -> RealignOptions:
@@ -116,5 +123,6 @@ class Realign(SimpleInterface):
         return RealignOptions(**given)
 
     def _named(self, cwd: Path, source: Path, prefix: str, extension: str = "") -> Path:
-        name = fname_presuffix(source.name, prefix=prefix, suffix=extension, use_ext=not extension)
-        return cwd / os.path.basename(name)
+        return cwd / fname_presuffix(
+            source.name, prefix=prefix, suffix=extension, use_ext=not extension
+        )

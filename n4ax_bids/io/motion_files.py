@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from n4ax_bids.io.names import printable
-from n4ax_bids.io.text import read_bytes
+from n4ax_bids.io.text import read_text
 
 LIMIT = 2**26
 """bytes of a file; a row of 12 numbers for each of 100,000 volumes has less"""
@@ -45,7 +45,6 @@ def read_itk(path: str | Path) -> np.ndarray:
     if not lines or not lines[0].startswith("#Insight Transform File"):
         raise ValueError(f"{path}: not a list of transforms in ITK's text format")
     found = []
-    centre = None
     for line in lines:
         name, _, words = line.partition(":")
         if name == "Parameters":
@@ -92,7 +91,7 @@ def _row(numbers: np.ndarray | list[float]) -> str:
 
 
 def _text(path: str | Path) -> str:
-    return read_bytes(Path(path), what="a motion file", limit=LIMIT).decode("utf-8", "replace")
+    return read_text(Path(path), what="a motion file", replace=True, limit=LIMIT)
 
 
 def _numbers(path: str | Path, words: str, n: int) -> np.ndarray:

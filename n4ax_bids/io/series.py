@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -14,7 +14,13 @@ from n4ax_bids.io import placement
 from n4ax_bids.io.header import decompressed, failures, read_header
 from n4ax_bids.io.kinds import require_file
 from n4ax_bids.io.volume import Volume, scaled
-from n4ax_bids.io.voxels import MOST_COMPRESSED
+from n4ax_bids.io.voxels import (
+    MOST_COMPRESSED,
+    Digested,
+    first_byte,
+    read_to_the_end,
+    real_dtype,
+)
 
 TRUNCATED = "the file ends before it"
 
@@ -51,29 +57,26 @@ def load(path: str | Path) -> Series:
     Raises
     ------
     OSError, ValueError
-        If the file does not exist, or is not a NIfTI file with several volumes of real numbers;
-        one line that names it.
+        If the file does not exist, or is not a NIfTI file with several volumes of real numbers,
+        or its compressed data are damaged; one line that names it.
     """
     path = Path(path)
     require_file(path)
-    with failures(path), open(path, "rb") as raw:
-        sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
-        raw.seek(0)
-        with decompressed(raw) as stream:
+    with failures(path), open(path, "rb", buffering=0) as file:
+        raw = Digested(file)
+        with decompressed(cast(IO[bytes], raw)) as stream:
             header, notes = read_header(path, stream)
             shape, dtype = _layout(path, header)
             stored, n_there = _read(path, stream, header, shape, dtype)
-        data = np.asfortranarray(scaled(stored, header))
+        data = scaled(stored, header)
         affine = placement.affine(header)
+        sha256 = raw.digest()
     volume = Volume(data, affine, header, path, dtype.newbyteorder("="), sha256, notes)
     return Series(volume, n_there)
 
 
 def _layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
-        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    dtype = real_dtype(path, header)
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
@@ -93,10 +96,7 @@ def _read(
 ) -> tuple[np.ndarray, int]:
     """Read voxels as stored, in Fortran order; return them with the number of whole volumes."""
     each = int(np.prod(shape[:3], dtype=object)) * dtype.itemsize
-    offset = float(header["vox_offset"])
-    if not 0 <= offset < np.iinfo(np.int64).max:
-        raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")
-    start = max(int(offset), header.sizeof_hdr)
+    start = first_byte(path, header)
     size = path.stat().st_size
     packed = isinstance(stream, igzip.IGzipFile)
     most = size * MOST_COMPRESSED if packed else max(0, size - start)
@@ -111,6 +111,9 @@ def _read(
             break
         n_there = number + 1
     _require_half(path, n_there, shape[3])
+    if packed and n_there == shape[3]:
+        with suppress(EOFError):  # the file ends within the checksum, after the last volume
+            read_to_the_end(path, stream)
     return stored, n_there
 
 

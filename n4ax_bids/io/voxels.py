@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]
     """
     require_file(path)
     with failures(path), open(path, "rb", buffering=0) as file:
-        raw = _Digested(file)
+        raw = Digested(file)
         with decompressed(cast(IO[bytes], raw)) as stream:
             header, notes = read_header(path, stream)
             shape, dtype = layout(path, header)
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]
         return stored, header, notes, raw.digest()
 
 
-class _Digested(io.RawIOBase):
+class Digested(io.RawIOBase):
     """A file that computes the digest of its bytes when they are read for the first time."""
 
     def __init__(self, file: io.FileIO) -> None:
@@ -80,10 +80,7 @@ class _Digested(io.RawIOBase):
 
 def layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and type of the voxels; refuse anything but one image of real numbers."""
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
-        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    dtype = real_dtype(path, header)
     shape = tuple(int(n) for n in header.get_data_shape())
     if not shape or min(shape) < 1:
         raise ValueError(f"{path}: shape {shape}; expected 2 or 3 axes")
@@ -97,8 +94,17 @@ def layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dty
     return shape, dtype
 
 
+def real_dtype(path: Path, header: nb.Nifti1Header) -> np.dtype:
+    """Return the type of the voxels; refuse anything but real numbers."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        kind = {"c": "complex", "V": "colour or binary"}.get(dtype.kind, str(dtype))
+        raise ValueError(f"{path}: {kind} voxels ({header['datatype']}); expected real numbers")
+    return dtype
+
+
 def first_byte(path: Path, header: nb.Nifti1Header) -> int:
-    """Return where the voxels begin."""
+    """Return where the voxels begin in a file."""
     offset = float(header["vox_offset"])
     if not 0 <= offset < np.iinfo(np.int64).max:
         raise ValueError(f"{path}: the header says that voxels begin at byte {offset}")

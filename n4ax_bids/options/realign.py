@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from n4ax_bids.arguments import is_among, is_bool, shown
+from n4ax_bids.arguments import is_among, is_bool, shown, suggesting
 from n4ax_bids.options.base import number, option, require, whole
+
+MOST = 10**6
+"""steps; far more than any search takes"""
 
 
 @dataclass(frozen=True)
@@ -91,21 +94,24 @@ class RealignOptions:
         for name in ("degree", "write_degree"):
             require(0 <= getattr(self, name) <= 7, name, getattr(self, name), "0 to 7")
         require(self.degree > 0, "degree", self.degree, "1 to 7, for a gradient")
-        require(self.max_iterations > 0, "max_iterations", self.max_iterations, "at least 1")
+        require(
+            0 < self.max_iterations <= MOST, "max_iterations", self.max_iterations, f"1 to {MOST}"
+        )
         require(0 < self.separation < 1e3, "separation", self.separation, "above 0 mm")
         require(0 < self.quality <= 1, "quality", self.quality, "above 0, at most 1")
         require(0 <= self.tolerance < 1, "tolerance", self.tolerance, "0 or more, below 1")
         require(0 < self.damping <= 1, "damping", self.damping, "above 0, at most 1")
         require(1 <= self.start_shrink <= 2.5, "start_shrink", self.start_shrink, "1 to 2.5")
-        for name, choices in (
-            ("form", ("reference", "forward")),
-            ("boundary", ("reflect", "wrap")),
-        ):
-            value = getattr(self, name)
-            if not is_among(value, choices):
-                raise ValueError(
-                    f"{name} is {shown(value)}; expected {choices[0]} or {choices[1]}"
-                )
+        for item in fields(self):
+            value, choices = getattr(self, item.name), item.metadata["choices"]
+            if choices:
+                require(is_among(value, choices), item.name, value, " or ".join(choices))
+
+
+# A misspelled option gets a suggestion; the signature stays that of the dataclass.
+RealignOptions.__init__ = suggesting("RealignOptions")(  # type: ignore[method-assign]
+    RealignOptions.__init__
+)
 
 
 def require_options(options: Any) -> RealignOptions:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +26,7 @@ def look_at(series: np.ndarray) -> Look:
     mean = np.empty(series.shape[:3], np.float32)
     sd = np.empty_like(mean)
     for k in range(series.shape[2]):  # one plane at a time, because copies take memory
-        plane = np.nan_to_num(series[:, :, k].astype(np.float32))
+        plane = np.nan_to_num(series[:, :, k].astype(np.float32), posinf=0, neginf=0)
         mean[:, :, k], sd[:, :, k] = plane.mean(axis=-1), plane.std(axis=-1)
     return Look(mean, sd)
 
@@ -112,23 +109,15 @@ def _show(axes: Any, image: np.ndarray, top: float, zooms: tuple[float, ...]) ->
     axes.set_axis_off()
 
 
-def draw(
-    folder: Path,
+def drawn(
     table: Mapping[str, np.ndarray],
     before: Look,
     after: Look,
     zooms: tuple[float, ...],
-) -> None:
-    """Write motion.svg, slices.png and mosaic.png into a folder; each appears whole."""
-    figures = {
+) -> dict[str, Figure]:
+    """Return the figures of a realignment by the names of their files."""
+    return {
         "motion.svg": motion_figure(table),
         "slices.png": slices_figure(before, after, zooms),
         "mosaic.png": mosaic_figure(after.mean, zooms),
     }
-    for name, figure in figures.items():
-        part = folder / f".part-{secrets.token_hex(4)}-{name}"
-        try:
-            figure.savefig(part, dpi=120)
-            os.replace(part, folder / name)
-        finally:
-            part.unlink(missing_ok=True)

@@ -202,6 +202,12 @@ def test_any_number_of_axes(shape):
     assert largest(BSpline(values, 3)(x.astype(np.float32)) - expected) <= 1e-5
 
 
+def test_a_degree_may_be_a_number_of_numpy(data, points):
+    found = BSpline(data, np.int64(2))
+    assert type(found.degree) is int
+    np.testing.assert_array_equal(found(points), BSpline(data, 2)(points))
+
+
 def test_one_voxel_thick():
     values = np.random.default_rng(11).uniform(size=(6, 5, 1)).astype(np.float32)
     grid = np.stack(np.indices(values.shape), axis=-1).astype(np.float32)
@@ -219,6 +225,7 @@ def test_passes_through_jit(data, points):
     [
         ({"degree": -1}, "degree is -1"),
         ({"degree": 2.5}, "degree is 2.5"),
+        ({"degree": True}, "degree is True"),
         ({"boundary": "mirror"}, "boundary is 'mirror'"),
         ({"boundary": ("reflect", "wrap")}, "one for each axis"),
         ({"degree": 3, "boundary": "none"}, "prefilter=False"),

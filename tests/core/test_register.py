@@ -229,6 +229,7 @@ def test_quality_drops_the_samples_that_tell_least(rng):
         ({"degree": 0}, "degree is 0"),
         ({"separation": 0}, "separation is 0"),
         ({"quality": 1.5}, "quality is 1.5"),
+        ({"max_iterations": 10**10}, "max_iterations is 10000000000; expected 1 to 1000000"),
         ({"damping": 0}, "damping is 0"),
         ({"form": "backward"}, "form is 'backward'"),
         ({"jitter": "no"}, "jitter is 'no'"),

@@ -161,6 +161,14 @@ def test_what_realign_cannot_do_is_refused(bold, tmp_path, monkeypatch, inputs, 
         Realign(in_files=[str(bold)], **inputs).run()
 
 
+def test_series_of_one_name_are_refused(bold, tmp_path):
+    """Their outputs would have one name as well."""
+    other = tmp_path / bold.name
+    other.write_bytes(bold.read_bytes())
+    with pytest.raises(ValueError, match=f"another series has the name {bold.name}"):
+        Realign(in_files=[str(bold), str(other)]).run(cwd=tmp_path)
+
+
 def test_estimate_writes_parameters_alone(bold, tmp_path):
     node = Node(Realign(in_files=[str(bold)], jobtype="estimate"), name="e", base_dir=tmp_path)
     outputs = node.run().outputs

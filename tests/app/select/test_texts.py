@@ -166,11 +166,11 @@ def test_a_table_of_participants_that_is_a_link(tmp_path, caplog, place, of_imag
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text("participant_id\tage\nsub-01\t30\nsub-02\t40\n")
     (raw / "participants.tsv").symlink_to(table)
-    found = [contents._participant("sub-01", raw) for _ in range(2)]
+    found = [contents._participant("sub-01", Request(raw, tmp_path / "out")) for _ in range(2)]
     expected = (("participant_id", "sub-01"), ("age", "30")) if is_read else ()
     assert found == [expected] * 2
     if not is_read:  # nor for a participant who has no image here
-        assert contents._participant("sub-02", raw) == ()
+        assert contents._participant("sub-02", Request(raw, tmp_path / "out")) == ()
     told = [each.getMessage() for each in caplog.records]
     assert len(told) == (not is_read)
     assert is_read or f"participants.tsv: a link to {table}, which is outside" in told[0]
@@ -228,10 +228,10 @@ def test_participants(tmp_path, caplog):
     path = tmp_path / "participants.tsv"
     path.write_bytes(MARK + b"participant_id\tage\r\nsub-01\t30\r\n")
     expected = (("participant_id", "sub-01"), ("age", "30"))
-    assert contents._participant("sub-01", tmp_path) == expected
+    assert contents._participant("sub-01", Request(tmp_path, tmp_path / "out")) == expected
     path.write_bytes(b"participant_id\tname\nsub-01\tRen\xe9\n")
     os.utime(path, ns=(0, 0))
-    assert contents._participant("sub-01", tmp_path) == ()
+    assert contents._participant("sub-01", Request(tmp_path, tmp_path / "out")) == ()
     assert f"{path}: not readable as a table: byte 0xe9 in line 2 is not UTF-8" in caplog.text
 
 
