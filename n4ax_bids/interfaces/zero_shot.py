@@ -17,9 +17,6 @@ from n4ax_bids.interfaces.bias import (
 from n4ax_bids.interfaces.spec import add_option_traits
 from n4ax_bids.options.zero_shot import PRESETS, ZeroShotOptions
 
-CURVE = "curve"
-"""label of the brightened image among the method's further images"""
-
 
 class ZeroShotBiasCorrectionInputSpec(BiasFieldCorrectionInputSpec):
     """Inputs of the zero-shot correction; an undefined option is that of the preset."""
