@@ -108,9 +108,10 @@ def zero_shot_batch(
     given = {"masks": masks, "weights": weights, "zooms": zooms}
     lists = [one_for_each(name, each, len(images)) for name, each in given.items()]
     calls, checked = [], []
-    for number, each in enumerate(zip(images, *lists, strict=True)):
+    for number, image in enumerate(images):
+        mask, weight, its_zooms = (each[number] for each in lists)
         with numbered(number):
-            calls.append(_prepared(*each, options))
+            calls.append(_prepared(image, mask, weight, its_zooms, options))
             checked.append(solve.image_of(calls[-1].given, options))
     estimates = method.solve_all(checked, options, together)
     both = []
