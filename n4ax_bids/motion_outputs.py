@@ -203,7 +203,7 @@ def drawing() -> Any:
         return importlib.import_module("n4ax_bids.report.motion")
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"figures need {error.name}, which is not installed; expected n4ax-bids[app]"
+            f"figures need {error.name}, which is not installed; expected n4ax_bids[app]"
         ) from error
 
 

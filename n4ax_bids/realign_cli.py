@@ -37,7 +37,7 @@ FILES = {
     "spm_parameters": "motion as in SPM's rp files",
     "afni_matrices": "matrices as in AFNI's .aff12.1D files",
     "sidecar": "options and results, JSON",
-    "figures": "folder for motion.svg, slices.png and mosaic.png; needs n4ax-bids[app]",
+    "figures": "folder for motion.svg, slices.png and mosaic.png; needs n4ax_bids[app]",
 }
 """The outputs besides the realigned series."""
 

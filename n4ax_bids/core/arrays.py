@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -104,6 +106,17 @@ def one_for_each(name: str, given: Any, n_images: int) -> list[Any]:
     if len(given) != n_images:
         raise ValueError(f"{len(given)} {name} for {n_images} images; expected as many")
     return list(given)
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Prefix the message of an error with the image's number."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"images[{number}]: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"images[{number}]: {error}") from error
 
 
 def _require_no_foreign_image(value: Any, name: str) -> None:

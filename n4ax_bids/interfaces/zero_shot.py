@@ -14,11 +14,8 @@ from n4ax_bids.interfaces.bias import (
     BiasFieldCorrectionInputSpec,
     path_or_none,
 )
-from n4ax_bids.interfaces.spec import add_option_traits
+from n4ax_bids.interfaces.spec import add_option_traits, read_options
 from n4ax_bids.options.zero_shot import PRESETS, ZeroShotOptions
-
-CURVE = "curve"
-"""label of the brightened image among the method's further images"""
 
 
 class ZeroShotBiasCorrectionInputSpec(BiasFieldCorrectionInputSpec):
@@ -59,18 +56,18 @@ class ZeroShotBiasCorrection(BiasFieldCorrection):
     def _options(self) -> ZeroShotOptions:
         """Return the options: those given as a whole, or a preset with changes."""
         inputs = self.inputs
-        names = [field.name for field in dataclasses.fields(ZeroShotOptions)]
-        changes = {name: getattr(inputs, name) for name in names}
-        changes = {name: value for name, value in changes.items() if isdefined(value)}
         if isdefined(inputs.options):
-            if changes:
+            names = [field.name for field in dataclasses.fields(ZeroShotOptions)]
+            also = [name for name in names if isdefined(getattr(inputs, name))]
+            if also:
                 raise ValueError(
-                    f"{inputs.input_image}: options is given together with {', '.join(changes)}; "
+                    f"{inputs.input_image}: options is given together with {', '.join(also)}; "
                     "expected one or the other"
                 )
             return inputs.options
+        preset = dataclasses.asdict(PRESETS[inputs.preset])
         try:
-            return dataclasses.replace(PRESETS[inputs.preset], **changes)
+            return read_options(inputs, ZeroShotOptions, preset)
         except ValueError as error:
             raise ValueError(f"{inputs.input_image}: {error}") from error
 

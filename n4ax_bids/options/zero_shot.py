@@ -160,7 +160,7 @@ PRESETS: dict[str, ZeroShotOptions] = {
 
 PRESET_HELP: dict[str, str] = {
     "brain": "for heads: only the mask counts, and the image is divided by a smooth field",
-    "dixon": "for water and fat images of the body: brain with a tenth of the learning rate",
+    "dixon": "for water and fat images of the body: brain with the learning rate 0.0005",
     "paper": "the paper read literally: exposure weight 1, the whole image counts, no levels, and "
     "the brightened image itself. Flattens contrast; for comparison only",
 }

@@ -223,7 +223,7 @@ def _template_path(name: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(
             "the MNI152 phantoms take their anatomy from the nilearn package, which is not "
-            "installed; install n4ax-bids[demo]"
+            "installed; install n4ax_bids[demo]"
         )
     folder = Path(found.submodule_search_locations[0], "datasets", "data")
     return folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"

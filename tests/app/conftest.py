@@ -98,12 +98,6 @@ def _make_dataset(
     return root
 
 
-@pytest.fixture(scope="session")
-def make_dataset_in():
-    """Make a dataset in any folder, for fixtures that several tests share."""
-    return _make_dataset
-
-
 @pytest.fixture
 def make_dataset(tmp_path):
     """Make a dataset in the test's own folder: (*names, json_files, empty) → its root."""

@@ -136,10 +136,9 @@ def test_spatial(rng, kind):
 
 def test_exposure_and_prior(rng):
     bright, image, weight, bias = maps(rng)
-    target = np.full(SHAPE, 0.6)
     x, share = regions_of(bright, weight, 8)
-    given = (jnp.asarray(each) for each in (bright, target, weight))
-    agree(losses.exposure(*given, (8, 8, 8)), (share * (x - 0.6) ** 2).sum() / share.sum())
+    found = losses.exposure(jnp.asarray(bright), 0.6, jnp.asarray(weight), (8, 8, 8))
+    agree(found, (share * (x - 0.6) ** 2).sum() / share.sum())
     expected = (weight * np.abs(image - bright * bias)).sum() / weight.sum()
     given = (jnp.asarray(each) for each in (bright, bias, image, weight))
     agree(losses.prior(*given), expected)
@@ -153,7 +152,7 @@ def test_terms_ignore_what_has_no_weight(rng):
     other = np.where(weight > 0, bright, 0.123)
     for term in (
         lambda b: losses.spatial(b, jnp.asarray(image), jnp.asarray(weight), (4,) * 3, "faces"),
-        lambda b: losses.exposure(b, jnp.full(SHAPE, 0.6), jnp.asarray(weight), (8,) * 3),
+        lambda b: losses.exposure(b, 0.6, jnp.asarray(weight), (8,) * 3),
         lambda b: losses.prior(b, jnp.ones(SHAPE), jnp.asarray(image), jnp.asarray(weight)),
     ):
         agree(term(jnp.asarray(bright)), float(term(jnp.asarray(other))))
@@ -208,10 +207,15 @@ def test_enlarging_is_linear_and_constant_beyond_the_ends():
 )
 def test_a_short_axis_keeps_four_samples(n, factor, block):
     axis = grid.axis_of(n, 8, 4, (4, 16))
-    assert (axis.factor, axis.block) == (factor, block)
+    assert (axis.factor, axis.block, axis.short) == (factor, block, factor < 8)
     assert axis.padded % 32 == 0 and axis.padded >= n
     np.testing.assert_allclose(axis.shrink()[:, : axis.n_coarse].sum(axis=0), 1)
     assert axis.block_centres().max() <= n - 1
+
+
+def test_an_axis_of_large_voxels_is_not_short():
+    """8 voxels of 1 mm are 2 of 4 mm, so that 8 voxels are enough for four samples."""
+    assert [grid.axis_of(n, 8, 4, (4, 16), 4.0).short for n in (7, 8, 11)] == [True, False, False]
 
 
 def test_a_smooth_field_is_found_again(rng):

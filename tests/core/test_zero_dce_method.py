@@ -15,7 +15,7 @@ from n4ax_bids import N4Warning, ZeroShotOptions, zero_shot, zero_shot_batch
 from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
-from n4ax_bids.core.zero_dce import method
+from n4ax_bids.core.zero_dce import method, solve
 from n4ax_bids.options.zero_shot import PRESETS
 from n4ax_bids.phantoms import GREY, WHITE, Phantom, phantom
 
@@ -154,6 +154,28 @@ def test_what_cannot_be_corrected_is_refused_in_one_line(image, mask, said):
     with pytest.raises(ValueError, match=said) as refused:
         zero_shot(image, mask)
     assert "\n" not in str(refused.value)
+
+
+def test_options_that_do_not_fit_are_refused_before_a_mask_is_searched_for():
+    with pytest.raises(ValueError, match="field_spacing is 1 mm"):
+        zero_shot(np.ones(SHAPE), "brain", options=ZeroShotOptions(field_spacing=1))
+
+
+def test_a_batch_says_which_image_is_refused(made):
+    with pytest.raises(ValueError, match=r"images\[1\]: no voxel inside the mask is above 0"):
+        zero_shot_batch([made.image, np.zeros(SHAPE)], [made.mask, np.ones(SHAPE)])
+
+
+def test_a_weight_counts_as_a_mask_does_and_at_most_1(made):
+    weight = np.where(made.mask, 3.0, -1.0)
+    weight[24] = 0.25
+    alone, both = (
+        solve.image_of(Given(made.image, mask, weight, ZOOMS), VOXELS).foreground
+        for mask in (None, np.arange(48)[:, None, None] < np.full(SHAPE, 30))
+    )
+    np.testing.assert_array_equal(alone, np.clip(weight, 0, 1))
+    np.testing.assert_array_equal(both[:30], alone[:30])
+    assert not both[30:].any()
 
 
 def test_wrong_arguments_are_refused():

@@ -94,7 +94,7 @@ def niworkflows(tmp_path_factory, request):
     """
     for name in ("niworkflows", "smriprep", "sdcflows"):
         if not importlib.util.find_spec(name):
-            reason = f"{name} is not installed: pip install 'n4ax-bids[clients]'"
+            reason = f"{name} is not installed: pip install 'n4ax_bids[clients]'"
             asked_for = request.config.getoption("markexpr") == "clients"
             pytest.fail(reason) if asked_for else pytest.skip(reason)
     home = tmp_path_factory.mktemp("templateflow")

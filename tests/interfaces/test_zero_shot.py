@@ -126,6 +126,22 @@ def test_the_methods_text_states_every_option():
         assert part in text
 
 
-def test_sloppy_options_are_few_steps():
-    assert sloppy(ZeroShotOptions()).n_steps == 10
-    assert sloppy(ZeroShotOptions(n_steps=5)).n_steps == 5
+@pytest.mark.parametrize("field", dataclasses.fields(ZeroShotOptions), ids=lambda each: each.name)
+def test_no_option_is_missing_from_the_methods_text(field):
+    value, choices = field.default, field.metadata["choices"]
+    if choices:
+        other = choices[1]
+    elif isinstance(value, bool):
+        other = not value
+    else:
+        # Regions must be multiples of the block.
+        other = {"block": 2, "gradient_clip": 0.5, "exposure": 0.3}.get(field.name)
+        other = other or 2 * (value or 1)
+    changed = ZeroShotOptions(**{field.name: other})
+    assert paragraph(changed, "brain", True) != paragraph(ZeroShotOptions(), "brain", True)
+
+
+def test_sloppy_options_are_few_steps_and_rounds():
+    quick = sloppy(ZeroShotOptions())
+    assert (quick.n_steps, quick.n_rounds) == (10, 2)
+    assert sloppy(ZeroShotOptions(n_steps=5, n_rounds=0)) == ZeroShotOptions(n_steps=5, n_rounds=0)

@@ -43,6 +43,7 @@ def datatypes() -> frozenset[str]:
 
 @cache
 def maps_and_masks() -> frozenset[str]:
+    """Return the BIDS suffixes of anatomical files that are maps or masks, never corrected."""
     rules = _schema().rules.files.raw.anat
     return frozenset([*rules.parametric.suffixes, *rules.defacemask.suffixes]) - set(WEIGHTED_MAPS)
 

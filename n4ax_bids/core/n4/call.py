@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from n4ax_bids.arguments import is_bool, shown
-from n4ax_bids.core.arrays import as_list, one_for_each
+from n4ax_bids.core.arrays import as_list, numbered, one_for_each
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare, without_logarithm
 from n4ax_bids.core.n4.automatic import check_automatic_mask
-from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch, numbered
+from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
 from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.remarks import remarks
 from n4ax_bids.options import N4Options, require_options

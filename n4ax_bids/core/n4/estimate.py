@@ -7,14 +7,14 @@ the knot spacing. docs/method.md has the details and the roundings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
+from n4ax_bids.core.arrays import numbered
 from n4ax_bids.core.call import n_cores
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
@@ -49,17 +49,6 @@ class N4Result(NamedTuple):
     """lowest and highest logarithm of their intensities"""
     log_field_range: tuple[float, float]
     """lowest and highest ln b at these samples"""
-
-
-@contextmanager
-def numbered(number: int) -> Iterator[None]:
-    """Prefix the message of an error with the image's number."""
-    try:
-        yield
-    except TypeError as error:
-        raise TypeError(f"images[{number}]: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"images[{number}]: {error}") from error
 
 
 def estimate(

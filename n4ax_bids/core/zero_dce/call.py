@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.arrays import as_list, one_for_each
+from n4ax_bids.core.arrays import as_list, numbered, one_for_each
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare
 from n4ax_bids.core.estimator import Estimate
 from n4ax_bids.core.zero_dce import fit, method, solve
@@ -68,7 +68,7 @@ def zero_shot(
     Yang, Timko, Fernandez, Zero-shot bias correction, arXiv 2501.12244, 2025.
     """
     options = require_options(options)
-    call = prepare(image, mask, weight, zooms)
+    call = _prepared(image, mask, weight, zooms, options)
     estimate = method.prepare(call.given, options)(None)
     corrected, log_bias = _result(call, estimate)
     _warn(estimate)
@@ -107,31 +107,42 @@ def zero_shot_batch(
     images = as_list(images)
     given = {"masks": masks, "weights": weights, "zooms": zooms}
     lists = [one_for_each(name, each, len(images)) for name, each in given.items()]
-    calls = [prepare(*each) for each in zip(images, *lists, strict=True)]
-    checked = [solve.image_of(call.given, options) for call in calls]
-    found: dict[int, Estimate] = {}
-    for n_axes in {len(image.axes) for image in checked}:
-        numbers = [i for i, image in enumerate(checked) if len(image.axes) == n_axes]
-        done = method.solve_all([checked[i] for i in numbers], options, together)
-        found |= dict(zip(numbers, done, strict=True))
-    both = [_result(call, found[number]) for number, call in enumerate(calls)]
-    for number in range(len(calls)):
-        _warn(found[number], f"images[{number}]: ")
+    calls, checked = [], []
+    for number, image in enumerate(images):
+        mask, weight, its_zooms = (each[number] for each in lists)
+        with numbered(number):
+            calls.append(_prepared(image, mask, weight, its_zooms, options))
+            checked.append(solve.image_of(calls[-1].given, options))
+    estimates = method.solve_all(checked, options, together)
+    both = []
+    for number, (call, estimate) in enumerate(zip(calls, estimates, strict=True)):
+        with numbered(number):
+            both.append(_result(call, estimate))
+        _warn(estimate, f"images[{number}]: ")
     corrected = [one for one, _ in both]
     return (corrected, [log_bias for _, log_bias in both]) if return_bias else corrected
+
+
+def _prepared(image: Any, mask: Any, weight: Any, zooms: Any, options: ZeroShotOptions) -> Call:
+    """Check the arguments; options that do not fit are refused before a mask is searched for."""
+
+    def check(shape: tuple[int, ...], mm: tuple[float, ...] | None) -> None:
+        solve.require_fit(shape, mm or (1.0,) * len(shape), options)
+
+    return prepare(image, mask, weight, zooms, check)
 
 
 def together(
     arrays: list[fit.Arrays], forms: list[fit.Form], options: ZeroShotOptions
 ) -> list[fit.Fitted]:
     """Fit images of equal padded size at once."""
-    layers = solve.start(options, arrays[0].coarse.ndim)
     numbers = solve.numbers_of(options)
     groups: dict[Any, list[int]] = {}
     for i, (each, form) in enumerate(zip(arrays, forms, strict=True)):
         groups.setdefault((each.coarse.shape, each.image.shape, form), []).append(i)
     found: dict[int, fit.Fitted] = {}
-    for (_, _, form), members in groups.items():
+    for (shape, _, form), members in groups.items():
+        layers = solve.start(options, len(shape))
         stacked = jax.tree.map(lambda *each: jnp.stack(each), *(arrays[i] for i in members))
         fitted = fit.fit_batch(layers, stacked, form, numbers)
         for place, i in enumerate(members):

@@ -24,8 +24,6 @@ class Arrays(NamedTuple):
     """means of blocks of voxels, 0 to 1"""
     weight: jax.Array
     """like `image`, the share of each block that counts"""
-    target: jax.Array
-    """like `image`, the exposure that is wanted"""
     enlarge: tuple[jax.Array, ...]
     """for each axis (coarse, blocks): weights of linear interpolation"""
     per_block: jax.Array
@@ -47,6 +45,8 @@ class Numbers(NamedTuple):
     """Numbers that may change without another compilation."""
 
     weights: losses.Terms
+    exposure: float
+    """brightness that is wanted"""
     learning_rate: float
     weight_decay: float
     gradient_clip: float
@@ -60,7 +60,6 @@ class Fitted(NamedTuple):
     bias: jax.Array
     losses: jax.Array
     """(n_steps + 1,)"""
-    layers: list[Layer]
 
 
 def maps(layers: list[Layer], arrays: Arrays) -> tuple[jax.Array, jax.Array]:
@@ -69,7 +68,7 @@ def maps(layers: list[Layer], arrays: Arrays) -> tuple[jax.Array, jax.Array]:
     return bspline.contract(alpha, arrays.enlarge), bspline.contract(bias, arrays.enlarge)
 
 
-def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Terms:
+def terms(layers: list[Layer], arrays: Arrays, form: Form, exposure: float) -> losses.Terms:
     """Return the terms of the loss without their factors."""
     alpha, bias = maps(layers, arrays)
     image, weight, regions = arrays.image, arrays.weight, form.regions
@@ -77,7 +76,7 @@ def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Terms:
     return losses.Terms(
         smooth=losses.smoothness(alpha, arrays.per_block, arrays.n_blocks),
         spatial=losses.spatial(bright, image, weight, regions.spatial, regions.neighbours),
-        exposure=losses.exposure(bright, arrays.target, weight, regions.exposure),
+        exposure=losses.exposure(bright, exposure, weight, regions.exposure),
         prior=losses.prior(bright, bias, image, weight),
         smooth_bias=losses.smoothness(bias, arrays.per_block, arrays.n_blocks),
     )
@@ -85,7 +84,7 @@ def terms(layers: list[Layer], arrays: Arrays, form: Form) -> losses.Terms:
 
 def loss(layers: list[Layer], arrays: Arrays, form: Form, numbers: Numbers) -> jax.Array:
     """Return the sum of the terms, each with its factor."""
-    parts = terms(layers, arrays, form)
+    parts = terms(layers, arrays, form, numbers.exposure)
     total = jnp.zeros(())
     for weight, part in zip(numbers.weights, parts, strict=True):
         total = total + weight * part
@@ -135,4 +134,4 @@ def _fit(layers: list[Layer], arrays: Arrays, form: Form, numbers: Numbers) -> F
     (layers, _), curve = jax.lax.scan(step, start, length=form.n_steps)
     last = loss(layers, arrays, form, numbers)
     alpha, bias = network.predict(layers, arrays.coarse, arrays.inside)
-    return Fitted(alpha, bias, jnp.append(curve, last), layers)
+    return Fitted(alpha, bias, jnp.append(curve, last))

@@ -27,8 +27,10 @@ class Axis:
     """voxels for each block"""
     padded: int
     """voxels with padding"""
-    regions: tuple[int, ...] = ()
+    regions: tuple[int, ...]
     """blocks of each kind of region"""
+    short: bool
+    """whether the factor is lowered, because the axis is too short for the one that is wanted"""
 
     @property
     def n_coarse(self) -> int:
@@ -89,12 +91,13 @@ def axis_of(
     pad : the axis is padded to a multiple of this
     """
     coarser = 2 ** max(0, math.floor(math.log2(1.01 * mm)))
-    factor = max(1, min(max(1, downsample // coarser), n // LEAST))
+    wanted = max(1, downsample // coarser)
+    factor = max(1, min(wanted, n // LEAST))
     fits = max(b for b in range(1, block + 1) if block % b == 0 and b <= factor)
     fits = math.gcd(fits, max(1, block // coarser))
     sizes = tuple(max(1, size // coarser // fits) for size in regions)
     whole = math.lcm(pad, *(fits * size for size in sizes))
-    return Axis(n, factor, fits, -(-n // whole) * whole, sizes)
+    return Axis(n, factor, fits, -(-n // whole) * whole, sizes, factor < wanted)
 
 
 def contracted(values: Any, matrices: Sequence[np.ndarray]) -> np.ndarray:

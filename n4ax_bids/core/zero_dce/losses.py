@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Neighbours = Literal["faces", "corners"]
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 class Terms(NamedTuple):
@@ -30,7 +32,7 @@ class Regions(NamedTuple):
     neighbours: Neighbours
 
 
-def curve(image: jax.Array, alpha: jax.Array, n_curves: int) -> jax.Array:
+def curve(image: Array, alpha: Array, n_curves: int) -> Array:
     """Brighten or darken: I ← I + α·I·(1 - I), `n_curves` times.
 
     Parameters
@@ -105,13 +107,14 @@ def spatial(
 
 
 def exposure(
-    bright: jax.Array, target: jax.Array, weight: jax.Array, sizes: Sequence[int]
+    bright: jax.Array, target: float, weight: jax.Array, sizes: Sequence[int]
 ) -> jax.Array:
     """Return the mean over regions of (X - E)², a region weighted by its share of weight.
 
     Parameters
     ----------
-    bright, target, weight : arrays of one shape: X, E and the weight of each block
+    bright, weight : arrays of one shape: X and the weight of each block
+    target : E
     sizes : of a region, in blocks
     """
     share = pooled(weight, sizes)

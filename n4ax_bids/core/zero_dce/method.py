@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
-from n4ax_bids.core.zero_dce import fit, grid, network, solve
+from n4ax_bids.core.zero_dce import fit, network, solve
 from n4ax_bids.core.zero_dce.fit import Fitted
-from n4ax_bids.core.zero_dce.grid import LEAST
 from n4ax_bids.options.zero_shot import ZeroShotOptions
 
 CURVE = "curve"
@@ -70,15 +69,17 @@ def one_by_one(
     arrays: list[fit.Arrays], forms: list[fit.Form], options: ZeroShotOptions
 ) -> list[Fitted]:
     """Fit the images one after the other."""
-    layers = solve.start(options, arrays[0].coarse.ndim)
     numbers = solve.numbers_of(options)
-    return [fit.fit(layers, each, form, numbers) for each, form in zip(arrays, forms, strict=True)]
+    return [
+        fit.fit(solve.start(options, each.coarse.ndim), each, form, numbers)
+        for each, form in zip(arrays, forms, strict=True)
+    ]
 
 
 def solve_all(
     images: list[solve.Image], options: ZeroShotOptions, fitting: Fit, report: Report | None = None
 ) -> list[Estimate]:
-    """Estimate the fields of images with the same number of axes.
+    """Estimate the fields of images.
 
     Parameters
     ----------
@@ -120,12 +121,10 @@ def _estimate(
     images = {}
     if options.output == "curve":
         images[CURVE] = solve.brightened(image, view, fitted, options)
-    return Estimate(field, details, _notes(image, details, options), images)
+    return Estimate(field, details, _notes(image, details), images)
 
 
-def _notes(
-    image: solve.Image, details: ZeroShotDetails, options: ZeroShotOptions
-) -> tuple[str, ...]:
+def _notes(image: solve.Image, details: ZeroShotDetails) -> tuple[str, ...]:
     """Return what a user should know of a result."""
     notes = []
     if details.saturated:
@@ -133,8 +132,8 @@ def _notes(
             f"saturated: the tone map is at its limit in {details.saturated_share:.0%} of the "
             "foreground, where all tissues become equally bright; the result means nothing"
         )
-    short = [axis.n for axis in image.axes if axis.n < LEAST * options.downsample]
-    if short and any(axis.factor == max(1, axis.n // LEAST) for axis in image.axes):
+    short = [axis.n for axis in image.axes if axis.short]
+    if short:
         factors = "x".join(str(n) for n in details.factors)
         notes.append(
             f"an axis of {min(short)} voxels is short: the network saw the image shrunk by "
@@ -162,12 +161,7 @@ def memory(options: ZeroShotOptions, shape: Sequence[int], zooms: Sequence[float
     shape : voxels of each axis
     zooms : mm of each axis
     """
-    regions = (options.region_spatial, options.region_exposure)
-    sizes = zooms if options.scaled else (1.0,) * len(shape)
-    axes = [
-        grid.axis_of(n, options.downsample, options.block, regions, mm)
-        for n, mm in zip(shape[:3], sizes, strict=False)
-    ]
+    axes = solve.axes_of(shape[:3], zooms[:3], options)
     n, n_axes = math.prod(shape[:3]), len(axes)
     coarse = math.prod(axis.padded / axis.factor for axis in axes)
     blocks = math.prod(axis.padded / axis.block for axis in axes)

@@ -70,10 +70,7 @@ def image_of(given: Given, options: ZeroShotOptions) -> Image:
         If shapes differ, nothing is inside the mask, or the image is 0 there.
     """
     values = np.asarray(given.image, np.float32)
-    if values.ndim not in (2, 3) or 0 in values.shape:
-        raise ValueError(f"image has shape {values.shape}; expected 2 or 3 axes")
-    if len(given.zooms) != values.ndim or not all(0 < mm < math.inf for mm in given.zooms):
-        raise ValueError(f"zooms is {given.zooms}; expected {values.ndim} positive numbers of mm")
+    require_fit(values.shape, given.zooms, options)
     foreground = np.ones(values.shape, np.float32)
     for name, array in (("mask", given.mask), ("weight", given.weight)):
         if array is None:
@@ -90,14 +87,35 @@ def image_of(given: Given, options: ZeroShotOptions) -> Image:
     values = np.where(np.isfinite(values) & (values > 0), values, np.float32(0))
     if not (values[foreground > 0] > 0).any():
         raise ValueError("no voxel inside the mask is above 0; expected an image")
-    regions = (options.region_spatial, options.region_exposure)
-    sizes_mm = given.zooms if options.scaled else (1.0,) * values.ndim
-    axes = tuple(
-        grid.axis_of(n, options.downsample, options.block, regions, mm)
-        for n, mm in zip(values.shape, sizes_mm, strict=True)
-    )
-    lattice.points(values.shape, given.zooms, options.field_spacing)  # refuses too small a spacing
+    axes = axes_of(values.shape, given.zooms, options)
     return Image(values, foreground, tuple(given.zooms), axes)
+
+
+def require_fit(shape: Sequence[int], zooms: Sequence[float], options: ZeroShotOptions) -> None:
+    """Refuse a shape, voxel sizes or a distance of knots that cannot be used.
+
+    Raises
+    ------
+    ValueError
+        One line with the value and what was expected.
+    """
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"image has shape {tuple(shape)}; expected 2 or 3 axes")
+    if len(zooms) != len(shape) or not all(0 < mm < math.inf for mm in zooms):
+        raise ValueError(f"zooms is {zooms}; expected {len(shape)} positive numbers of mm")
+    lattice.points(shape, zooms, options.field_spacing)
+
+
+def axes_of(
+    shape: Sequence[int], zooms: Sequence[float], options: ZeroShotOptions
+) -> tuple[Axis, ...]:
+    """Return the axes of an image on their grids."""
+    regions = (options.region_spatial, options.region_exposure)
+    sizes_mm = zooms if options.scaled else (1.0,) * len(shape)
+    return tuple(
+        grid.axis_of(n, options.downsample, options.block, regions, mm)
+        for n, mm in zip(shape, sizes_mm, strict=True)
+    )
 
 
 def form_of(image: Image, options: ZeroShotOptions) -> Form:
@@ -112,6 +130,7 @@ def numbers_of(options: ZeroShotOptions) -> Numbers:
     """Return the numbers that may change without another compilation."""
     return Numbers(
         losses.Terms(*(getattr(options, name) for name in WEIGHTS)),
+        options.exposure,
         options.learning_rate,
         options.weight_decay,
         options.gradient_clip or 0.0,
@@ -143,7 +162,6 @@ def seen(image: Image, options: ZeroShotOptions) -> Seen:
         inside=jnp.asarray(valid),
         image=jnp.asarray(means),
         weight=jnp.asarray(share),
-        target=jnp.full(means.shape, options.exposure, jnp.float32),
         enlarge=tuple(jnp.asarray(each) for each in places),
         per_block=jnp.asarray(per_axis, jnp.float32) / 256,
         n_blocks=jnp.asarray(math.prod(per_axis), jnp.float32),
@@ -154,9 +172,7 @@ def seen(image: Image, options: ZeroShotOptions) -> Seen:
 def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions) -> Learned:
     """Return the field of a fit: a spline through ln of image / brightened image."""
     alpha = np.asarray(bspline.contract(fitted.alpha, given.arrays.enlarge))
-    bright = np.asarray(
-        losses.curve(jnp.asarray(given.blocks), jnp.asarray(alpha), options.n_curves)
-    )
+    bright = losses.curve(given.blocks, alpha, options.n_curves)
     counts = (given.inside > 0) & (given.blocks > DARKEST)
     weight = np.where(counts, given.inside, 0)
     if not counts.any():
@@ -207,9 +223,7 @@ def brightened(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptio
         fitted.alpha, [axis.enlarge(np.arange(axis.n, dtype=float)) for axis in image.axes]
     )
     values = np.clip(image.values / np.float32(given.scale), 0, 1)
-    for _ in range(options.n_curves):
-        values += alpha * values * (1 - values)
-    return values * np.float32(given.scale)
+    return losses.curve(values, alpha, options.n_curves) * np.float32(given.scale)
 
 
 def _means(
