@@ -10,6 +10,7 @@ import pytest
 
 from n4ax_bids.app import cli
 from n4ax_bids.app.reports import contents, tissues
+from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Status
 from n4ax_bids.io import text as text_of
 
