@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-N_IMAGES, N_KILLS = 12, 20
+N_IMAGES = 8
 
 # Children of a process that has imported everything but not started JAX: a run takes a second.
 PROGRAM = """
@@ -22,7 +22,7 @@ from n4ax_bids.app import cli, run
 from n4ax_bids.app.reports import image_report
 from n4ax_bids.report import page
 
-root, folder, n_kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+root, folder, n_kills, n_images = *sys.argv[1:3], *map(int, sys.argv[3:])
 
 WORDS = ["participant", "--device", "cpu", "--skip-bids-validation"]
 assert cli.main([root, f"{folder}/nothing", *WORDS, "--dry-run"]) == 0  # imports the rest
@@ -93,10 +93,10 @@ undisturbed(f"{folder}/compiled")
 first, whole = undisturbed(f"{folder}/whole")
 if n_kills:
     chance = random.Random(5)
-    each = (whole - first) / 12
+    each = (whole - first) / n_images
     said = [
         kill(number, n_done, chance.uniform(0.1, 1))
-        for number, n_done in enumerate(chance.randrange(12) for _ in range(n_kills))
+        for number, n_done in enumerate(chance.randrange(n_images) for _ in range(n_kills))
     ]
 else:
     children = [start(f"{folder}/together") for _ in range(4)]
@@ -126,12 +126,13 @@ def corrected(out: Path) -> list[str]:
 
 @pytest.fixture
 def ran(make_dataset, tmp_path):
-    """Run the program over twelve images; return what it says."""
+    """Run the program over eight images; return what it says."""
 
     def run(n_kills: int) -> list:
         names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, N_IMAGES + 1))
         root = make_dataset(*names)
         words = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path), str(n_kills)]
+        words.append(str(N_IMAGES))
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
@@ -140,8 +141,9 @@ def ran(make_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(ran, tmp_path):
-    kills, interrupted = ran(N_KILLS), 0
+@pytest.mark.parametrize("n_kills", [8, pytest.param(20, marks=pytest.mark.large)])
+def test_killed_at_random_moments(ran, tmp_path, n_kills):
+    kills, interrupted = ran(n_kills), 0
     whole = contents(tmp_path / "whole")
     assert len(whole) == 3 + (6 + 5 + 1) * N_IMAGES  # images, figures, a page for each
     images = {name: digest for name, digest in whole.items() if not is_report(name)}
@@ -155,7 +157,7 @@ def test_killed_at_random_moments(ran, tmp_path):
             if name.startswith("sub-") and name[:6] in finished:
                 assert kill["after"][name] == facts, name
         interrupted += 0 < len(finished) < N_IMAGES
-    assert interrupted >= N_KILLS // 2
+    assert interrupted >= n_kills // 2
     assert list((tmp_path / "work").iterdir()) == []
 
 
