@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from n4ax_bids.apply import apply_field
     from n4ax_bids.arrays import correct_array
     from n4ax_bids.core.call import N4Warning
     from n4ax_bids.core.interpolate import BSpline
@@ -46,6 +47,7 @@ __all__ = [
     "StackOptions",
     "ZeroShotOptions",
     "apply_bias_field",
+    "apply_field",
     "auto_mask",
     "brain_mask",
     "compute_tissue_mask",
@@ -73,6 +75,7 @@ _HOMES = {
     "N4Warning": "n4ax_bids.core.call",
     "StackOptions": "n4ax_bids.options",
     "apply_bias_field": "n4ax_bids.linumpy",
+    "apply_field": "n4ax_bids.apply",
     "ZeroShotOptions": "n4ax_bids.options",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",

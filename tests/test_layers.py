@@ -110,11 +110,14 @@ MAY_IMPORT = {
         "stream_steps",
         "streaming",
     },
+    "apply": {"numpy", "core", "io"},
+    "apply_cli": {"apply", "io", "root"},
     "linumpy": {"jax", "numpy", "arguments", "core", "device", "options", "stack_files"},
     "interfaces": {
         "nipype",
         "options",
         "ants",
+        "apply",
         "device",
         "correct",
         "correction",
@@ -139,6 +142,7 @@ MAY_IMPORT = {
     "workflows": {"nipype", "options", "interfaces"},
     "report": {"numpy", "matplotlib", "PIL", "jinja2", "markupsafe"},
     "app": {
+        "apply_cli",
         "bids",
         "bidsschematools",
         "nipype",

@@ -1,5 +1,6 @@
-"""Nipype interfaces that correct one image or realign a series."""
+"""Nipype interfaces that correct images, apply a field or realign a series."""
 
+from n4ax_bids.interfaces.apply import ApplyBiasField
 from n4ax_bids.interfaces.bias import BiasFieldCorrection
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
 from n4ax_bids.interfaces.mcflirt import MCFLIRT
@@ -10,6 +11,7 @@ from n4ax_bids.interfaces.zero_shot import ZeroShotBiasCorrection
 
 __all__ = [
     "MCFLIRT",
+    "ApplyBiasField",
     "BiasFieldCorrection",
     "FixN4BiasFieldCorrection",
     "N4BiasFieldCorrection",

@@ -190,6 +190,13 @@ PYTHON
         > "$work/ants.log" 2>&1 || { cat "$work/ants.log"; failed "n4ax-realign"; }
     no_traceback "$work/ants.log"
     [ "$(wc -l < "$work/ants/motion.tsv")" = 3 ] || failed "n4ax-realign wrote no table"
+    # A field of the image, applied to the series.
+    "${docker_run[@]}" "${sh[@]}" 'n4ax-n4 -d 3 -i /data/sub-001/anat/sub-001_T1w.nii.gz -s 8 \
+            -o [/out/t1w.nii.gz,/out/field.nii.gz] &&
+        n4ax-apply /out/field.nii.gz /out/series.nii.gz -o /out/series-corrected.nii.gz' \
+        > "$work/ants.log" 2>&1 || { cat "$work/ants.log"; failed "n4ax-apply"; }
+    no_traceback "$work/ants.log"
+    [ -s "$work/ants/series-corrected.nii.gz" ] || failed "n4ax-apply wrote nothing"
 }
 
 # Stacks of sections: planes in a folder in, OME-Zarr out.

@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import Any
 
-from n4ax_bids import stack_cli
+from n4ax_bids import apply_cli, stack_cli
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
 from n4ax_bids.realign_cli import FILES
@@ -75,8 +75,19 @@ def realign_descriptor(version: str) -> Json:
     return found
 
 
+def apply_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-apply`."""
+    output = {"id": "written", "name": "images", "path-template": "[OUTPUT]"}
+    found = _described(apply_cli.build_parser(), version, [output], COMMAND_ERRORS)
+    for each in found["inputs"]:
+        if each["id"] in ("field", "images"):
+            each["type"] = "File"
+    return found
+
+
 DESCRIPTORS = {
     "n4ax-bids": descriptor,
+    "n4ax-apply": apply_descriptor,
     "n4ax-stack": stack_descriptor,
     "n4ax-realign": realign_descriptor,
 }
@@ -123,7 +134,7 @@ def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str
         "name": name.replace("_", " "),
         "value-key": f"[{name.upper()}]",
         "description": helper._expand_help(action),
-        "optional": flag is not None or action.nargs == "?",
+        "optional": not action.required,
         "type": POSITIONAL_TYPES.get(action.dest) or _type(action),
     }
     if flag:
