@@ -258,10 +258,11 @@ FLAGS: dict[str, Flag] = {
     "bspline-fitting": Flag("b", _bspline, unbracketed=""),
     "histogram-sharpening": Flag("t", _histogram, unbracketed=""),
     "output": Flag("o", _output, alone=None, names_files=True),
+    "field-scale": Flag("", lambda value: {"field_scale": value.strip()}, alone=None),
     "device": Flag("", lambda value: {"device": value}, alone=None),
     "version": Flag("", _switch("version")),
     "verbose": Flag("v", _switch("verbose")),
     "h": Flag("h", _switch("flags")),
     "help": Flag("", _switch("help")),
 }
-"""The flags of the program, and `device`, which is ours, by long name."""
+"""The flags of the program, and `field-scale` and `device`, which are ours, by long name."""

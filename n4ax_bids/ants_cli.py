@@ -76,6 +76,11 @@ HELP: dict[str, tuple[str, str]] = {
         "The corrected image, and the field that the image was divided by; .nii or "
         ".nii.gz. Without this flag all is computed and nothing written.",
     ),
+    "field-scale": (
+        "(as-is)/mean/median",
+        "Divide the field by its mean or median inside the mask, so that the image keeps its "
+        "level. The ANTs program has no such flag.",
+    ),
     "device": (
         "(auto)/cpu/gpu/gpu:N",
         "Where to compute; auto is a GPU where JAX sees one. The ANTs program has no such flag.",

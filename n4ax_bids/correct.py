@@ -45,6 +45,7 @@ def correct(
     weight_transform: str | Path | None = None,
     found_mask_image: str | Path | None = None,
     method_images: Mapping[str, str | Path] | None = None,
+    field_scale: Literal["as-is", "mean", "median"] = "as-is",
 ) -> Correction:
     """Correct the bias field of one image file.
 
@@ -85,6 +86,8 @@ def correct(
         space to that of the mask or weight, which is then resampled onto the image's grid
     found_mask_image : .nii or .nii.gz, the mask that `auto_mask` finds is written here as 0 and 1
     method_images : .nii or .nii.gz for further images of the method, by the labels of its outputs
+    field_scale : "mean" or "median" divides the field by its mean or median inside the mask, so
+        that the corrected image keeps the level of the input; "as-is" leaves it, as ANTs does
 
     Returns
     -------
@@ -121,6 +124,7 @@ def correct(
         weight_transform=weight_transform,
         found_mask_image=found_mask_image,
         method_images=dict(method_images or {}),
+        field_scale=field_scale,
     )
     outputs = asked.checked()
     where = devices.resolve(device)

@@ -12,7 +12,7 @@ from n4ax_bids import arguments
 from n4ax_bids.arguments import is_among, require_bools, shown
 from n4ax_bids.image_files import Outputs, checked
 from n4ax_bids.methods import Method
-from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.options import FIELD_SCALES, MASK_PROGRAMS, MASK_WORDS
 
 File = str | Path | None
 
@@ -41,6 +41,7 @@ class CallArguments:
     weight_transform: File
     found_mask_image: File
     method_images: Mapping[str, str | Path]
+    field_scale: str
 
     def checked(self) -> Outputs:
         """Check every argument before any file is read, and return the paths of the outputs.
@@ -107,6 +108,11 @@ class CallArguments:
         dtype, word, report = self.output_dtype, self.auto_mask, self.report
         if not is_among(dtype, ("float32", "source")):
             raise ValueError(f"output_dtype is {shown(dtype)}; expected float32 or source")
+        scale = self.field_scale
+        if not is_among(scale, FIELD_SCALES):
+            raise ValueError(
+                f"field_scale is {shown(scale)}; expected one of {', '.join(FIELD_SCALES)}"
+            )
         known = (*MASK_WORDS, *MASK_PROGRAMS)
         if not (word is None or is_among(word, known)):
             words = ", ".join(known)

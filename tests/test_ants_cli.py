@@ -280,7 +280,7 @@ def test_the_same_flags_with_the_same_names(tmp_path):
 
     _, printed = ants_program(tmp_path, ["-h"])
     theirs, mine = flags(printed), flags(ants_cli.menu(full=False))
-    assert mine - theirs == {"--device"} and theirs <= mine
+    assert mine - theirs == {"--device", "--field-scale"} and theirs <= mine
 
 
 def test_help_is_fast():

@@ -71,7 +71,7 @@ MAY_IMPORT = {
         "image_files",
         "skull_strip",
     },
-    "arrays": {"jax", "numpy", "core", "methods"},
+    "arrays": {"jax", "numpy", "arguments", "core", "methods", "options"},
     "planes": {"numpy", "nibabel", "isal", "zarr", "yaozarrs", "tifffile", "PIL", "io"},
     "stack_files": {"numpy", "arguments", "core", "io", "planes"},
     "stream_journal": {"core", "planes", "stack_files"},

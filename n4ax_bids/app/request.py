@@ -24,7 +24,7 @@ from n4ax_bids.app.command.flag import (
     switch_off,
 )
 from n4ax_bids.methods import METHODS, Method
-from n4ax_bids.options import DEFAULT_PRESET, MASK_PROGRAMS, PRESETS
+from n4ax_bids.options import DEFAULT_PRESET, FIELD_SCALES, MASK_PROGRAMS, PRESETS
 
 DEFAULT_METHOD = "n4"
 WHICH = "which images"
@@ -186,6 +186,15 @@ class Request:
         decides="content",
         help="with a mask of -d, do as the ANTs program: voxels outside keep their values, those "
         "inside are rescaled to the range that they had",
+    )
+    field_scale: str = flag(
+        "--field-scale",
+        group=HOW,
+        default="mean",
+        decides="content",
+        choices=FIELD_SCALES,
+        help="divide the field by its mean or median inside the mask, so that images keep their "
+        "level; as-is: as the ANTs program (default: %(default)s)",
     )
     sloppy: bool = switch(
         "--sloppy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -120,6 +120,33 @@ def sample(log_field: LogField, voxels: Sequence[np.ndarray]) -> np.ndarray:
     if len(rest) == 2:
         values = np.matmul(rest[0], values)
     return values @ rest[-1].T
+
+
+def log_scale(log_bias: Any, mask: Any, field_scale: str) -> Any:
+    """Return ln of the mean or median of a field inside a mask.
+
+    Parameters
+    ----------
+    log_bias : array (I, J[, K]), ln b
+    mask : array like `log_bias` (not 0 = inside), or None for all voxels
+    field_scale : "mean" or "median"
+
+    Returns
+    -------
+    float, or an array of no axes if `log_bias` is an array of jax
+    """
+    xp = np if isinstance(log_bias, np.ndarray) else jnp
+    log_bias = xp.asarray(log_bias)  # of a masked array, all values
+    inside = log_bias.ravel() if mask is None else log_bias[mask != 0]
+    if field_scale == "median":
+        return xp.median(inside)
+    highest = inside.max()
+    return highest + xp.log(xp.mean(xp.exp(inside - highest)))
+
+
+def shifted(log_field: LogField, log_scale: Any) -> LogField:
+    """Return a field divided by exp(log_scale): splines that sum to 1 carry a constant exactly."""
+    return log_field._replace(lattice=log_field.lattice - np.float32(log_scale))
 
 
 @overload

@@ -21,7 +21,7 @@ from nipype.interfaces.base import (
 from nipype.utils.filemanip import split_filename
 from nipype.utils.gpu_count import gpu_count
 
-from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.options import FIELD_SCALES, MASK_PROGRAMS, MASK_WORDS
 
 if TYPE_CHECKING:
     from n4ax_bids.correction import Correction
@@ -61,6 +61,11 @@ def shared_traits() -> dict[str, Any]:
             "source",
             desc="type of the corrected voxels; default: float32, or with copy_header the "
             "source's",
+        ),
+        "field_scale": traits.Enum(  # without a default it leaves nipype's hash as it is
+            *FIELD_SCALES,
+            desc="divide the field by its mean or median inside the mask, so that the image keeps "
+            "its level; default: as-is, as ANTs",
         ),
         "correct_outside": traits.Bool(  # without a default it leaves nipype's hash as it is
             desc="with a mask_image, correct the voxels outside it as well; ANTs leaves them",
@@ -222,6 +227,7 @@ class BiasFieldCorrection(SimpleInterface):
             "copy_header": inputs.copy_header,
             "device": self._device(),
             "correct_outside": inputs.correct_outside is True,
+            "field_scale": inputs.field_scale if isdefined(inputs.field_scale) else "as-is",
             "mask_transform": path_or_none(cwd, inputs.mask_transform),
             "weight_transform": path_or_none(cwd, inputs.weight_transform),
         }

@@ -1,5 +1,6 @@
 """Every option of every method, written once."""
 
+from n4ax_bids.options.base import FIELD_SCALES as FIELD_SCALES
 from n4ax_bids.options.base import MASK_PROGRAMS as MASK_PROGRAMS
 from n4ax_bids.options.base import MASK_WORDS as MASK_WORDS
 from n4ax_bids.options.n4 import DEFAULT_PRESET as DEFAULT_PRESET

@@ -12,6 +12,8 @@ from typing import Any
 
 from n4ax_bids.arguments import is_bool, shown
 
+FIELD_SCALES = ("as-is", "mean", "median")
+"""what may be 1 inside the mask: nothing, the mean or the median of the field"""
 MASK_WORDS = ("otsu", "auto", "head", "brain")
 """Words for masks that are found in the image itself."""
 MASK_PROGRAMS = ("synthstrip", "hd-bet")

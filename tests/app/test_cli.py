@@ -190,8 +190,8 @@ def test_help_says_the_defaults_and_why_not_fmriprep(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: auto)" in text
     assert "(default: standard)" in text
-    assert "--preset ants --mask otsu gives the ANTs program's options in ITK's Otsu mask" in text
-    assert "--preset ants --mask none the ANTs program's defaults" in text
+    assert "--preset ants --field-scale as-is gives the ANTs program's options" in text
+    assert "with --mask otsu in ITK's Otsu mask, with --mask none its defaults" in text
     assert "Without that weight" in text
     assert "fifth level mistakes tissue contrast for field" in text
     for name, meaning in PRESET_HELP.items():

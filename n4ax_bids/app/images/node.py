@@ -39,6 +39,7 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
         "dimension": axes(job.source),
         "rescale_intensities": request.rescale,
         "output_dtype": request.output_dtype,
+        "field_scale": request.field_scale,
     }
     if job.outputs.field:
         given["bias_image"] = str(folder / "field.nii.gz")

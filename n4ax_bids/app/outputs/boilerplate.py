@@ -141,7 +141,10 @@ def _program(request: Request) -> str:
 
 
 def _result(request: Request) -> str:
-    done = "Each image was divided by its field as a whole and not rescaled."
+    level = f", after the field was divided by its {request.field_scale} inside the mask"
+    if request.field_scale == "as-is":
+        level = " as a whole and not rescaled"
+    done = f"Each image was divided by its field{level}."
     if request.rescale:
         done = (
             "Images were divided by their fields inside the masks and, where a mask is 1, "

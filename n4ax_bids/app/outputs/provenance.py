@@ -20,7 +20,7 @@ from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_json
 from n4ax_bids.methods import METHODS
-from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.options import FIELD_SCALES, MASK_PROGRAMS, MASK_WORDS
 
 MASKS = (*MASK_WORDS, *MASK_PROGRAMS, "none", "derivatives")
 """values of --mask"""
@@ -90,6 +90,7 @@ def _is_known(settings: Mapping[str, Any]) -> bool:
     names = settings["derivatives"]
     return (
         settings["mask"] in MASKS
+        and settings.get("field_scale", "as-is") in FIELD_SCALES
         and all(text is None or isinstance(text, str) for text in texts)
         and isinstance(names, list)
         and all(isinstance(name, str) for name in names)
@@ -114,6 +115,7 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
             derivatives={name: Path() for name in settings["derivatives"]},
             options=options,
             rescale=settings["rescale"],
+            field_scale=settings.get("field_scale", "as-is"),  # as versions before 0.2 did
             output_dtype=settings["output_dtype"],
             preset=facts["preset"] or method.preset_of(options),
             sloppy=bool(facts["sloppy"]),

@@ -130,6 +130,7 @@ def _record(
         "Method": request.method,
         "Options": asdict(request.options),
         "Details": correction["details"],
+        "FieldScale": request.field_scale,
         **_camel_case(happened),
         "Versions": {NAME: __version__, **versions},
     }

@@ -66,6 +66,7 @@ def test_fields_of_a_request_decide_the_content_or_the_run():
         "bias_field",
         "derivatives",
         "desc",
+        "field_scale",
         "mask",
         "mask_program",
         "method",
