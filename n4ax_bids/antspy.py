@@ -90,8 +90,12 @@ def n4_bias_field_correction(
     words += ["-b", _mesh(spline_param, image.dimension)]
     try:
         settings, _ = ants.parse(words)
-        options = N4Options(**{key: value for each in settings.values() for key, value in each.items()})
-        corrected, bias = _corrected(image, mask, weight_mask, options, rescale_intensities, verbose)
+        options = N4Options(
+            **{key: value for each in settings.values() for key, value in each.items()}
+        )
+        corrected, bias = _corrected(
+            image, mask, weight_mask, options, rescale_intensities, verbose
+        )
     except ValueError as error:
         raise RuntimeError(f"n4_bias_field_correction: {error}") from error
     return image.new_image_like(bias if return_bias_field else corrected)
@@ -139,8 +143,8 @@ def _levels(convergence: Mapping[str, Any]) -> str:
 def _mesh(given: float | Sequence[float] | None, n_axes: int) -> str:
     """Return the spline of the first level in the words of the ANTs program."""
     if given is None:
-        given = [1] * n_axes
-    if not isinstance(given, list | tuple):
+        return _mesh([1] * n_axes, n_axes)
+    if not isinstance(given, Sequence):
         return f"[{int(given)}]"
     if len(given) == 1:
         return f"[{int(given[0])}]"

@@ -119,7 +119,7 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
         return super().GetCurrentLevel() if self._run is None else self._run.level
 
     def GetElapsedIterations(self) -> int:
-        """Return the iteration of the level, from 1; after an execution, one more than the last."""
+        """Return the iteration of the level, from 1; after an execution, the last one plus 1."""
         return super().GetElapsedIterations() if self._run is None else self._run.elapsed
 
     def GetCurrentConvergenceMeasurement(self) -> float:
@@ -135,8 +135,8 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
     def GetLogBiasFieldAsImage(self, referenceImage: sitk.Image) -> sitk.Image:
         """Return ln b on the grid of another image.
 
-        The field is stretched over the reference from its first to its last voxel, as in SimpleITK,
-        wherever the reference lies.
+        As in SimpleITK, the field is stretched over the reference from its first to its last
+        voxel, wherever the reference lies.
 
         Parameters
         ----------
