@@ -1,7 +1,8 @@
 """Scripts for SimpleITK and ANTsPy with one import changed: numbers and CPU seconds, in pairs.
 
 With ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1, `taskset -c 0 python -m benchmarks.doors` takes about
-a quarter of an hour. Each volume is corrected as FastSurfer calls SimpleITK and as ANTsPy is usually called.
+a quarter of an hour. Each volume is corrected as FastSurfer calls SimpleITK, and as most scripts
+call ANTsPy.
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.options import N4Options
+from n4ax_bids.simpleitk_steps import divided, is_ours, placed, sampled, solve
 
 if TYPE_CHECKING:
     from n4ax_bids.core.estimator import Estimate, Report
@@ -83,7 +84,7 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
             If an image or a setting does not fit.
         """
         self._run = self._again = None
-        if not _is_ours(self, *args):
+        if not is_ours(self, *args):
             return super().Execute(*args)
         image, mask = args if len(args) == 2 else (args[0], None)
         self._run = run = _Run(image.GetDimension())
@@ -94,12 +95,8 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
             run.level, run.elapsed, run.value = level - 1, iteration, value
             self._tell(sitk.sitkIterationEvent)
 
-        def solve(report: Report | None) -> Estimate:
-            return _solve(self, options, image, mask, report)
-
         try:
-            options = _options(self, image.GetDimension())
-            estimate = solve(report if watched else None)
+            estimate = solve(self, image, mask, report if watched else None)
         except ValueError as error:
             self._run = None
             raise RuntimeError(f"{self.GetName()}: {error}") from error
@@ -110,9 +107,9 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
         if counts[-1] == 0:
             run.value = NOT_YET
         elif not watched:
-            run.value, self._again = None, solve
+            run.value, self._again = None, partial(solve, self, image, mask)
         self._tell(sitk.sitkEndEvent)
-        return _divided(image, run.field)
+        return divided(image, run.field)
 
     def GetCurrentLevel(self) -> int:
         """Return the level, from 0; after an execution, the number of levels."""
@@ -156,7 +153,7 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
                 f"{self.GetName()}: referenceImage has {referenceImage.GetDimension()} axes; "
                 f"expected {run.n_axes}, as the image that was corrected"
             )
-        return _placed(_sampled(run.field, referenceImage.GetSize()), referenceImage)
+        return placed(sampled(run.field, referenceImage.GetSize()), referenceImage)
 
     def AddCommand(self, event: int, command: Any) -> int:
         """Call a function or a SimpleITK.Command at each event of a kind.
@@ -246,104 +243,8 @@ _SETTINGS = (
 )
 
 
-def _is_ours(n4: sitk.N4BiasFieldCorrectionImageFilter, *args: Any) -> bool:
-    """Return whether SimpleITK would correct these images with the filter's settings."""
-    if not (1 <= len(args) <= 2 and all(isinstance(each, sitk.Image) for each in args)):
-        return False
-    image, *masks = args
-    n_axes, size = image.GetDimension(), image.GetSize()
-    fits = image.GetPixelID() in (sitk.sitkFloat32, sitk.sitkFloat64) and n_axes in (2, 3)
-    points, order = n4.GetNumberOfControlPoints()[:n_axes], n4.GetSplineOrder()
-    return (
-        fits
-        and min(size) > 1
-        and all(each.GetPixelID() == sitk.sitkUInt8 and each.GetSize() == size for each in masks)
-        and all(_in_same_place(image, each) for each in masks)
-        and len(n4.GetMaximumNumberOfIterations()) > 0
-        and len(points) == n_axes
-        and 0 < order < min(points)
-    )
-
-
-def _in_same_place(image: sitk.Image, other: sitk.Image) -> bool:
-    """Return whether ITK takes two images together, within the tolerances that are set."""
-    voxel = sitk.ProcessObject.GetGlobalDefaultCoordinateTolerance() * image.GetSpacing()[0]
-    turn = sitk.ProcessObject.GetGlobalDefaultDirectionTolerance()
-    pairs = (
-        (image.GetOrigin(), other.GetOrigin(), voxel),
-        (image.GetSpacing(), other.GetSpacing(), voxel),
-        (image.GetDirection(), other.GetDirection(), turn),
-    )
-    return all(np.abs(np.subtract(a, b)).max() <= most for a, b, most in pairs)
-
-
-def _options(n4: sitk.N4BiasFieldCorrectionImageFilter, n_axes: int) -> N4Options:
-    """Return the filter's settings as options; ITK runs all iterations for a threshold below 0."""
-    return N4Options(
-        shrink_factor=1,
-        n_iterations=n4.GetMaximumNumberOfIterations(),
-        convergence_threshold=max(0.0, n4.GetConvergenceThreshold()),
-        bspline_order=n4.GetSplineOrder(),
-        n_control_points=n4.GetNumberOfControlPoints()[:n_axes],
-        histogram_sharpening=(
-            n4.GetBiasFieldFullWidthAtHalfMaximum(),
-            n4.GetWienerFilterNoise(),
-            n4.GetNumberOfHistogramBins(),
-        ),
-        itk_version="6" if sitk.Version.ITKMajorVersion() >= 6 else "5",
-    )
-
-
-def _solve(
-    n4: sitk.N4BiasFieldCorrectionImageFilter,
-    options: N4Options,
-    image: sitk.Image,
-    mask: sitk.Image | None,
-    report: Report | None,
-) -> Estimate:
-    from n4ax_bids.core.estimator import Given
-    from n4ax_bids.foreign import solve
-
-    inside = None
-    if mask is not None:
-        labels = sitk.GetArrayViewFromImage(mask).T
-        inside = labels == n4.GetMaskLabel() if n4.GetUseMaskLabel() else labels != 0
-    given = Given(sitk.GetArrayViewFromImage(image).T, inside, None, image.GetSpacing())
-    return solve(given, options, report, n4.GetNumberOfThreads())
-
-
 def _warn(estimate: Estimate) -> None:
     from n4ax_bids.core.call import N4Warning
 
     for note in estimate.notes:
         warnings.warn(note, N4Warning, stacklevel=3)
-
-
-def _divided(image: sitk.Image, field: LogField) -> sitk.Image:
-    """Return image / b at every voxel, computed in the image's type as in ITK."""
-    from n4ax_bids.core.field import divide
-
-    values = sitk.GetArrayViewFromImage(image)
-    if values.dtype == np.float32:
-        return _placed(divide(values.T, field)[0].T, image)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        return _placed(values / np.exp(_sampled(field, image.GetSize())), image)
-
-
-def _sampled(field: LogField, size: tuple[int, ...]) -> np.ndarray:
-    """Return ln b at every voxel of a grid from the first knot to the last; planes come first."""
-    from n4ax_bids.core.field import sample, transposed
-    from n4ax_bids.core.n4.plan import positions
-
-    spans = [points - field.order for points in field.lattice.shape]
-    n_axes = len(spans)
-    places = [positions(*each) for each in zip(spans, size[:n_axes], strict=True)]
-    first, step, clamp = zip(*places, strict=True)
-    stretched = field._replace(first=first, step=step, clamp=clamp)
-    return sample(transposed(stretched), [np.arange(n) for n in size[:n_axes][::-1]])
-
-
-def _placed(array: np.ndarray, reference: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    image.CopyInformation(reference)
-    return image

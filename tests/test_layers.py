@@ -112,7 +112,8 @@ MAY_IMPORT = {
     },
     "linumpy": {"jax", "numpy", "arguments", "core", "device", "options", "stack_files"},
     "foreign": {"compilation", "core", "device", "options"},
-    "simpleitk": {"numpy", "SimpleITK", "core", "foreign", "options"},
+    "simpleitk": {"numpy", "SimpleITK", "core", "simpleitk_steps"},
+    "simpleitk_steps": {"numpy", "SimpleITK", "core", "foreign", "options"},
     "antspy": {  # "ants" is our module, and ANTsPy's for its own names
         "numpy",
         "ants",
