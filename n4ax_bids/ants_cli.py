@@ -192,7 +192,7 @@ def _correct(settings: dict[str, Any]) -> None:
 
     device.start(_n_threads())
     start = time.perf_counter()
-    report = _reporter(options) if verbose else None
+    report = reporter(options) if verbose else None
     done = correct(**settings, options=options, report=report)
     for note in done.notes:
         _say(note)
@@ -209,7 +209,7 @@ def _n_threads() -> int | None:
     return int(asked) if asked.isdecimal() and int(asked) > 0 else None
 
 
-def _reporter(options: N4Options) -> Callable[[int, int, float], None]:
+def reporter(options: N4Options) -> Callable[[int, int, float], None]:
     """Return a function that prints an iteration in the format of the ANTs program."""
 
     def report(level: int, iteration: int, value: float) -> None:

@@ -15,6 +15,7 @@ from n4ax_bids.app.command.asked import (
     parse,
     request_of,
     require_consistent,
+    tell_without_effect,
     warn_of_little_memory,
 )
 from n4ax_bids.app.command.parser import LEVELS, build_parser
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         request = request_of(arguments, options)
         warn_of_little_memory(request)
+        tell_without_effect(request)
         with writable.places([request.work_dir or request.output_dir]):
             return run(request)
     except Refusal as refusal:

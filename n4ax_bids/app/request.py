@@ -288,6 +288,34 @@ class Request:
         "(default: the free memory)",
     )
     """bytes"""
+    low_mem: bool = switch(
+        "--low-mem",
+        "--low_mem",
+        group=TAKEN,
+        help="one image in flight at a time, on each device; with --use-plugin the engine decides "
+        "and this has no effect",
+    )
+    random_seed: int | None = flag(
+        "--random-seed",
+        "--random_seed",
+        group=TAKEN,
+        type=words.whole,
+        metavar="N",
+        help="seed of a method that draws random numbers, as its own --seed; N4 draws none, so "
+        "that it has no effect there",
+    )
+    resource_monitor: bool = switch(
+        "--resource-monitor",
+        "--resource_monitor",
+        group=TAKEN,
+        help="log the processor time and the peak memory at the end of the run",
+    )
+    write_graph: bool = switch(
+        "--write-graph",
+        "--write_graph",
+        group=TAKEN,
+        help="accepted without effect: an image is one step, and there is no graph to draw",
+    )
     work_dir: Path | None = path_flag(
         "-w",
         "--work-dir",

@@ -150,6 +150,8 @@ def _work(
     finally:  # also after an interruption, for the images that were corrected
         _write_methods(request)
     reported, status = pages.close(), progress.close()
+    if request.resource_monitor:
+        log.info("%s", resources.usage())
     if request.reports:
         reports.tell_pages(selection, request)
     return status if reported or status else Status.SOME_FAILED
@@ -241,11 +243,14 @@ def _in_rounds(
 @contextmanager
 def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
     """Start the devices of a run and log what they are."""
+    n_images, n_threads = request.nprocs, request.omp_nthreads
+    if request.low_mem:
+        n_images, n_threads = 1, n_threads or n_images or resources.n_cores()
     shares = resources.shares(
         n_jobs=n_jobs,
         device=request.device,
-        n_images=request.nprocs,
-        n_threads=request.omp_nthreads,
+        n_images=n_images,
+        n_threads=n_threads,
         memory=request.mem,
     )
     with ExitStack() as stack:

@@ -19,6 +19,8 @@ from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import METHODS, option_names
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
+SEED = "seed"
+"""option of a method that --random-seed sets"""
 LITTLE = 100_000_000
 """bytes; an image of usual size needs more"""
 
@@ -85,6 +87,8 @@ def options_of(arguments: argparse.Namespace) -> Any:
     base = method.presets[arguments.preset]
     given = vars(arguments)
     changes = {name: given[name] for name in option_names(method) if name in given}
+    if arguments.random_seed is not None and SEED in option_names(method):
+        changes.setdefault(SEED, arguments.random_seed)
     for option, replaced in method.replaces.items():
         if option in changes and replaced not in changes:
             changes[replaced] = None
@@ -192,6 +196,22 @@ def warn_of_little_memory(request: Request) -> None:
             "a number without a unit is MB, 8G is 8 GB",
             request.mem / 1e6,
         )
+
+
+def tell_without_effect(request: Request) -> None:
+    """Log the flags that were given and change nothing in this run."""
+    reasons = {
+        "--write-graph": request.write_graph and "an image is one step; there is no graph",
+        "--random-seed": request.random_seed is not None
+        and SEED not in option_names(METHODS[request.method])
+        and f"the method {request.method} draws no random numbers",
+        "--low-mem": request.low_mem
+        and request.use_plugin is not None
+        and "the engine of --use-plugin decides how many images are in flight",
+    }
+    for flag, reason in reasons.items():
+        if reason:
+            logging.getLogger("n4ax_bids").info("%s has no effect: %s", flag, reason)
 
 
 def require_consistent(arguments: argparse.Namespace) -> None:

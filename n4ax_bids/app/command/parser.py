@@ -34,6 +34,12 @@ with --mask otsu in ITK's Otsu mask, with --mask none its defaults. --dry-run sh
 done.
 """
 
+ELSEWHERE = {
+    "--output-spaces": "images stay on their own grid; fMRIPrep resamples to spaces",
+    "--output-layout": "outputs always have the layout bids",
+}
+"""flags of other BIDS-Apps that have no meaning here, and what to know instead"""
+
 EXAMPLES = """\
 examples:
   n4ax-bids BIDS_DIR OUT_DIR participant --dry-run
@@ -55,11 +61,12 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments: "):
             word = message.split()[2].split("=")[0]
             dash = odd_dash(word)
-            message += (
-                f" (it begins with {dash.sign}; expected two hyphens: --{dash.bare})"
-                if dash
-                else words.did_you_mean(word, self._option_string_actions)
-            )
+            if dash:
+                message += f" (it begins with {dash.sign}; expected two hyphens: --{dash.bare})"
+            elif word in ELSEWHERE:
+                message += f" ({ELSEWHERE[word]})"
+            else:
+                message += words.did_you_mean(word, self._option_string_actions)
         lines = (f"{self.prog}: error: {message}", f"{self.prog} --help lists the flags")
         self.exit(2, "".join(f"{line}\n" for line in lines))
 

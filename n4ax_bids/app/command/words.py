@@ -25,6 +25,17 @@ def positive(kind: type) -> Callable[[str], Any]:
     return number
 
 
+def whole(text: str) -> int:
+    """Read a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}; expected a whole number of at least 0")
+    return value
+
+
+whole.__name__ = "int"  # argparse and the descriptor show it
+
+
 def series(kind: type) -> Callable[[str], list[Any]]:
     """Return a reader of one or several numbers, such as 50x50x30 (as in ANTs) or 50,50,30."""
 

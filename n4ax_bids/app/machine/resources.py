@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,6 +80,15 @@ def shares(
         )
         for kind, environment, label in places
     )
+
+
+def usage() -> str:
+    """Return the processor time of this run and its peak memory so far, as a sentence."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(each.ru_utime + each.ru_stime for each in both)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    peak = max(each.ru_maxrss for each in both) * unit
+    return f"processor time {seconds:.1f} s, peak memory {peak / 1e9:.2f} GB (the largest process)"
 
 
 def n_cores() -> int:

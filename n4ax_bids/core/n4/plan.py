@@ -210,12 +210,12 @@ def _axis(
         shrink_factor=factor,
         first_sample=first,
         count=max(high for _, high in ranges) - first,
-        sample=_positions(spans, shrunk, first),
-        image=_positions(spans, padded, pad[0]),
+        sample=positions(spans, shrunk, first),
+        image=positions(spans, padded, pad[0]),
     )
 
 
-def _positions(spans: int, n: int, k0: int) -> tuple[float, float, float]:
+def positions(spans: int, n: int, k0: int = 0) -> tuple[float, float, float]:
     """Return first, step and clamp of an axis whose n voxels cover the spans, from voxel k0 on."""
     if n == 1:
         return spans / 2, 0.0, float(spans)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from n4ax_bids.app import cli
-from n4ax_bids.app.command import parser
+from n4ax_bids.app.command import asked, parser
 from n4ax_bids.app.status import Status
 
 FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
@@ -155,6 +155,80 @@ def test_many_skipped_images_of_one_reason_are_one_line(make_dataset, tmp_path, 
     assert f"{', '.join(names[:3])} and 4 more (logs/skipped): PDw was not asked for" in line
     tables = sorted((tmp_path / "out" / "logs" / "skipped").iterdir())
     assert len(tables) == 7
+
+
+def test_low_mem_is_one_image_at_a_time(taken, capsys):
+    flags = ["--nprocs", "3", "--omp-nthreads", "2"]
+    assert taken(*flags) == [0, 1, 2, 3]
+    found = re.search("INFO 3 images at a time, (.*) for a solve", capsys.readouterr().err)
+    assert taken(*flags, "--low-mem", "--overwrite") == [0, 1, 2, 3]
+    text = capsys.readouterr().err
+    assert f"INFO 1 image at a time, {found[1]} for a solve" in text
+    assert "no effect" not in text
+
+
+def test_resource_monitor(taken, capsys):
+    taken("--resource-monitor")
+    (line,) = re.findall("processor time .*", capsys.readouterr().err)
+    found = re.fullmatch(r"processor time (\S+) s, peak memory (\S+) GB \(the .*\)", line)
+    assert float(found[1]) > 1 and 0.05 < float(found[2]) < 100
+    taken("--overwrite")
+    assert "processor time" not in capsys.readouterr().err
+
+
+def test_flags_without_effect_say_so_once(taken, capsys):
+    assert taken("--write-graph", "--random-seed", "7") == [0, 1, 2, 3]
+    text = capsys.readouterr().err
+    for words in ("--write-graph has no effect: ", "--random-seed has no effect: the method n4"):
+        assert text.count(words) == 1
+    assert "--low-mem" not in text
+
+
+def test_random_seed_is_the_seed_of_the_method():
+    def seed(*flags):
+        arguments = asked.parse(["/raw", "/out", "participant", "--method", "zeroshot", *flags])
+        return asked.options_of(arguments).seed
+
+    assert (seed(), seed("--random-seed", "7")) == (0, 7)
+    assert seed("--random-seed", "7", "--seed", "3") == 3
+
+
+@pytest.mark.parametrize("value", ["-1", "0.5", "many"])
+def test_random_seed_is_a_whole_number(value, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["/raw", "/out", "participant", "--random-seed", value])
+    assert "argument --random-seed: " in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("--nprocs", "--nthreads", "--n_cpus", "--n-cpus"),
+        ("--mem", "--mem_mb", "--mem-mb"),
+        ("--random-seed", "--random_seed"),
+    ],
+)
+def test_the_spellings_of_other_programs_mean_the_same(names):
+    given = {
+        name: vars(asked.parse(["/raw", "/out", "participant", name, "150"])) for name in names
+    }
+    assert all(each == given[names[0]] for each in given.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--output-spaces", "MNI152NLin2009cAsym"], "images stay on their own grid"),
+        (["--output-layout", "legacy"], "outputs always have the layout bids"),
+    ],
+)
+def test_flags_without_meaning_here_say_why(words, reason, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["/raw", "/out", "participant", *words])
+    line = capsys.readouterr().err.splitlines()[0]
+    assert ended.value.code == 2 and words[0] in line and reason in line
+    usage = (Path(__file__).parents[3] / "docs" / "usage.md").read_text(encoding="utf-8")
+    assert f"`{words[0]}`" in usage
 
 
 def test_notrack_and_verbose(taken, capsys):
