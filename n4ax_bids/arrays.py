@@ -54,6 +54,7 @@ def correct_array(
         For each of the method's notes on its result.
     """
     method = methods.of_options(options)
+    methods.require_arrays(method)
     options = method.options() if options is None else options
     call = prepare(image, mask, weight, zooms)
     estimate = methods.load(method.prepare)(call.given, options)(None)

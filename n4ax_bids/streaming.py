@@ -44,6 +44,8 @@ class Streamed(NamedTuple):
     seconds: dict[str, float]
     """time of each step"""
     notes: tuple[str, ...]
+    zooms: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """distance of planes, rows and columns, mm"""
 
 
 def stream(
@@ -131,7 +133,7 @@ def stream(
         if plan.mask is not None and plan.options.zero_outside:
             raise ValueError("zero_outside with a mask needs `out`; expected out or no mask")
         made = corrected_lazily(vol, done, zero_outside=plan.options.zero_outside)
-        return Streamed(*made, done, seconds, done.notes)
+        return Streamed(*made, done, seconds, done.notes, plan.zooms)
     first = journal.begin(done) if journal else 0
     with sinks_of(out, bias_out, plan, first) as sinks:
         with timed(seconds, "correct"), devices.use(where), compilation.kept():
@@ -146,7 +148,7 @@ def stream(
     read = [each for each in (source, plan.level) if each is not None]
     missing = [note for each in read for note in getattr(each, "notes", tuple)()]
     notes = (*missing, *done.notes)
-    return Streamed(out, bias_out, done, seconds, notes)
+    return Streamed(out, bias_out, done, seconds, notes, plan.zooms)
 
 
 def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:

@@ -121,6 +121,8 @@ MAY_IMPORT = {
         "realign",
         "stack_files",
         "streaming",
+        "core",
+        "io",
     },
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures
@@ -142,6 +144,7 @@ MAY_IMPORT = {
         "bids",
         "bidsschematools",
         "nipype",
+        "nibabel",
         "numpy",
         "tomli_w",
         "tqdm",
@@ -163,6 +166,7 @@ MAY_IMPORT = {
         "methods",
         "demand",
         "stack_cli",
+        "stack_files",
     },
     "__main__": {"app"},
 }
