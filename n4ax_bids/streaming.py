@@ -28,8 +28,10 @@ from n4ax_bids.stream_steps import (
     StreamPlan,
     correct_slabs,
     estimated,
+    limit_chunks,
     plan_stream,
     timed,
+    trim,
 )
 
 
@@ -143,6 +145,7 @@ def stream(
         for sink in sinks:
             if sink is not None:
                 sink.close()
+                trim()
     if journal:
         journal.end()
     read = [each for each in (source, plan.level) if each is not None]
@@ -189,6 +192,7 @@ def sinks_of(
             if each is not None:
                 more: dict[str, Any] = {"name": name, "resume_at": first}
                 opened.append(open_sink(each, plan.source, plan.zooms, **more))
+                limit_chunks(opened[-1], plan.budget)
         yield opened[0], opened[1] if len(opened) > 1 else None
     except BaseException:
         for sink in opened:
