@@ -98,6 +98,7 @@ MAY_IMPORT = {
         "stream_steps",
     },
     "stack_lazy": {"numpy", "core"},
+    "stack_record": {"core", "device", "io", "streaming"},
     "stack_picture": {"numpy", "matplotlib", "core", "io", "planes", "stack_files"},
     "stack_cli": {
         "tqdm",
@@ -120,9 +121,8 @@ MAY_IMPORT = {
         "correction",
         "realign",
         "stack_files",
+        "stack_record",
         "streaming",
-        "core",
-        "io",
     },
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures

@@ -72,8 +72,8 @@ class StackImageCorrection(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids import device
-        from n4ax_bids.io.trees import sha256
         from n4ax_bids.stack_files import save_correction
+        from n4ax_bids.stack_record import record
         from n4ax_bids.streaming import stream
 
         given, cwd = self.inputs, Path(runtime.cwd)
@@ -96,44 +96,7 @@ class StackImageCorrection(SimpleInterface):
         )
         save_correction(files["lattice_image"], done.correction)
         self._results |= {name: str(path) for name, path in files.items()}
-        self._results["correction"] = plain(
-            _record(done, given, sha256(source), device.describe(device.resolve(given.device)))
-        )
+        self._results["correction"] = plain(record(done, source, given.mask, given.device))
         for note in done.notes if self._tell_notes else ():
             _log.warning("N4: %s: %s", source, note)
         return runtime
-
-
-def _record(done: Any, given: Any, sha256: str, device: str) -> dict[str, Any]:
-    """Return the record of a correction, with the keys of `n4ax_bids.correction.Correction`."""
-    from n4ax_bids.core.stack.numbers import field_numbers
-
-    numbers = field_numbers(done.correction)
-    fields = [each.log_field for each in done.correction.sections]
-    fields += [] if done.correction.whole is None else [done.correction.whole]
-    return {
-        "mask": given.mask,
-        "mask_found": {},
-        "device": device,
-        "method": "stack",
-        "details": {
-            "n_sections": len(done.correction.sections) or 1,
-            "n_samples": numbers["n_samples"],
-            "shape": done.correction.shape,
-            "voxel_size_mm": done.zooms,
-            "scales": sorted({float(scale) for scale in done.correction.scales}),
-        },
-        "lattice": {
-            "order": int(fields[0].order),
-            "shape": done.correction.shape,
-            "control_points": [each.lattice.shape for each in fields],
-        },
-        "field_min": numbers["field_min"],
-        "field_max": numbers["field_max"],
-        "field_cv": numbers["field_cv"],
-        "non_positive": None,
-        "rescaled": False,
-        "notes": done.notes,
-        "sha256": {"input_image": sha256},
-        "seconds": done.seconds,
-    }
