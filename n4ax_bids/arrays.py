@@ -64,6 +64,7 @@ def correct_array(
             f"field_scale is {shown(field_scale)}; expected one of {', '.join(FIELD_SCALES)}"
         )
     method = methods.of_options(options)
+    methods.require_arrays(method)
     options = method.options() if options is None else options
     call = prepare(image, mask, weight, zooms)
     estimate = methods.load(method.prepare)(call.given, options)(None)

@@ -103,6 +103,7 @@ def correct(
         not installed or fails; one line that names the file. No file is written then.
     """
     method = methods.of_options(options)
+    methods.require_arrays(method)
     asked = CallArguments(
         input_image=input_image,
         output_image=output_image,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
-from n4ax_bids.options import n4, zero_shot
+from n4ax_bids.options import n4, stack, stack_method, zero_shot
 
 
 class Output(NamedTuple):
@@ -37,8 +37,9 @@ class Query(NamedTuple):
     default: tuple[str, ...] = ("T1w", "T2w")
     """suffixes that are taken if the user names none"""
     datatypes: tuple[str, ...] = ("anat",)
-    """folders of a participant or session that are read, such as "anat", "func" or "micr"; only
-    the NIfTI files in them are images"""
+    """folders of a participant or session that are read, such as "anat", "func" or "micr\""""
+    endings: tuple[str, ...] = (".nii", ".nii.gz")
+    """extensions of the images in them; other files are left out"""
 
 
 class Measure(NamedTuple):
@@ -72,12 +73,12 @@ class Method:
     preset_help: Mapping[str, str]
     """description of each preset for --help"""
     prepare: str
-    """name of an `Estimator` (see `n4ax_bids.core.estimator`)"""
+    """name of an `Estimator` (see `n4ax_bids.core.estimator`); "" for a method that streams"""
     sloppy: Callable[[Any], Any]
     """returns options for quick trials, from options"""
     memory: str
     """name of a function of options, shape and zooms that returns the bytes of a solve, without
-    those of the image"""
+    those of the image; "" for a method that streams"""
     paragraph: str
     """name of a function of options, preset and whether some options differ from it, which returns
     the sentences about the solver for the methods text; [@key] is a citation"""
@@ -99,6 +100,9 @@ class Method:
     measures: tuple[Measure, ...] = ()
     outputs: tuple[Output, ...] = ()
     query: Query = Query()
+    streams: bool = False
+    """whether it corrects stacks that need not fit into memory, by the node
+    `StackImageCorrection`, instead of images that are arrays"""
     epilog: str = ""
     """a paragraph at the end of --help"""
 
@@ -173,6 +177,21 @@ def of_options(options: Any) -> Method:
     if isinstance(found, Method) and isinstance(options, found.options):
         return register(found)
     return of_options(n4.require_options(options))  # None means N4's; anything else is refused
+
+
+def require_arrays(method: Method) -> None:
+    """Refuse a method that takes stacks of planes where an image is an array.
+
+    Raises
+    ------
+    ValueError
+        One line that says what to call instead.
+    """
+    if method.streams:
+        raise ValueError(
+            f"options is {method.options.__name__}(...), of a stack of sections; expected options "
+            "of a method for single images (for a stack call n4ax_bids.stream or correct_stack)"
+        )
 
 
 def load(name: str) -> Any:
@@ -253,5 +272,27 @@ register(
                 lambda options: options.output == "curve",
             ),
         ),
+    )
+)
+
+register(
+    Method(
+        name="stack",
+        title="N4 on serial sections",
+        options=stack.StackOptions,
+        presets=stack_method.PRESETS,
+        preset_help=stack_method.PRESET_HELP,
+        prepare="",
+        sloppy=stack_method.sloppy,
+        memory="",
+        paragraph="n4ax_bids.options.stack_method:paragraph",
+        cited="n4",
+        shown=(("sections", "n_sections"), ("samples in the tissue", "n_samples")),
+        query=Query(
+            default=("OCT", "SPIM"),
+            datatypes=("micr",),
+            endings=(".ome.zarr", ".ome.tif", ".ome.btf", ".tif", ".png"),
+        ),
+        streams=True,
     )
 )

@@ -21,7 +21,9 @@ from n4ax_bids.planes.ome_zarr import ZarrSource
 from n4ax_bids.planes.ome_zarr_sink import ZarrSink
 from n4ax_bids.planes.pictures import PicturesSource, TiffSink, TiffSource
 
-KINDS = "a .nii, .nii.gz or .tif file, a folder of .tif or .png planes, or an OME-Zarr folder"
+KINDS = (
+    "a .nii, .nii.gz, .tif or .png file, a folder of .tif or .png planes, or an OME-Zarr folder"
+)
 
 
 def is_path(value: Any) -> bool:
@@ -51,6 +53,8 @@ def open_source(given: Any, name: str = "vol") -> Source:
         return ZarrSource(path) if ome_zarr.is_zarr(path) else PicturesSource(path)
     if path.suffix.lower() in pictures.TIFF:
         return TiffSource(path)
+    if path.suffix.lower() in pictures.PNG:
+        return PicturesSource(path)
     if path.name.endswith((".nii", ".nii.gz")):
         return NiftiSource(path)
     raise ValueError(f"{path}: unknown kind of stack; expected {KINDS}")

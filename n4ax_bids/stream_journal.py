@@ -11,7 +11,7 @@ from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.planes.base import partial_name
 from n4ax_bids.stack_files import is_path, load_correction, save_correction
 
-NOT_RESUMED = (".gz", ".tif", ".tiff")
+NOT_RESUMED = (".gz", ".tif", ".tiff", ".btf")
 """endings of outputs that are written in one go"""
 
 

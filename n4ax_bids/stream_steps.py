@@ -33,6 +33,8 @@ PER_VOXEL = 44
 """bytes per voxel of a slab that is corrected, besides those of the source's own type; measured"""
 SHARE = 0.6
 """share of the budget that a slab takes; the rest is for the thinned planes and the solve"""
+SHARE_OF_CHUNKS = 0.1
+"""share of the budget that chunks take while they are decoded and encoded"""
 SHARE_OF_SOLVE = 0.6
 """share of the budget that the voxels of a solve take; N4 then works through them in parts"""
 
@@ -94,7 +96,16 @@ def plan_stream(vol: Any, mask: Any, sizes: Any, options: Any, memory_gb: float)
     if on is not None:
         how = on.how
     budget = memory_gb * 1e9
+    for each in (source, level, inside):
+        limit_chunks(each, budget)
     return StreamPlan(source, inside, tissue, options, zooms, how, budget, level, on)
+
+
+def limit_chunks(stack: Any, budget: float) -> None:
+    """Limit what reading or writing takes besides planes, where the stack is stored in chunks."""
+    limit = getattr(stack, "limit", None)
+    if limit is not None:
+        limit(SHARE_OF_CHUNKS * budget)
 
 
 def _nearest_level(
@@ -159,6 +170,7 @@ def thinned_stack(
         if plan.mask is not None and inside is not None:
             shares = thinned(plan.mask.read(part.start, part.stop) != 0, how, means=how.means)
             inside[part] = shares >= 0.5
+        trim()
         tell("read", part.stop, n)
     odd = ~np.isfinite(thin)
     if odd.any():
@@ -196,6 +208,7 @@ def correct_slabs(
             if sink is not None:
                 sink.flush()
         del corrected, bias
+        trim()
         if journal:
             journal.note(stop)
         tell("correct", stop, plan.source.shape[0])
@@ -204,6 +217,11 @@ def correct_slabs(
 def _return_memory() -> None:
     """Give the system back what the estimate has freed; the C library would keep it."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Let the C library return what threads have freed, such as those that decode chunks."""
     with suppress(AttributeError, OSError):  # not the GNU C library
         ctypes.CDLL(None).malloc_trim(0)
 

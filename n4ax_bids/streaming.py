@@ -28,8 +28,10 @@ from n4ax_bids.stream_steps import (
     StreamPlan,
     correct_slabs,
     estimated,
+    limit_chunks,
     plan_stream,
     timed,
+    trim,
 )
 
 
@@ -44,6 +46,8 @@ class Streamed(NamedTuple):
     seconds: dict[str, float]
     """time of each step"""
     notes: tuple[str, ...]
+    zooms: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """distance of planes, rows and columns, mm"""
 
 
 def stream(
@@ -131,7 +135,7 @@ def stream(
         if plan.mask is not None and plan.options.zero_outside:
             raise ValueError("zero_outside with a mask needs `out`; expected out or no mask")
         made = corrected_lazily(vol, done, zero_outside=plan.options.zero_outside)
-        return Streamed(*made, done, seconds, done.notes)
+        return Streamed(*made, done, seconds, done.notes, plan.zooms)
     first = journal.begin(done) if journal else 0
     with sinks_of(out, bias_out, plan, first) as sinks:
         with timed(seconds, "correct"), devices.use(where), compilation.kept():
@@ -141,12 +145,13 @@ def stream(
         for sink in sinks:
             if sink is not None:
                 sink.close()
+                trim()
     if journal:
         journal.end()
     read = [each for each in (source, plan.level) if each is not None]
     missing = [note for each in read for note in getattr(each, "notes", tuple)()]
     notes = (*missing, *done.notes)
-    return Streamed(out, bias_out, done, seconds, notes)
+    return Streamed(out, bias_out, done, seconds, notes, plan.zooms)
 
 
 def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:
@@ -187,6 +192,7 @@ def sinks_of(
             if each is not None:
                 more: dict[str, Any] = {"name": name, "resume_at": first}
                 opened.append(open_sink(each, plan.source, plan.zooms, **more))
+                limit_chunks(opened[-1], plan.budget)
         yield opened[0], opened[1] if len(opened) > 1 else None
     except BaseException:
         for sink in opened:

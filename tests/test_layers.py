@@ -98,6 +98,7 @@ MAY_IMPORT = {
         "stream_steps",
     },
     "stack_lazy": {"numpy", "core"},
+    "stack_record": {"core", "device", "io", "streaming"},
     "stack_picture": {"numpy", "matplotlib", "core", "io", "planes", "stack_files"},
     "stack_cli": {
         "tqdm",
@@ -137,6 +138,7 @@ MAY_IMPORT = {
         "correction",
         "realign",
         "stack_files",
+        "stack_record",
         "streaming",
     },
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
@@ -160,6 +162,7 @@ MAY_IMPORT = {
         "bids",
         "bidsschematools",
         "nipype",
+        "nibabel",
         "numpy",
         "tomli_w",
         "tqdm",
@@ -181,6 +184,7 @@ MAY_IMPORT = {
         "methods",
         "demand",
         "stack_cli",
+        "stack_files",
     },
     "__main__": {"app"},
 }

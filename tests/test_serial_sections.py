@@ -11,6 +11,7 @@ import pytest
 
 from n4ax_bids import stack_cli
 from n4ax_bids.stack_files import load_correction, open_source
+from tests.test_streaming import rise_of
 
 pytestmark = pytest.mark.large
 
@@ -77,3 +78,19 @@ def test_the_second_python_block_runs(tmp_path, monkeypatch):
     before = np.load("volume.npy")
     exec(blocks("python")[1], {})
     assert not np.array_equal(np.load("volume.npy"), before)
+
+
+def test_chunks_that_are_decoded_stay_within_the_budget(tmp_path):
+    """S13 for OME-Zarr: zarr decodes ten chunks at a time, which took 1.6 times this budget."""
+    zarr = pytest.importorskip("zarr")
+    n, budget = 48, 262_144_000
+    y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
+    plane = (np.where(y**2 + x**2 < 0.6, 1.0, 0.1) * np.exp(0.3 * x)).astype(np.float32)
+    plane += np.random.default_rng(0).normal(0, 0.02, plane.shape).astype(np.float32)
+    stack = zarr.create_array(
+        tmp_path / "in.zarr", shape=(n, 1024, 1024), dtype="float32", chunks=(16, 256, 256)
+    )
+    for k in range(0, n, 16):
+        stack[k : k + 16] = np.broadcast_to(plane, (16, 1024, 1024))
+    figures = rise_of(tmp_path / "in.zarr", tmp_path / "out.zarr", budget)
+    assert figures["rise"] <= 1.2 * budget, figures

@@ -13,6 +13,7 @@ from n4ax_bids.app.outputs.derivatives import sidecar_path
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.dataset import notes, read_metadata
 from n4ax_bids.io.kinds import require_file
+from n4ax_bids.io.trees import is_tree
 
 
 def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iterator[str]:
@@ -66,7 +67,8 @@ def _require_fit(job: Job) -> Mapping[str, Any]:
     """
     if job.problem:
         raise ValueError(job.problem)
-    require_file(job.source)
+    if not is_tree(job.source):
+        require_file(job.source)
     return read_metadata(job)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from n4ax_bids.io import endings
 from n4ax_bids.io.atomic import longest_name, n_bytes, shortened
 
 CORRECTED = "image divided by its estimated bias field"
@@ -53,6 +54,11 @@ class OutputNames:
         fixed = (self.corrected, self.field, self.lattice)
         return (*filter(None, fixed), *self.further.values())
 
+    def named(self, label: str) -> Path:
+        """Return the name of an image that is made from the source, by its label."""
+        ending = endings.split(self.corrected.name)[1]
+        return self.corrected.with_name(_labelled(self.stem, label, ending))
+
     @classmethod
     def of(
         cls,
@@ -75,11 +81,13 @@ class OutputNames:
         masks : kinds of mask that may be found, if the mask is written
         further : labels of images that only this method makes
         """
-        stem = relative.name.removesuffix(".gz").removesuffix(".nii")
+        stem, ending = endings.split(relative.name)
+        written = endings.WRITTEN.get(ending, ending) or ".nii.gz"
+        lattice = endings.LATTICES if ending in endings.PLANES else written
 
         def path(label: str) -> Path:
-            entities, _, suffix = stem.rpartition("_")
-            return output_dir / relative.parent / f"{entities}_desc-{label}_{suffix}.nii.gz"
+            end = lattice if label == LATTICE else written
+            return output_dir / relative.parent / _labelled(stem, label, end)
 
         kinds, labels = tuple(masks), tuple(further)
         names = [path(label).name for label in (desc, LATTICE, *labels)]
@@ -99,6 +107,11 @@ class OutputNames:
             {kind: folder / mask_name(stem, kind) for kind in kinds},
             {label: path(label) for label in labels},
         )
+
+
+def _labelled(stem: str, label: str, ending: str) -> str:
+    entities, _, suffix = stem.rpartition("_")
+    return f"{entities}_desc-{label}_{suffix}{ending}"
 
 
 def mask_name(stem: str, kind: str) -> str:

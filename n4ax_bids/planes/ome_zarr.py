@@ -18,6 +18,20 @@ MM = {
 """mm per unit of an axis"""
 
 
+BUFFERS = 3
+"""copies of a chunk while it is read, changed and written: stored, decoded, merged"""
+
+
+def at_once(array: Any, n_bytes: float) -> dict[str, int]:
+    """Return zarr's setting for how many chunks are in work at a time, within so many bytes."""
+    import zarr
+
+    outer = getattr(array, "shards", None) or array.chunks
+    chunk = int(np.prod(outer, dtype=np.int64)) * np.dtype(array.dtype).itemsize
+    usual = int(zarr.config.get("async.concurrency"))
+    return {"async.concurrency": int(max(1, min(usual, n_bytes // (BUFFERS * chunk))))}
+
+
 def is_zarr(path: Path) -> bool:
     """Return whether a folder is a Zarr array or group."""
     return any((path / name).exists() for name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
@@ -39,6 +53,11 @@ class ZarrLevel:
         if self.dtype.kind not in "iuf":
             raise ValueError(f"{name}: values of type {self.dtype}; expected real numbers")
         self.zooms: tuple[float, float, float] | None = None
+        self._at_once: dict[str, int] = {}
+
+    def limit(self, n_bytes: float) -> None:
+        """Limit the memory that reading takes besides the planes themselves."""
+        self._at_once = at_once(self.array, n_bytes)
 
     @property
     def slab(self) -> int:
@@ -47,8 +66,11 @@ class ZarrLevel:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return consecutive planes; a chunk that is damaged is refused."""
+        import zarr
+
         try:
-            return np.asarray(self.array[(0,) * len(self.lead) + (slice(start, stop),)])
+            with zarr.config.set(self._at_once):
+                return np.asarray(self.array[(0,) * len(self.lead) + (slice(start, stop),)])
         except Exception as error:
             raise ValueError(
                 f"{self.name}: planes {start} to {stop - 1} cannot be read, a chunk is damaged "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from n4ax_bids.planes.base import partial_name
-from n4ax_bids.planes.ome_zarr import MM, ZarrSource
+from n4ax_bids.planes.ome_zarr import MM, ZarrSource, at_once
 
 SMALLEST = 64
 """rows or columns below which no further level is made"""
@@ -44,6 +44,7 @@ class ZarrSink:
         form: Any = 3 if self._version == "0.5" else 2
         self._group: Any
         self._array: Any
+        self._at_once: dict[str, int] = {}
         if resume_at:
             self._group = zarr.open_group(self._part, mode="r+")
             self._array = self._group["0"]
@@ -60,13 +61,28 @@ class ZarrSink:
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
-        self._array[(*self._lead, slice(start, start + len(planes)))] = planes
+        import zarr
+
+        with zarr.config.set(self._at_once):
+            self._array[(*self._lead, slice(start, start + len(planes)))] = planes
+
+    def limit(self, n_bytes: float) -> None:
+        """Limit the memory that writing takes besides the planes themselves."""
+        self._at_once = at_once(self._array, n_bytes)
 
     def flush(self) -> None:
         """Chunks are complete once they are written."""
 
     def close(self) -> None:
         """Make the pyramid, describe it, and give the image its name."""
+        import zarr
+
+        with zarr.config.set(self._at_once):
+            self._describe(self._pyramid())
+        os.replace(self._part, self._path)
+
+    def _pyramid(self) -> list[dict[str, Any]]:
+        """Write the coarser levels; return the descriptions of all levels."""
         datasets, array, zooms = [], self._array, np.array(self._zooms)
         units = np.array([MM.get(a.get("unit", "millimeter"), 1.0) for a in self._axes()[-3:]])
         first = np.zeros(3)
@@ -81,8 +97,7 @@ class ZarrSink:
             array = self._halved(array, str(level + 1), factors)
             first = first + zooms * (factors - 1) / 2
             zooms = zooms * factors
-        self._describe(datasets)
-        os.replace(self._part, self._path)
+        return datasets
 
     def _axes(self) -> list[dict[str, str]]:
         if self._like is not None and self._like.image is not None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from n4ax_bids.planes import sizes
 from n4ax_bids.planes.base import partial_name
 
-TIFF, PNG = (".tif", ".tiff"), (".png",)
+TIFF, PNG = (".tif", ".tiff", ".btf"), (".png",)
+OME = (".ome.tif", ".ome.tiff", ".ome.btf")
 
 
 def planes_in(folder: Path) -> list[Path]:
@@ -32,12 +34,13 @@ def _natural(path: Path) -> tuple[Any, ...]:
 
 
 class PicturesSource:
-    """A folder with one file for each plane."""
+    """A folder with one file for each plane, or one such file."""
 
     zooms: tuple[float, float, float] | None = None
 
     def __init__(self, folder: Path) -> None:
-        self.name, self._files = str(folder), planes_in(folder)
+        self.name = str(folder)
+        self._files = planes_in(folder) if folder.is_dir() else [folder]
         if not self._files:
             raise ValueError(f"{folder}: holds no .tif or .png file; expected one for each plane")
         first = _picture(self._files[0])
@@ -82,18 +85,19 @@ def _picture(path: Path) -> np.ndarray:
 class TiffSource:
     """One TIFF file with a page for each plane, such as .ome.tif."""
 
-    zooms: tuple[float, float, float] | None = None
-
     def __init__(self, path: Path) -> None:
         import tifffile
 
         self.name, self._path = str(path), path
+        self.zooms: tuple[float, float, float] | None = None
         try:
             with tifffile.TiffFile(path) as file:
                 series = file.series[0]
                 shape, self.dtype = tuple(series.shape), np.dtype(series.dtype)
+                self.zooms = sizes.sizes_of(file)
         except Exception as error:
             raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        shape = (1, *shape) if len(shape) == 2 else shape
         while len(shape) > 3 and shape[0] == 1:
             shape = shape[1:]
         if len(shape) != 3 or self.dtype.kind not in "iuf":
@@ -153,14 +157,17 @@ class TiffSink:
         else:
             import tifffile
 
-            self._file = tifffile.TiffWriter(self._part, bigtiff=_is_big(shape))
+            big = _is_big(shape) or path.suffix.lower() == ".btf"
+            self._file = tifffile.TiffWriter(self._part, bigtiff=big)
+            if path.name.lower().endswith(OME):
+                self._about = sizes.ome_xml(path.name.split(".")[0], shape, zooms)
 
     def write(self, start: int, planes: np.ndarray) -> None:
         """Write consecutive planes."""
         import tifffile
 
         how: dict[str, Any] = {
-            "description": self._about,
+            "description": self._about.encode(),  # OME-XML is UTF-8
             "resolution": self._resolution,
             "resolutionunit": "CENTIMETER",
             "metadata": None,
@@ -168,6 +175,8 @@ class TiffSink:
         }
         for k, plane in enumerate(planes):
             if self._file is not None:
+                if start + k and self._about.startswith("<"):  # OME-XML is in the first page alone
+                    how["description"] = None
                 self._file.write(plane, **how)
             else:
                 digits = max(4, len(str(self._n - 1)))

@@ -160,7 +160,10 @@ def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
 def _parsing_of(hint: Any) -> dict[str, Any]:
     """Translate a type hint into arguments of `add_argument`."""
     if get_origin(hint) in (Union, UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not type(None))
+        hint, *more = (part for part in get_args(hint) if part is not type(None))
+        if more:  # a number or several; a word stands for None
+            several = words.several("planes")
+            return {"type": several, "action": words.OneOrSeveral, "nargs": "+", "metavar": "N"}
     inner = get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}

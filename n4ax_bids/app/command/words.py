@@ -54,6 +54,27 @@ class Joined(argparse.Action):
         setattr(namespace, self.dest, [each for part in values for each in part])
 
 
+def several(none: str) -> Callable[[str], int | None]:
+    """Return a reader of whole numbers, and of a word that stands for None."""
+
+    def number(text: str) -> int | None:
+        if text == none:
+            return None
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text}; expected a whole number or {none}")
+        return int(text)
+
+    number.__name__ = "int"  # argparse and the descriptor show it
+    return number
+
+
+class OneOrSeveral(argparse.Action):
+    """Keep a single value as it is, and several as a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))
+
+
 KINDS = ("sub", "ses", "run")
 """Prefixes that a label may have by mistake, written without the hyphen."""
 

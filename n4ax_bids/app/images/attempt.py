@@ -23,6 +23,7 @@ from n4ax_bids.app.machine.resources import Memory, Share
 from n4ax_bids.app.outputs import finished
 from n4ax_bids.app.reports import reports
 from n4ax_bids.app.request import Request
+from n4ax_bids.methods import METHODS
 
 CLAIMS = claims.FOLDER
 
@@ -98,6 +99,8 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
     """
     from n4ax_bids.demand import memory_needed
 
+    if METHODS[request.method].streams:
+        return node.budget(request, share) + node.OVERHEAD
     needed = {
         path: memory_needed(path, request.options)
         for path in (job.source, job.mask, job.weight)
@@ -116,11 +119,9 @@ def correct(
     job: Job, *, request: Request, share: Share, work: Path, private: Path, claim: Claim
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's output `correction`."""
-    from n4ax_bids.interfaces import BiasFieldCorrection
-
-    given = node.inputs(job, request, private)
     begun = Begun.now(job, request, claim)
-    each = BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
+    given = node.inputs(job, request, private, begun.metadata)
+    each = node.node_of(request, given, share)
     each._tell_notes = False  # the run logs them
     made = each.run(cwd=str(work)).outputs
     return publish(begun, made.correction, files_of(made, job), private)

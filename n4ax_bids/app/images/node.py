@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from n4ax_bids.app.job import Job
+from n4ax_bids.app.machine.limits import free_memory
+from n4ax_bids.app.machine.resources import Share, n_cores
 from n4ax_bids.app.request import Request
+from n4ax_bids.io import endings
+from n4ax_bids.methods import METHODS
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
+LEAST, MOST = 100_000_000, 4_000_000_000
+"""bytes of the budget of a stack; more would not make it faster"""
+OVERHEAD = 400_000_000
+"""bytes that the program takes besides the budget"""
+MM = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "nm": 1e-6}
+"""mm per PixelSizeUnits of BIDS"""
 
-def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
-    """Return the inputs of `BiasFieldCorrection`, except device and threads.
+
+def node_of(request: Request, given: Mapping[str, Any], share: Share | None = None) -> Any:
+    """Return the node that corrects an image with the method of a run.
+
+    Parameters
+    ----------
+    request : the run
+    given : from `inputs`
+    share : device and threads; None under an engine of nipype, where each node has its own
+    """
+    from n4ax_bids.interfaces import BiasFieldCorrection, StackImageCorrection
+
+    where: dict[str, Any] = {"device": share.device if share else request.device}
+    if share:
+        where["num_threads"] = share.n_threads
+    if not METHODS[request.method].streams:
+        return BiasFieldCorrection(**given, **where)
+    return StackImageCorrection(**given, **where, memory_gb=budget(request, share) / 1e9)
+
+
+def budget(request: Request, share: Share | None = None) -> int:
+    """Return how many bytes a stack may take, besides what the program itself needs."""
+    if share is not None:
+        total, n_images = share.memory, share.n_images
+    else:
+        n_images = request.nprocs or request.omp_nthreads or n_cores()
+        total = request.mem or free_memory()
+    return max(LEAST, min(MOST, total // n_images - OVERHEAD))
+
+
+def inputs(
+    job: Job, request: Request, folder: Path, metadata: Mapping[str, Any] = {}
+) -> dict[str, Any]:
+    """Return the inputs of the node of a job, except device, threads and memory.
 
     Without `rescale` the whole image is divided by its field, so that corrected × field = input.
     With `rescale` a mask file has the same effect as in the ANTs program.
@@ -21,6 +64,7 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
     job : the image
     request : the run
     folder : where the outputs are written, absolute or relative to the node's current folder
+    metadata : of the image, from its sidecars
 
     Raises
     ------
@@ -31,6 +75,8 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
 
     if job.problem:
         raise ValueError(f"{job.source}: {job.problem}")
+    if METHODS[request.method].streams:
+        return _of_stack(job, request, folder, metadata)
     given: dict[str, Any] = {
         "input_image": str(job.source),
         "output_image": str(folder / "corrected.nii.gz"),
@@ -60,3 +106,48 @@ def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:
         if getattr(job, name):
             given[name] = str(getattr(job, name))
     return given
+
+
+def _of_stack(
+    job: Job, request: Request, folder: Path, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the inputs of `StackImageCorrection`."""
+    ending = endings.split(job.outputs.corrected.name)[1]
+    given: dict[str, Any] = {
+        "input_image": str(job.source),
+        "output_image": str(folder / f"corrected{ending}"),
+        "lattice_image": str(folder / f"lattice{endings.LATTICES}"),
+        "mask": "none" if request.mask == "none" else "tissue",
+        "options": request.options,
+    }
+    if job.outputs.field:
+        given["bias_image"] = str(folder / f"field{ending}")
+    zooms = pixel_size(job, metadata)
+    if zooms is not None:
+        given["voxel_size_mm"] = zooms
+    return given
+
+
+def pixel_size(job: Job, metadata: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return distances of planes, rows and columns in mm from a sidecar; None if it has none.
+
+    An OME-Zarr image has its own, which are used. One plane has no distance to the next.
+
+    Raises
+    ------
+    ValueError
+        If the sidecar's PixelSize or its unit cannot be understood.
+    """
+    if "PixelSize" not in metadata or job.source.name.endswith(".ome.zarr"):
+        return None
+    sizes, unit = metadata["PixelSize"], metadata.get("PixelSizeUnits", "mm")
+    numbers = isinstance(sizes, list) and all(
+        isinstance(size, int | float) and not isinstance(size, bool) and size > 0 for size in sizes
+    )
+    if unit not in MM or not numbers or len(sizes) not in (2, 3):
+        raise ValueError(
+            f"{job.source}: PixelSize is {sizes!r} with PixelSizeUnits {unit!r} in its sidecar; "
+            "expected 2 or 3 positive numbers and mm, um or nm"
+        )
+    x, y, z = (MM[unit] * size for size in (*sizes, sizes[0])[:3])
+    return z, y, x

@@ -13,6 +13,7 @@ from typing import Any
 from n4ax_bids.app.images import quarantine
 from n4ax_bids.app.images.attempt import CLAIMS
 from n4ax_bids.app.images.node import inputs as node_inputs
+from n4ax_bids.app.images.node import node_of
 from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
 from n4ax_bids.app.images.publish import MADE, Begun, wanted
 from n4ax_bids.app.job import Job
@@ -94,11 +95,9 @@ def nodes(name: str, held: Held, request: Request) -> list[tuple[Any, Any, list[
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
 
-    from n4ax_bids.interfaces import BiasFieldCorrection
-
-    given = node_inputs(held.job, request, Path())
+    given = node_inputs(held.job, request, Path(), held.begun.metadata)
     solving = pe.Node(
-        BiasFieldCorrection(**given, device=request.device),
+        node_of(request, given),
         name=name,
         n_procs=request.omp_nthreads or 1,
     )

@@ -13,6 +13,7 @@ from n4ax_bids.app.machine.claims import Claim, Taken
 from n4ax_bids.app.outputs import derivatives, finished, sidecars
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
+from n4ax_bids.io import trees
 
 FURTHER = "method_images"
 """output of the node with the further images of the method, by their labels"""
@@ -137,7 +138,7 @@ def _record(
         begun.request,
         inputs=begun.inputs,
         correction=correction,
-        sizes={path: source.stat().st_size for source, path in files},
+        sizes={path: trees.size(source) for source, path in files},
         started=begun.started,
     )
     written = folder / "record.json"

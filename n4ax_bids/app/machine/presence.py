@@ -25,6 +25,7 @@ from n4ax_bids.app.machine import expiry
 from n4ax_bids.app.machine.expiry import STALE, TOKEN
 from n4ax_bids.io.atomic import hidden_name
 from n4ax_bids.io.text import read_object
+from n4ax_bids.io.trees import is_image
 
 PREFIX = ".n4ax_bids-"
 """beginning of the names of hidden folders for unfinished files; the token of the run follows"""
@@ -179,12 +180,20 @@ def remove_leftovers(parent: Path, own: Path, *, everything: bool = False) -> No
         return
     for where, folders, files in os.walk(parent):
         folders[:] = [name for name in folders if not name.startswith(PREFIX)]
-        for path in (Path(where, name) for name in files if _HIDDEN.fullmatch(name)):
+        # A folder with such a name is an unfinished image of the kind that is a folder.
+        trees = [name for name in folders if _HIDDEN.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in trees and not is_image(name)]
+        names = [*files, *trees]
+        for path in (Path(where, name) for name in names if _HIDDEN.fullmatch(name)):
             token = path.name.rpartition(".")[2]
             if _machine_of(token) in machines - {expiry.machine()}:
                 continue  # it may belong to a living run on that machine
             with suppress(OSError):
-                if expiry.ended(path, token, now=_now(own)):
+                if not expiry.ended(path, token, now=_now(own)):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
                     path.unlink()
     for folder in left:  # last, so that if this run is killed here, the next one does the rest
         if marker(folder) is not None:

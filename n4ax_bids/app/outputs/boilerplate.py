@@ -132,6 +132,8 @@ def _region(request: Request) -> str:
         "derivatives": f"The field was estimated inside the brain masks of {sources}, or, where "
         "there was none, weighted by the probability of white matter",
     }
+    if methods.METHODS[request.method].streams and request.mask != "none":
+        places[request.mask] = "The field was estimated in the tissue that was found in each stack"
     weight = f", weighted by the probability of {request.weight} tissue of {sources}"
     return places[request.mask] + (weight if request.weight else "") + "."
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app.job import FIELD, LATTICE, MASKS, OutputNames, mask_name
+from n4ax_bids.app.job import FIELD, MASKS, OutputNames, mask_name
 from n4ax_bids.app.machine import presence
+from n4ax_bids.io import endings, trees
 from n4ax_bids.io.text import read_bytes
 from n4ax_bids.methods import METHODS
 
@@ -24,7 +25,7 @@ LINK = "raw"
 
 def sidecar_path(image: Path) -> Path:
     """Return the path of the JSON file that describes an image."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return image.with_name(endings.stem(image.name) + ".json")
 
 
 def encode(content: Mapping[str, Any]) -> str:
@@ -103,8 +104,8 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
     """
     staged = []
     files = list(files)
-    for _, target in files:
-        if target.is_dir():
+    for source, target in files:
+        if target.is_dir() and not (trees.is_tree(source) and trees.is_tree(target)):
             raise IsADirectoryError(f"{target}: cannot be written, a folder has this name")
     try:
         for source, target in files:
@@ -113,10 +114,15 @@ def publish(files: Iterable[tuple[Path, Path]]) -> None:
             staged.append((hidden, target))
             shutil.move(source, hidden)
         for hidden, target in staged:
+            if trees.is_tree(target):  # a folder can be renamed only to a name that is free
+                trees.remove(target)
             os.replace(hidden, target)
     finally:
         for hidden, _ in staged:
-            hidden.unlink(missing_ok=True)
+            if hidden.is_dir():
+                shutil.rmtree(hidden, ignore_errors=True)
+            else:
+                hidden.unlink(missing_ok=True)
 
 
 def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
@@ -136,12 +142,12 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
             sidecar_path(mask).unlink(missing_ok=True)
     ours = {output.label for method in METHODS.values() for output in method.outputs}
     for label in ours - set(outputs.further):
-        other = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, label))
-        other.unlink(missing_ok=True)
+        other = outputs.named(label)
+        trees.remove(other)
         sidecar_path(other).unlink(missing_ok=True)
     if outputs.field is None:
-        field = outputs.lattice.with_name(outputs.lattice.name.replace(LATTICE, FIELD))
-        field.unlink(missing_ok=True)
+        field = outputs.named(FIELD)
+        trees.remove(field)
         sidecar_path(field).unlink(missing_ok=True)
 
 

@@ -8,11 +8,9 @@ there is a record, it describes the outputs.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
-import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +23,8 @@ from n4ax_bids import __version__
 from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.outputs.fingerprint import fingerprint
 from n4ax_bids.app.request import Request, deciding
-from n4ax_bids.io.text import opened, read_json
+from n4ax_bids.io import trees
+from n4ax_bids.io.text import read_json
 
 if TYPE_CHECKING:
     from n4ax_bids.app.job import Job
@@ -210,7 +209,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
         return "it had other outputs"
     for name, size in content["outputs"].items():
         try:
-            if made[name].stat().st_size != size:
+            if trees.size(made[name]) != size:
                 return f"{name} has changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
@@ -248,19 +247,12 @@ def _texts(job: Job) -> dict[str, Path]:
 
 
 def _look(path: Path) -> dict[str, Any]:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # opening a pipe would block
-        raise OSError(f"{path}: no regular file; expected a file")
-    return {
-        "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns,
-        "fingerprint": fingerprint(path),
-    }
+    size, time = trees.size_and_time(path)
+    return {"size": size, "mtime_ns": time, "fingerprint": fingerprint(path)}
 
 
 def _digest(path: Path) -> dict[str, Any]:
-    with opened(path, what="an input") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"sha256": trees.sha256(path)}
 
 
 def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:

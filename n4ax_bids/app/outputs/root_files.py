@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, MASKS
+from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, LATTICE, MASKS
 from n4ax_bids.app.outputs.derivatives import LINK, NAME, encode, write_text
 from n4ax_bids.app.outputs.source import TITLE, Identity
 from n4ax_bids.app.request import Request
@@ -27,6 +27,8 @@ BIDS_VERSION = "1.11.1"
 NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
 """Masks whose names have entities of their images that BIDS does not allow in names of masks. The
 validator does not accept the form "*_inv-*_mask*"."""
+NO_BIDS_LATTICES = f"*desc-{LATTICE}_*"
+"""Lattices of stacks with their sidecars: BIDS does not have their format."""
 IGNORED = ("*.html", "figures", "group_*.tsv")
 """Lines of `.bidsignore`; "figures" has no slash because the validator accepts no other form."""
 
@@ -55,7 +57,8 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     """
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
-    wanted = (*IGNORED, *(NO_MASK_NAMES if request.save_mask else ()))
+    wanted = [*IGNORED, *(NO_MASK_NAMES if request.save_mask else ())]
+    wanted += [NO_BIDS_LATTICES] if METHODS[request.method].streams else []
     ignored += [line for line in wanted if line not in ignored]
     # Keep the rows that a user has added.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]

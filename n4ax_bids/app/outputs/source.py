@@ -20,7 +20,8 @@ from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.outputs.fingerprint import fingerprint
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.io.text import opened, read_bytes, read_json
+from n4ax_bids.io import trees
+from n4ax_bids.io.text import read_bytes, read_json
 
 log = logging.getLogger("n4ax_bids")
 
@@ -176,7 +177,7 @@ def _compare_images(request: Request) -> tuple[int, list[str]]:
             made = read_json(path)
             name, known = made["source"], made["inputs"]["input_image"]
             image = request.bids_dir / name
-            if image.stat().st_size == known["size"] and _same_content(image, known):
+            if trees.size(image) == known["size"] and _same_content(image, known):
                 n_same += 1
             else:
                 others.append(name)
@@ -188,8 +189,7 @@ def _compare_images(request: Request) -> tuple[int, list[str]]:
 def _same_content(image: Path, known: Mapping[str, Any]) -> bool:
     if "fingerprint" in known:
         return fingerprint(image) == known["fingerprint"]
-    with opened(image, what="an image") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == known["sha256"]
+    return bool(trees.sha256(image, what="an image") == known["sha256"])
 
 
 def _records(request: Request) -> list[Path]:

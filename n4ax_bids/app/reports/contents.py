@@ -242,7 +242,7 @@ def _images(request: Request, subject: str) -> Iterator[Path]:
     """Yield images of a participant in the folders that the method reads."""
     for datatype in METHODS[request.method].query.datatypes:
         for place in (datatype, f"ses-*/{datatype}"):
-            yield from sorted((request.bids_dir / subject).glob(f"{place}/*.nii*"))
+            yield from sorted((request.bids_dir / subject).glob(f"{place}/*"))
 
 
 @lru_cache(maxsize=64)

@@ -85,7 +85,8 @@ def _rows(request: Request) -> Iterator[dict[str, Any]]:
 
 def _warn(rows: Sequence[Mapping[str, Any]], request: Request) -> None:
     """Warn of images without a report, and of outputs whose input is gone."""
-    n_lattices = sum(1 for _ in request.output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*.nii.gz"))
+    lattices = request.output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*")
+    n_lattices = sum(path.suffix != ".json" for path in lattices)
     if n_lattices > len(rows):
         lacking = counted(n_lattices - len(rows), "image")
         log.warning("no report of %s: --reports-only makes it", lacking)

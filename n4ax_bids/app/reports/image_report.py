@@ -21,6 +21,7 @@ from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
 from n4ax_bids.app.outputs.sidecars import KEY, how_found
 from n4ax_bids.app.reports import tissues
 from n4ax_bids.app.reports.grid import grid_of
+from n4ax_bids.app.reports.stack_shown import Shown, shown_stack
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io import volume
@@ -73,11 +74,12 @@ def write(
             "again)"
         )
     method = METHODS[facts["Method"]]
-    image, corrected = _pair(job, output_dir)
-    inside, where = _inside(job, image, facts)
+    shown = shown_stack(job) if method.streams else _shown(job, output_dir, facts)
+    image, corrected, inside, where, log_field = shown
     before, after = image.data.T[inside.T], corrected.data.T[inside.T]
     window = _window(image.data, before, after)
-    found, notes = tissues.find(image, job.relative, derivatives)
+    folders = {} if method.streams else derivatives  # segmentations are of single images
+    found, notes = tissues.find(image, job.relative, folders)
     values = _measures(facts, image, corrected, before, after, found)
     values |= {each.name: each.of(facts["Details"]) for each in method.measures}
     remarks = _remarks(values)
@@ -100,9 +102,17 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    _draw(names, image, corrected, inside, window, facts, _log_field(job.outputs.lattice))
+    _draw(names, image, corrected, inside, window, facts, log_field)
     _draw_curves(names["curves"], before, after, window, facts)
     return remarks
+
+
+def _shown(job: Job, output_dir: Path, facts: Mapping[str, Any]) -> Shown:
+    """Return what is drawn of a single image."""
+    image, corrected = _pair(job, output_dir)
+    inside, where = _inside(job, image, facts)
+    log_field = grid_of(image).field(_log_field(job.outputs.lattice))
+    return Shown(image, corrected, inside, where, log_field)
 
 
 def _pair(job: Job, output_dir: Path) -> tuple[Volume, Volume]:
@@ -124,7 +134,7 @@ def _draw(
     inside: np.ndarray,
     window: tuple[float, float],
     facts: Mapping[str, Any],
-    log_field: LogField,
+    log_field: Callable[[tuple[np.ndarray, ...]], np.ndarray],
 ) -> None:
     """Draw sections of the image before and after the correction, and of the field."""
     from n4ax_bids.report import figures as draw
@@ -136,7 +146,7 @@ def _draw(
     draw.image(names["before"], views, grid.values(image.data), window, outline)
     draw.image(names["after"], views, grid.values(corrected.data), window, outline)
     limits = facts["FieldMin"], facts["FieldMax"]
-    draw.field(names["field"], views, grid.field(log_field), grid.values(inside), limits)
+    draw.field(names["field"], views, log_field, grid.values(inside), limits)
 
 
 def _draw_curves(

@@ -114,8 +114,9 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, W
     Refusal
         If a modality is unknown, or if a flag and the filter file contradict each other.
     """
-    datatypes = list(METHODS[request.method].query.datatypes)
-    _require_modalities(request.modalities, taken_by(METHODS[request.method].query))
+    method = METHODS[request.method]
+    datatypes = list(method.query.datatypes)
+    _require_modalities(request.modalities, taken_by(method.query))
     flags = {
         "subject": ("--participant-label", request.participants),
         "session": ("--session-label", request.sessions),
@@ -124,7 +125,8 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, W
     found: dict[str, Wanted] = {}
     for modality in request.modalities:
         own = request.filters.get(modality.lower(), {})
-        query = {"datatype": datatypes, **json.loads(QUERIES.read_text(encoding="utf-8")), **own}
+        every = json.loads(QUERIES.read_text(encoding="utf-8"))
+        query = {"datatype": datatypes, **every, "extension": list(method.query.endings), **own}
         for entity, (flag, labels) in flags.items():
             if not labels:
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.names import printable, why_unfit
+from n4ax_bids.io.trees import is_image
 
 LABEL = "[0-9a-zA-Z+]+"
 """what BIDS allows as the label of a participant or a session"""
@@ -40,7 +41,7 @@ OUTSIDE = "not in a folder {}"
 BELOW = "not directly in {}"
 NO_FILE = "a folder, not a file"
 
-_IMAGES = (".nii", ".nii.gz")
+_IMAGES = (".nii", ".nii.gz", *(".ome" + each for each in (".tif", ".btf", ".zarr")))
 
 
 def unindexed(
@@ -104,11 +105,13 @@ def _in_datatype(place: Path) -> Iterator[tuple[Path, str]]:
             if why and entry.name.endswith((*_IMAGES, ".json")):
                 yield Path(entry.path), why
             continue
+        if is_image(entry.name):  # the index has it
+            continue
         if entry.name.endswith(_IMAGES):
             yield Path(entry.path), NO_FILE
             continue
         for folder, inner, names in os.walk(entry.path):
-            inner.sort()
+            inner[:] = sorted(name for name in inner if not is_image(name))
             for name in sorted(names):
                 if name.endswith(_IMAGES) and not name.startswith("."):
                     yield Path(folder, name), BELOW.format(place.name)

@@ -10,10 +10,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids.app.select.segmentations import parse, within
+from n4ax_bids.io import endings
 
 NOT, BY_NUMBER, EXACT = range(3)
 """how the labels of a sidecar agree with those of an image"""
-
+IMAGES = (*endings.NIFTI, *endings.PLANES)
 
 Sidecars = Mapping[Path, list[tuple[Path, ItemsView[str, Any]]]]
 """for each folder, the path and the entities of each sidecar in it"""
@@ -61,7 +62,7 @@ def _likeness(sidecar: Path, image: Path, bids_dir: Path) -> int:
     if name == image.name:
         return EXACT
     stem = _stem(image.with_name(name))
-    others = (bids_dir / image.with_name(stem + ending) for ending in (".nii", ".nii.gz"))
+    others = (bids_dir / image.with_name(stem + ending) for ending in IMAGES)
     return NOT if any(map(os.path.lexists, others)) else BY_NUMBER
 
 

@@ -21,6 +21,7 @@ from n4ax_bids.app.select.folders import folders
 from n4ax_bids.app.select.vocabulary import kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
+from n4ax_bids.io.trees import is_tree
 from n4ax_bids.methods import METHODS
 
 log = logging.getLogger("n4ax_bids")
@@ -35,7 +36,14 @@ LARGEST_ANSWER = 256 * 2**20
 """most bytes that are read of the validator's JSON; an error takes a few hundred"""
 MOST_CODES, LONGEST = 10, 100
 """most error codes that a refusal lists, and most characters of each"""
-AT_THE_ROOT = ("dataset_description.json", ".bidsignore", "README*", "CHANGES", "LICENSE")
+AT_THE_ROOT = (
+    "dataset_description.json",
+    ".bidsignore",
+    "README*",
+    "CHANGES",
+    "LICENSE",
+    "samples.*",
+)
 
 
 @contextmanager
@@ -186,7 +194,8 @@ def _make_link(link: Path, target: Path) -> None:
     The run reads no subfolders, and the validator would wait for a pipe. A file with a name that
     the run does not take is skipped too; the run reports it.
     """
-    if why_unfit(target.name) or (target.exists() and not target.is_file()):
+    is_file = target.is_file() or is_tree(target)
+    if why_unfit(target.name) or (target.exists() and not is_file):
         return
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)

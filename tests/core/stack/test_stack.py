@@ -118,10 +118,12 @@ def test_solving_sections_at_once_changes_nothing(known):
         )
         for each in (False, True)
     )
+    on_cpu = jax.local_devices()[0].platform == "cpu"
     for one, other in zip(alone.sections, at_once.sections, strict=True):
-        np.testing.assert_allclose(
-            one.log_field.lattice, other.log_field.lattice, rtol=1e-5, atol=1e-6
-        )
+        its, lattice = (np.asarray(each.log_field.lattice) for each in (one, other))
+        if on_cpu:  # the products of a batch are those of its members, one after the other
+            np.testing.assert_array_equal(its, lattice)
+        np.testing.assert_allclose(its, lattice, rtol=1e-5, atol=1e-6)
 
 
 def test_sections_with_gradients_and_scales_become_alike():
