@@ -19,13 +19,10 @@ from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import METHODS, option_names
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
-<<<<<<< HEAD
 SEED = "seed"
 """option of a method that --random-seed sets"""
-=======
 FOR_STACKS = ("auto", "none")
 """values of --mask for a method that takes stacks of planes"""
->>>>>>> w16
 LITTLE = 100_000_000
 """bytes; an image of usual size needs more"""
 
@@ -203,7 +200,6 @@ def warn_of_little_memory(request: Request) -> None:
         )
 
 
-<<<<<<< HEAD
 def tell_without_effect(request: Request) -> None:
     """Log the flags that were given and change nothing in this run."""
     reasons = {
@@ -218,7 +214,8 @@ def tell_without_effect(request: Request) -> None:
     for flag, reason in reasons.items():
         if reason:
             logging.getLogger("n4ax_bids").info("%s has no effect: %s", flag, reason)
-=======
+
+
 def _require_fit_for_stacks(arguments: argparse.Namespace) -> None:
     """Refuse flags that have no meaning for a method that takes stacks of planes."""
     name = arguments.method
@@ -233,7 +230,6 @@ def _require_fit_for_stacks(arguments: argparse.Namespace) -> None:
     ):
         if given:
             raise ValueError(f"{flag}: not for --method {name}; expected a run without it")
->>>>>>> w16
 
 
 def require_consistent(arguments: argparse.Namespace) -> None:
