@@ -29,9 +29,9 @@ non-uniformity (N4, as ANTs computes it) and write corrected images, bias fields
 lattices as BIDS derivatives. By default the field is estimated in the brain, or in the head where
 no brain is found with confidence (--mask auto), from samples about 4 mm apart (--preset standard),
 and the whole image is divided by it, so that corrected x field = input; the mean of the field is 1
-in the mask (--field-scale mean). --preset ants --field-scale as-is gives the ANTs program's options,
-with --mask otsu in ITK's Otsu mask, with --mask none its defaults. --dry-run shows what would be
-done.
+in the mask (--field-scale mean). --preset ants --field-scale as-is gives the ANTs program's
+options, with --mask otsu in ITK's Otsu mask, with --mask none its defaults. --dry-run shows what
+would be done.
 """
 
 ELSEWHERE = {
