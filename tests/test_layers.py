@@ -122,6 +122,7 @@ MAY_IMPORT = {
         "stack_files",
         "streaming",
     },
+    "realign_steps": {"numpy", "core", "io", "methods", "options"},
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures
     "realign": {
@@ -134,6 +135,7 @@ MAY_IMPORT = {
         "io",
         "motion_outputs",
         "options",
+        "realign_steps",
         "report",  # imported when figures are wanted
     },
     "workflows": {"nipype", "options", "interfaces"},

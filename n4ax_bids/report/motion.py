@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from n4ax_bids.report import figures
 
 BORDER = 1
 """voxels between the tiles of a mosaic"""
@@ -79,6 +82,18 @@ def motion_figure(table: Mapping[str, np.ndarray]) -> Figure:
         axes.legend(loc="upper right", ncols=3)
     bottom.set_xlabel("volume")
     return figure
+
+
+def write_curves(path: Path, table: Mapping[str, np.ndarray]) -> None:
+    """Write `motion_figure` as SVG; equal figures give equal files.
+
+    Parameters
+    ----------
+    path : .svg
+    table : as `motion_figure`
+    """
+    with figures.styled():
+        motion_figure(table).savefig(path, format="svg", metadata={"Date": None})
 
 
 def slices_figure(before: Look, after: Look, zooms: tuple[float, ...]) -> Figure:

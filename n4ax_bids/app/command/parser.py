@@ -152,7 +152,10 @@ def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
 def _parsing_of(hint: Any) -> dict[str, Any]:
     """Translate a type hint into arguments of `add_argument`."""
     if get_origin(hint) in (Union, UnionType):
-        (hint,) = (part for part in get_args(hint) if part is not type(None))
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        if len(parts) > 1:  # a number or one of some words
+            return {"type": words.number_or_word, "metavar": "N|WORD"}
+        (hint,) = parts
     inner = get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}

@@ -116,11 +116,8 @@ def correct(
     job: Job, *, request: Request, share: Share, work: Path, private: Path, claim: Claim
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's output `correction`."""
-    from n4ax_bids.interfaces import BiasFieldCorrection
-
-    given = node.inputs(job, request, private)
     begun = Begun.now(job, request, claim)
-    each = BiasFieldCorrection(device=share.device, num_threads=share.n_threads, **given)
+    each = node.node_of(job, request, private, device=share.device, num_threads=share.n_threads)
     each._tell_notes = False  # the run logs them
     made = each.run(cwd=str(work)).outputs
     return publish(begun, made.correction, files_of(made, job), private)

@@ -1,4 +1,4 @@
-"""The inputs of the node for a job."""
+"""The node for a job, and its inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from typing import Any
 
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.request import Request
+from n4ax_bids.methods import outputs_of
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+
+
+def node_of(job: Job, request: Request, folder: Path, **means: Any) -> Any:
+    """Return the node that makes the outputs of an image.
+
+    Parameters
+    ----------
+    job, request, folder : as `inputs`
+    means : inputs that say what the node may use: device and num_threads
+    """
+    own = outputs_of(request.method)
+    if own:
+        return own.node(job, request, folder, **means)
+    from n4ax_bids.interfaces import BiasFieldCorrection
+
+    return BiasFieldCorrection(**means, **inputs(job, request, folder))
 
 
 def inputs(job: Job, request: Request, folder: Path) -> dict[str, Any]:

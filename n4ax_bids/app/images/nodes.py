@@ -12,7 +12,7 @@ from typing import Any
 
 from n4ax_bids.app.images import quarantine
 from n4ax_bids.app.images.attempt import CLAIMS
-from n4ax_bids.app.images.node import inputs as node_inputs
+from n4ax_bids.app.images.node import node_of
 from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
 from n4ax_bids.app.images.publish import MADE, Begun, wanted
 from n4ax_bids.app.job import Job
@@ -94,11 +94,8 @@ def nodes(name: str, held: Held, request: Request) -> list[tuple[Any, Any, list[
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
 
-    from n4ax_bids.interfaces import BiasFieldCorrection
-
-    given = node_inputs(held.job, request, Path())
     solving = pe.Node(
-        BiasFieldCorrection(**given, device=request.device),
+        node_of(held.job, request, Path(), device=request.device),
         name=name,
         n_procs=request.omp_nthreads or 1,
     )
@@ -120,7 +117,7 @@ def _put_in_place(  # type: ignore[no-untyped-def]
     begun,
     correction,
     output_image,
-    lattice_image,
+    lattice_image=None,
     bias_image=None,
     found_mask_image=None,
     method_images=None,

@@ -23,8 +23,11 @@ LINK = "raw"
 
 
 def sidecar_path(image: Path) -> Path:
-    """Return the path of the JSON file that describes an image."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    """Return the path of the JSON file that describes an image, a table or a text."""
+    name = image.name.removesuffix(".gz")
+    for extension in (".nii", ".tsv", ".txt"):
+        name = name.removesuffix(extension)
+    return image.with_name(name + ".json")
 
 
 def encode(content: Mapping[str, Any]) -> str:
@@ -129,6 +132,11 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
     outputs : files of this run
     kind : kind of the mask that is written; None for no mask
     """
+    for path in outputs.absent:
+        path.unlink(missing_ok=True)
+        sidecar_path(path).unlink(missing_ok=True)
+    if outputs.lattice is None:
+        return
     for each in MASKS:
         mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
         if kind != each:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -100,7 +100,9 @@ def write(
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    _draw(names, image, corrected, inside, window, facts, _log_field(job.outputs.lattice))
+    _draw(
+        names, image, corrected, inside, window, facts, _log_field(cast(Path, job.outputs.lattice))
+    )
     _draw_curves(names["curves"], before, after, window, facts)
     return remarks
 

@@ -114,8 +114,8 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, W
     Refusal
         If a modality is unknown, or if a flag and the filter file contradict each other.
     """
-    datatypes = list(METHODS[request.method].query.datatypes)
-    _require_modalities(request.modalities, taken_by(METHODS[request.method].query))
+    datatypes = list(request.query.datatypes)
+    _require_modalities(request.modalities, taken_by(request.query))
     flags = {
         "subject": ("--participant-label", request.participants),
         "session": ("--session-label", request.sessions),

@@ -21,7 +21,6 @@ from n4ax_bids.app.select.folders import folders
 from n4ax_bids.app.select.vocabulary import kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
-from n4ax_bids.methods import METHODS
 
 log = logging.getLogger("n4ax_bids")
 
@@ -57,7 +56,7 @@ class Validation:
 
     def __init__(self, request: Request) -> None:
         self._dataset = request.bids_dir
-        self._kind = kind_of(METHODS[request.method].query)
+        self._kind = kind_of(request.query)
         self._view: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
@@ -163,7 +162,7 @@ def _program() -> str | None:
 def _link(request: Request, view: Path) -> None:
     """Fill a folder with links to the files that the run reads."""
     view.mkdir()
-    root, datatypes = request.bids_dir, METHODS[request.method].query.datatypes
+    root, datatypes = request.bids_dir, request.query.datatypes
     names = [*AT_THE_ROOT, *(f"*_{suffix}.json" for suffix in request.modalities)]
     names += [f"{suffix}.json" for suffix in request.modalities]
     for name in names:
