@@ -1,5 +1,5 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
-# (.venv-clients for test-clients).
+# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 # The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test test-large fuzz test-clients lint format bench validate masks
+.PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -23,6 +23,7 @@ help:
 	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest, JOBS=$(JOBS) at a time"
 	@echo "make test-large    the tests that take minutes or gigabytes"
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
+	@echo "make test-fmriprep  fMRIPrep's workflow for head motion, in .venv-fmriprep"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
 	@echo "make constraints   the versions in the image, anew"
@@ -38,7 +39,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients and not large" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients and not fmriprep and not large" $(ARGS)
 
 test-large: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m large $(ARGS)
@@ -50,6 +51,10 @@ fuzz: $(VENV)/test.stamp
 test-clients:
 	@$(MAKE) --no-print-directory VENV=.venv-clients .venv-clients/clients.stamp
 	.venv-clients/bin/python -m pytest -m clients $(ARGS)
+
+test-fmriprep:
+	@$(MAKE) --no-print-directory VENV=.venv-fmriprep .venv-fmriprep/fmriprep.stamp
+	.venv-fmriprep/bin/python -m pytest -m fmriprep $(ARGS) tests/interfaces/test_fmriprep.py
 
 # The default of JAX above is for .venv.
 IMAGE_JAX := $(if $(filter file,$(origin JAX)),cuda12,$(JAX))

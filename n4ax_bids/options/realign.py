@@ -40,7 +40,7 @@ class RealignOptions:
     fwhm: float | None = option(
         None,
         "width of the Gaussian that smooths both images first; default: 5 mm, or 1.6 times the "
-        "largest voxel size if that is more",
+        "voxel size along an axis if that is more",
         unit="mm",
     )
     degree: int = option(3, "degree of the spline during the estimate, 1 to 7")
@@ -184,7 +184,7 @@ def paragraph(o: RealignOptions, preset: str, changed: bool) -> str:
     passes = "realigned to it and then to the mean of the volumes realigned in this way"
     if not o.register_to_mean:
         passes = "realigned to it"
-    smooth = "of 5 mm, or of 1.6 times the largest voxel size if that is more,"
+    smooth = "of 5 mm, or of 1.6 times the voxel size along an axis if that is more,"
     if o.fwhm is not None:
         smooth = f"of {o.fwhm:g} mm"
     gradient = "the reference" if o.form == "reference" else "the moving volume"

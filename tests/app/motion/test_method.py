@@ -211,3 +211,37 @@ def test_flags_that_do_not_fit(dataset, tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit) as ended:
         run(dataset, tmp_path / "out", *flags)
     assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_every_option_reaches_the_run(dataset, tmp_path, capsys):
+    """Each flag of an option, with a value that is not its default."""
+    given = {
+        "--reference": "2",
+        "--form": "forward",
+        "--separation": "5",
+        "--fwhm": "7",
+        "--degree": "2",
+        "--quality": "0.8",
+        "--max-iterations": "9",
+        "--tolerance": "0.001",
+        "--damping": "0.5",
+        "--start-shrink": "1.5",
+        "--boundary": "wrap",
+        "--write-degree": "3",
+        "--bias": "reference",
+        "--bias-mask": "head",
+    }
+    words = [word for pair in given.items() for word in pair]
+    on = ["--no-register-to-mean", "--no-jitter", "--sequential", "--write-mask"]
+    assert run(dataset, tmp_path / "out", "--dry-run", *words, *on) == Status.OK
+    said = capsys.readouterr().out
+    for flag, value in given.items():
+        name, shown = flag[2:].replace("-", "_"), re.escape(value)
+        assert re.search(rf"{name} = {shown}(\.0)?$", said, re.M), flag
+    for name, value in (
+        ("register_to_mean", False),
+        ("jitter", False),
+        ("sequential", True),
+        ("write_mask", True),
+    ):
+        assert f"{name} = {value}" in said
