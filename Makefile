@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep lint format bench validate masks
+.PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -31,6 +31,7 @@ help:
 	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
+	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
@@ -76,6 +77,9 @@ test-container: $(VENV)/test.stamp
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp
 	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/reports/test_browser.py
+
+notebook: $(VENV)/test.stamp
+	$(BIN)/python examples/realign_notebook.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

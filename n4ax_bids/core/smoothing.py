@@ -18,8 +18,9 @@ FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
 LEAST_FWHM = 5.0
 """mm, unless the options name another width"""
 LEAST_VOXELS = 1.6
-"""the same in voxels, on each axis by itself, so that thick slices do not blur the plane; with less, the grid shows in the smoothed image, and motion is found up to
-0.1 mm away from where it is on voxels of 5 mm"""
+"""the same in voxels, on each axis by itself, so that thick slices do not blur the plane; with
+less, the grid shows in the smoothed image, and motion is found up to 0.1 mm away from where it is
+on voxels of 5 mm"""
 TAIL = 4.0
 """standard deviations after which the Gaussian ends"""
 
