@@ -50,11 +50,7 @@ DESIGNS = {
     "default": {},
     "degree 4": {"degree": 4},
     "separation 2 mm": {"separation": 2.0},
-    "quality 1": {"quality": 1.0},
     "fwhm 1.2 voxels": {"fwhm": 1.2},
-    "fwhm 2 voxels": {"fwhm": 2.0},
-    "forward": {"form": "forward"},
-    "one pass": {"register_to_mean": False},
 }
 """settings of ours; a width counts in the largest voxel size"""
 Program = Callable[[Path, nb.Nifti1Image], np.ndarray]

@@ -36,7 +36,6 @@ import jax.numpy as jnp
 import nibabel as nb
 import numpy as np
 
-import n4ax_bids
 from n4ax_bids import BSpline, Realign, RealignOptions, show
 from n4ax_bids.core import rigid
 

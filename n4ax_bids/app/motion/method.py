@@ -14,6 +14,7 @@ from n4ax_bids import methods
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.motion.chosen import chosen as chosen
 from n4ax_bids.app.motion.figures import report as report
+from n4ax_bids.app.motion.names import ignored as ignored
 from n4ax_bids.app.motion.names import meanings as meanings
 from n4ax_bids.app.motion.names import names as names
 from n4ax_bids.app.motion.sidecars import sidecars as sidecars

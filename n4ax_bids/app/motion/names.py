@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from n4ax_bids.app.job import FIELD, OutputNames, short_stem, too_long
 from n4ax_bids.app.request import Request
@@ -55,7 +55,7 @@ def _named(stem: str, request: Request) -> dict[str, str]:
     space = reference or f"{suffix}ref"
     return {
         "series": f"{entities}_desc-{request.desc}_{suffix}.nii.gz",
-        FIELD: f"{entities}_desc-{FIELD}_{suffix}.nii.gz",
+        FIELD: f"{entities}_desc-{FIELD}_{reference or suffix}.nii.gz",
         REFERENCE: f"{entities}_{shown}.nii.gz",
         TRANSFORMS: f"{entities}_from-orig_to-{space}_mode-image_desc-{request.desc}_xfm.txt",
         CONFOUNDS: f"{entities}_desc-{table}_timeseries.tsv",
@@ -70,6 +70,12 @@ def meanings(request: Request) -> dict[str, str]:
     return found
 
 
-def is_text(path: Path) -> bool:
-    """Return whether an output is a table or a text and no image."""
-    return path.suffix in (".tsv", ".txt")
+def ignored(request: Request) -> list[str]:
+    """Return lines for `.bidsignore`: what BIDS does not know yet, as fMRIPrep ignores it.
+
+    The volumes with b = 0 have no b-values beside them, and anatomical series are no images of
+    one volume; the validator takes both for errors.
+    """
+    found = ["*_xfm.*", "*_timeseries.*", "*ref.nii.gz", "*ref.json"]
+    others = [s for s in request.modalities if s == "dwi" or s not in REFERENCES]
+    return found + [f"*_desc-{request.desc}_{suffix}.*" for suffix in others]

@@ -55,11 +55,12 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     """
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
+    own = outputs_of(request.method)
     wanted = (*IGNORED, *(NO_MASK_NAMES if request.save_mask else ()))
+    wanted += tuple(own.ignored(request)) if own else ()
     ignored += [line for line in wanted if line not in ignored]
     # Keep the rows that a user has added.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
-    own = outputs_of(request.method)
     meanings = {request.desc: CORRECTED, **DESCRIPTIONS} if not own else own.meanings(request)
     meanings |= {each.label: each.meaning for each in METHODS[request.method].outputs}
     if request.save_mask:

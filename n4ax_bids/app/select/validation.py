@@ -30,6 +30,8 @@ OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
 """Errors of single images, which the run itself reports before it continues with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
 """Errors that arise only because the validator sees a part of the dataset."""
+INHERITED = (".json", ".bval", ".bvec")
+"""extensions of files above an image that may belong to it"""
 LARGEST_ANSWER = 256 * 2**20
 """most bytes that are read of the validator's JSON; an error takes a few hundred"""
 MOST_CODES, LONGEST = 10, 100
@@ -163,8 +165,9 @@ def _link(request: Request, view: Path) -> None:
     """Fill a folder with links to the files that the run reads."""
     view.mkdir()
     root, datatypes = request.bids_dir, request.query.datatypes
-    names = [*AT_THE_ROOT, *(f"*_{suffix}.json" for suffix in request.modalities)]
-    names += [f"{suffix}.json" for suffix in request.modalities]
+    inherited = [f"*{suffix}{end}" for suffix in request.modalities for end in INHERITED]
+    inherited += ["*aslcontext.tsv"] if "asl" in request.modalities else []
+    names = [*AT_THE_ROOT, *inherited]
     for name in names:
         for path in root.glob(name):
             _make_link(view / path.name, path)
@@ -175,7 +178,8 @@ def _link(request: Request, view: Path) -> None:
         chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
         for folder in (subject, *chosen):
             images = chain.from_iterable((folder / name).glob("*") for name in datatypes)
-            for path in (*images, *folder.glob("*.json")):
+            texts = chain.from_iterable(folder.glob(name) for name in ("*.json", *inherited))
+            for path in (*images, *dict.fromkeys(texts)):
                 _make_link(view / path.relative_to(root), path)
 
 

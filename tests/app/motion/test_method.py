@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from n4ax_bids.app import cli
+from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import validation
 from n4ax_bids.app.status import Status
 from n4ax_bids.core import rigid
+from n4ax_bids.methods import METHODS
 from tests.moving_head import motions, moving_head, rms
 
 SMALL = {"shape": (28, 30, 22), "zooms": (6.0, 6.0, 7.0)}
@@ -100,7 +103,7 @@ def test_the_files_of_a_bold_series(done, moved):
     np.testing.assert_allclose(read, rigid.mapping(q, moved.affine, moved.shape), atol=1e-4)
     about = json.loads(series.with_name("sub-01_task-rest_desc-hmc_bold.json").read_text())
     assert about["RepetitionTime"] == 2.0 and about["TaskName"] == "rest"
-    field = nb.load(done / "sub-01/func/sub-01_task-rest_desc-biasfield_bold.nii.gz")
+    field = nb.load(done / "sub-01/func/sub-01_task-rest_desc-biasfield_boldref.nii.gz")
     assert field.shape == moved.shape
     assert about["MotionCorrection"]["BiasField"]["Image"] == "mean"
 
@@ -140,6 +143,24 @@ def test_the_report(done, dataset):
     assert "Friston et al., 1995" in page
     meanings = (done / "descriptions.tsv").read_text()
     assert "desc-hmc\tseries realigned" in meanings and "desc-biasfield\t" in meanings
+
+
+def test_the_validator_finds_no_error(done, bids_errors):
+    assert bids_errors(done) == []
+
+
+def test_the_validator_sees_what_belongs_to_a_series(dataset, tmp_path):
+    query = METHODS["realign"].query
+    request = Request(dataset, tmp_path / "out", method="realign", modalities=query.default)
+    validation._link(request, tmp_path / "view")
+    names = {
+        path.relative_to(tmp_path / "view").as_posix() for path in tmp_path.rglob("view/**/*")
+    }
+    assert {
+        "dwi.bval",
+        f"{DWI}.nii.gz",
+        f"{BOLD}.json",
+    } <= names and f"{SERIES}.nii.gz" not in names
 
 
 def test_restart(done, dataset, capsys):
