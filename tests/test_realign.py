@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 
 import nibabel as nb
 import nitransforms as nt
@@ -341,3 +343,50 @@ def test_some_of_the_volumes(folder, moved, tmp_path):
     for wrong in ([1], [2, 1], [0, 5]):
         with pytest.raises(ValueError, match=r"volumes are .*numbers from 0 to 4 in rising order"):
             Realign(folder / "bold.nii.gz", volumes=wrong)
+
+
+PEAK = """
+import resource, sys
+import n4ax_bids
+n4ax_bids.realign(sys.argv[1], sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.large
+def test_memory_grows_with_the_series_alone(tmp_path):
+    """Sixty more volumes take the memory of these volumes, and little else."""
+    moved = moving_head(motions(20), noise=0.02)
+    peaks = {}
+    for n in (20, 80):
+        path = save(
+            tmp_path / f"{n}.nii", np.tile(moved.volumes, (n // 20, 1, 1, 1)), moved.affine
+        )
+        words = [sys.executable, "-c", PEAK, str(path), str(tmp_path / f"out{n}.nii")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        peaks[n] = 1024 * int(done.stdout)
+    series_bytes = 60 * 4 * moved.volumes[0].size
+    print("bytes for a byte of the series:", (peaks[80] - peaks[20]) / series_bytes)
+    assert peaks[80] - peaks[20] <= 2.2 * series_bytes
+
+
+def test_its_options_describe_no_bias_field(folder, tmp_path):
+    image = nb.load(folder / "mean.nii.gz").get_fdata(dtype=np.float32)
+    with pytest.raises(
+        ValueError, match="RealignOptions, which describe motion and no bias field"
+    ):
+        n4ax_bids.correct_array(image, None, options=RealignOptions())
+    with pytest.raises(ValueError, match=r"mean.nii.gz.*describe motion and no bias field"):
+        n4ax_bids.correct(folder / "mean.nii.gz", tmp_path / "o.nii", options=RealignOptions())
+
+
+def test_show_draws_a_plane_with_its_voxels_or_all_planes(moved):
+    volume = moved.volumes[0]
+    (axes,) = figures.show(volume, plane=3, grid=True).axes
+    assert axes.images[0].get_array().shape == (30, 28)
+    assert [len(lines.get_segments()) for lines in axes.collections] == [31, 29]
+    (axes,) = n4ax_bids.show(volume, zooms=(6, 6, 7)).axes
+    assert axes.images[0].get_array().shape == figures.mosaic(volume).shape
+    for wrong, message in ((volume[0], "three axes"), (volume, "plane is 22; expected 0 to 21")):
+        with pytest.raises(ValueError, match=message):
+            figures.show(wrong, plane=22)

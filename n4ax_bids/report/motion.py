@@ -161,7 +161,7 @@ def show(
     _show(axes, image, white, tuple(zooms))
     if grid and plane is not None:
         rows, columns = image.shape
-        lines = {"colors": "0.5", "linewidth": 0.4}
+        lines: dict[str, Any] = {"colors": "0.5", "linewidth": 0.4}
         axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, **lines)
         axes.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, **lines)
     return figure

@@ -38,7 +38,10 @@ def moved():
 
 def save(path, volumes, affine):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nb.Nifti1Image(np.moveaxis(volumes, 0, -1).astype(np.float32), affine).to_filename(path)
+    image = nb.Nifti1Image(np.moveaxis(volumes, 0, -1).astype(np.float32), affine)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 2.0))
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(path)
 
 
 @pytest.fixture(scope="module")
