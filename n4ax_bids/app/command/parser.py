@@ -30,7 +30,8 @@ lattices as BIDS derivatives. By default the field is estimated in the brain, or
 no brain is found with confidence (--mask auto), from samples about 4 mm apart (--preset standard),
 and the whole image is divided by it without rescaling, so that corrected x field = input. --preset
 ants --mask otsu gives the ANTs program's options in ITK's Otsu mask, --preset ants --mask none the
-ANTs program's defaults. --dry-run shows what would be done.
+ANTs program's defaults. --method realign corrects the motion of functional, perfusion and
+diffusion series instead. --dry-run shows what would be done.
 """
 
 EXAMPLES = """\

@@ -115,7 +115,8 @@ def _sort(
         reason = misplaced(image) or filters.why_not(image.entities, queries, query)
         if reason is None:
             job = _job(request, image, sidecars, masks)
-            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
+            unwanted = request.skip_normalized == "yes" and _wants_field(request)
+            reason = _scanner_has_corrected(job) if unwanted else None
             if reason is None and own:
                 job, reason = own.chosen(job, request)
         if reason is None:
@@ -127,12 +128,19 @@ def _sort(
 
 def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
     """Return what the user should know about an image before it is corrected."""
-    found = []
+    found: list[str] = []
+    if not _wants_field(request):
+        return found
     if request.skip_normalized == "warn" and normalized(metadata):
         found.append("ImageType has NORM: the scanner has corrected this image already")
     if job.entities["suffix"] == "UNIT1":
         found.append("UNIT1 is free of a receive field by design, and its background is noise")
     return found
+
+
+def _wants_field(request: Request) -> bool:
+    """Return whether a run estimates bias fields; a realignment does so only if it is asked to."""
+    return not outputs_of(request.method) or request.options.bias != "none"
 
 
 def normalized(metadata: Mapping[str, Any]) -> bool:

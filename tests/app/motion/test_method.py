@@ -51,7 +51,8 @@ def dataset(moved, tmp_path_factory):
     text = json.dumps({"Name": "moving", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
     (root / "dataset_description.json").write_text(text)
     save(root / f"{BOLD}.nii.gz", moved.volumes, moved.affine)
-    (root / f"{BOLD}.json").write_text('{"TaskName": "rest", "RepetitionTime": 2.0}')
+    about = {"TaskName": "rest", "RepetitionTime": 2.0, "ImageType": ["ORIGINAL", "NORM"]}
+    (root / f"{BOLD}.json").write_text(json.dumps(about))
     save(root / "sub-01/perf/sub-01_asl.nii.gz", moved.volumes, moved.affine)
     weighted = moved.volumes.copy()
     weighted[1:3] = weighted[1:3].max() - weighted[1:3]
@@ -184,10 +185,13 @@ def test_a_dry_run(dataset, tmp_path, capsys):
     taken = re.findall(r"^correct  (.*)", said, re.M)
     assert taken == [f"{DWI}.nii.gz", f"{BOLD}.nii.gz", "sub-01/perf/sub-01_asl.nii.gz"]
     assert "volumes: 2 with b = 0: 0 3" in said and "mask:" not in said
+    assert "NORM" not in said  # what the scanner did to intensities is no matter without a field
     assert "-> sub-01/func/sub-01_task-rest_desc-confounds_timeseries.tsv (and .json)" in said
     assert "register_to_mean = False" in said  # --sloppy
     assert run(dataset, tmp_path / "out", "--dry-run", "--reference", "middle") == Status.OK
     assert "reference = middle" in capsys.readouterr().out
+    assert run(dataset, tmp_path / "out", "--dry-run", "--bias", "mean") == Status.OK
+    assert "note: ImageType has NORM" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
