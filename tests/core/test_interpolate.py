@@ -32,9 +32,10 @@ def points():
     return found.astype(np.float32)
 
 
-COMPILED = [("reflect", degree) for degree in range(5)]
-"""Splines that the package itself uses, or that are small: compiled, as users run them. Others
-run the same functions step by step, because compiling each of them takes seconds."""
+COMPILED = [*(("reflect", degree) for degree in range(5)), ("clamp", 6)]
+"""Splines that the package itself uses, or that are small, or that come close to a bound, are
+compiled, as users run them. Others run the same functions step by step, because compiling each of
+them takes seconds."""
 
 
 def as_users_run_it(boundary, degree):
