@@ -1,5 +1,5 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
-# (.venv-clients for test-clients).
+# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 # The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
@@ -13,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-.PHONY: help demo screenshots test test-large fuzz test-clients lint format bench validate masks
+.PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
 .PHONY: image constraints test-container
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -23,6 +23,7 @@ help:
 	@echo "make test          the tests; ARGS='-k n4 -x' goes to pytest, JOBS=$(JOBS) at a time"
 	@echo "make test-large    the tests that take minutes or gigabytes"
 	@echo "make test-clients  the tests on niworkflows, smriprep and sdcflows, in .venv-clients"
+	@echo "make test-fmriprep  fMRIPrep's workflow for head motion, in .venv-fmriprep"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
 	@echo "make constraints   the versions in the image, anew"
@@ -30,6 +31,7 @@ help:
 	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
 	@echo "make format        let ruff put both right"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
+	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
@@ -38,7 +40,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py $(DIR)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients and not large" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m "not clients and not fmriprep and not large" $(ARGS)
 
 test-large: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m large $(ARGS)
@@ -50,6 +52,10 @@ fuzz: $(VENV)/test.stamp
 test-clients:
 	@$(MAKE) --no-print-directory VENV=.venv-clients .venv-clients/clients.stamp
 	.venv-clients/bin/python -m pytest -m clients $(ARGS)
+
+test-fmriprep:
+	@$(MAKE) --no-print-directory VENV=.venv-fmriprep .venv-fmriprep/fmriprep.stamp
+	.venv-fmriprep/bin/python -m pytest -m fmriprep $(ARGS) tests/interfaces/test_fmriprep.py
 
 # The default of JAX above is for .venv.
 IMAGE_JAX := $(if $(filter file,$(origin JAX)),cuda12,$(JAX))
@@ -71,6 +77,9 @@ test-container: $(VENV)/test.stamp
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp
 	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/reports/test_browser.py
+
+notebook: $(VENV)/test.stamp
+	$(BIN)/python examples/realign_notebook.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

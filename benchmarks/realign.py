@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -32,29 +33,48 @@ def moved_series(
     """Return a series of one real volume with known motion, and the motion (n, 6)."""
     image = nb.load(path)
     first = np.asarray(image.dataobj[..., 0], np.float64)
-    rng = np.random.default_rng(17)
-    q = rng.uniform(-most, most, (n, 6)) * ([1] * 3 + [np.radians(1)] * 3)
+    return moved_copies(first, image.affine, n, noise, most)
+
+
+def motion_of(n: int, most: float, seed: int) -> np.ndarray:
+    """Return n random motions (n, 6), mm and rad, none for the first volume."""
+    q = np.random.default_rng(seed).uniform(-most, most, (n, 6))
+    q *= [1] * 3 + [np.radians(1)] * 3
     q[0] = 0
-    mappings = rigid.mapping(q, image.affine, first.shape)
-    # The head at reference position x is at mapping(x) in the moved volume, so a moved volume has
-    # at y what the first one has at the inverse of the mapping.
-    grid = np.indices(first.shape).reshape(3, -1)
-    inverse = np.linalg.inv(image.affine)
+    return q
+
+
+def moved_volume(volume: np.ndarray, affine: np.ndarray, mapping: np.ndarray) -> np.ndarray:
+    """Return a volume whose head is at mapping(x) where that of `volume` is at x."""
+    back = np.linalg.inv(affine) @ np.linalg.inv(mapping) @ affine
+    grid = np.indices(volume.shape).reshape(3, -1)
+    at = back[:3, :3] @ grid + back[:3, 3:]
+    return map_coordinates(volume, at, order=5, mode="nearest").reshape(volume.shape)
+
+
+def moved_copies(
+    first: np.ndarray,
+    affine: np.ndarray,
+    n: int,
+    noise: float,
+    most: float = 2.0,
+    seed: int = 17,
+) -> tuple[nb.Nifti1Image, np.ndarray]:
+    """Return a series of one volume (I, J, K) with known motion, and the motion (n, 6)."""
+    q, rng = motion_of(n, most, seed), np.random.default_rng(seed + 1)
     volumes = np.empty((*first.shape, n), np.float32)
     scale = noise * np.percentile(first, 99)
-    for i, mapping in enumerate(mappings):
-        back = inverse @ np.linalg.inv(mapping) @ image.affine
-        at = back[:3, :3] @ grid + back[:3, 3:]
-        values = map_coordinates(first, at, order=5, mode="nearest").reshape(first.shape)
-        volumes[..., i] = values + scale * rng.standard_normal(first.shape)
-    return nb.Nifti1Image(volumes, image.affine), q
+    for i, mapping in enumerate(rigid.mapping(q, affine, first.shape)):
+        moved = moved_volume(first, affine, mapping)
+        volumes[..., i] = moved + scale * rng.standard_normal(first.shape)
+    return nb.Nifti1Image(volumes, affine), q
 
 
-def ours(path: Path, image: nb.Nifti1Image) -> np.ndarray:
+def ours(path: Path, image: nb.Nifti1Image, **options: Any) -> np.ndarray:
     """The mappings by this package, estimate alone."""
-    from n4ax_bids import Realign
+    from n4ax_bids import Realign, RealignOptions
 
-    run = Realign(path)
+    run = Realign(path, options=RealignOptions(**options))
     return rigid.mapping(run.estimate_all().motion.q, image.affine, image.shape)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from n4ax_bids.options import N4Options, StackOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
+    from n4ax_bids.report.motion import show
     from n4ax_bids.streaming import stream
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "preset",
     "realign",
     "sharpen_residual",
+    "show",
     "stream",
     "zero_shot",
     "zero_shot_batch",
@@ -91,6 +93,7 @@ _HOMES = {
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
     "sharpen_residual": "n4ax_bids.linumpy",
+    "show": "n4ax_bids.report.motion",
     "stream": "n4ax_bids.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
-from n4ax_bids.options import n4, stack, stack_method, zero_shot
+from n4ax_bids.options import n4, realign, stack, stack_method, zero_shot
 
 
 class Output(NamedTuple):
@@ -38,6 +38,8 @@ class Query(NamedTuple):
     """suffixes that are taken if the user names none"""
     datatypes: tuple[str, ...] = ("anat",)
     """folders of a participant or session that are read, such as "anat", "func" or "micr\""""
+    more: tuple[str, ...] = ()
+    """folders that are read as well if the user asks for it (`--realign-4d`)"""
     endings: tuple[str, ...] = (".nii", ".nii.gz")
     """extensions of the images in them; other files are left out"""
 
@@ -105,6 +107,11 @@ class Method:
     `StackImageCorrection`, instead of images that are arrays"""
     epilog: str = ""
     """a paragraph at the end of --help"""
+    desc: str = "biascorr"
+    """desc label of the main output if the user names none"""
+    app: str = ""
+    """name of a module that names, makes, describes and shows the outputs in the BIDS-App, if they
+    are not those of a bias field; `n4ax_bids.app.motion.method` is one"""
 
     def __post_init__(self) -> None:
         if not self.default_preset:
@@ -198,6 +205,12 @@ def load(name: str) -> Any:
     """Import and return "package.module:name"."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def outputs_of(name: str) -> Any:
+    """Return the module that makes a method's outputs in the BIDS-App; None for a bias field."""
+    module = METHODS[name].app
+    return importlib.import_module(module) if module else None
 
 
 def option_names(method: Method) -> tuple[str, ...]:
@@ -294,5 +307,31 @@ register(
             endings=(".ome.zarr", ".ome.tif", ".ome.btf", ".tif", ".png"),
         ),
         streams=True,
+    )
+)
+
+register(
+    Method(
+        name="realign",
+        title="rigid realignment",
+        options=realign.RealignOptions,
+        presets=realign.PRESETS,
+        preset_help=realign.PRESET_HELP,
+        prepare="n4ax_bids.core.series:no_field",
+        sloppy=realign.sloppy,
+        memory="n4ax_bids.core.series:memory",
+        paragraph="n4ax_bids.options.realign:paragraph",
+        citations=realign.CITATIONS,
+        cited="realign",
+        shown=(("volumes", "n_volumes"), ("volumes that were not realigned", "n_flagged")),
+        measures=tuple(Measure(*each) for each in realign.MEASURES),
+        query=Query(
+            suffixes=("bold", "cbv", "asl", "m0scan", "dwi"),
+            default=("bold", "asl", "dwi"),
+            datatypes=("func", "perf", "dwi"),
+            more=("anat",),
+        ),
+        desc="hmc",
+        app="n4ax_bids.app.motion.method",
     )
 )

@@ -36,6 +36,8 @@ class Files:
     """the variance over the realigned volumes"""
     sd_image: Path | None = None
     """its square root"""
+    bias_image: Path | None = None
+    """the bias field by which the volumes were divided, with the option `bias`"""
     reference_image: Path | None = None
     """the image to which the volumes were realigned in the last pass"""
     motion_table: Path | None = None
@@ -66,10 +68,11 @@ class Files:
         return tuple(path for path in wanted if path is not None)
 
 
-IMAGES = ("output_image", "mean_image", "variance_image", "sd_image", "reference_image")
-SPREAD = ("variance_image", "sd_image")
+MOMENTS = ("mean_image", "variance_image", "sd_image")
+IMAGES = ("output_image", *MOMENTS, "bias_image", "reference_image")
+SPREAD = ("variance_image", "sd_image", "bias_image")
 """images whose values are not intensities of the series"""
-RESAMPLED = (*IMAGES[:-1], "figures")
+RESAMPLED = ("output_image", *MOMENTS, "figures")
 """files that need the series to be resampled"""
 FOLDERS = ("fsl_matrices", "figures")
 
@@ -188,7 +191,34 @@ class Realigned:
     options: RealignOptions
     device: str
     notes: tuple[str, ...]
+    sha256: str
+    """digest of the series' file"""
+    bias: dict[str, Any] | None
+    """how the bias field was estimated; None if none was wanted"""
     seconds: dict[str, float]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The numbers of the motion, what was flagged, and notes, in types that JSON has."""
+        moved = np.delete(self.table["framewise_displacement"], sorted(self.flagged))
+        moved = moved[np.isfinite(moved)]
+        flagged = [f"volume {i} is not realigned: {why}" for i, why in self.flagged.items()]
+        return {
+            "device": self.device,
+            "flagged": {str(number): why for number, why in self.flagged.items()},
+            "iterations": self.motion.n_iterations.tolist(),
+            "converged": self.motion.converged.tolist(),
+            "bias_field": self.bias,
+            "notes": [*self.notes, *flagged],
+            "sha256": {"input_image": self.sha256},
+            "seconds": self.seconds,
+            "details": {
+                "n_volumes": self.n_volumes,
+                "n_flagged": len(self.flagged),
+                "fd_mean": float(moved.mean()) if moved.size else None,
+                "fd_max": float(moved.max()) if moved.size else None,
+            },
+        }
 
 
 def drawing() -> Any:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from n4ax_bids import compilation, motion_outputs
+from n4ax_bids import compilation, motion_outputs, realign_steps
 from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
 from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core import rigid, samples, smoothing
 from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import finite, resampled_in_place
+from n4ax_bids.core.reslice import finite
 from n4ax_bids.core.series import Realignment, estimate, first_reference, flaws
-from n4ax_bids.io import grids, series, volume
+from n4ax_bids.io import series
 from n4ax_bids.io.series import Series
 from n4ax_bids.motion_outputs import Realigned
 from n4ax_bids.options.realign import RealignOptions, require_options
@@ -41,6 +40,8 @@ class Realign:
     weight_image : NIfTI file on the same grid, in proportion to 1/sd of each voxel's noise
     options : RealignOptions
     device : "auto", "cpu", "gpu" or "gpu:N"
+    volumes : numbers of the volumes that are taken, in rising order, such as those of a DWI series
+        with b = 0; default: all. The outputs have these volumes alone
 
     Raises
     ------
@@ -63,6 +64,7 @@ class Realign:
         weight_image: str | Path | None = None,
         options: RealignOptions | None = None,
         device: str = "auto",
+        volumes: Sequence[int] | None = None,
     ) -> None:
         self.options = require_options(options)
         self.inputs = {"input": input_image, "reference": reference_image, "weight": weight_image}
@@ -72,11 +74,12 @@ class Realign:
         self._where = devices.resolve(device)
         self.seconds: dict[str, float] = {}
         self.path = Path(input_image)
+        self._volumes = volumes
         self._loaded: Series | None = None
         with self._timed("decode"):
             self.series  # noqa: B018
-            self._reference = self._on_grid(reference_image)
-            self._weight = self._on_grid(weight_image)
+            self._reference = realign_steps.on_grid(reference_image, self.series)
+            self._weight = realign_steps.on_grid(weight_image, self.series)
         with self._naming():
             self.grid = smoothing.grid_of(self.series.volume.affine, self.shape)
         self._found: Realignment | None = None
@@ -85,22 +88,14 @@ class Realign:
     def series(self) -> Series:
         """The series as in its file; read again after `write`, which works in its memory."""
         if self._loaded is None:
-            self._loaded = series.load(self.path)
+            found = series.load(self.path)
+            self._loaded = found if self._volumes is None else found.only(self._volumes)
         return self._loaded
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Voxels of each axis of a volume."""
         return tuple(self.series.volume.data.shape[:3])
-
-    def _on_grid(self, path: str | Path | None) -> np.ndarray | None:
-        if path is None:
-            return None
-        other = volume.load(path)
-        first = dataclasses.replace(self.series.volume, data=self.series.at(0))
-        if other.data.ndim == 2:
-            other = dataclasses.replace(other, data=other.data[..., None])
-        return finite(grids.on_grid(other, first).data)
 
     def estimate(self, index: int) -> Motion:
         """Return the motion of one volume, against the reference of the first pass.
@@ -172,8 +167,9 @@ class Realign:
         if not is_among(output_dtype, ("float32", "source")):
             raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
         wanted = motion_outputs.checked(files, self.inputs)
+        realign_steps.require_field(wanted.bias_image, self.options)
         drawing = motion_outputs.drawing() if wanted.figures else None
-        found = self.estimate_all()
+        found, field = self.estimate_all(), self._field
         motion, whole = found.motion, self.series.volume
         before = drawing.look_at(whole.data) if drawing else None
         record = {
@@ -181,12 +177,14 @@ class Realign:
             "SourceSHA256": whole.sha256,
             "Device": devices.describe(self._where),
             **motion_outputs.motion_record(motion, found.flagged, self.options, wanted),
+            **({"BiasField": field.record} if field else {}),
         }
         mappings = rigid.mapping(motion.q, whole.affine, self.shape)
         centre = rigid.grid_centre(whole.affine, self.shape)
         further = {"scale": motion.scale, "residual": motion.residual_after}
         table = motion_outputs.motion_columns(motion.q, mappings, centre, further)
         made: dict[str, np.ndarray] = {"reference_image": found.reference}
+        made |= {"bias_image": field.values} if field else {}
         if any(getattr(wanted, name) for name in motion_outputs.RESAMPLED):
             made |= self._resampled(found)
         with self._timed("encode"):
@@ -205,29 +203,30 @@ class Realign:
             table=table,
             options=self.options,
             device=devices.describe(self._where),
-            notes=whole.notes,
+            notes=whole.notes + (field.notes if field else ()),
+            sha256=whole.sha256,
+            bias=field.record if field else None,
             seconds=dict(self.seconds),
         )
 
     def _resampled(self, found: Realignment) -> dict[str, np.ndarray]:
-        """Return the realigned series (I, J, K, n), its mean, variance and standard deviation.
+        """Return the realigned series and its moments.
 
         The result takes the memory of the series, which is read again where it is needed again.
         """
-        data = self.series.volume.data
-        good = [i for i in range(self.series.n_volumes) if i not in found.flagged]
+        data, field = self.series.volume.data, self._field.values if self._field else None
         self._loaded = None
         with self._naming(), self._computing("resample"):
-            made = resampled_in_place(
-                data,
-                good,
-                found.motion.q[good],
-                self.grid,
-                degree=self.options.write_degree,
-                boundary=self.options.boundary,
-                mask=self.options.write_mask,
-            )
-        return made | {"output_image": data}
+            return realign_steps.resampled(data, found, self.grid, self.options, field)
+
+    @functools.cached_property
+    def _field(self) -> realign_steps.Field | None:
+        """The bias field of the series, if the options want one."""
+        if self.options.bias == "none":
+            return None
+        found = self.estimate_all()
+        with self._naming(), self._computing("bias field"):
+            return realign_steps.field_of(self.series, self.grid, found, self.options)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -259,6 +258,7 @@ def realign(
     weight_image: str | Path | None = None,
     options: RealignOptions | None = None,
     device: str = "auto",
+    volumes: Sequence[int] | None = None,
     output_dtype: Literal["float32", "source"] = "float32",
     reference_output: str | Path | None = None,
     **files: str | Path | None,
@@ -267,7 +267,7 @@ def realign(
 
     Parameters
     ----------
-    input_image, reference_image, weight_image, options, device : as `Realign`
+    input_image, reference_image, weight_image, options, device, volumes : as `Realign`
     output_image : the realigned series, .nii or .nii.gz
     output_dtype : as `Realign.write`
     reference_output : the image to which the volumes were realigned
@@ -291,6 +291,7 @@ def realign(
         weight_image=weight_image,
         options=options,
         device=device,
+        volumes=volumes,
     )
     return run.write(output_dtype=output_dtype, **wanted)
 

@@ -27,6 +27,7 @@ FILES = {
     "mean_image": "mean of the realigned volumes, NIfTI",
     "variance_image": "variance over the realigned volumes, NIfTI",
     "sd_image": "standard deviation over the realigned volumes, NIfTI",
+    "bias_image": "bias field by which the volumes were divided, NIfTI; needs --bias",
     "reference_output": "image to which the volumes were realigned, NIfTI",
     "motion_table": "motion with the names of fMRIPrep's confounds: tab-separated values",
     "itk_transforms": "list of ITK's transforms, text",

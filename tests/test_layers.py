@@ -141,6 +141,7 @@ MAY_IMPORT = {
         "stack_record",
         "streaming",
     },
+    "realign_steps": {"numpy", "core", "io", "methods", "options"},
     "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures
     "realign": {
@@ -153,6 +154,7 @@ MAY_IMPORT = {
         "io",
         "motion_outputs",
         "options",
+        "realign_steps",
         "report",  # imported when figures are wanted
     },
     "workflows": {"nipype", "options", "interfaces"},

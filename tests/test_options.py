@@ -19,6 +19,7 @@ from n4ax_bids.options import (
     require_options,
     sloppy,
 )
+from n4ax_bids.options.realign import RealignOptions
 
 OPTIONS = fields(N4Options)
 USAGE = Path(__file__).parents[1] / "docs" / "usage.md"
@@ -239,3 +240,10 @@ def test_options_that_are_taken():
     assert require_options(preset("fast", shrink_factor=2)).shrink_factor == 2
     with pytest.raises(ValueError, match="preset is None; expected one of standard"):
         preset(None)
+
+
+def test_the_table_of_realignment_has_every_option():
+    text = (USAGE.parent / "realign.md").read_text("utf-8")
+    for item in fields(RealignOptions):
+        shown = "" if item.default is None else f"`{item.default}`"
+        assert re.search(rf"^\| `{item.name}` \| {re.escape(shown)} \|", text, re.M), item.name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 
 import nibabel as nb
 import nitransforms as nt
@@ -13,6 +15,7 @@ import pytest
 import n4ax_bids
 from n4ax_bids import Realign, RealignOptions
 from n4ax_bids.core import rigid
+from n4ax_bids.core.reslice import reslice
 from n4ax_bids.io import motion_files, series
 from n4ax_bids.report import motion as figures
 from tests.moving_head import motions, moving_head, rms
@@ -279,3 +282,111 @@ def test_a_wrong_kind_of_argument(folder):
         RealignOptions(separations=6)
     with pytest.raises(TypeError, match="expected RealignOptions"):
         n4ax_bids.realign(folder / "bold.nii.gz", options={"quality": 1})
+
+
+@pytest.fixture(scope="module")
+def shaded(moved, folder, tmp_path_factory):
+    """The head in a coil whose field does not move with it; realigned and corrected."""
+    where = tmp_path_factory.mktemp("shaded")
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in moved.shape), indexing="ij")
+    true = np.exp(0.35 * x - 0.25 * y * y + 0.2 * z).astype(np.float32)
+    save(where / "bold.nii", moved.volumes * true, moved.affine, np.float32)
+    done = n4ax_bids.realign(
+        where / "bold.nii",
+        where / "out.nii",
+        bias_image=where / "field.nii",
+        mean_image=where / "mean.nii",
+        sidecar=where / "out.json",
+        options=RealignOptions(bias="mean", bias_mask="otsu"),
+    )
+    return where, true, done
+
+
+def test_one_field_for_the_series_and_one_resampling(shaded, folder, moved):
+    where, true, done = shaded
+    mean = nb.load(folder / "mean.nii.gz").get_fdata(dtype=np.float32)
+    field = nb.load(where / "field.nii").get_fdata()
+    # N4 takes some of the phantom's contrast for a field, with and without a coil.
+    options = n4ax_bids.preset("standard")
+    _, own = n4ax_bids.correct_array(
+        mean, "otsu", zooms=SMALL["zooms"], options=options, return_bias=True
+    )
+    left = (np.log(field / true) - own)[mean > 250]
+    assert left.std() < 0.3 * np.log(true)[mean > 250].std()
+    # The motion is that of the uncorrected series, and each volume was divided where it was
+    # measured: the field stays while the head moves, so the volumes agree after both.
+    plain = Realign(where / "bold.nii").estimate_all()
+    np.testing.assert_array_equal(plain.motion.q, done.motion.q)
+    made = nb.load(where / "out.nii").get_fdata()
+    volume = moved.volumes[2] * true / field
+    (_, expected, valid), *_ = reslice(
+        lambda _: volume, [2], done.motion.q[2:3], Realign(where / "bold.nii").grid
+    )
+    np.testing.assert_allclose(made[..., 2][valid], expected[valid], rtol=1e-4, atol=0.05)
+    record = json.loads((where / "out.json").read_text())["BiasField"]
+    assert record["Image"] == "mean" and record["Preset"] == "standard"
+    assert record["FieldMin"] == pytest.approx(field.min())
+
+
+def test_a_field_that_is_not_wanted_cannot_be_written(folder, tmp_path):
+    with pytest.raises(ValueError, match="field.nii: the option bias is none"):
+        n4ax_bids.realign(folder / "bold.nii.gz", bias_image=tmp_path / "field.nii")
+
+
+def test_some_of_the_volumes(folder, moved, tmp_path):
+    done = n4ax_bids.realign(
+        folder / "bold.nii.gz", tmp_path / "out.nii", options=ONE_PASS, volumes=[0, 2, 3]
+    )
+    assert nb.load(tmp_path / "out.nii").shape == (*moved.shape, 3)
+    mm, degrees = rms(done.motion.q, moved.q[[0, 2, 3]])
+    assert mm <= 0.05 and degrees <= 0.05
+    for wrong in ([1], [2, 1], [0, 5]):
+        with pytest.raises(ValueError, match=r"volumes are .*numbers from 0 to 4 in rising order"):
+            Realign(folder / "bold.nii.gz", volumes=wrong)
+
+
+PEAK = """
+import resource, sys
+import n4ax_bids
+options = n4ax_bids.RealignOptions(register_to_mean=False, max_iterations=2)
+n4ax_bids.realign(sys.argv[1], sys.argv[2], options=options)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.large
+def test_memory_grows_with_the_series_alone(tmp_path):
+    """Three hundred more volumes take the memory of these volumes, and little else."""
+    moved = moving_head(motions(10), noise=0.02)
+    peaks = {}
+    for n in (50, 50, 350):  # compiling takes memory, so the first run does not count
+        volumes = np.tile(moved.volumes, (n // 10, 1, 1, 1))
+        path = save(tmp_path / f"{n}.nii", volumes, moved.affine)
+        words = [sys.executable, "-c", PEAK, str(path), str(tmp_path / f"out{n}.nii")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        peaks[n] = 1024 * int(done.stdout)
+    more = 300 * 4 * moved.volumes[0].size
+    print("bytes for a byte of the series:", (peaks[350] - peaks[50]) / more)
+    assert 0.5 * more <= peaks[350] - peaks[50] <= 2 * more
+
+
+def test_its_options_describe_no_bias_field(folder, tmp_path):
+    image = nb.load(folder / "mean.nii.gz").get_fdata(dtype=np.float32)
+    with pytest.raises(
+        ValueError, match="RealignOptions, which describe motion and no bias field"
+    ):
+        n4ax_bids.correct_array(image, None, options=RealignOptions())
+    with pytest.raises(ValueError, match=r"mean.nii.gz.*describe motion and no bias field"):
+        n4ax_bids.correct(folder / "mean.nii.gz", tmp_path / "o.nii", options=RealignOptions())
+
+
+def test_show_draws_a_plane_with_its_voxels_or_all_planes(moved):
+    volume = moved.volumes[0]
+    (axes,) = figures.show(volume, plane=3, grid=True).axes
+    assert axes.images[0].get_array().shape == (30, 28)
+    assert [len(lines.get_segments()) for lines in axes.collections] == [31, 29]
+    (axes,) = n4ax_bids.show(volume, zooms=(6, 6, 7)).axes
+    assert axes.images[0].get_array().shape == figures.mosaic(volume).shape
+    for wrong, message in ((volume[0], "three axes"), (volume, "plane is 22; expected 0 to 21")):
+        with pytest.raises(ValueError, match=message):
+            figures.show(wrong, plane=22)

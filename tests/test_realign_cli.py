@@ -32,14 +32,20 @@ def bold(tmp_path_factory):
 
 
 def test_a_series(bold, tmp_path, capsys):
-    words = [str(bold), str(tmp_path / "out.nii.gz"), "--no-register-to-mean", "--separation", "6"]
+    words = [
+        str(bold),
+        str(tmp_path / "out.nii.gz"),
+        "--no-register-to-mean",
+        "--max-iterations",
+        "50",
+    ]
     words += ["--reference", "middle", "--motion-table", str(tmp_path / "motion.tsv")]
     words += ["--sidecar", str(tmp_path / "out.json"), "--device", "cpu"]
     assert realign_cli.main(words) == 0
     assert nb.load(tmp_path / "out.nii.gz").shape == nb.load(bold).shape
     assert len((tmp_path / "motion.tsv").read_text().splitlines()) == 4
     options = json.loads((tmp_path / "out.json").read_text())["Options"]
-    assert (options["separation"], options["reference"]) == (6.0, "middle")
+    assert (options["max_iterations"], options["reference"]) == (50, "middle")
     assert options["register_to_mean"] is False
     printed = capsys.readouterr()
     assert printed.out == printed.err == ""

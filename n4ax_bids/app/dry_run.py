@@ -78,10 +78,10 @@ def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator
     yield f"         taken: {taken}"
     for note in notes(job, metadata, request):
         yield f"         note: {note}"
-    mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
-    mask = f"{mask} ({request.mask_program})" if request.mask_program else mask
-    rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""
-    yield f"         mask: {mask}, weight: {job.weight or 'none'}{rescaled}"
+    if job.volumes is not None:
+        yield f"         volumes: {len(job.volumes)} with b = 0: {_words(job.volumes)}"
+    if job.outputs.lattice is not None:
+        yield _of_mask(job, request)
     for path in job.outputs.images:
         sidecar = sidecar_path(path).suffix
         yield f"         -> {_relative(path, request)} (and {sidecar})"
@@ -89,6 +89,13 @@ def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator
     if masks:
         others = "".join(f", or {PurePath(path).name}" for path in masks[1:])
         yield f"         -> {masks[0]}{others} (and .json)"
+
+
+def _of_mask(job: Job, request: Request) -> str:
+    mask = job.mask or ("none" if request.mask == "derivatives" else request.mask)
+    mask = f"{mask} ({request.mask_program})" if request.mask_program else mask
+    rescaled = ", rescaled inside the mask" if request.rescale and job.mask else ""
+    return f"         mask: {mask}, weight: {job.weight or 'none'}{rescaled}"
 
 
 def _shown_entities(job: Job) -> Iterator[tuple[str, Any]]:

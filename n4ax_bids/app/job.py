@@ -38,7 +38,8 @@ class OutputNames:
     corrected: Path
     field: Path | None
     """None if the field is not wanted as an image"""
-    lattice: Path
+    lattice: Path | None
+    """None if the method estimates no field"""
     problem: str | None = None
     """why the file system does not allow these names, or None; if it is set, the names are
     shortened, so that entries and files of the log can use them"""
@@ -46,7 +47,9 @@ class OutputNames:
     """the name of the mask for each kind of mask that may be found; only one of them is written.
     Empty if no mask is wanted"""
     further: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    """images that only this method makes, by their labels"""
+    """files that only this method makes, by their labels"""
+    absent: tuple[Path, ...] = ()
+    """files that the method makes with other options only; those of an earlier run are removed"""
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -92,11 +95,9 @@ class OutputNames:
         kinds, labels = tuple(masks), tuple(further)
         names = [path(label).name for label in (desc, LATTICE, *labels)]
         names += [mask_name(stem, kind) for kind in kinds]
-        problem = _too_long(max(names, key=n_bytes), output_dir)
+        problem = too_long(max(names, key=n_bytes), output_dir)
         if problem:
-            digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
-            start, _, suffix = stem.rpartition("_")
-            stem = f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+            stem = short_stem(stem)
         folder = output_dir / relative.parent
         return cls(
             stem,
@@ -131,7 +132,15 @@ def mask_name(stem: str, kind: str) -> str:
     return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
 
 
-def _too_long(name: str, folder: Path) -> str | None:
+def short_stem(stem: str) -> str:
+    """Return a shorter name for an image whose own name is too long for the file system."""
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    start, _, suffix = stem.rpartition("_")
+    return f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+
+
+def too_long(name: str, folder: Path) -> str | None:
+    """Return why the file system does not allow the name of an output, or None if it does."""
     most = longest_name(folder)
     if n_bytes(name) <= most:
         return None
@@ -156,6 +165,8 @@ class Job:
     problem : the reason if the names of files already show that it cannot be corrected
     mask_transform, weight_transform : transform files of other pipelines from the source to the
         mask and the weight, absolute
+    volumes : numbers of the volumes of a series that are taken; None for all
+    texts : other text files that decide the outputs, such as a list of b-values, absolute
     """
 
     source: Path
@@ -168,6 +179,8 @@ class Job:
     problem: str | None = None
     mask_transform: Path | None = None
     weight_transform: Path | None = None
+    volumes: tuple[int, ...] | None = None
+    texts: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:

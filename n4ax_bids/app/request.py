@@ -23,7 +23,8 @@ from n4ax_bids.app.command.flag import (
     switch,
     switch_off,
 )
-from n4ax_bids.methods import METHODS, Method
+from n4ax_bids.app.select import vocabulary
+from n4ax_bids.methods import METHODS, Method, Query
 from n4ax_bids.options import DEFAULT_PRESET, FIELD_SCALES, MASK_PROGRAMS, PRESETS
 
 DEFAULT_METHOD = "n4"
@@ -45,6 +46,10 @@ def _methods(_: Method) -> dict[str, Any]:
 
 def _suffixes(method: Method) -> dict[str, Any]:
     return {"default": list(method.query.default)}
+
+
+def _desc(method: Method) -> dict[str, Any]:
+    return {"default": method.desc}
 
 
 def _presets(method: Method) -> dict[str, Any]:
@@ -107,6 +112,12 @@ class Request:
         help='JSON in fMRIPrep\'s form: {"t1w": {"acquisition": "mprage"}}; null is none, "*" any',
     )
     """for each modality in lower case, the entities and the labels that they may have"""
+    realign_4d: bool = switch(
+        "--realign-4d",
+        group=WHICH,
+        help="with --method realign: also take the anatomical images that are series of volumes "
+        "(four axes)",
+    )
     skip_normalized: str = flag(
         "--skip-normalized",
         group=WHICH,
@@ -207,6 +218,7 @@ class Request:
         default="biascorr",
         decides="content",
         type=words.desc,
+        of_method=_desc,
         metavar="LABEL",
         help="desc label of the corrected images (default: %(default)s)",
     )
@@ -363,6 +375,12 @@ class Request:
     snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
     """all options of the run as TOML"""
     run_id: str = field(default_factory=new_run_id, compare=False, metadata={"decides": "run"})
+
+    @property
+    def query(self) -> Query:
+        """The images of a dataset that the method takes, with those that --realign-4d adds."""
+        found = METHODS[self.method].query
+        return vocabulary.widened(found) if self.realign_4d else found
 
 
 def flags() -> dict[str, Flag]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from n4ax_bids.core.register import Motion, register
+from n4ax_bids.core.register import CHUNK_BYTES, Motion, register
 from n4ax_bids.core.reslice import finite, reslice
 from n4ax_bids.core.samples import model_of
 from n4ax_bids.core.smoothing import Grid
@@ -119,7 +120,7 @@ def estimate(
     twice = twice and len(good) > 1
     found = register(usable, good, first, grid, options, n_fine=ROUGH if twice else None)
     if twice:
-        mean = _mean(usable, good, found, grid, options)
+        mean = mean_of(usable, good, found, grid, options)
         second = model_of(mean, grid, options, weight, size=first.g.size)
         again = register(usable, good, second, grid, options, start=found.q)
         found = again._replace(residual_before=_unmoved(found, again))
@@ -134,17 +135,34 @@ def _unmoved(first: Motion, second: Motion) -> np.ndarray:
     return np.maximum(first.residual_before, second.residual_before)
 
 
-def _mean(
-    volume_of: VolumeOf, good: list[int], found: Motion, grid: Grid, options: RealignOptions
+def mean_of(
+    volume_of: VolumeOf,
+    which: Sequence[int],
+    found: Motion,
+    grid: Grid,
+    options: RealignOptions,
 ) -> np.ndarray:
-    """Return the mean of realigned volumes, each voxel over the volumes that have it."""
+    """Return the mean of realigned volumes, each voxel over the volumes that have it.
+
+    Parameters
+    ----------
+    volume_of : returns a volume (I, J, K) by its number
+    which : numbers of the volumes
+    found : their motion; its rows belong to `which`, or to all volumes of the series
+    grid : of the volumes
+    options : RealignOptions
+
+    Returns
+    -------
+    array (I, J, K), float32
+    """
     total, n = np.zeros(grid.shape), np.zeros(grid.shape)
-    rows = [row for row, fine in enumerate(found.registered) if fine]
-    which = [good[row] for row in rows]
+    rows = which if len(found.q) > len(which) else range(len(which))
+    pairs = zip(rows, which, strict=True)
+    usable = [(row, number) for row, number in pairs if found.registered[row]]
     degree, boundary = options.degree, options.boundary
-    for _, values, valid in reslice(
-        volume_of, which, found.q[rows], grid, degree=degree, boundary=boundary
-    ):
+    numbers, q = [number for _, number in usable], found.q[[row for row, _ in usable]]
+    for _, values, valid in reslice(volume_of, numbers, q, grid, degree=degree, boundary=boundary):
         total += values
         n += valid
     return np.asarray(total / np.maximum(n, 1), np.float32)
@@ -160,3 +178,22 @@ def _spread(found: Motion, good: list[int], n_volumes: int) -> Motion:
         whole[good] = part
         spread.append(whole)
     return Motion(*spread)
+
+
+def no_field(given: Any, options: RealignOptions) -> NoReturn:
+    """Refuse to estimate a bias field: options of realignment describe none.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    raise ValueError(
+        "options are RealignOptions, which describe motion and no bias field; expected those of "
+        "N4 or of the zero-shot method (n4ax_bids.realign takes these, and a series)"
+    )
+
+
+def memory(options: RealignOptions, shape: Sequence[int], zooms: Sequence[float]) -> int:
+    """Return the bytes of a realignment, without those of the series itself."""
+    return 400 * math.prod(shape[:3]) + CHUNK_BYTES

@@ -18,8 +18,9 @@ FWHM_PER_SD = 2 * np.sqrt(2 * np.log(2))
 LEAST_FWHM = 5.0
 """mm, unless the options name another width"""
 LEAST_VOXELS = 1.6
-"""the same in voxels; with less, the grid shows in the smoothed image, and motion is found up to
-0.1 mm away from where it is on voxels of 5 mm"""
+"""the same in voxels, on each axis by itself, so that thick slices do not blur the plane; with
+less, the grid shows in the smoothed image, and motion is found up to 0.1 mm away from where it is
+on voxels of 5 mm"""
 TAIL = 4.0
 """standard deviations after which the Gaussian ends"""
 
@@ -86,7 +87,7 @@ def _matrix(n: int, sd: float, degree: int, rule: str) -> np.ndarray:
 
 
 def padded_matrices(
-    grid: Grid, *, degree: int, boundary: str, fwhm: float = 0.0
+    grid: Grid, *, degree: int, boundary: str, fwhm: Sequence[float] | np.ndarray = (0.0,) * 3
 ) -> tuple[jax.Array, ...]:
     """Return the matrices that turn a volume into padded coefficients, smoothed first.
 
@@ -94,20 +95,20 @@ def padded_matrices(
     ----------
     grid : of the volume
     degree, boundary : of the spline
-    fwhm : full width at half maximum of the smoothing, mm
+    fwhm : full width at half maximum of the smoothing along each axis, mm
     """
     return tuple(
-        jnp.asarray(_matrix(n, fwhm / FWHM_PER_SD / float(zoom), degree, boundary))
-        for n, zoom in zip(grid.shape, grid.zooms, strict=True)
+        jnp.asarray(_matrix(n, float(wide) / FWHM_PER_SD / float(zoom), degree, boundary))
+        for n, wide, zoom in zip(grid.shape, fwhm, grid.zooms, strict=True)
     )
 
 
-def width(grid: Grid, options: RealignOptions) -> float:
-    """Return the full width at half maximum of the smoothing, mm."""
+def width(grid: Grid, options: RealignOptions) -> np.ndarray:
+    """Return the full width at half maximum of the smoothing along each axis: (3,), mm."""
     if options.fwhm is not None:
-        return options.fwhm
-    axes = [zoom for n, zoom in zip(grid.shape, grid.zooms, strict=True) if n > 1]
-    return max(LEAST_FWHM, LEAST_VOXELS * float(max(axes, default=1)))
+        return np.full(3, options.fwhm)
+    found: np.ndarray = np.maximum(LEAST_FWHM, LEAST_VOXELS * grid.zooms)
+    return found
 
 
 def spline_matrices(grid: Grid, options: RealignOptions) -> tuple[jax.Array, ...]:

@@ -7,6 +7,7 @@ from n4ax_bids.interfaces.mcflirt import MCFLIRT
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
 from n4ax_bids.interfaces.patch import patch
 from n4ax_bids.interfaces.realign import Realign
+from n4ax_bids.interfaces.series import RealignSeries
 from n4ax_bids.interfaces.stack import StackCorrection
 from n4ax_bids.interfaces.stack_image import StackImageCorrection
 from n4ax_bids.interfaces.zero_shot import ZeroShotBiasCorrection
@@ -18,6 +19,7 @@ __all__ = [
     "FixN4BiasFieldCorrection",
     "N4BiasFieldCorrection",
     "Realign",
+    "RealignSeries",
     "StackCorrection",
     "StackImageCorrection",
     "ZeroShotBiasCorrection",

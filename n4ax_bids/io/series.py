@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -47,6 +50,27 @@ class Series(NamedTuple):
         """Return one volume (I, J, K), float32."""
         found: np.ndarray = self.volume.data[..., number]
         return found
+
+    def only(self, numbers: Sequence[int]) -> Series:
+        """Return a series of some of the volumes, such as those of a DWI series with b = 0.
+
+        Raises
+        ------
+        ValueError
+            If they are not at least two numbers of volumes in rising order.
+        """
+        chosen, last = list(numbers), self.n_volumes - 1
+        rising = all(a < b for a, b in itertools.pairwise(chosen))
+        if len(chosen) < 2 or not rising or chosen[0] < 0 or chosen[-1] > last:
+            raise ValueError(
+                f"{self.volume.path}: volumes are {chosen}; expected at least two numbers from 0 "
+                f"to {last} in rising order"
+            )
+        data = np.asfortranarray(self.volume.data[..., chosen])
+        header = self.volume.header.copy()
+        header.set_data_shape(data.shape)
+        whole = dataclasses.replace(self.volume, data=data, header=header)
+        return Series(whole, sum(number < self.n_there for number in chosen))
 
 
 def load(path: str | Path) -> Series:

@@ -15,6 +15,7 @@ from isal import igzip
 from n4ax_bids.io.header import decompressed, failures, read_header
 from n4ax_bids.io.kinds import require_file
 
+FOR_A_SERIES = "n4ax-realign, or n4ax-bids --method realign --realign-4d, takes a series"
 MOST_COMPRESSED = 1100
 """bytes per compressed byte; deflate reaches at most 1032"""
 MOST_BEHIND = 2**26
@@ -88,7 +89,9 @@ def layout(path: Path, header: nb.Nifti1Header) -> tuple[tuple[int, ...], np.dty
         shape = shape[:-1]
     if len(shape) > 3:
         n = int(np.prod(shape[3:]))
-        raise ValueError(f"{path}: {n} volumes of shape {shape[:3]}; expected a single one")
+        raise ValueError(
+            f"{path}: {n} volumes of shape {shape[:3]}; expected a single one ({FOR_A_SERIES})"
+        )
     if len(shape) < 2:
         raise ValueError(f"{path}: shape {shape}; expected 2 or 3 axes")
     return shape, dtype

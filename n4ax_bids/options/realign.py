@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from n4ax_bids.arguments import is_among, is_bool, shown, suggesting
@@ -39,7 +40,7 @@ class RealignOptions:
     fwhm: float | None = option(
         None,
         "width of the Gaussian that smooths both images first; default: 5 mm, or 1.6 times the "
-        "largest voxel size if that is more",
+        "voxel size along an axis if that is more",
         unit="mm",
     )
     degree: int = option(3, "degree of the spline during the estimate, 1 to 7")
@@ -66,6 +67,19 @@ class RealignOptions:
     write_degree: int = option(4, "degree of the spline that resamples the volumes, 0 to 7")
     write_mask: bool = option(
         False, "set voxels to 0 in all volumes that lie outside the grid of any of them"
+    )
+
+    bias: Literal["none", "mean", "reference"] = option(
+        "none",
+        "divide all volumes by one bias field, which N4 finds in the mean of the realigned "
+        "volumes or in the image to which they were realigned; the motion is estimated before",
+        choices=("none", "mean", "reference"),
+    )
+    bias_mask: Literal["auto", "head", "brain", "otsu", "none"] = option(
+        "auto",
+        "where that field is estimated: in the brain or the head that is found, or in the voxels "
+        "above Otsu's threshold, or in all voxels",
+        choices=("auto", "head", "brain", "otsu", "none"),
     )
 
     def __post_init__(self) -> None:
@@ -127,3 +141,67 @@ def require_options(options: Any) -> RealignOptions:
     if not isinstance(options, RealignOptions):
         raise TypeError(f"options is {shown(options)}; expected RealignOptions(...)")
     return options
+
+
+PRESETS = {"standard": RealignOptions(), "spm": RealignOptions(fwhm=5.0, degree=2)}
+PRESET_HELP = {
+    "standard": "the defaults: the smoothing follows the voxel size",
+    "spm": "the smoothing (5 mm) and the degree (2) of SPM12, for comparison with its results",
+}
+CITATIONS = {
+    "realign": {
+        "cite": "Friston et al., 1995",
+        "text": "Friston KJ, Ashburner J, Frith CD, Poline JB, Heather JD, Frackowiak RSJ. "
+        "Spatial registration and normalization of images. Human Brain Mapping 3(3), 165–189, "
+        "1995. doi:10.1002/hbm.460030303",
+        "bib": "@article{realign,\n  author = {Friston, K. J. and Ashburner, J. and Frith, C. D. "
+        "and Poline, J. B. and Heather, J. D. and Frackowiak, R. S. J.},\n  title = {Spatial "
+        "registration and normalization of images},\n  journal = {Human Brain Mapping},\n  "
+        "volume = {3},\n  number = {3},\n  pages = {165--189},\n  year = {1995},\n  doi = "
+        "{10.1002/hbm.460030303}\n}",
+    }
+}
+MEASURES: tuple[tuple[str, str, str, Callable[[Mapping[str, Any]], float | int | None]], ...] = (
+    ("fd_mean", "mean FD", "mean framewise displacement, mm", lambda d: d["fd_mean"]),
+    ("fd_max", "largest FD", "largest framewise displacement, mm", lambda d: d["fd_max"]),
+)
+"""column, name on pages, meaning, and how it is found in the details"""
+
+
+def sloppy(options: RealignOptions) -> RealignOptions:
+    """Return options for quick trials: one pass, few steps, samples far apart."""
+    return replace(
+        options,
+        register_to_mean=False,
+        max_iterations=min(options.max_iterations, 8),
+        separation=max(options.separation, 8.0),
+    )
+
+
+def paragraph(o: RealignOptions, preset: str, changed: bool) -> str:
+    """Return sentences that state every option, for the methods text; [@key] is a citation."""
+    reference = o.reference if isinstance(o.reference, str) else f"volume {o.reference}"
+    passes = "realigned to it and then to the mean of the volumes realigned in this way"
+    if not o.register_to_mean:
+        passes = "realigned to it"
+    smooth = "of 5 mm, or of 1.6 times the voxel size along an axis if that is more,"
+    if o.fwhm is not None:
+        smooth = f"of {o.fwhm:g} mm"
+    gradient = "the reference" if o.form == "reference" else "the moving volume"
+    order = "all volumes from no motion"
+    if o.sequential:
+        order = f"each volume from the motion of the one before, divided by {o.start_shrink:g}"
+    masked = " Voxels outside the grid of any volume were set to 0." if o.write_mask else ""
+    some = ", some of them changed" if changed else ""
+    return (
+        f"The options were those of the preset {preset}{some}. The reference was {reference} of "
+        f"the series; the volumes were {passes}. Both images were smoothed by a Gaussian with a "
+        f"full width at half maximum {smooth} and sampled every {o.separation:g} mm"
+        f"{' with a random shift' if o.jitter else ''}; the least informative samples were left "
+        f"out down to a quality of {o.quality:g}. The steps took their gradient from {gradient}, "
+        f"began {order}, were multiplied by {o.damping:g}, and ended three steps after the mean "
+        f"squared residual fell by less than {o.tolerance:g} of itself, or after "
+        f"{o.max_iterations} steps. Volumes were interpolated by B-splines of degree {o.degree} "
+        f"during the estimate and of degree {o.write_degree} when they were written, with the "
+        f"boundary rule {o.boundary}.{masked}"
+    )

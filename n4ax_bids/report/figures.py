@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,8 +170,23 @@ def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = 
     counts : from `histogram`
     panel : draws on matplotlib axes; None for only the histograms
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
+
+    with styled():
+        drawn = Figure(figsize=(12, 3.1))
+        if panel is None:
+            _histograms(drawn.subplots(gridspec_kw=_PLACES), counts)
+        else:
+            left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
+            _histograms(left, counts)
+            panel(right)
+        drawn.savefig(path, format="svg", metadata={"Date": None})
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Let matplotlib draw in the style of the pages, by one thread at a time."""
+    import matplotlib as mpl
 
     # Keep text as text, and make equal figures equal files.
     style: dict[Any, Any] = {
@@ -185,14 +201,7 @@ def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = 
         "font.family": "sans-serif",
     }
     with _DRAWING, mpl.rc_context(style | look):
-        drawn = Figure(figsize=(12, 3.1))
-        if panel is None:
-            _histograms(drawn.subplots(gridspec_kw=_PLACES), counts)
-        else:
-            left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
-            _histograms(left, counts)
-            panel(right)
-        drawn.savefig(path, format="svg", metadata={"Date": None})
+        yield
 
 
 def _histograms(axes: Any, counts: Histogram) -> None:

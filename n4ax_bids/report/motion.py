@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from n4ax_bids.report import figures
 
 BORDER = 1
 """voxels between the tiles of a mosaic"""
@@ -81,6 +84,18 @@ def motion_figure(table: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def write_curves(path: Path, table: Mapping[str, np.ndarray]) -> None:
+    """Write `motion_figure` as SVG; equal figures give equal files.
+
+    Parameters
+    ----------
+    path : .svg
+    table : as `motion_figure`
+    """
+    with figures.styled():
+        motion_figure(table).savefig(path, format="svg", metadata={"Date": None})
+
+
 def slices_figure(before: Look, after: Look, zooms: tuple[float, ...]) -> Figure:
     """Show the mean and the standard deviation of one plane, before and after."""
     k = before.mean.shape[2] // 2
@@ -101,6 +116,54 @@ def mosaic_figure(volume: np.ndarray, zooms: tuple[float, ...]) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.subplots()
     _show(axes, mosaic(volume), float(np.percentile(volume, 99.5)), zooms)
+    return figure
+
+
+def show(
+    volume: np.ndarray,
+    *,
+    plane: int | None = None,
+    zooms: Sequence[float] = (1.0, 1.0, 1.0),
+    top: float | None = None,
+    grid: bool = False,
+) -> Figure:
+    """Return a figure of one plane of a volume, or of all of its planes.
+
+    Parameters
+    ----------
+    volume : array (I, J, K)
+    plane : number of a plane of the last axis; None for all planes
+    zooms : voxel sizes, mm
+    top : value that is drawn white; default: the 99.5th percentile of the volume
+    grid : draw the borders between the voxels of a single plane
+
+    Raises
+    ------
+    ValueError
+        If the volume has other axes, or no such plane.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from n4ax_bids import show
+    >>> figure = show(np.eye(8)[..., None] * np.ones(3), plane=1, grid=True)
+    """
+    volume = np.asarray(volume)
+    if volume.ndim != 3:
+        raise ValueError(f"volume has the shape {volume.shape}; expected three axes")
+    depth = volume.shape[2]
+    if plane is not None and not 0 <= plane < depth:
+        raise ValueError(f"plane is {plane}; expected 0 to {depth - 1}, or None for all")
+    image = mosaic(volume) if plane is None else volume[:, ::-1, plane].T
+    white = float(np.nanpercentile(volume, 99.5)) if top is None else top
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    _show(axes, image, white, tuple(zooms))
+    if grid and plane is not None:
+        rows, columns = image.shape
+        lines: dict[str, Any] = {"colors": "0.5", "linewidth": 0.4}
+        axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, **lines)
+        axes.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, **lines)
     return figure
 
 

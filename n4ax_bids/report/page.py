@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from n4ax_bids.report import templates
 
-_NOT_OF_THE_SOURCE = ("BiasCorrection", "Sources", "Description", "SkullStripped")
+_FACTS = ("BiasCorrection", "MotionCorrection")
+"""keys of a sidecar for what was done"""
+_NOT_OF_THE_SOURCE = (*_FACTS, "Sources", "Description", "SkullStripped")
 """keys of a corrected image's sidecar that do not come from the source's"""
 
 
@@ -42,9 +44,20 @@ class Image:
     """addresses relative to the page"""
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the sidecar says of how the image was made."""
+        found: Mapping[str, Any] = next(self.sidecar[key] for key in _FACTS if key in self.sidecar)
+        return found
+
+    @property
+    def is_motion(self) -> bool:
+        """Whether the image is a series that was realigned."""
+        return "MotionCorrection" in self.sidecar and "BiasCorrection" not in self.sidecar
+
+    @property
     def options(self) -> list[tuple[str, str]]:
         """Names and values of the options."""
-        options = self.sidecar["BiasCorrection"]["Options"]
+        options = self.facts["Options"]
         return [(name, _plain(value)) for name, value in options.items()]
 
     @property
@@ -90,7 +103,9 @@ def html(
     sections = {
         "Summary": [pieces.summary(subject, images, failed, participant)],
         "Failed": [pieces.failed(failed)] if failed else [],
-        "Images": [pieces.image(image) for image in images],
+        "Images": [
+            pieces.motion(image) if image.is_motion else pieces.image(image) for image in images
+        ],
         "Skipped": [pieces.skipped(skipped)] if skipped else [],
         "Methods": [pieces.methods(_blocks(methods))] if methods else [],
     }

@@ -36,11 +36,18 @@ def realigned(moved, q, degree=4):
 
 
 @pytest.fixture(scope="module")
-def noisy():
-    """Twenty volumes with 2 % noise, one of them 7 % brighter than the others."""
-    moved = moving_head(motions(20), noise=0.02)
-    moved.volumes[7] *= 1.07
-    return moved
+def clean():
+    """Twenty volumes without noise."""
+    return moving_head(motions(20))
+
+
+@pytest.fixture(scope="module")
+def noisy(clean):
+    """The same with 2 % noise, one of them 7 % brighter than the others."""
+    noise = 0.02 * BRIGHT * np.random.default_rng(4).standard_normal(clean.volumes.shape)
+    volumes = (clean.volumes + noise).astype(np.float32)
+    volumes[7] *= 1.07
+    return clean._replace(volumes=volumes)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +86,8 @@ def test_realigning_again_finds_no_motion_and_the_series_is_steadier(noisy, foun
     assert rest <= 0.5 * moved
 
 
-def test_without_noise_the_motion_is_exact():
-    moved = moving_head(motions(5))
+def test_without_noise_the_motion_is_exact(clean):
+    moved = clean._replace(volumes=clean.volumes[:5], q=clean.q[:5])
     mm, degrees = rms(estimated(moved, ONE_PASS).motion.q, moved.q)
     assert mm <= 0.01 and degrees <= 0.01
 
@@ -96,6 +103,13 @@ def small():
     return moving_head(motions(5), noise=0.005, **SMALL)
 
 
+def test_thick_slices_do_not_blur_the_plane():
+    """With one width for all axes, slices of 17 mm would hide what the plane shows."""
+    grid = smoothing.grid_of(np.diag([-0.95, 0.95, 17, 1]), (68, 68, 6))
+    np.testing.assert_allclose(smoothing.width(grid, RealignOptions()), [5, 5, 1.6 * 17])
+    np.testing.assert_allclose(smoothing.width(grid, RealignOptions(fwhm=6)), 6)
+
+
 def test_both_forms_agree():
     still = moving_head(motions(3), noise=0.001, **SMALL)
     reference = estimated(still, COARSE)
@@ -105,12 +119,10 @@ def test_both_forms_agree():
     np.testing.assert_allclose(reference.motion.scale, forward.motion.scale, rtol=0.005)
 
 
-@pytest.mark.parametrize(
-    ("zooms", "shape", "oblique"),
-    [((6.0, 6.0, 6.0), (28, 30, 26), False), ((5.0, 6.0, 8.0), (34, 30, 20), True)],
-)
-def test_other_headers_have_the_same_answer(zooms, shape, oblique):
-    moved = moving_head(motions(3), zooms=zooms, shape=shape, oblique=oblique)
+@pytest.mark.parametrize(("zooms", "oblique"), [((6.5, 6.5, 6.5), False), ((5.5, 6.5, 8.0), True)])
+def test_other_headers_have_the_same_answer(zooms, oblique):
+    """On grids of one shape, which share a program."""
+    moved = moving_head(motions(3), zooms=zooms, shape=SMALL["shape"], oblique=oblique)
     error = np.abs(estimated(moved, COARSE).motion.q - moved.q)
     assert error[:, :3].max() <= 0.05 and np.degrees(error[:, 3:].max()) <= 0.05
 

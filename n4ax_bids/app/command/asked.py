@@ -75,7 +75,10 @@ def _require_own_options(arguments: argparse.Namespace) -> None:
 
 def _require_own_suffixes(arguments: argparse.Namespace) -> None:
     """Refuse suffixes that the chosen method does not take."""
-    taken = METHODS[arguments.method].query.suffixes
+    from n4ax_bids.app.select.vocabulary import widened
+
+    query = METHODS[arguments.method].query
+    taken = (widened(query) if arguments.realign_4d else query).suffixes
     for suffix in arguments.modalities:
         if taken is not None and suffix not in taken:
             raise ValueError(
@@ -101,16 +104,21 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
     """Return the request, with absolute paths."""
     from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.select.filters import read_filters
+    from n4ax_bids.app.select.vocabulary import modalities, widened
 
     _require_utf_8(arguments)
     method = METHODS[arguments.method]
     values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
-    filter_file = values.pop("filters")
+    filter_file, query = values.pop("filters"), method.query
+    if arguments.realign_4d:
+        if values["modalities"] == query.default:
+            values["modalities"] = (*query.default, *modalities(query.more))
+        query = widened(query)
     request = Request(
         bids_dir=absolute(arguments.bids_dir),
         output_dir=absolute(arguments.output_dir),
         level=arguments.analysis_level,
-        filters=read_filters(filter_file, method.query) if filter_file else {},
+        filters=read_filters(filter_file, query) if filter_file else {},
         mask_program=mask_program(arguments),
         options=options,
         **values
@@ -249,6 +257,7 @@ def require_consistent(arguments: argparse.Namespace) -> None:
             "--save-mask needs a mask that is found in the image; expected --mask auto, head, "
             f"brain, otsu, synthstrip or hd-bet, not {arguments.mask}"
         )
+    _require_of_method(arguments)
     if arguments.no_reports and arguments.reports_only:
         raise ValueError(
             "--no-reports and --reports-only contradict each other; expected only one of them"
@@ -258,3 +267,25 @@ def require_consistent(arguments: argparse.Namespace) -> None:
             "--dry-run writes nothing, and --boilerplate-only writes a text; expected only one of "
             "them"
         )
+
+
+def _require_of_method(arguments: argparse.Namespace) -> None:
+    """Refuse flags that mean nothing for the chosen method."""
+    method = METHODS[arguments.method]
+    if arguments.realign_4d and not method.query.more:
+        raise ValueError(f"--realign-4d needs --method realign; the method is {arguments.method}")
+    if not method.app:
+        return
+    of_fields = {
+        "--mask": arguments.mask != flags()["mask"].default,
+        "--weight": arguments.weight,
+        "-d": arguments.derivatives,
+        "--rescale": arguments.rescale,
+        "--save-mask": arguments.save_mask,
+    }
+    for name, given in of_fields.items():
+        if given:
+            raise ValueError(
+                f"{name} has no meaning for --method {method.name}; expected --bias and "
+                "--bias-mask for the bias field of a series"
+            )

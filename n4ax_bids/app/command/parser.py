@@ -30,7 +30,8 @@ lattices as BIDS derivatives. By default the field is estimated in the brain, or
 no brain is found with confidence (--mask auto), from samples about 4 mm apart (--preset standard),
 and the whole image is divided by it, so that corrected x field = input; the mean of the field is 1
 in the mask (--field-scale mean). --preset ants --field-scale as-is gives the ANTs program's
-options, with --mask otsu in ITK's Otsu mask, with --mask none its defaults. --dry-run shows what
+options, with --mask otsu in ITK's Otsu mask, with --mask none its defaults. --method realign
+corrects the motion of functional, perfusion and diffusion series instead. --dry-run shows what
 would be done.
 """
 
@@ -160,10 +161,13 @@ def _add_option_flags(parser: argparse.ArgumentParser, method: Method) -> None:
 def _parsing_of(hint: Any) -> dict[str, Any]:
     """Translate a type hint into arguments of `add_argument`."""
     if get_origin(hint) in (Union, UnionType):
-        hint, *more = (part for part in get_args(hint) if part is not type(None))
-        if more:  # a number or several; a word stands for None
+        parts = [part for part in get_args(hint) if part is not type(None)]
+        if str in parts:  # a number or one of some words
+            return {"type": words.number_or_word, "metavar": "N|WORD"}
+        if len(parts) > 1:  # a number or several; a word stands for None
             several = words.several("planes")
             return {"type": several, "action": words.OneOrSeveral, "nargs": "+", "metavar": "N"}
+        (hint,) = parts
     inner = get_args(hint)
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}

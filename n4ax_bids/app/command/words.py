@@ -153,3 +153,11 @@ def device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text}; expected auto, cpu, gpu or gpu:N")
     return text
+
+
+def number_or_word(text: str) -> int | str:
+    """Return a whole number where the text is one, else the text; the options check both."""
+    try:
+        return int(text)
+    except ValueError:
+        return text

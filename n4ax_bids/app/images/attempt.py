@@ -120,8 +120,7 @@ def correct(
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's output `correction`."""
     begun = Begun.now(job, request, claim)
-    given = node.inputs(job, request, private, begun.metadata)
-    each = node.node_of(request, given, share)
+    each = node.node_of(job, request, private, begun.metadata, share)
     each._tell_notes = False  # the run logs them
     made = each.run(cwd=str(work)).outputs
     return publish(begun, made.correction, files_of(made, job), private)

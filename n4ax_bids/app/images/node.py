@@ -1,4 +1,4 @@
-"""The inputs of the node for a job."""
+"""The node for a job, and its inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from n4ax_bids.app.machine.limits import free_memory
 from n4ax_bids.app.machine.resources import Share, n_cores
 from n4ax_bids.app.request import Request
 from n4ax_bids.io import endings
-from n4ax_bids.methods import METHODS
+from n4ax_bids.methods import METHODS, outputs_of
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 LEAST, MOST = 100_000_000, 4_000_000_000
@@ -22,23 +22,32 @@ MM = {"mm": 1.0, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "nm": 1e-6}
 """mm per PixelSizeUnits of BIDS"""
 
 
-def node_of(request: Request, given: Mapping[str, Any], share: Share | None = None) -> Any:
-    """Return the node that corrects an image with the method of a run.
+def node_of(
+    job: Job,
+    request: Request,
+    folder: Path,
+    metadata: Mapping[str, Any] = {},
+    share: Share | None = None,
+) -> Any:
+    """Return the node that makes the outputs of an image.
 
     Parameters
     ----------
-    request : the run
-    given : from `inputs`
+    job, request, folder, metadata : as `inputs`
     share : device and threads; None under an engine of nipype, where each node has its own
     """
+    means: dict[str, Any] = {"device": share.device if share else request.device}
+    if share:
+        means["num_threads"] = share.n_threads
+    own = outputs_of(request.method)
+    if own:
+        return own.node(job, request, folder, **means)
     from n4ax_bids.interfaces import BiasFieldCorrection, StackImageCorrection
 
-    where: dict[str, Any] = {"device": share.device if share else request.device}
-    if share:
-        where["num_threads"] = share.n_threads
+    means |= inputs(job, request, folder, metadata)
     if not METHODS[request.method].streams:
-        return BiasFieldCorrection(**given, **where)
-    return StackImageCorrection(**given, **where, memory_gb=budget(request, share) / 1e9)
+        return BiasFieldCorrection(**means)
+    return StackImageCorrection(**means, memory_gb=budget(request, share) / 1e9)
 
 
 def budget(request: Request, share: Share | None = None) -> int:

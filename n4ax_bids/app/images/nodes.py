@@ -12,7 +12,6 @@ from typing import Any
 
 from n4ax_bids.app.images import quarantine
 from n4ax_bids.app.images.attempt import CLAIMS
-from n4ax_bids.app.images.node import inputs as node_inputs
 from n4ax_bids.app.images.node import node_of
 from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
 from n4ax_bids.app.images.publish import MADE, Begun, wanted
@@ -95,9 +94,8 @@ def nodes(name: str, held: Held, request: Request) -> list[tuple[Any, Any, list[
     from nipype.interfaces.utility import Function
     from nipype.pipeline import engine as pe
 
-    given = node_inputs(held.job, request, Path(), held.begun.metadata)
     solving = pe.Node(
-        node_of(request, given),
+        node_of(held.job, request, Path(), held.begun.metadata),
         name=name,
         n_procs=request.omp_nthreads or 1,
     )
@@ -119,7 +117,7 @@ def _put_in_place(  # type: ignore[no-untyped-def]
     begun,
     correction,
     output_image,
-    lattice_image,
+    lattice_image=None,
     bias_image=None,
     found_mask_image=None,
     method_images=None,

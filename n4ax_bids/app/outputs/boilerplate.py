@@ -16,7 +16,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.arguments import listed
 
 CITATIONS = Path(__file__).parents[2] / "data" / "citations.json"
-TITLE = "Methods: bias field correction"
+TITLE, MOTION_TITLE = "Methods: bias field correction", "Methods: motion correction"
 _MARK = re.compile(r"\[@(\w+)\]")
 
 
@@ -47,13 +47,19 @@ def markdown(ways: Sequence[Way]) -> str:
     """Return the text with a list of references."""
     text = "\n\n".join(f"## {line}" if is_heading else line for is_heading, line in _lines(ways))
     references = "\n".join(f"- {entry['text']}" for entry in _cited(text))
-    return f"# {TITLE}\n\n{_with_names(text)}\n\n## References\n\n{references}\n"
+    return f"# {_title(ways)}\n\n{_with_names(text)}\n\n## References\n\n{references}\n"
+
+
+def _title(ways: Sequence[Way]) -> str:
+    """Return the title of the text: motion correction, if nothing else was done."""
+    motion = all(methods.METHODS[way.request.method].app for way in ways)
+    return MOTION_TITLE if motion else TITLE
 
 
 def html(ways: Sequence[Way]) -> str:
     """Return the text with a list of references as an HTML page."""
     found = list(_lines(ways))
-    tags = {True: "h2", False: "p"}
+    tags, title = {True: "h2", False: "p"}, _title(ways)
     body = "\n".join(
         f"<{tags[is_heading]}>{escape(_with_names(text))}</{tags[is_heading]}>"
         for is_heading, text in found
@@ -61,8 +67,8 @@ def html(ways: Sequence[Way]) -> str:
     cited = _cited("".join(text for _, text in found))
     references = "\n".join(f"<li>{escape(e['text'])}</li>" for e in cited)
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{TITLE}</title>'
-        f"</head>\n<body>\n<h1>{TITLE}</h1>\n{body}\n<h2>References</h2>\n<ul>\n{references}\n"
+        f'<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
+        f"</head>\n<body>\n<h1>{title}</h1>\n{body}\n<h2>References</h2>\n<ul>\n{references}\n"
         "</ul>\n</body>\n</html>\n"
     )
 
@@ -93,7 +99,10 @@ def _lines(ways: Sequence[Way]) -> Iterator[tuple[bool, str]]:
 def paragraphs(way: Way) -> Iterator[str]:
     """Yield the paragraphs about one way; [@key] is a citation."""
     request = way.request
-    method = methods.METHODS[request.method]
+    method, own = methods.METHODS[request.method], methods.outputs_of(request.method)
+    if own:
+        yield from own.paragraphs(way)
+        return
     cited = f" [@{method.cited}]" if method.cited else ""
     images = listed(request.modalities)
     text = (

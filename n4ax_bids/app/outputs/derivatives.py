@@ -24,8 +24,9 @@ LINK = "raw"
 
 
 def sidecar_path(image: Path) -> Path:
-    """Return the path of the JSON file that describes an image."""
-    return image.with_name(endings.stem(image.name) + ".json")
+    """Return the path of the JSON file that describes an image, a table or a text."""
+    stem = endings.stem(image.name).removesuffix(".tsv").removesuffix(".txt")
+    return image.with_name(stem + ".json")
 
 
 def encode(content: Mapping[str, Any]) -> str:
@@ -135,6 +136,11 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
     outputs : files of this run
     kind : kind of the mask that is written; None for no mask
     """
+    for path in outputs.absent:
+        path.unlink(missing_ok=True)
+        sidecar_path(path).unlink(missing_ok=True)
+    if outputs.lattice is None:
+        return
     for each in MASKS:
         mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
         if kind != each:

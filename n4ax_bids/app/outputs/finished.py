@@ -242,7 +242,7 @@ def _images(job: Job) -> dict[str, Path]:
 def _texts(job: Job) -> dict[str, Path]:
     """Return the sidecars and transforms of a job by their paths relative to the image."""
     transforms = [path for path in (job.mask_transform, job.weight_transform) if path]
-    paths = (*job.sidecars, *transforms)
+    paths = (*job.sidecars, *transforms, *job.texts)
     return {os.path.relpath(path, job.source.parent): path for path in paths}
 
 

@@ -18,7 +18,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.atomic import shortened
 from n4ax_bids.io.text import read_text
-from n4ax_bids.methods import METHODS
+from n4ax_bids.methods import METHODS, outputs_of
 
 if TYPE_CHECKING:
     from n4ax_bids.app.job import Selection
@@ -57,12 +57,14 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     """
     out = request.output_dir
     ignored = _lines(out / ".bidsignore")
+    own = outputs_of(request.method)
     wanted = [*IGNORED, *(NO_MASK_NAMES if request.save_mask else ())]
     wanted += [NO_BIDS_LATTICES] if METHODS[request.method].streams else []
+    wanted += own.ignored(request) if own else []
     ignored += [line for line in wanted if line not in ignored]
     # Keep the rows that a user has added.
     head, *rows = _lines(out / "descriptions.tsv") or ["desc_id\tdescription"]
-    meanings = {request.desc: CORRECTED, **DESCRIPTIONS}
+    meanings = {request.desc: CORRECTED, **DESCRIPTIONS} if not own else own.meanings(request)
     meanings |= {each.label: each.meaning for each in METHODS[request.method].outputs}
     if request.save_mask:
         meanings |= MASKS

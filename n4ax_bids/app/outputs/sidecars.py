@@ -12,10 +12,10 @@ from n4ax_bids import __version__
 from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, FIELD, LATTICE, MASKS, Job
 from n4ax_bids.app.outputs.derivatives import LINK, NAME, finite, sidecar_path
 from n4ax_bids.app.request import Request
-from n4ax_bids.methods import METHODS
+from n4ax_bids.methods import METHODS, outputs_of
 
-KEY = "BiasCorrection"
-"""key of a sidecar for the options and the results of a correction"""
+KEY, MOTION_KEY = "BiasCorrection", "MotionCorrection"
+"""keys of a sidecar for the options and the results of a correction or of a realignment"""
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
 
 
@@ -34,6 +34,9 @@ def of(
     correction : the node's output `correction` (`dataclasses.asdict` of a `Correction`)
     request : the run
     """
+    own = outputs_of(request.method)
+    if own:
+        return own.sidecars(job, metadata, correction, request)
     outputs = job.outputs
     used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
     links = {path: _link(path, request) for path in used if path}
@@ -43,7 +46,7 @@ def of(
         KEY: {"Weight": links[job.weight] if job.weight else "none"}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
     }
-    meanings = {
+    meanings: dict[Path | None, str] = {
         outputs.corrected: CORRECTED,
         outputs.field: DESCRIPTIONS[FIELD],
         outputs.lattice: DESCRIPTIONS[LATTICE],
@@ -55,15 +58,11 @@ def of(
         path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
         for path in outputs.images
     }
-    raw = {
-        key: value
-        for key, value in metadata.items()
-        if finite(value) is not None and not key.startswith(_NOT_PROPAGATED)
-    }
-    contents[outputs.corrected] = raw | contents[outputs.corrected]
+    contents[outputs.corrected] = propagated(metadata) | contents[outputs.corrected]
     if outputs.field:
         contents[outputs.field]["Units"] = "arbitrary"
-    contents[outputs.lattice]["Lattice"] = correction["lattice"]
+    if outputs.lattice:
+        contents[outputs.lattice]["Lattice"] = correction["lattice"]
     kind = kind_of_mask(job, correction)
     if kind:
         contents[outputs.masks[kind]] = common | {
@@ -72,6 +71,20 @@ def of(
             "SpatialReference": f"bids:{LINK}:{job.relative}",
         }
     return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def facts_of(sidecar: Mapping[str, Any]) -> Any:
+    """Return what the sidecar of a corrected or realigned image says of how it was made."""
+    return sidecar.get(KEY) or sidecar.get(MOTION_KEY)
+
+
+def propagated(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an image that also hold for its corrected version."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if finite(value) is not None and not key.startswith(_NOT_PROPAGATED)
+    }
 
 
 def kind_of_mask(job: Job, correction: Mapping[str, Any]) -> str | None:
@@ -131,16 +144,16 @@ def _record(
         "Options": asdict(request.options),
         "Details": correction["details"],
         "FieldScale": request.field_scale,
-        **_camel_case(happened),
+        **camel_case(happened),
         "Versions": {NAME: __version__, **versions},
     }
 
 
-def _camel_case(facts: Mapping[str, Any]) -> dict[str, Any]:
+def camel_case(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts with their names in the form of BIDS keys: field_min becomes FieldMin."""
     return {
         "".join(part.capitalize() for part in key.split("_")): (
-            _camel_case(value) if isinstance(value, Mapping) else value
+            camel_case(value) if isinstance(value, Mapping) else value
         )
         for key, value in facts.items()
     }

@@ -17,12 +17,11 @@ from n4ax_bids import __version__
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs import boilerplate, provenance
 from n4ax_bids.app.outputs.derivatives import NAME, require_inside
-from n4ax_bids.app.outputs.sidecars import KEY
+from n4ax_bids.app.outputs.sidecars import facts_of
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import parse_json, read_bytes, read_json, read_text
-from n4ax_bids.methods import METHODS
 from n4ax_bids.report.page import KEPT
 
 log = logging.getLogger("n4ax_bids")
@@ -211,7 +210,7 @@ def _is_sidecar(content: Any) -> bool:
 
     A sidecar of an earlier version has not.
     """
-    facts = content.get(KEY)
+    facts = facts_of(content)
     if not isinstance(facts, dict) or "Device" not in facts:
         return False
     return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
@@ -240,7 +239,7 @@ def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
 
 def _images(request: Request, subject: str) -> Iterator[Path]:
     """Yield images of a participant in the folders that the method reads."""
-    for datatype in METHODS[request.method].query.datatypes:
+    for datatype in request.query.datatypes:
         for place in (datatype, f"ses-*/{datatype}"):
             yield from sorted((request.bids_dir / subject).glob(f"{place}/*"))
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def _shown(job: Job, output_dir: Path, facts: Mapping[str, Any]) -> Shown:
     """Return what is drawn of a single image."""
     image, corrected = _pair(job, output_dir)
     inside, where = _inside(job, image, facts)
-    log_field = grid_of(image).field(_log_field(job.outputs.lattice))
+    log_field = grid_of(image).field(_log_field(cast(Path, job.outputs.lattice)))
     return Shown(image, corrected, inside, where, log_field)
 
 

@@ -24,6 +24,7 @@ from n4ax_bids.app.select.folders import LABEL
 from n4ax_bids.app.status import Status
 from n4ax_bids.io.names import printable, printable_lines
 from n4ax_bids.io.text import opened
+from n4ax_bids.methods import outputs_of
 
 log = logging.getLogger("n4ax_bids")
 
@@ -130,7 +131,9 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
         with tempfile.TemporaryDirectory(prefix="report-", dir=work) as folder:
             made = contents.names(job.name, Path(folder))
             final = contents.names(job.name, request.output_dir / subject_of(job) / FOLDER)
-            remarks = image_report.write(job, request.output_dir, made, request.derivatives)
+            own = outputs_of(request.method)
+            write = own.report if own else image_report.write
+            remarks = write(job, request.output_dir, made, request.derivatives)
             require_inside(request.output_dir, final.values())
             publish((made[label], path) for label, path in final.items())
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import nibabel as nb
 import numpy as np
@@ -46,7 +46,7 @@ def shown_stack(job: Job) -> Shown:
     OSError, ValueError
         If one of its files cannot be read; one line that names it.
     """
-    done = load_correction(job.outputs.lattice)
+    done = load_correction(cast(Path, job.outputs.lattice))
     planes = np.unique(np.linspace(0, done.shape[0] - 1, MOST_PLANES).astype(int))
     rows, columns = (_some(positions) for positions in done.how.positions)
     pixels = tuple(

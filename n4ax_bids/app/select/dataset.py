@@ -19,7 +19,7 @@ from n4ax_bids.app.select.vocabulary import datatypes, kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
 from n4ax_bids.io.text import read_object
-from n4ax_bids.methods import METHODS
+from n4ax_bids.methods import METHODS, outputs_of
 from n4ax_bids.options import MASK_PROGRAMS
 
 NO_IMAGES = (".json", ".tsv")
@@ -50,7 +50,7 @@ def select(request: Request) -> Selection:
         If a label is not in the dataset, filters contradict each other, no image is left, or two
         images would share an output.
     """
-    query = METHODS[request.method].query
+    query = request.query
     subject_dirs = folders(request.bids_dir, "sub-")
     chosen = _chosen(request, subject_dirs)
     session_labels = {label for folder in chosen for label in folders(folder, "ses-")}
@@ -109,13 +109,16 @@ def _sort(
     sidecars: Sidecars,
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     """Return a job for each image that is taken, by name, and (name, reason) of each other one."""
-    query, masks = METHODS[request.method].query, Masks(request)
+    query, masks, own = request.query, Masks(request), outputs_of(request.method)
     jobs, skipped = [], []
     for image in images:
         reason = misplaced(image) or filters.why_not(image.entities, queries, query)
         if reason is None:
             job = _job(request, image, sidecars, masks)
-            reason = _scanner_has_corrected(job) if request.skip_normalized == "yes" else None
+            unwanted = request.skip_normalized == "yes" and _wants_field(request)
+            reason = _scanner_has_corrected(job) if unwanted else None
+            if reason is None and own:
+                job, reason = own.chosen(job, request)
         if reason is None:
             jobs.append(job)
         else:
@@ -125,12 +128,19 @@ def _sort(
 
 def notes(job: Job, metadata: Mapping[str, Any], request: Request) -> list[str]:
     """Return what the user should know about an image before it is corrected."""
-    found = []
+    found: list[str] = []
+    if not _wants_field(request):
+        return found
     if request.skip_normalized == "warn" and normalized(metadata):
         found.append("ImageType has NORM: the scanner has corrected this image already")
     if job.entities["suffix"] == "UNIT1":
         found.append("UNIT1 is free of a receive field by design, and its background is noise")
     return found
+
+
+def _wants_field(request: Request) -> bool:
+    """Return whether a run estimates bias fields; a realignment does so only if it is asked to."""
+    return not outputs_of(request.method) or request.options.bias != "none"
 
 
 def normalized(metadata: Mapping[str, Any]) -> bool:
@@ -197,14 +207,8 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).as_posix())
-    outputs = OutputNames.of(
-        relative,
-        request.output_dir,
-        desc=request.desc,
-        bias_field=request.bias_field,
-        masks=_kinds(request),
-        further=[output.label for output in METHODS[request.method].written(request.options)],
-    )
+    own = outputs_of(request.method)
+    outputs = own.names(relative, request) if own else _outputs(relative, request)
     return Job(
         source=request.bids_dir / relative,
         relative=relative.as_posix(),
@@ -216,6 +220,17 @@ def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
         problem=outputs.problem or found.problem,
         mask_transform=found.mask_transform,
         weight_transform=found.weight_transform,
+    )
+
+
+def _outputs(relative: Path, request: Request) -> OutputNames:
+    return OutputNames.of(
+        relative,
+        request.output_dir,
+        desc=request.desc,
+        bias_field=request.bias_field,
+        masks=_kinds(request),
+        further=[output.label for output in METHODS[request.method].written(request.options)],
     )
 
 
@@ -255,7 +270,7 @@ def _refuse_empty(
             Status.NOTHING_SELECTED,
             f"{request.bids_dir}: no {asked} image passes the filters{why}",
         )
-    kind = kind_of(METHODS[request.method].query)
+    kind = kind_of(request.query)
     others = f"; {kind} images there are: {', '.join(there)}" if there else ""
     why = f"; left out {unread[0][0]}: {unread[0][1]}" if unread else ""
     raise Refusal(

@@ -115,8 +115,8 @@ def queries(request: Request, known: Mapping[str, Iterable[str]]) -> dict[str, W
         If a modality is unknown, or if a flag and the filter file contradict each other.
     """
     method = METHODS[request.method]
-    datatypes = list(method.query.datatypes)
-    _require_modalities(request.modalities, taken_by(method.query))
+    datatypes = list(request.query.datatypes)
+    _require_modalities(request.modalities, taken_by(request.query))
     flags = {
         "subject": ("--participant-label", request.participants),
         "session": ("--session-label", request.sessions),

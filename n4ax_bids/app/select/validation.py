@@ -22,7 +22,6 @@ from n4ax_bids.app.select.vocabulary import kind_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import why_unfit
 from n4ax_bids.io.trees import is_tree
-from n4ax_bids.methods import METHODS
 
 log = logging.getLogger("n4ax_bids")
 
@@ -32,6 +31,8 @@ OURS = ("EMPTY_FILE", "SYMLINK_BROKEN", "NIFTI_HEADER_UNREADABLE")
 """Errors of single images, which the run itself reports before it continues with the others."""
 UNSEEN = ("SIDECAR_WITHOUT_DATAFILE",)
 """Errors that arise only because the validator sees a part of the dataset."""
+INHERITED = (".json", ".bval", ".bvec")
+"""extensions of files above an image that may belong to it"""
 LARGEST_ANSWER = 256 * 2**20
 """most bytes that are read of the validator's JSON; an error takes a few hundred"""
 MOST_CODES, LONGEST = 10, 100
@@ -65,7 +66,7 @@ class Validation:
 
     def __init__(self, request: Request) -> None:
         self._dataset = request.bids_dir
-        self._kind = kind_of(METHODS[request.method].query)
+        self._kind = kind_of(request.query)
         self._view: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
@@ -171,9 +172,10 @@ def _program() -> str | None:
 def _link(request: Request, view: Path) -> None:
     """Fill a folder with links to the files that the run reads."""
     view.mkdir()
-    root, datatypes = request.bids_dir, METHODS[request.method].query.datatypes
-    names = [*AT_THE_ROOT, *(f"*_{suffix}.json" for suffix in request.modalities)]
-    names += [f"{suffix}.json" for suffix in request.modalities]
+    root, datatypes = request.bids_dir, request.query.datatypes
+    inherited = [f"*{suffix}{end}" for suffix in request.modalities for end in INHERITED]
+    inherited += ["*aslcontext.tsv"] if "asl" in request.modalities else []
+    names = [*AT_THE_ROOT, *inherited]
     for name in names:
         for path in root.glob(name):
             _make_link(view / path.name, path)
@@ -184,7 +186,8 @@ def _link(request: Request, view: Path) -> None:
         chosen = [sessions[name] for name in request.sessions or sessions if name in sessions]
         for folder in (subject, *chosen):
             images = chain.from_iterable((folder / name).glob("*") for name in datatypes)
-            for path in (*images, *folder.glob("*.json")):
+            texts = chain.from_iterable(folder.glob(name) for name in ("*.json", *inherited))
+            for path in (*images, *dict.fromkeys(texts)):
                 _make_link(view / path.relative_to(root), path)
 
 

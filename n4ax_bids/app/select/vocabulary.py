@@ -12,7 +12,13 @@ WEIGHTED_MAPS = ("UNIT1",)
 """parametric images of the schema that have the contrast of a weighted image"""
 PHASE = frozenset({"phase"})
 """suffix of the phase of functional images in older datasets"""
-KINDS = {"anat": "anatomical", "func": "functional", "micr": "microscopy"}
+KINDS = {
+    "anat": "anatomical",
+    "func": "functional",
+    "micr": "microscopy",
+    "perf": "perfusion",
+    "dwi": "diffusion",
+}
 """adjectives for images of a datatype"""
 
 
@@ -23,6 +29,12 @@ def modalities(datatypes: tuple[str, ...] = ("anat",)) -> tuple[str, ...]:
     rules = [rule for datatype in datatypes for rule in raw[datatype].values()]
     known = dict.fromkeys(suffix for rule in rules for suffix in rule.suffixes)
     return tuple(suffix for suffix in known if suffix not in maps_and_masks() | PHASE)
+
+
+def widened(query: Query) -> Query:
+    """Return a query that also takes the images of its further datatypes."""
+    suffixes = query.suffixes and (*query.suffixes, *modalities(query.more))
+    return query._replace(datatypes=(*query.datatypes, *query.more), suffixes=suffixes)
 
 
 def taken_by(query: Query) -> tuple[str, ...]:
