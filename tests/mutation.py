@@ -114,6 +114,7 @@ OTHERS = {
     "io/header": ("io/test_header", "io/test_kinds"),
     "io/names": ("io/test_text", "app/select/test_hostile_names"),
     "io/voxels": ("io/test_volume", "io/test_sizes"),
+    "method": ("test_toy_method",),
     "methods": ("test_toy_method",),
     "options/base": ("test_options", "interfaces/test_spec"),
     "options/n4": ("test_options", "interfaces/test_spec"),
