@@ -165,7 +165,7 @@ def like_antspynet(package, image, mask, return_bias_field):
 def like_clinica(package, image, mask, return_bias_field):
     """Return an image or field as Clinica's linear pipeline: knots in mm and nothing else."""
     return package.n4_bias_field_correction(
-        image, spline_param=600, return_bias_field=return_bias_field, verbose=False
+        image, spline_param=120, return_bias_field=return_bias_field, verbose=False
     )
 
 
