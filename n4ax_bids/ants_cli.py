@@ -24,6 +24,9 @@ defaults and the numbers are those of ANTs' N4BiasFieldCorrection. Blanks may st
 brackets; where a flag is given twice the last one counts."""
 
 
+ANTS_NAME = "N4BiasFieldCorrection"
+"""the ANTs program's name, which a link to this command may have"""
+
 HELP: dict[str, tuple[str, str]] = {
     "image-dimensionality": (
         "2/3",
@@ -127,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif settings.pop("flags", False):
             print(menu(full=False))
         elif settings.pop("version", False):
-            print(f"n4ax_bids {__version__}, in place of ANTs' N4BiasFieldCorrection")
+            print(version())
         else:
             for note in notes:
                 _say(note)
@@ -138,6 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def version() -> str:
+    """Return the line of --version.
+
+    Under ANTs' name it begins as the ANTs program's does, because scripts read the number there.
+    The number is this package's, and the line names the package.
+    """
+    if _name() == ANTS_NAME:
+        return f"ANTs Version: v{__version__} of n4ax_bids, in place of ANTs"
+    return f"n4ax_bids {__version__}, in place of ANTs' {ANTS_NAME}"
 
 
 def menu(*, full: bool) -> str:

@@ -12,13 +12,12 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.simpleitk_steps import divided, is_ours, placed, sampled, solve
+from n4ax_bids.simpleitk_steps import divided, is_ours, placed, prepared, sampled
 
 if TYPE_CHECKING:
     from n4ax_bids.core.estimator import Estimate, Report
@@ -96,7 +95,8 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
             self._tell(sitk.sitkIterationEvent)
 
         try:
-            estimate = solve(self, image, mask, report if watched else None)
+            solve = prepared(self, image, mask)
+            estimate = solve(report if watched else None)
         except ValueError as error:
             self._run = None
             raise RuntimeError(f"{self.GetName()}: {error}") from error
@@ -107,7 +107,7 @@ class N4BiasFieldCorrectionImageFilter(sitk.N4BiasFieldCorrectionImageFilter):
         if counts[-1] == 0:
             run.value = NOT_YET
         elif not watched:
-            run.value, self._again = None, partial(solve, self, image, mask)
+            run.value, self._again = None, solve
         self._tell(sitk.sitkEndEvent)
         return divided(image, run.field)
 

@@ -5,6 +5,7 @@ jax is imported at the first solve.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,13 +66,16 @@ def options(n4: sitk.N4BiasFieldCorrectionImageFilter, n_axes: int) -> N4Options
     )
 
 
-def solve(
-    n4: sitk.N4BiasFieldCorrectionImageFilter,
-    image: sitk.Image,
-    mask: sitk.Image | None,
-    report: Report | None,
-) -> Estimate:
-    """Estimate the field of an image with the filter's settings and its number of threads."""
+def prepared(
+    n4: sitk.N4BiasFieldCorrectionImageFilter, image: sitk.Image, mask: sitk.Image | None
+) -> Callable[[Report | None], Estimate]:
+    """Return the solve of an image with the settings that the filter has now.
+
+    Raises
+    ------
+    ValueError
+        If a setting has no meaning.
+    """
     from n4ax_bids import foreign
     from n4ax_bids.core.estimator import Given
 
@@ -79,8 +83,16 @@ def solve(
     if mask is not None:
         labels = sitk.GetArrayViewFromImage(mask).T
         inside = labels == n4.GetMaskLabel() if n4.GetUseMaskLabel() else labels != 0
-    given = Given(sitk.GetArrayViewFromImage(image).T, inside, None, image.GetSpacing())
-    return foreign.solve(given, options(n4, image.GetDimension()), report, n4.GetNumberOfThreads())
+    settings, n_threads = options(n4, image.GetDimension()), n4.GetNumberOfThreads()
+    kept = sitk.Image(image)  # shares its voxels until the caller changes them
+
+    def solve(report: Report | None) -> Estimate:
+        # The view does not keep its image alive; this function does.
+        values = sitk.GetArrayViewFromImage(kept).T
+        given = Given(values, inside, None, kept.GetSpacing())
+        return foreign.solve(given, settings, report, n_threads)
+
+    return solve
 
 
 def divided(image: sitk.Image, field: LogField) -> sitk.Image:

@@ -17,8 +17,9 @@ import nipype.interfaces.ants as nipype_ants
 import nipype.pipeline.engine as pe
 import numpy as np
 import pytest
+import yaml
 
-from n4ax_bids import ants, ants_cli, device
+from n4ax_bids import __version__, ants, ants_cli, device
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 
 ROOT = Path(__file__).parents[1]
@@ -267,6 +268,22 @@ def test_help_and_version(capsys):
     assert "-x, --mask-image image" in short and len(short) < len(printed.err) / 2
     assert ours("--version", "-i", "missing.nii") == 0
     assert capsys.readouterr().out.startswith("n4ax_bids ")
+
+
+def test_the_version_under_the_name_of_ants(tmp_path):
+    """Programs of others read it: nf-neuro by sed, others by grep."""
+    link = tmp_path / "N4BiasFieldCorrection"
+    link.symlink_to(Path(sys.executable).with_name("n4ax-n4"))
+    done = subprocess.run([link, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"ANTs Version: v{__version__} of n4ax_bids, in place of ANTs\n"
+    assert done.stderr == ""
+    expression = r"s/ANTs Version: v\([0-9.]\+\)/\1/p"
+    read = subprocess.run(
+        ["sed", "-n", expression], input=done.stdout, capture_output=True, text=True, check=True
+    ).stdout
+    assert read.split()[0] == __version__ and "n4ax_bids" in read
+    # nf-neuro writes it behind a key of a YAML file.
+    assert yaml.safe_load(f"ants: {read}") == {"ants": read.strip()}
 
 
 def test_every_flag_is_explained():

@@ -10,7 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks import parity
 from n4ax_bids import antspy as ours
+from n4ax_bids.phantoms import phantom
 
 theirs = pytest.importorskip("ants", reason="antspyx is not installed")
 PLACE = {
@@ -18,7 +20,7 @@ PLACE = {
     "origin": (31.0, -44.0, 12.5),
     "direction": np.array([[0, -1, 0], [0.8, 0, 0.6], [-0.6, 0, 0.8]]),
 }
-SHORT = {"shrink_factor": 2, "convergence": {"iters": [2, 2], "tol": 0}}
+SHORT = {"shrink_factor": 3, "convergence": {"iters": [2, 2], "tol": 0}}
 ROUNDING = 2e-6
 """17 float32 roundings; few iterations"""
 
@@ -26,18 +28,13 @@ ROUNDING = 2e-6
 @pytest.fixture(scope="module")
 def images():
     """An image in an oblique place, a mask of labels and fractions, a weight with zeros."""
-    rng = np.random.default_rng(1)
-    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in (28, 24, 20)), indexing="ij")
-    inside = sum(x**2 for x in axes) < 0.9
-    tissue = np.where(inside, rng.choice([300.0, 500.0, 700.0], inside.shape), 20.0)
-    tissue *= np.exp(0.4 * axes[2] - 0.3 * axes[1]) * (
-        1 + 0.03 * rng.standard_normal(tissue.shape)
-    )
-    mask = inside.astype(np.float32)
-    mask[:9] *= 2
-    mask[9:11] *= 0.5
-    weight = np.maximum(rng.uniform(-0.2, 1, inside.shape), 0) * inside
-    arrays = {"image": tissue, "mask": mask, "weight_mask": weight}
+    rng = np.random.default_rng(3)
+    made = phantom((64, 60, 56), seed=0, noise=0.05)
+    mask = made.mask.astype(np.float32)
+    mask[:24] *= 2
+    mask[24:30] *= 0.5
+    weight = np.maximum(rng.uniform(-0.2, 1, mask.shape), 0) * made.mask
+    arrays = {"image": made.image, "mask": mask, "weight_mask": weight}
     return {
         name: theirs.from_numpy(each.astype(np.float32), **PLACE) for name, each in arrays.items()
     }
@@ -69,7 +66,7 @@ CALLS = {
     "a mask": {"mask": True},
     "a mask, rescaled": {"mask": True, "rescale_intensities": True},
     "no mask, rescaled": {"rescale_intensities": True},
-    "a weight, knots in whole mm": {"weight_mask": True, "spline_param": 23.7},
+    "a weight, knots in whole mm": {"weight_mask": True, "spline_param": 43.7},
     "both, spans of each axis": {"mask": True, "weight_mask": True, "spline_param": [2, 1, 1]},
     "one number in a tuple": {"mask": True, "spline_param": (40,)},
     "the field": {"mask": True, "return_bias_field": True},
@@ -86,17 +83,9 @@ def test_a_short_run_has_their_numbers(images, call):
 
 
 def test_two_axes_and_whole_numbers(images):
-    plane = theirs.from_numpy(images["image"].numpy()[:, 11].astype("uint8"), spacing=(1.5, 2.0))
+    plane = theirs.from_numpy(images["image"].numpy()[:, 30].astype("uint8"), spacing=(1.5, 2.0))
     mine, other = (each.n4_bias_field_correction(plane, **SHORT) for each in (ours, theirs))
     assert difference(mine, other) <= ROUNDING
-
-
-@pytest.mark.slow
-def test_the_defaults_are_within_the_bounds_of_a_full_run(images):
-    mine, other = (
-        each.n4_bias_field_correction(images["image"], images["mask"]) for each in (ours, theirs)
-    )
-    assert difference(mine, other) <= 5e-4
 
 
 def test_a_mask_of_another_type_counts_with_its_values(images):
@@ -129,7 +118,7 @@ def test_truncated_first(images):
 
 REFUSED = {
     "spans of two axes": ({"spline_param": [1, 2]}, ValueError),
-    "an array as weight": ({"weight_mask": np.ones((28, 24, 20))}, ValueError),
+    "an array as weight": ({"weight_mask": np.ones((64, 60, 56))}, ValueError),
     "no threshold": ({"convergence": {"iters": [2]}}, KeyError),
     "one number of iterations": ({"convergence": {"iters": 2, "tol": 0}}, TypeError),
     "fractions of iterations": ({"convergence": {"iters": [2.5], "tol": 0}}, RuntimeError),
@@ -176,7 +165,7 @@ def like_antspynet(package, image, mask, return_bias_field):
 def like_clinica(package, image, mask, return_bias_field):
     """Return an image or field as Clinica's linear pipeline: knots in mm and nothing else."""
     return package.n4_bias_field_correction(
-        image, spline_param=60, return_bias_field=return_bias_field, verbose=False
+        image, spline_param=120, return_bias_field=return_bias_field, verbose=False
     )
 
 
@@ -185,10 +174,10 @@ def like_clinica(package, image, mask, return_bias_field):
     [(like_antspynet, True, False), (like_antspynet, False, True), (like_clinica, False, False)],
 )
 def test_scripts_of_others_run_after_one_import(images, correct, masked, field):
-    """All iterations of the defaults run; the bound is the maximum of a full run."""
+    """Without other words all 200 iterations run; 5e-4 is the bound of a full run."""
     mask = theirs.threshold_image(images["mask"], 0.1, 9) if masked else None
     mine, other = (correct(package, images["image"], mask, field) for package in (ours, theirs))
-    assert difference(mine, other) <= 5e-4
+    assert difference(mine, other) <= parity.BOUNDS.max
 
 
 def test_neither_jax_nor_antspy_is_imported_by_the_name_alone():

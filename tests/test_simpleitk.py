@@ -187,7 +187,8 @@ def test_the_measurement_is_theirs_without_a_command_too(image, mask):
         n4 = filter_class()
         n4.SetMaximumNumberOfIterations((3, 2))
         n4.SetConvergenceThreshold(0.0)
-        n4.Execute(image, mask)
+        n4.Execute(image * 1, mask)  # the image is gone, and the settings are others, when
+        n4.SetMaximumNumberOfIterations((1,))  # the measurement is asked for
         values.append(n4.GetCurrentConvergenceMeasurement())
     assert values[0] == pytest.approx(values[1], rel=1e-4)
 
