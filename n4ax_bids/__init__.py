@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from n4ax_bids.core.n4.call import n4, n4_batch
     from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.core.tissue.call import tissue, tissue_batch
     from n4ax_bids.core.tissue_mask import compute_tissue_mask
     from n4ax_bids.core.zero_dce.call import zero_shot, zero_shot_batch
     from n4ax_bids.correct import correct
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         n4_correct_per_section,
         sharpen_residual,
     )
-    from n4ax_bids.options import N4Options, StackOptions, ZeroShotOptions, preset
+    from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
     from n4ax_bids.streaming import stream
@@ -44,6 +45,7 @@ __all__ = [
     "Realign",
     "RealignOptions",
     "StackOptions",
+    "TissueOptions",
     "ZeroShotOptions",
     "apply_bias_field",
     "auto_mask",
@@ -63,6 +65,8 @@ __all__ = [
     "realign",
     "sharpen_residual",
     "stream",
+    "tissue",
+    "tissue_batch",
     "zero_shot",
     "zero_shot_batch",
 ]
@@ -72,6 +76,7 @@ _HOMES = {
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
     "StackOptions": "n4ax_bids.options",
+    "TissueOptions": "n4ax_bids.options",
     "apply_bias_field": "n4ax_bids.linumpy",
     "ZeroShotOptions": "n4ax_bids.options",
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
@@ -91,6 +96,8 @@ _HOMES = {
     "stream": "n4ax_bids.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",
+    "tissue": "n4ax_bids.core.tissue.call",
+    "tissue_batch": "n4ax_bids.core.tissue.call",
     "zero_shot": "n4ax_bids.core.zero_dce.call",
     "zero_shot_batch": "n4ax_bids.core.zero_dce.call",
 }

@@ -9,13 +9,14 @@ has the method as its `METHOD`, so that worker processes find it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
-from n4ax_bids.options import n4, zero_shot
+from n4ax_bids.options import n4, tissue, zero_shot
 
 
 class Output(NamedTuple):
@@ -27,6 +28,9 @@ class Output(NamedTuple):
     """description in the sidecar and in descriptions.tsv"""
     written: Callable[[Any], bool] = lambda options: True
     """whether a solve with these options has it; by default always"""
+    probseg: bool = False
+    """whether it is a map of a tissue's probability: its file has the entity label and the suffix
+    probseg"""
 
 
 class Query(NamedTuple):
@@ -252,6 +256,48 @@ register(
                 "image brightened by the tone curve; not image / field",
                 lambda options: options.output == "curve",
             ),
+        ),
+    )
+)
+
+register(
+    Method(
+        name="tissue",
+        title="tissue correction",
+        options=tissue.TissueOptions,
+        presets=tissue.PRESETS,
+        preset_help=tissue.PRESET_HELP,
+        prepare="n4ax_bids.core.tissue.method:prepare",
+        sloppy=tissue.sloppy,
+        memory="n4ax_bids.core.tissue.method:memory",
+        paragraph="n4ax_bids.options.tissue:paragraph",
+        citations=tissue.CITATIONS,
+        cited="unified",
+        panel="n4ax_bids.report.tissue:draw",
+        caption="The classes and their sum, and the most probable of three tissues in the middle "
+        "plane of the last axis.",
+        shown=(
+            ("misfit of the classes", "misfit"),
+            ("fell back to a coarse N4", "fell_back"),
+            ("blocks used", "n_blocks"),
+            ("rounds", "n_rounds"),
+        ),
+        measures=(
+            Measure(
+                "misfit",
+                "misfit",
+                "sd over regions of 25 mm of what classes and field leave, ln of intensity",
+                lambda details: details["misfit"],
+            ),
+        ),
+        outputs=tuple(
+            Output(
+                label,
+                f"probability of {label}",
+                functools.partial(tissue.has_map, label=label),
+                probseg=True,
+            )
+            for label in ("CSF", "GM", "WM", "class1", "class2", "class3")
         ),
     )
 )

@@ -6,6 +6,7 @@ from n4ax_bids.interfaces.mcflirt import MCFLIRT
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
 from n4ax_bids.interfaces.patch import patch
 from n4ax_bids.interfaces.realign import Realign
+from n4ax_bids.interfaces.tissue import TissueBiasCorrection
 from n4ax_bids.interfaces.zero_shot import ZeroShotBiasCorrection
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FixN4BiasFieldCorrection",
     "N4BiasFieldCorrection",
     "Realign",
+    "TissueBiasCorrection",
     "ZeroShotBiasCorrection",
     "patch",
 ]

@@ -197,13 +197,15 @@ def _of_other_session(file: Any, request: Request) -> bool:
 
 def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).as_posix())
+    further = METHODS[request.method].written(request.options)
     outputs = OutputNames.of(
         relative,
         request.output_dir,
         desc=request.desc,
         bias_field=request.bias_field,
         masks=_kinds(request),
-        further=[output.label for output in METHODS[request.method].written(request.options)],
+        further=[output.label for output in further],
+        probsegs=[output.label for output in further if output.probseg],
     )
     return Job(
         source=request.bids_dir / relative,

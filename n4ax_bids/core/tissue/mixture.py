@@ -1,0 +1,155 @@
+"""Gaussian classes of a histogram and a uniform class of outliers, by expectation maximisation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+N_BINS = 256
+"""bins of the logarithm of the corrected intensity"""
+N_NOISES = 6
+"""bins of the variance that noise causes"""
+WIDTH = 5.0
+"""standard deviations on each side of the mean that the histogram spans"""
+FEWEST = 1e-3
+"""weight below which a class keeps its mean and variance"""
+LEAST_OUTLIERS = 1e-3
+"""share of outliers is at least this; without it, the estimate may end in a degenerate class"""
+TINY = 1e-30
+RARE = 1e-4
+"""density, relative to its largest value, below which intensities gain no more weight"""
+
+
+class Classes(NamedTuple):
+    """A mixture; arrays (K,), on the device or on the host."""
+
+    mean: Any
+    share: Any
+    variance: Any
+    """without that of noise"""
+    outliers: Any
+    """scalar, share of the uniform class"""
+
+
+class Histogram(NamedTuple):
+    """Weights of corrected intensities and variances of noise."""
+
+    counts: jax.Array
+    """(bins, noises)"""
+    x: jax.Array
+    """(bins,), centres"""
+    nu: jax.Array
+    """(noises,), mean variance that noise causes"""
+    uniform: jax.Array
+    """scalar, density of the uniform class"""
+    place: jax.Array
+    """flat index of the bin of each block"""
+
+
+def histogram(r: jax.Array, h: jax.Array, noise_bin: jax.Array, nu: jax.Array) -> Histogram:
+    """Count corrected intensities.
+
+    Parameters
+    ----------
+    r : array, ln of intensity minus ln of the field
+    h : array like `r`, weights from 0 to 1; 0 = not counted
+    noise_bin : array like `r`, int
+    nu : (noises,)
+    """
+    n = h.sum()
+    mean = (h * r).sum() / n
+    sd = jnp.sqrt((h * (r - mean) ** 2).sum() / n) + 1e-6
+    low = jnp.maximum(mean - WIDTH * sd, jnp.where(h > 0, r, jnp.inf).min() - 0.02)
+    high = jnp.minimum(mean + WIDTH * sd, jnp.where(h > 0, r, -jnp.inf).max() + 0.02)
+    width = (high - low) / N_BINS
+    row = jnp.clip((r - low) / width, 0, N_BINS - 1).astype(jnp.int32)
+    place = row * N_NOISES + noise_bin
+    # Sums of integers do not depend on the order in which a device adds.
+    whole = jnp.round(h * 2**20).astype(jnp.int64)
+    counts = jnp.zeros(N_BINS * N_NOISES, jnp.int64).at[place.ravel()].add(whole.ravel())
+    counts = (counts.astype(jnp.float64) / 2**20).astype(r.dtype).reshape(N_BINS, N_NOISES)
+    x = low + (jnp.arange(N_BINS, dtype=r.dtype) + 0.5) * width
+    return Histogram(counts, x, nu, 1 / (high - low), place)
+
+
+def first_classes(seen: Histogram, n_classes: int) -> Classes:
+    """Return classes from k-means of the histogram, begun at its quantiles."""
+    counts, x = seen.counts.sum(axis=1), seen.x
+    below = jnp.cumsum(counts) / counts.sum()
+    at = (jnp.arange(n_classes, dtype=x.dtype) + 0.5) / n_classes
+
+    def members(mean: jax.Array) -> jax.Array:
+        nearest = jnp.argmin(jnp.abs(x[:, None] - mean), axis=1)
+        return (nearest[:, None] == jnp.arange(n_classes)) * counts[:, None]
+
+    def step(_: int, mean: jax.Array) -> jax.Array:
+        each = members(mean)
+        n = each.sum(axis=0)
+        return jnp.where(n > 0, (each * x[:, None]).sum(axis=0) / jnp.maximum(n, 1e-9), mean)
+
+    mean = jax.lax.fori_loop(0, 30, step, jnp.interp(at, below, x))
+    each = members(mean)
+    n = each.sum(axis=0)
+    variance = (each * (x[:, None] - mean) ** 2).sum(axis=0) / jnp.maximum(n, 1e-9)
+    share = n / n.sum() * 0.98 + 1e-4
+    return Classes(mean, share, jnp.maximum(variance, 1e-4), jnp.asarray(0.02, x.dtype))
+
+
+def densities(seen: Histogram, classes: Classes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return variances (1, noises, K), densities (bins, noises, K) and their sum with outliers."""
+    variance = classes.variance + seen.nu[None, :, None]
+    away = seen.x[:, None, None] - classes.mean
+    each = classes.share * jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
+    return variance, each, each.sum(axis=-1) + classes.outliers * seen.uniform
+
+
+def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) -> Classes:
+    """Return the classes after steps of expectation maximisation; noise is no part of a class."""
+    x = seen.x[:, None, None]
+
+    def step(_: int, old: Classes) -> Classes:
+        variance, each, total = densities(seen, old)
+        per_total = seen.counts / jnp.maximum(total, TINY)
+        belongs = each * per_total[..., None]
+        n = belongs.sum(axis=(0, 1))
+        n_outliers = (per_total * old.outliers * seen.uniform).sum()
+        some = n > FEWEST
+        precise = (belongs / variance).sum(axis=(0, 1))
+        mean = (belongs / variance * x).sum(axis=(0, 1)) / jnp.maximum(precise, TINY)
+        mean = jnp.where(some, mean, old.mean)
+        true = (x - mean) * (old.variance / variance)
+        rest = old.variance * seen.nu[None, :, None] / variance
+        spread = (belongs * (true**2 + rest)).sum(axis=(0, 1)) / jnp.maximum(n, TINY)
+        spread = jnp.where(some, jnp.maximum(spread, least_sd**2), old.variance)
+        whole = n.sum() + n_outliers
+        share = jnp.maximum(n / whole, 1e-5)
+        return Classes(mean, share, spread, jnp.maximum(n_outliers / whole, LEAST_OUTLIERS))
+
+    return jax.lax.fori_loop(0, n_steps, step, classes)
+
+
+def demands(
+    seen: Histogram, classes: Classes, balance: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what the classes demand of the field at each block.
+
+    Returns
+    -------
+    weight : array, the precision with which a block shows the field
+    target : array, weight times the true ln of intensity that the classes expect
+    likelihood : scalar, mean logarithm of the density
+    """
+    variance, each, total = densities(seen, classes)
+    belongs = each / jnp.maximum(total, TINY)[..., None]
+    weight = (belongs / variance).sum(axis=-1)
+    target = (belongs * classes.mean / variance).sum(axis=-1)
+    per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
+    density = (total * per_noise).sum(axis=1)
+    rare = jnp.maximum(density / density.max(), RARE) ** -balance
+    balanced = weight * rare[:, None]
+    scale = (seen.counts * weight).sum() / (seen.counts * balanced).sum()
+    balanced, target = balanced * scale, target * rare[:, None] * scale
+    likelihood = (seen.counts * jnp.log(jnp.maximum(total, TINY))).sum() / seen.counts.sum()
+    return balanced.ravel()[seen.place], target.ravel()[seen.place], likelihood
