@@ -282,14 +282,7 @@ register(
             ("blocks used", "n_blocks"),
             ("rounds", "n_rounds"),
         ),
-        measures=(
-            Measure(
-                "misfit",
-                "misfit",
-                "sd over regions of 25 mm of what classes and field leave, ln of intensity",
-                lambda details: details["misfit"],
-            ),
-        ),
+        measures=(Measure("misfit", "misfit", tissue.MISFIT, lambda details: details["misfit"]),),
         outputs=tuple(
             Output(
                 label,

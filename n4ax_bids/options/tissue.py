@@ -18,6 +18,8 @@ CONTRASTS: dict[str, tuple[str, ...]] = {
 }
 """Tissues from dark to bright in each contrast."""
 
+MISFIT = "sd over regions of 25 mm of what classes and field leave, ln of intensity"
+
 
 @dataclass(frozen=True)
 class TissueOptions:

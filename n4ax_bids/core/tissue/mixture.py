@@ -81,8 +81,8 @@ def first_classes(seen: Histogram, n_classes: int) -> Classes:
     at = (jnp.arange(n_classes, dtype=x.dtype) + 0.5) / n_classes
 
     def members(mean: jax.Array) -> jax.Array:
-        nearest = jnp.argmin(jnp.abs(x[:, None] - mean), axis=1)
-        return (nearest[:, None] == jnp.arange(n_classes)) * counts[:, None]
+        nearest = jnp.argmin(jnp.abs(x[:, None] - mean[None]), axis=1)
+        return (nearest[:, None] == jnp.arange(n_classes)[None]) * counts[:, None]
 
     def step(_: int, mean: jax.Array) -> jax.Array:
         each = members(mean)
@@ -92,16 +92,17 @@ def first_classes(seen: Histogram, n_classes: int) -> Classes:
     mean = jax.lax.fori_loop(0, 30, step, jnp.interp(at, below, x))
     each = members(mean)
     n = each.sum(axis=0)
-    variance = (each * (x[:, None] - mean) ** 2).sum(axis=0) / jnp.maximum(n, 1e-9)
+    variance = (each * (x[:, None] - mean[None]) ** 2).sum(axis=0) / jnp.maximum(n, 1e-9)
     share = n / n.sum() * 0.98 + 1e-4
     return Classes(mean, share, jnp.maximum(variance, 1e-4), jnp.asarray(0.02, x.dtype))
 
 
 def densities(seen: Histogram, classes: Classes) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return variances (1, noises, K), densities (bins, noises, K) and their sum with outliers."""
-    variance = classes.variance + seen.nu[None, :, None]
-    away = seen.x[:, None, None] - classes.mean
-    each = classes.share * jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
+    mean, share, own = (each[None, None] for each in classes[:3])
+    variance = own + seen.nu[None, :, None]
+    away = seen.x[:, None, None] - mean
+    each = share * jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
     return variance, each, each.sum(axis=-1) + classes.outliers * seen.uniform
 
 
@@ -119,8 +120,9 @@ def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) ->
         precise = (belongs / variance).sum(axis=(0, 1))
         mean = (belongs / variance * x).sum(axis=(0, 1)) / jnp.maximum(precise, TINY)
         mean = jnp.where(some, mean, old.mean)
-        true = (x - mean) * (old.variance / variance)
-        rest = old.variance * seen.nu[None, :, None] / variance
+        own = old.variance[None, None]
+        true = (x - mean[None, None]) * (own / variance)
+        rest = own * seen.nu[None, :, None] / variance
         spread = (belongs * (true**2 + rest)).sum(axis=(0, 1)) / jnp.maximum(n, TINY)
         spread = jnp.where(some, jnp.maximum(spread, least_sd**2), old.variance)
         whole = n.sum() + n_outliers
@@ -144,9 +146,9 @@ def demands(
     variance, each, total = densities(seen, classes)
     belongs = each / jnp.maximum(total, TINY)[..., None]
     weight = (belongs / variance).sum(axis=-1)
-    target = (belongs * classes.mean / variance).sum(axis=-1)
+    target = (belongs * classes.mean[None, None] / variance).sum(axis=-1)
     per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
-    density = (total * per_noise).sum(axis=1)
+    density = (total * per_noise[None]).sum(axis=1)
     rare = jnp.maximum(density / density.max(), RARE) ** -balance
     balanced = weight * rare[:, None]
     scale = (seen.counts * weight).sum() / (seen.counts * balanced).sum()

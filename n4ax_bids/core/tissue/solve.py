@@ -194,7 +194,7 @@ def solved(matrix: jax.Array, penalty: jax.Array, right: jax.Array) -> jax.Array
     ridge = RIDGE * jnp.trace(matrix) / len(matrix)
     whole = matrix + penalty + ridge * jnp.eye(len(matrix))
     scale = jax.lax.rsqrt(jnp.diag(whole))
-    factor = jax.scipy.linalg.cho_factor(whole * scale[:, None] * scale)
+    factor = jax.scipy.linalg.cho_factor(whole * scale[:, None] * scale[None])
     found: jax.Array = jax.scipy.linalg.cho_solve(factor, scale * right.astype(jnp.float64))
     return scale * found
 
