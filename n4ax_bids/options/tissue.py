@@ -44,7 +44,12 @@ class TissueOptions:
     )
     knots: float = option(60.0, "distance of the knots of the field", unit="mm")
     stiffness: float = option(
-        1e9, "weight of the mean square third derivative of the field (mm^6)"
+        1e10, "weight of the mean square third derivative of the field (mm^6)"
+    )
+    softening: float = option(
+        6.0,
+        "power by which the stiffness falls where ln of the field varies by more than 0.16 (sd); "
+        "0 for no change",
     )
     most_rounds: int = option(25, "most rounds of classes and field")
     convergence: float = option(
@@ -82,6 +87,7 @@ class TissueOptions:
             ("balance", 0, 1),
             ("knots", 0.1, 1e6),
             ("stiffness", 0, 1e20),
+            ("softening", 0, 100),
             ("most_rounds", 1, 1000),
             ("convergence", 0, 1),
         ):
@@ -146,7 +152,8 @@ def paragraph(o: TissueOptions, preset: str, changed: bool) -> str:
         f"smooth field [@wells; @vanleemput; @unified]. Blocks counted less where they differ "
         f"from their neighbours (power {o.homogeneity:g}) and where their intensity is frequent "
         f"(power {o.balance:g}). The field was a cubic B-spline with knots {o.knots:g} mm apart "
-        f"and a penalty of {o.stiffness:g} mm^6 on its mean square third derivative. Classes and "
+        f"and a penalty of {o.stiffness:g} mm^6 on its mean square third derivative, "
+        f"lowered with the power {o.softening:g} of its strength where it is strong. Classes and "
         f"field were estimated in turn in at most {o.most_rounds} rounds, until one changed the "
         f"field by less than {o.convergence:g}. Where the misfit exceeded {o.largest_misfit:g}, "
         f"the field is that of N4 with a coarse spline [@n4].{maps}"

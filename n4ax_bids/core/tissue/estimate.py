@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,9 @@ from n4ax_bids.core.tissue.solve import (
     FEWEST_ROUNDS,
     Arrays,
     Numbers,
+    Solved,
     solve,
+    start,
 )
 from n4ax_bids.core.tissue.spline import Spline
 from n4ax_bids.options.tissue import TissueOptions
@@ -32,6 +34,10 @@ PAD = 16
 """blocks on each axis are padded to a multiple of this, so that images share programs"""
 REGION = 25.0
 """mm, size of the regions of the misfit"""
+STRONG = 0.16
+"""sd of ln b above which the stiffness is lowered"""
+SOFTEST = 1e7
+"""mm^6, lowest stiffness"""
 FEWEST_BLOCKS = 64
 """blocks with a weight below which nothing is estimated"""
 
@@ -58,6 +64,8 @@ class Found(NamedTuple):
     """blocks that had a weight"""
     n_rounds: int
     changes: tuple[float, ...]
+    stiffness: float
+    """mm^6, lowered where the field is strong"""
     misfit: float
     sd: float
     """of ln b at the blocks"""
@@ -131,17 +139,15 @@ def estimate(image: Image, options: TissueOptions) -> Found | None:
         return None
     spline = splines.spline_of(blocks, options.knots)
     with jax.enable_x64(True):
-        solved = jax.device_get(
-            solve(
-                _arrays(blocks, h, spline),
-                _numbers(options),
-                n_classes=options.n_classes,
-                limit=max(options.most_rounds, FEWEST_ROUNDS),
-                strides=_strides(blocks.mm),
-            )
-        )
-    n_rounds = int(solved.n_rounds)
-    lattice = solved.lattice.reshape(spline.points)
+        arrays = _arrays(blocks, h, spline)
+        begin = start(arrays, strides=_strides(blocks.mm))
+        solved = _solved(arrays, begin, options, options.stiffness)
+        stiffness = softened(options, float(solved.sd))
+        n_rounds, changes = int(solved.n_rounds), _changes(solved)
+        if stiffness < options.stiffness:
+            solved = _solved(arrays, solved.lattice, options, stiffness)
+            n_rounds, changes = n_rounds + int(solved.n_rounds), changes + _changes(solved)
+    lattice = np.asarray(solved.lattice).reshape(spline.points)
     weight = h[spline.box]
     level = _mean(lattice, spline, weight)
     order = np.argsort(solved.classes.mean, kind="stable")
@@ -151,11 +157,36 @@ def estimate(image: Image, options: TissueOptions) -> Found | None:
         Classes(mean, share, variance, float(solved.classes.outliers)),
         n_blocks,
         n_rounds,
-        tuple(float(each) for each in solved.changes[:n_rounds]),
+        changes,
+        stiffness,
         float(solved.misfit),
         float(solved.sd),
         blocks.noise,
     )
+
+
+def softened(options: TissueOptions, sd: float) -> float:
+    """Return the stiffness for a field of this strength (sd of ln b), mm^6.
+
+    Strong fields come from surface coils and bend more than weak ones.
+    """
+    lowest = min(options.stiffness, SOFTEST)
+    if not sd > STRONG:
+        return options.stiffness
+    return max(options.stiffness * (STRONG / sd) ** options.softening, lowest)
+
+
+def _solved(arrays: Arrays, lattice: Any, options: TissueOptions, stiffness: float) -> Solved:
+    """Estimate classes and field, and fetch them from the device."""
+    limit = max(options.most_rounds, FEWEST_ROUNDS)
+    numbers = _numbers(options)._replace(stiffness=stiffness)
+    begun = jnp.asarray(lattice)
+    found = solve(arrays, numbers, begun, n_classes=options.n_classes, limit=limit)
+    return Solved(*jax.device_get(found))
+
+
+def _changes(solved: Solved) -> tuple[float, ...]:
+    return tuple(float(each) for each in solved.changes[: int(solved.n_rounds)])
 
 
 def _mean(lattice: np.ndarray, spline: Spline, weight: np.ndarray) -> float:

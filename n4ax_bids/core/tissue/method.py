@@ -36,6 +36,8 @@ class TissueDetails:
     n_rounds: int
     changes: tuple[float, ...]
     """sd of the change of ln of the field in each round"""
+    stiffness: float | None
+    """of the field, mm^6; below the option where the field is strong"""
     field_sd: float | None
     """sd of ln of the field at the blocks, before any fall-back"""
     noise: float | None
@@ -125,7 +127,7 @@ def _details(
     section: tuple[tuple[int, ...], ...],
 ) -> TissueDetails:
     if found is None:
-        return TissueDetails(True, None, 0, 0, (), None, None, (), (), (), None, (), ())
+        return TissueDetails(True, None, 0, 0, (), None, None, None, (), (), (), None, (), ())
     named = () if tissues is None else tuple(options.tissues[tissue] for tissue in tissues)
     return TissueDetails(
         fell_back=tissues is None,
@@ -133,6 +135,7 @@ def _details(
         n_blocks=found.n_blocks,
         n_rounds=found.n_rounds,
         changes=tuple(map(_short, found.changes)),
+        stiffness=_short(found.stiffness),
         field_sd=_short(found.sd),
         noise=_short(found.noise),
         class_means=tuple(map(_short, found.classes.mean)),

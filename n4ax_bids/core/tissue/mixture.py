@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 N_BINS = 256
 """bins of the logarithm of the corrected intensity"""
+N_TISSUES = 3
+"""groups of neighbouring classes whose levels the field may not change"""
 N_NOISES = 6
 """bins of the variance that noise causes"""
 WIDTH = 5.0
@@ -46,6 +50,17 @@ class Histogram(NamedTuple):
     """scalar, density of the uniform class"""
     place: jax.Array
     """flat index of the bin of each block"""
+
+
+class Demands(NamedTuple):
+    """What the classes demand of the field."""
+
+    weights: jax.Array
+    """(..., 3), for each tissue the precision with which a block shows the field"""
+    targets: jax.Array
+    """(..., 3), these weights times the true ln of intensity that the classes expect"""
+    likelihood: jax.Array
+    """scalar, mean logarithm of the density"""
 
 
 def histogram(r: jax.Array, h: jax.Array, noise_bin: jax.Array, nu: jax.Array) -> Histogram:
@@ -132,26 +147,40 @@ def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) ->
     return jax.lax.fori_loop(0, n_steps, step, classes)
 
 
-def demands(
-    seen: Histogram, classes: Classes, balance: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return what the classes demand of the field at each block.
+def tissues_of(classes: Classes) -> jax.Array:
+    """Return which of three tissues, from dark to bright, each class belongs to: (K, 3), 0 and 1.
 
-    Returns
-    -------
-    weight : array, the precision with which a block shows the field
-    target : array, weight times the true ln of intensity that the classes expect
-    likelihood : scalar, mean logarithm of the density
+    The classes, sorted by their means, are split where the means scatter least around those of
+    their tissues.
     """
+    n = len(classes.mean)
+    counts = [(a, b - a, n - b) for a, b in itertools.combinations(range(1, n), 2)]
+    splits = [np.eye(N_TISSUES)[np.repeat(np.arange(N_TISSUES), each)] for each in counts]
+    members = jnp.asarray(np.array(splits), classes.mean.dtype)
+    order = jnp.argsort(classes.mean)
+    mean, share = classes.mean[order], classes.share[order]
+    weight = jnp.einsum("skt,k->st", members, share)
+    middle = jnp.einsum("skt,k->st", members, share * mean) / weight
+    away = jnp.einsum("skt,st->sk", members, middle) - mean[None]
+    best = jnp.argmin((share[None] * away**2).sum(axis=1))
+    return jnp.zeros((n, N_TISSUES), mean.dtype).at[order].set(members[best])
+
+
+def demands(seen: Histogram, classes: Classes, balance: Any) -> Demands:
+    """Return what the classes demand of the field at each block."""
     variance, each, total = densities(seen, classes)
-    belongs = each / jnp.maximum(total, TINY)[..., None]
-    weight = (belongs / variance).sum(axis=-1)
-    target = (belongs * classes.mean[None, None] / variance).sum(axis=-1)
+    precision = each / jnp.maximum(total, TINY)[..., None] / variance
     per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
     density = (total * per_noise[None]).sum(axis=1)
-    rare = jnp.maximum(density / density.max(), RARE) ** -balance
-    balanced = weight * rare[:, None]
-    scale = (seen.counts * weight).sum() / (seen.counts * balanced).sum()
-    balanced, target = balanced * scale, target * rare[:, None] * scale
+    rare = (jnp.maximum(density / density.max(), RARE) ** -balance)[:, None, None]
+    balanced = precision * rare
+    before, after = ((seen.counts[..., None] * weight).sum() for weight in (precision, balanced))
+    balanced = balanced * (before / after)
+    expected = balanced * classes.mean[None, None]
+    members = tissues_of(classes)
+    weights, targets = (
+        jnp.einsum("bnk,kt->bnt", values, members).reshape(-1, N_TISSUES)[seen.place]
+        for values in (balanced, expected)
+    )
     likelihood = (seen.counts * jnp.log(jnp.maximum(total, TINY))).sum() / seen.counts.sum()
-    return balanced.ravel()[seen.place], target.ravel()[seen.place], likelihood
+    return Demands(weights, targets, likelihood)

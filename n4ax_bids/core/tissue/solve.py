@@ -1,4 +1,4 @@
-"""The compiled estimate: a start from differences, then classes and field in turn."""
+"""The compiled estimate: a start from differences; classes and field in turn."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ RIDGE = 1e-6
 """added to the normal equations, relative to their mean diagonal"""
 RELAXED = 1.3
 """a step of the field, relative to the solution of its equations"""
+PULL = 1e-3
+"""pull on the levels of tissues, relative to their weights"""
 FEWEST_ROUNDS = 7
 """rounds before the estimate may end"""
 FIRST_STEPS, STEPS = 30, 8
@@ -92,24 +94,22 @@ class Solved(NamedTuple):
     """of ln b at the blocks"""
 
 
-@partial(jax.jit, static_argnames=("n_classes", "limit", "strides"))
+@partial(jax.jit, static_argnames=("n_classes", "limit"))
 def solve(
-    arrays: Arrays, numbers: Numbers, *, n_classes: int, limit: int, strides: Sequence[Any]
+    arrays: Arrays, numbers: Numbers, lattice: jax.Array, *, n_classes: int, limit: int
 ) -> Solved:
     """Estimate classes and field.
 
     Parameters
     ----------
     arrays, numbers : of the image
+    lattice : (K,), float64, where the estimate begins
     n_classes : Gaussian classes
     limit : most rounds that can be recorded; at least `numbers.n_rounds`
-    strides : (blocks between those that the start uses, and between the two of a difference in
-        such steps) of each axis
     """
     pairs = pair_matrices(arrays.bases)
     n = arrays.h.sum()
     zero = jnp.zeros((), arrays.x.dtype)
-    lattice = start(arrays, strides)
     nothing = jnp.zeros(n_classes, arrays.x.dtype)
     classes = Classes(nothing, nothing, nothing, zero)
     state = State(
@@ -145,16 +145,40 @@ def _round(
         ),
         lambda: mixture.maximised(seen, s.classes, STEPS, numbers.least_sd),
     )
-    weight, target, likelihood = mixture.demands(seen, classes, numbers.balance)
-    weight, target = weight * h, target * h
-    matrix = normal(weight, pairs, arrays.bases)
-    right = bspline.contract(weight * arrays.x - target, arrays.bases).ravel()
-    found = solved(matrix, numbers.stiffness * n * arrays.penalty, right)
+    wanted = mixture.demands(seen, classes, numbers.balance)
+    found = _demanded(wanted, arrays, numbers.stiffness * n, pairs)
     lattice = s.lattice + RELAXED * (found - s.lattice)
     field = _field(lattice, arrays, n)
     change = jnp.sqrt((h * (field - s.field) ** 2).sum() / n)
     changes = s.changes.at[s.round].set(change)
-    return State(s.round + 1, lattice, field, classes, change, changes, likelihood)
+    return State(s.round + 1, lattice, field, classes, change, changes, wanted.likelihood)
+
+
+def _demanded(
+    wanted: mixture.Demands, arrays: Arrays, stiffness: jax.Array, pairs: list[jax.Array]
+) -> jax.Array:
+    """Return the lattice that fits the demands best if the level of each tissue is free as well.
+
+    Tissues lie in different places, so their levels and the field trade off against each other.
+    Solved together, the levels follow from places where tissues are neighbours.
+    """
+    h = arrays.h[..., None]
+    weights, targets = wanted.weights * h, wanted.targets * h
+    left = weights * arrays.x[..., None] - targets
+    matrix = normal(weights.sum(axis=-1), pairs, arrays.bases)
+    n_points, axes = len(matrix), tuple(range(arrays.x.ndim))
+    ridge = RIDGE * jnp.trace(matrix) / n_points
+    cross = bspline.contract(weights, arrays.bases).reshape(n_points, -1).astype(jnp.float64)
+    own = jnp.diag(weights.sum(axis=axes).astype(jnp.float64)) * (1 + PULL)
+    whole = jnp.block([[matrix + ridge * jnp.eye(n_points), cross], [cross.T, own]])
+    right = jnp.concatenate(
+        [
+            bspline.contract(left.sum(axis=-1), arrays.bases).ravel().astype(jnp.float64),
+            left.sum(axis=axes).astype(jnp.float64),
+        ]
+    )
+    penalty = jnp.pad(stiffness * arrays.penalty, (0, len(own)))
+    return solved(whole, penalty, right)[:n_points]
 
 
 def _field(lattice: jax.Array, arrays: Arrays, n: jax.Array) -> jax.Array:
@@ -167,8 +191,9 @@ def _field(lattice: jax.Array, arrays: Arrays, n: jax.Array) -> jax.Array:
 def _misfit(end: State, arrays: Arrays, numbers: Numbers) -> jax.Array:
     """Return the sd over regions of what classes and field leave, weighted by their blocks."""
     seen = mixture.histogram(arrays.x - end.field, arrays.h, arrays.noise_bin, arrays.nu)
-    weight, target, _ = mixture.demands(seen, end.classes, numbers.balance)
-    left = weight * (arrays.x - end.field) - target
+    wanted = mixture.demands(seen, end.classes, numbers.balance)
+    weight = wanted.weights.sum(axis=-1)
+    left = weight * (arrays.x - end.field) - wanted.targets.sum(axis=-1)
     n = bspline.contract(weight * arrays.h, arrays.cells)
     mean = bspline.contract(left * arrays.h, arrays.cells) / jnp.maximum(n, mixture.TINY)
     return jnp.sqrt((n * mean**2).sum() / n.sum())
@@ -199,10 +224,17 @@ def solved(matrix: jax.Array, penalty: jax.Array, right: jax.Array) -> jax.Array
     return scale * found
 
 
-def start(arrays: Arrays, strides: Sequence[Any]) -> jax.Array:
+@partial(jax.jit, static_argnames="strides")
+def start(arrays: Arrays, *, strides: Sequence[Any]) -> jax.Array:
     """Return the lattice of a robust fit of differences of blocks that lie 12 mm apart.
 
     Neighbours mostly belong to one tissue, so most of their differences show the field alone.
+
+    Parameters
+    ----------
+    arrays : of the image
+    strides : (blocks between those that are used, and between the two of a difference in such
+        steps) of each axis
     """
     thin = tuple(slice(None, None, step) for step, _ in strides)
     x, ok = arrays.x[thin], arrays.ok[thin]
