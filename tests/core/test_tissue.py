@@ -197,14 +197,14 @@ def test_the_penalty_is_the_mean_square_third_derivative():
 
 
 def test_the_field_of_blocks_is_that_of_their_voxels():
-    ok = np.zeros((20, 16, 3), bool)
+    ok = np.zeros((20, 16, 2), bool)
     ok[3:18, 2:14] = True
     blocks = block_means.Blocks(0.0 * ok, 0.0 * ok, ok, (3, 2, 1), (3.0, 4.0, 5.0), 0.0)
     spline = splines.spline_of(blocks, 20.0)
     assert spline.flat == (False, False, True) and spline.points[2] == 1
     lattice = np.random.default_rng(0).standard_normal(spline.points)
     field = splines.log_field(spline, lattice, blocks.factors)
-    centres = [np.arange(3, 18) * 3 + 1, np.arange(2, 14) * 2 + 0.5, np.arange(3)]
+    centres = [np.arange(3, 18) * 3 + 1, np.arange(2, 14) * 2 + 0.5, np.arange(2)]
     expected = lattice
     for axis, basis in enumerate(spline.bases):
         expected = np.moveaxis(np.tensordot(expected, basis, (axis, 1)), -1, axis)

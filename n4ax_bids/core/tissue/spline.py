@@ -18,7 +18,7 @@ PENALISED = 3
 """order of the derivatives that are penalised: quadratic fields are free"""
 MOST = 2000
 """control points; the equations are dense"""
-LEAST = 4
+LEAST = 3
 """blocks of an axis along which the field may change"""
 
 
