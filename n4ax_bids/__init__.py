@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from n4ax_bids.core.n4.call import n4, n4_batch
     from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.core.tissue.call import tissue, tissue_batch
     from n4ax_bids.core.tissue_mask import compute_tissue_mask
     from n4ax_bids.core.zero_dce.call import zero_shot, zero_shot_batch
     from n4ax_bids.correct import correct
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         n4_correct_per_section,
         sharpen_residual,
     )
-    from n4ax_bids.options import N4Options, StackOptions, ZeroShotOptions, preset
+    from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
     from n4ax_bids.report.motion import show
@@ -46,6 +47,7 @@ __all__ = [
     "Realign",
     "RealignOptions",
     "StackOptions",
+    "TissueOptions",
     "ZeroShotOptions",
     "apply_bias_field",
     "apply_field",
@@ -67,6 +69,8 @@ __all__ = [
     "sharpen_residual",
     "show",
     "stream",
+    "tissue",
+    "tissue_batch",
     "zero_shot",
     "zero_shot_batch",
 ]
@@ -76,6 +80,7 @@ _HOMES = {
     "N4Options": "n4ax_bids.options",
     "N4Warning": "n4ax_bids.core.call",
     "StackOptions": "n4ax_bids.options",
+    "TissueOptions": "n4ax_bids.options",
     "apply_bias_field": "n4ax_bids.linumpy",
     "apply_field": "n4ax_bids.apply",
     "ZeroShotOptions": "n4ax_bids.options",
@@ -97,6 +102,8 @@ _HOMES = {
     "stream": "n4ax_bids.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",
+    "tissue": "n4ax_bids.core.tissue.call",
+    "tissue_batch": "n4ax_bids.core.tissue.call",
     "zero_shot": "n4ax_bids.core.zero_dce.call",
     "zero_shot_batch": "n4ax_bids.core.zero_dce.call",
 }

@@ -16,6 +16,9 @@ class Output(NamedTuple):
     """description in the sidecar and in descriptions.tsv"""
     written: Callable[[Any], bool] = lambda options: True
     """whether a solve with these options has it; by default always"""
+    probseg: bool = False
+    """whether it is a map of a tissue's probability: its file has the entity label and the suffix
+    probseg"""
 
 
 class Query(NamedTuple):

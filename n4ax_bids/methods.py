@@ -9,6 +9,7 @@ has the method as its `METHOD`, so that worker processes find it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from dataclasses import fields, is_dataclass
@@ -18,7 +19,7 @@ from n4ax_bids.method import Measure as Measure
 from n4ax_bids.method import Method as Method
 from n4ax_bids.method import Output as Output
 from n4ax_bids.method import Query as Query
-from n4ax_bids.options import n4, realign, stack, stack_method, zero_shot
+from n4ax_bids.options import n4, realign, stack, stack_method, tissue, zero_shot
 
 METHODS: dict[str, Method] = {}
 """The methods by name."""
@@ -165,6 +166,41 @@ register(
                 "image brightened by the tone curve; not image / field",
                 lambda options: options.output == "curve",
             ),
+        ),
+    )
+)
+
+register(
+    Method(
+        name="tissue",
+        title="tissue correction",
+        options=tissue.TissueOptions,
+        presets=tissue.PRESETS,
+        preset_help=tissue.PRESET_HELP,
+        prepare="n4ax_bids.core.tissue.method:prepare",
+        sloppy=tissue.sloppy,
+        memory="n4ax_bids.core.tissue.method:memory",
+        paragraph="n4ax_bids.options.tissue:paragraph",
+        citations=tissue.CITATIONS,
+        cited="unified",
+        panel="n4ax_bids.report.tissue:draw",
+        caption="The classes and their sum, and the most probable of three tissues in the middle "
+        "plane of the last axis.",
+        shown=(
+            ("misfit of the classes", "misfit"),
+            ("fell back to a coarse N4", "fell_back"),
+            ("blocks used", "n_blocks"),
+            ("rounds", "n_rounds"),
+        ),
+        measures=(Measure("misfit", "misfit", tissue.MISFIT, lambda details: details["misfit"]),),
+        outputs=tuple(
+            Output(
+                label,
+                f"probability of {label}",
+                functools.partial(tissue.has_map, label=label),
+                probseg=True,
+            )
+            for label in ("CSF", "GM", "WM", "class1", "class2", "class3")
         ),
     )
 )

@@ -72,6 +72,7 @@ class OutputNames:
         bias_field: bool = True,
         masks: Iterable[str] = (),
         further: Iterable[str] = (),
+        probsegs: Iterable[str] = (),
     ) -> OutputNames:
         """Build the names from the source's own name, so that every entity is kept.
 
@@ -83,6 +84,7 @@ class OutputNames:
         bias_field : whether the field is written as an image
         masks : kinds of mask that may be found, if the mask is written
         further : labels of images that only this method makes
+        probsegs : those of them that are maps of a tissue's probability
         """
         stem, ending = endings.split(relative.name)
         written = endings.WRITTEN.get(ending, ending) or ".nii.gz"
@@ -92,9 +94,10 @@ class OutputNames:
             end = lattice if label == LATTICE else written
             return output_dir / relative.parent / _labelled(stem, label, end)
 
-        kinds, labels = tuple(masks), tuple(further)
+        kinds, labels, tissues = tuple(masks), tuple(further), set(probsegs)
         names = [path(label).name for label in (desc, LATTICE, *labels)]
         names += [mask_name(stem, kind) for kind in kinds]
+        names += [probseg_name(stem, label) for label in tissues]
         problem = too_long(max(names, key=n_bytes), output_dir)
         if problem:
             stem = short_stem(stem)
@@ -106,7 +109,10 @@ class OutputNames:
             path(LATTICE),
             problem,
             {kind: folder / mask_name(stem, kind) for kind in kinds},
-            {label: path(label) for label in labels},
+            {
+                label: folder / probseg_name(stem, label) if label in tissues else path(label)
+                for label in labels
+            },
         )
 
 
@@ -126,10 +132,26 @@ def mask_name(stem: str, kind: str) -> str:
     stem : the image's name without extension
     kind : key of `MASKS`
     """
+    return "_".join([*_in_space(stem), f"desc-{kind}", "mask.nii.gz"])
+
+
+def probseg_name(stem: str, label: str) -> str:
+    """Return the name of a map of a tissue's probability, with the image's suffix as the space.
+
+    Parameters
+    ----------
+    stem : the image's name without extension
+    label : the tissue, such as "GM"
+    """
+    return "_".join([*_in_space(stem), f"label-{label}", "probseg.nii.gz"])
+
+
+def _in_space(stem: str) -> list[str]:
+    """Return the entities of an image's name, with its suffix as the entity space."""
     *entities, suffix = stem.split("_")
     before = [each for each in entities if each.split("-")[0] not in BEHIND_SPACE]
     behind = [each for each in entities if each not in before]
-    return "_".join([*before, f"space-{suffix}", *behind, f"desc-{kind}", "mask.nii.gz"])
+    return [*before, f"space-{suffix}", *behind]
 
 
 def short_stem(stem: str) -> str:

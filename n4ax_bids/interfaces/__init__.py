@@ -10,6 +10,7 @@ from n4ax_bids.interfaces.realign import Realign
 from n4ax_bids.interfaces.series import RealignSeries
 from n4ax_bids.interfaces.stack import StackCorrection
 from n4ax_bids.interfaces.stack_image import StackImageCorrection
+from n4ax_bids.interfaces.tissue import TissueBiasCorrection
 from n4ax_bids.interfaces.zero_shot import ZeroShotBiasCorrection
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RealignSeries",
     "StackCorrection",
     "StackImageCorrection",
+    "TissueBiasCorrection",
     "ZeroShotBiasCorrection",
     "patch",
 ]

@@ -11,4 +11,5 @@ from n4ax_bids.options.n4 import preset as preset
 from n4ax_bids.options.n4 import require_options as require_options
 from n4ax_bids.options.n4 import sloppy as sloppy
 from n4ax_bids.options.stack import StackOptions as StackOptions
+from n4ax_bids.options.tissue import TissueOptions as TissueOptions
 from n4ax_bids.options.zero_shot import ZeroShotOptions as ZeroShotOptions

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app.job import FIELD, MASKS, OutputNames, mask_name
+from n4ax_bids.app.job import FIELD, MASKS, OutputNames, mask_name, probseg_name
 from n4ax_bids.app.machine import presence
 from n4ax_bids.io import endings, trees
 from n4ax_bids.io.text import read_bytes
@@ -146,9 +146,13 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
         if kind != each:
             mask.unlink(missing_ok=True)
             sidecar_path(mask).unlink(missing_ok=True)
-    ours = {output.label for method in METHODS.values() for output in method.outputs}
-    for label in ours - set(outputs.further):
+    ours = {output for method in METHODS.values() for output in method.outputs}
+    for label, probseg in {(output.label, output.probseg) for output in ours}:
+        if label in outputs.further:
+            continue
         other = outputs.named(label)
+        if probseg:
+            other = outputs.corrected.with_name(probseg_name(outputs.stem, label))
         trees.remove(other)
         sidecar_path(other).unlink(missing_ok=True)
     if outputs.field is None:

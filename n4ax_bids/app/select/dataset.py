@@ -224,13 +224,15 @@ def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
 
 
 def _outputs(relative: Path, request: Request) -> OutputNames:
+    further = METHODS[request.method].written(request.options)
     return OutputNames.of(
         relative,
         request.output_dir,
         desc=request.desc,
         bias_field=request.bias_field,
         masks=_kinds(request),
-        further=[output.label for output in METHODS[request.method].written(request.options)],
+        further=[output.label for output in further],
+        probsegs=[output.label for output in further if output.probseg],
     )
 
 

@@ -1,0 +1,192 @@
+"""Gaussian classes of a histogram and a uniform class of outliers, by expectation maximisation."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+N_BINS = 256
+"""bins of the logarithm of the corrected intensity"""
+N_TISSUES = 3
+"""groups of neighbouring classes whose levels the field may not change"""
+N_NOISES = 6
+"""bins of the variance that noise causes"""
+WIDTH = 5.0
+"""standard deviations on each side of the mean that the histogram spans"""
+FEWEST = 1e-3
+"""weight below which a class keeps its mean and variance"""
+LEAST_OUTLIERS = 1e-3
+"""share of outliers is at least this; without it, the estimate may end in a degenerate class"""
+TINY = 1e-30
+RARE = 1e-4
+"""density, relative to its largest value, below which intensities gain no more weight"""
+
+
+class Classes(NamedTuple):
+    """A mixture; arrays (K,), on the device or on the host."""
+
+    mean: Any
+    share: Any
+    variance: Any
+    """without that of noise"""
+    outliers: Any
+    """scalar, share of the uniform class"""
+
+
+class Histogram(NamedTuple):
+    """Weights of corrected intensities and variances of noise."""
+
+    counts: jax.Array
+    """(bins, noises)"""
+    x: jax.Array
+    """(bins,), centres"""
+    nu: jax.Array
+    """(noises,), mean variance that noise causes"""
+    uniform: jax.Array
+    """scalar, density of the uniform class"""
+    place: jax.Array
+    """flat index of the bin of each block"""
+
+
+class Demands(NamedTuple):
+    """What the classes demand of the field."""
+
+    weights: jax.Array
+    """(..., 3), for each tissue the precision with which a block shows the field"""
+    targets: jax.Array
+    """(..., 3), these weights times the true ln of intensity that the classes expect"""
+    likelihood: jax.Array
+    """scalar, mean logarithm of the density"""
+
+
+def histogram(
+    r: jax.Array, h: jax.Array, noise_bin: jax.Array, nu: jax.Array, listed: jax.Array
+) -> Histogram:
+    """Count corrected intensities.
+
+    Parameters
+    ----------
+    r : array, ln of intensity minus ln of the field
+    h : array like `r`, weights from 0 to 1; 0 = not counted
+    noise_bin : array like `r`, int
+    nu : (noises,)
+    listed : (n,), flat indices of the blocks with a weight, and the number of blocks as padding.
+        Counting is slow, and about half of the blocks have no weight.
+    """
+    n = h.sum()
+    mean = (h * r).sum() / n
+    sd = jnp.sqrt((h * (r - mean) ** 2).sum() / n) + 1e-6
+    low = jnp.maximum(mean - WIDTH * sd, jnp.where(h > 0, r, jnp.inf).min() - 0.02)
+    high = jnp.minimum(mean + WIDTH * sd, jnp.where(h > 0, r, -jnp.inf).max() + 0.02)
+    width = (high - low) / N_BINS
+    row = jnp.clip((r - low) / width, 0, N_BINS - 1).astype(jnp.int32)
+    place = row * N_NOISES + noise_bin
+    # Sums of integers do not depend on the order in which a device adds.
+    weights = jnp.take(h.ravel(), listed, mode="fill", fill_value=0)
+    bins = jnp.take(place.ravel(), listed, mode="fill", fill_value=0)
+    whole = jnp.round(weights * 2**20).astype(jnp.int64)
+    counts = jnp.zeros(N_BINS * N_NOISES, jnp.int64).at[bins].add(whole)
+    counts = (counts.astype(jnp.float64) / 2**20).astype(r.dtype).reshape(N_BINS, N_NOISES)
+    x = low + (jnp.arange(N_BINS, dtype=r.dtype) + 0.5) * width
+    return Histogram(counts, x, nu, 1 / (high - low), place)
+
+
+def first_classes(seen: Histogram, n_classes: int) -> Classes:
+    """Return classes from k-means of the histogram, begun at its quantiles."""
+    counts, x = seen.counts.sum(axis=1), seen.x
+    below = jnp.cumsum(counts) / counts.sum()
+    at = (jnp.arange(n_classes, dtype=x.dtype) + 0.5) / n_classes
+
+    def members(mean: jax.Array) -> jax.Array:
+        nearest = jnp.argmin(jnp.abs(x[:, None] - mean[None]), axis=1)
+        return (nearest[:, None] == jnp.arange(n_classes)[None]) * counts[:, None]
+
+    def step(_: int, mean: jax.Array) -> jax.Array:
+        each = members(mean)
+        n = each.sum(axis=0)
+        return jnp.where(n > 0, (each * x[:, None]).sum(axis=0) / jnp.maximum(n, 1e-9), mean)
+
+    mean = jax.lax.fori_loop(0, 30, step, jnp.interp(at, below, x))
+    each = members(mean)
+    n = each.sum(axis=0)
+    variance = (each * (x[:, None] - mean[None]) ** 2).sum(axis=0) / jnp.maximum(n, 1e-9)
+    share = n / n.sum() * 0.98 + 1e-4
+    return Classes(mean, share, jnp.maximum(variance, 1e-4), jnp.asarray(0.02, x.dtype))
+
+
+def densities(seen: Histogram, classes: Classes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return variances (1, noises, K), densities (bins, noises, K) and their sum with outliers."""
+    mean, share, own = (each[None, None] for each in classes[:3])
+    variance = own + seen.nu[None, :, None]
+    away = seen.x[:, None, None] - mean
+    each = share * jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
+    return variance, each, each.sum(axis=-1) + classes.outliers * seen.uniform
+
+
+def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) -> Classes:
+    """Return the classes after steps of expectation maximisation; noise is no part of a class."""
+    x = seen.x[:, None, None]
+
+    def step(_: int, old: Classes) -> Classes:
+        variance, each, total = densities(seen, old)
+        per_total = seen.counts / jnp.maximum(total, TINY)
+        belongs = each * per_total[..., None]
+        n = belongs.sum(axis=(0, 1))
+        n_outliers = (per_total * old.outliers * seen.uniform).sum()
+        some = n > FEWEST
+        precise = (belongs / variance).sum(axis=(0, 1))
+        mean = (belongs / variance * x).sum(axis=(0, 1)) / jnp.maximum(precise, TINY)
+        mean = jnp.where(some, mean, old.mean)
+        own = old.variance[None, None]
+        true = (x - mean[None, None]) * (own / variance)
+        rest = own * seen.nu[None, :, None] / variance
+        spread = (belongs * (true**2 + rest)).sum(axis=(0, 1)) / jnp.maximum(n, TINY)
+        spread = jnp.where(some, jnp.maximum(spread, least_sd**2), old.variance)
+        whole = n.sum() + n_outliers
+        share = jnp.maximum(n / whole, 1e-5)
+        return Classes(mean, share, spread, jnp.maximum(n_outliers / whole, LEAST_OUTLIERS))
+
+    return jax.lax.fori_loop(0, n_steps, step, classes)
+
+
+def tissues_of(classes: Classes) -> jax.Array:
+    """Return which of three tissues, from dark to bright, each class belongs to: (K, 3), 0 and 1.
+
+    The classes, sorted by their means, are split where the means scatter least around those of
+    their tissues.
+    """
+    n = len(classes.mean)
+    counts = [(a, b - a, n - b) for a, b in itertools.combinations(range(1, n), 2)]
+    splits = [np.eye(N_TISSUES)[np.repeat(np.arange(N_TISSUES), each)] for each in counts]
+    members = jnp.asarray(np.array(splits), classes.mean.dtype)
+    order = jnp.argsort(classes.mean)
+    mean, share = classes.mean[order], classes.share[order]
+    weight = jnp.einsum("skt,k->st", members, share)
+    middle = jnp.einsum("skt,k->st", members, share * mean) / weight
+    away = jnp.einsum("skt,st->sk", members, middle) - mean[None]
+    best = jnp.argmin((share[None] * away**2).sum(axis=1))
+    return jnp.zeros((n, N_TISSUES), mean.dtype).at[order].set(members[best])
+
+
+def demands(seen: Histogram, classes: Classes, balance: Any) -> Demands:
+    """Return what the classes demand of the field at each block."""
+    variance, each, total = densities(seen, classes)
+    precision = each / jnp.maximum(total, TINY)[..., None] / variance
+    per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
+    density = (total * per_noise[None]).sum(axis=1)
+    rare = (jnp.maximum(density / density.max(), RARE) ** -balance)[:, None, None]
+    balanced = precision * rare
+    before, after = ((seen.counts[..., None] * weight).sum() for weight in (precision, balanced))
+    balanced = balanced * (before / after)
+    expected = balanced * classes.mean[None, None]
+    members = tissues_of(classes)
+    weights, targets = (
+        jnp.einsum("bnk,kt->bnt", values, members).reshape(-1, N_TISSUES)[seen.place]
+        for values in (balanced, expected)
+    )
+    likelihood = (seen.counts * jnp.log(jnp.maximum(total, TINY))).sum() / seen.counts.sum()
+    return Demands(weights, targets, likelihood)

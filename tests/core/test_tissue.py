@@ -1,0 +1,275 @@
+"""The tissue method on arrays: its parts, a known field, the fall-back, odd inputs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from n4ax_bids import N4Warning, TissueOptions, tissue, tissue_batch
+from n4ax_bids.core.estimator import Given
+from n4ax_bids.core.field import LogField, divide, sample
+from n4ax_bids.core.metrics import field_error
+from n4ax_bids.core.tissue import blocks as block_means
+from n4ax_bids.core.tissue import estimate as estimates
+from n4ax_bids.core.tissue import method, mixture, solve
+from n4ax_bids.core.tissue import spline as splines
+from n4ax_bids.core.tissue.mixture import Classes
+from n4ax_bids.core.tissue.posteriors import maps_of, tissues_of
+from n4ax_bids.options.tissue import CONTRASTS
+from n4ax_bids.phantoms import CSF, GREY, WHITE, Phantom, phantom
+
+SHAPE = (32, 30, 28)
+ZOOMS = (4.0, 4.0, 4.0)
+MAPS = TissueOptions(posteriors=True, contrast="T1w")
+
+
+@pytest.fixture(scope="module")
+def made() -> Phantom:
+    return phantom(SHAPE, seed=1, field="coils", amplitude=0.5, noise=0.01)
+
+
+@pytest.fixture(scope="module")
+def estimate(made):
+    return method.prepare(Given(made.image, made.mask, None, ZOOMS), MAPS)(None)
+
+
+def test_a_known_field_is_found(made, estimate):
+    _, log_bias = divide(made.image, estimate.log_field)
+    before = made.log_field[made.mask].std()
+    error = field_error(log_bias, made.log_field, made.mask).rmse
+    assert error < 0.1 * before
+    assert isinstance(estimate.log_field, LogField) and not estimate.details.fell_back
+    assert abs(log_bias[made.mask].mean()) < 0.05
+
+
+def test_the_posteriors_are_the_tissues(made, estimate):
+    assert list(estimate.images) == ["CSF", "GM", "WM"]
+    total = sum(estimate.images.values())
+    assert total.max() <= 1 + 1e-5 and total[~made.mask].max() == 0
+    for name, label in (("CSF", CSF), ("GM", GREY), ("WM", WHITE)):
+        inside = made.labels == label
+        assert estimate.images[name][inside].mean() > 0.9
+        assert estimate.images[name].dtype == np.float32
+
+
+def test_details_say_what_was_found(estimate):
+    details = estimate.details
+    assert details.n_rounds == len(details.changes) <= 50
+    assert sum(details.class_shares) + details.outliers == pytest.approx(1, abs=0.01)
+    assert list(details.class_means) == sorted(details.class_means)
+    assert set(details.class_tissues) == {"CSF", "GM", "WM"}
+    section = np.array(details.tissue_section)
+    assert max(section.shape) <= 32 and set(np.unique(section)) == {0, 1, 2, 3}
+    assert details.misfit < 0.03 and 0.005 < details.noise < 0.02
+
+
+def test_a_second_call_is_equal_to_the_last_bit(made, estimate):
+    again = method.prepare(Given(made.image, made.mask, None, ZOOMS), MAPS)(None)
+    assert again.log_field.lattice.tobytes() == estimate.log_field.lattice.tobytes()
+
+
+def test_the_public_calls_agree(made, estimate):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corrected, log_bias = tissue(made.image, made.mask, zooms=ZOOMS, return_bias=True)
+        on_device = tissue(jnp.asarray(made.image), made.mask, zooms=ZOOMS)
+        (listed,) = tissue_batch([made.image], [made.mask], zooms=[ZOOMS])
+    assert isinstance(on_device, jax.Array)
+    np.testing.assert_allclose(corrected * np.exp(log_bias), made.image, rtol=1e-5)
+    np.testing.assert_allclose(on_device, corrected, rtol=1e-5)
+    np.testing.assert_array_equal(listed, corrected)
+
+
+def test_the_scale_of_the_image_does_not_matter(made, estimate):
+    scaled = method.prepare(Given(1000 * made.image, made.mask, None, ZOOMS), MAPS)(None)
+    found = (scaled.log_field.lattice, estimate.log_field.lattice)
+    assert abs(found[0] - found[1]).max() < 2e-3
+
+
+def test_a_model_that_does_not_fit_gives_a_coarse_n4(made):
+    strict = TissueOptions(largest_misfit=0)
+    with pytest.warns(
+        N4Warning, match="do not fit this image .the misfit is .*expected at most 0"
+    ):
+        _, log_bias = tissue(made.image, made.mask, zooms=ZOOMS, options=strict, return_bias=True)
+    plain = method.n4.prepare(Given(made.image, made.mask, None, ZOOMS), method.COARSE_N4)(None)
+    np.testing.assert_array_equal(log_bias, divide(made.image, plain.log_field)[1])
+
+
+def test_a_texture_without_tissues_does_not_fit():
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 2.5)
+    image = np.exp(0.4 * texture / texture.std()).astype(np.float32)
+    found = method.prepare(Given(image, np.ones(SHAPE), None, ZOOMS), TissueOptions())(None)
+    assert found.details.fell_back and 0.04 < found.details.misfit < 0.1
+    assert found.details.class_means and not found.details.class_tissues
+
+
+def test_an_image_with_few_blocks_gives_a_coarse_n4():
+    small = phantom((12, 12), amplitude=0.3)
+    options = TissueOptions(posteriors=True)
+    found = method.prepare(Given(small.image, small.mask, None, (4.0, 4.0)), options)(None)
+    assert found.details.fell_back and found.details.misfit is None
+    assert "too few blocks" in found.notes[0] and "maps are 0" in found.notes[0]
+    assert all(not image.any() for image in found.images.values())
+
+
+def test_odd_inputs_are_refused_or_left_out(made):
+    with pytest.raises(ValueError, match=r"mask has shape \(2, 2\); expected the image's"):
+        method.prepare(Given(made.image, np.ones((2, 2)), None, ZOOMS), MAPS)
+    with pytest.raises(ValueError, match="leave no voxel"):
+        method.prepare(Given(made.image, 0 * made.image, None, ZOOMS), MAPS)
+    with pytest.raises(ValueError, match="no voxel inside the mask is above 0"):
+        method.prepare(Given(-made.image, made.mask, None, ZOOMS), MAPS)
+    with pytest.raises(ValueError, match=r"zooms is \(4.0, 0.0, 4.0\); expected 3 positive"):
+        method.prepare(Given(made.image, None, None, (4.0, 0.0, 4.0)), MAPS)
+    with pytest.raises(ValueError, match="knots is 5 mm, which needs 19575 control points"):
+        tissue(made.image, zooms=ZOOMS, options=TissueOptions(knots=5))
+    with pytest.raises(TypeError, match="options is 'default'; expected TissueOptions"):
+        tissue(made.image, options="default")
+    odd = made.image.copy()
+    odd[16, 15, 14], odd[10, 10, 10] = np.nan, -3
+    image = estimates.image_of(Given(odd, made.mask, None, ZOOMS), MAPS)
+    assert image.weight[16, 15, 14] == 0 and image.values[10, 10, 10] == 0
+    unmasked = estimates.image_of(Given(made.image, None, None, ZOOMS), MAPS)
+    assert "Otsu's threshold" in unmasked.notes[0] and not unmasked.weight.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("n_classes", 2, "3 to 16"),
+        ("block_mm", 0.0, "0.01 to 1000"),
+        ("largest_misfit", -1.0, "at least 0"),
+        ("contrast", "T1", "unknown or T1w"),
+        ("posteriors", 1, "True or False"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, value, expected):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected {expected}"):
+        TissueOptions(**{name: value})
+
+
+def test_every_contrast_has_three_tissues():
+    assert {len(set(each)) for each in CONTRASTS.values()} == {3}
+
+
+# The parts.
+
+
+def test_noise_is_measured_with_and_without_whole_blocks():
+    rng = np.random.default_rng(0)
+    signal, sd = 100.0, 4.0
+    for shape, zooms in (((40, 40, 40), (1, 1, 1)), ((60, 60, 20), (2, 2, 2))):
+        image = np.abs(signal + sd * rng.standard_normal((2, *shape))[0])
+        blocks = block_means.blocks_of(image, np.ones(shape), zooms, 2.0)
+        assert blocks.noise == pytest.approx(sd, rel=0.1)
+        n = np.prod(blocks.factors)
+        assert blocks.x[blocks.ok].var() == pytest.approx(sd**2 / signal**2 / n, rel=0.1)
+        assert blocks.nu[blocks.ok].mean() == pytest.approx(sd**2 / signal**2 / n, rel=0.25)
+
+
+def test_blocks_at_an_edge_weigh_little_and_the_border_nothing():
+    x = np.zeros((12, 12, 12))
+    x[6:] = 1
+    x += 0.01 * np.random.default_rng(0).standard_normal(x.shape)
+    blocks = block_means.blocks_of(np.exp(x), np.ones(x.shape), (2, 2, 2), 2.0)
+    h = block_means.homogeneity(blocks, 1.0)
+    assert h[5:7, 2:-2, 2:-2].max() < 0.01 < 0.2 < np.median(h[2:4, 2:-2, 2:-2])
+    assert h[0, 0, 0] == 0
+    assert set(np.unique(block_means.homogeneity(blocks, 0.0))) == {0, 1}
+
+
+def test_the_penalty_is_the_mean_square_third_derivative():
+    """x³ has the third derivative 6; x²y has 2 in three of the 27 orders."""
+    ok = np.ones((20, 16, 12), bool)
+    blocks = block_means.Blocks(0.0 * ok, 0.0 * ok, ok, (1, 1, 1), (4.0, 4.0, 4.0), 0.0)
+    spline = splines.spline_of(blocks, 30.0)
+    x, y = 4 * (np.arange(20) + 0.5), 4 * (np.arange(16) + 0.5)
+    for values, expected in (
+        (np.einsum("x,y->xy", x**3, y**0), 36.0),
+        (np.einsum("x,y->xy", x**2, y), 3 * 4.0),
+        (np.einsum("x,y->xy", x, y), 0.0),
+    ):
+        lattice = np.repeat(values[..., None], 12, axis=2)
+        for axis, basis in enumerate(spline.bases):
+            inverse = np.linalg.pinv(basis)
+            lattice = np.moveaxis(np.tensordot(lattice, inverse, (axis, 1)), -1, axis)
+        found = lattice.ravel() @ spline.penalty @ lattice.ravel()
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_the_field_of_blocks_is_that_of_their_voxels():
+    ok = np.zeros((20, 16, 2), bool)
+    ok[3:18, 2:14] = True
+    blocks = block_means.Blocks(0.0 * ok, 0.0 * ok, ok, (3, 2, 1), (3.0, 4.0, 5.0), 0.0)
+    spline = splines.spline_of(blocks, 20.0)
+    assert spline.flat == (False, False, True) and spline.points[2] == 1
+    lattice = np.random.default_rng(0).standard_normal(spline.points)
+    field = splines.log_field(spline, lattice, blocks.factors)
+    centres = [np.arange(3, 18) * 3 + 1, np.arange(2, 14) * 2 + 0.5, np.arange(2)]
+    expected = lattice
+    for axis, basis in enumerate(spline.bases):
+        expected = np.moveaxis(np.tensordot(expected, basis, (axis, 1)), -1, axis)
+    np.testing.assert_allclose(sample(field, centres), expected, atol=1e-5)
+
+
+def test_normal_equations_and_their_solution():
+    rng = np.random.default_rng(0)
+    bases = [rng.standard_normal((n, m)) for n, m in ((6, 3), (5, 2), (4, 2))]
+    weight = rng.uniform(0.1, 1, (6, 5, 4))
+    columns = np.einsum("xa,yb,zc->xyzabc", *bases).reshape(120, 12)
+    expected = (columns * weight.reshape(-1, 1)).T @ columns
+    with jax.enable_x64(True):
+        given = [jnp.asarray(each) for each in bases]
+        found = solve.normal(jnp.asarray(weight), solve.pair_matrices(given), given)
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        right = jnp.asarray(rng.standard_normal(12))
+        answer = solve.solved(found, 0 * found, right)
+        np.testing.assert_allclose(found @ answer, right, rtol=1e-3, atol=1e-3)
+
+
+def test_the_mixture_finds_classes_beyond_the_noise():
+    rng = np.random.default_rng(0)
+    n = 60000
+    which = rng.choice(3, n, p=(0.2, 0.3, 0.5))
+    nu = rng.choice([0.0004, 0.0016], n)
+    mean, sd = np.array([-1.0, -0.4, 0.0]), np.array([0.1, 0.05, 0.03])
+    r = mean[which] + np.sqrt(sd[which] ** 2 + nu) * rng.standard_normal(n)
+    with jax.enable_x64(True):
+        bins = jnp.asarray((nu > 0.001).astype(np.int32))
+        levels = jnp.asarray([0.0004, 0.0016, 0, 0, 0, 0], jnp.float32)
+        listed = jnp.arange(n + 7)  # those beyond the end are padding
+        seen = mixture.histogram(
+            jnp.asarray(r, jnp.float32), jnp.ones(n, jnp.float32), bins, levels, listed
+        )
+        assert float(seen.counts.sum()) == n
+        classes = mixture.maximised(seen, mixture.first_classes(seen, 3), 60, 0.001)
+    np.testing.assert_allclose(classes.mean, mean, atol=0.01)
+    np.testing.assert_allclose(np.sqrt(classes.variance), sd, atol=0.006)
+    np.testing.assert_allclose(classes.share, (0.2, 0.3, 0.5), atol=0.01)
+
+
+def test_classes_are_merged_to_three_tissues():
+    classes = Classes(
+        np.array([-1.0, -0.95, -0.45, -0.4, -0.35, 0.0]), np.full(6, 1 / 6), np.full(6, 1e-3), 0.01
+    )
+    tissues = tissues_of(classes)
+    np.testing.assert_array_equal(tissues, [0, 0, 1, 1, 1, 2])
+    field = LogField(np.zeros((2, 2), np.float32), 1, (0.0, 0.0), (0.5, 0.5), (1.0, 1.0))
+    values = np.exp(np.array([[-0.97, -0.4], [0.0, 5.0]]))
+    maps = maps_of(values, np.array([[True, True], [True, True]]), field, classes, 0.0, tissues)
+    np.testing.assert_allclose(maps.max(axis=0)[[0, 0, 1], [0, 1, 0]], 1, atol=0.05)
+    np.testing.assert_array_equal(maps.argmax(axis=0)[[0, 0, 1], [0, 1, 0]], [0, 1, 2])
+    assert maps[:, 1, 1].max() < 1e-6  # far from every class
+
+
+def test_importing_it_needs_no_solver_of_the_other_methods():
+    code = "import n4ax_bids.core.tissue.call, sys; assert 'optax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
