@@ -201,8 +201,8 @@ def times(found: dict[str, Any]) -> Iterator[str]:
     """Yield the seconds and the peak memory of a whole head."""
     yield (
         f"{found['name']}, {size(found['shape'])}, preset *brain*, in a process of its own. The "
-        "first call compiles. Memory is the largest resident memory of the process so far, which "
-        "holds Python, JAX and the image."
+        "first call compiles. Seconds mean something on an idle machine only. Memory is the "
+        "largest resident memory of the process so far, which holds Python, JAX and the image."
     )
     yield ""
     yield from head("call", "seconds", "CPU s", "peak memory, MB")
