@@ -58,9 +58,9 @@ class ZeroShotOptions:
         False, "count every voxel in the loss, as the paper does, not only those in the mask"
     )
     n_levels: int = option(
-        4, "tissue levels of the rounds that refine the field after the network; 0 for no rounds"
+        3, "tissue classes of the rounds that refine the field after the network; 0 for no rounds"
     )
-    n_rounds: int = option(20, "rounds that refine the field by tissue levels")
+    n_rounds: int = option(20, "rounds that refine the field by tissue classes")
     output: Literal["field", "curve"] = option(
         "field",
         "corrected image of the function zero_shot: image / field, or the brightened image as in "
@@ -69,7 +69,7 @@ class ZeroShotOptions:
     )
     field_spacing: float = option(
         100.0,
-        "distance of the knots of the field; twice that before rounds by tissue levels",
+        "distance of the knots of the field; twice that before rounds by tissue classes",
         unit="mm",
     )
     seed: int = option(0, "of the random weights at the start")
@@ -204,8 +204,9 @@ def paragraph(o: ZeroShotOptions, preset: str, changed: bool) -> str:
     if o.refines:
         rounds = (
             f" It was refined in {o.n_rounds} rounds with knots {o.field_spacing:g} mm apart, "
-            "each of which fits it to the logarithm of image / the nearest of "
-            f"{o.n_levels} levels in the histogram of the corrected image."
+            "each of which describes the histogram of the corrected image by a mixture of "
+            f"{o.n_levels} normal distributions, and fits the field to the logarithm of image / "
+            "mean of the tissue class."
         )
     return (
         f"The options were those of the preset {preset}{some}. A convolutional network of width "

@@ -132,7 +132,7 @@ def test_a_solver_flag_replaces_what_the_preset_says(asked, flags, name, value):
         (["--block", "2"], "block", 2),
         (["--no-scaled"], "scaled", False),
         (["--background"], "background", True),
-        (["--n-levels", "3"], "n_levels", 3),
+        (["--n-levels", "5"], "n_levels", 5),
         (["--n-rounds", "5"], "n_rounds", 5),
         (["--output", "curve"], "output", "curve"),
         (["--field-spacing", "80"], "field_spacing", 80.0),

@@ -250,32 +250,67 @@ def test_too_small_a_spacing_is_refused_in_one_line():
         lattice.points((200, 200, 200), (1.0, 1.0, 1.0), 5.0)
 
 
-def test_levels_of_a_histogram():
-    values = np.repeat([0.3, 0.7, 1.0], [50, 200, 100])
-    edges = levels.level_edges(values, np.ones(values.size), 3)
-    assert 0.3 < edges[0] < 0.7 < edges[1] < 1.0
-    flat = levels.level_edges(np.ones(9), np.ones(9), 3)
-    assert np.isfinite(flat).all()
+def test_classes_of_a_histogram(rng):
+    """Two wide classes that overlap, and a narrow one: what least squares alone gets wrong."""
+    means, deviations, shares = (0.2, 0.6, 0.9), (0.1, 0.12, 0.03), (0.2, 0.4, 0.4)
+    middles = np.linspace(0, 1.2, 400)
+    heights = sum(
+        s / d * np.exp(-0.5 * ((middles - m) / d) ** 2)
+        for m, d, s in zip(means, deviations, shares, strict=True)
+    )
+    found = levels.first_classes(heights, middles, 3)
+    for _ in range(5):
+        found, belongs = levels.updated(found, heights, middles)
+    np.testing.assert_allclose(found.means, means, atol=0.03)
+    np.testing.assert_allclose(found.deviations, deviations, atol=0.03)
+    np.testing.assert_allclose(found.shares, shares, atol=0.06)
+    assert belongs.shape == (3, 400) and (belongs.sum(axis=0) <= 1).all()
+    assert belongs[1, np.argmin(np.abs(middles - 0.6))] > 0.9
 
 
-def test_a_round_of_levels_takes_tissue_out_of_the_field(rng):
-    """Two tissues, each in one half: a smooth field alone would explain the step."""
+def tissue_halves(rng) -> tuple[levels.Samples, np.ndarray, tuple[int, ...], tuple[float, ...]]:
+    """Two tissues, each in one half, under a field of ±0.2 across them."""
     shape, zooms = (32, 32, 32), (4.0,) * 3
-    axes = [grid.axis_of(n, 8, 1, (1, 1)) for n in shape]
-    centres = [axis.block_centres() for axis in axes]
     tissue = np.where(np.arange(32) < 16, 0.5, 1.0)[:, None, None]
     x = np.linspace(-1, 1, 32)[None, :, None]
-    log_image = np.broadcast_to(np.log(tissue) + 0.2 * x, shape)
-    weight = np.ones(shape)
-    start = lattice.fitted(log_image, weight, centres, shape, zooms, 60.0)
+    values = tissue * np.exp(0.2 * x) / 2 * (1 + 0.02 * rng.standard_normal(shape))
+    return levels.samples_of(values, np.ones(shape), zooms, 1.0), x, shape, zooms
+
+
+def test_a_round_of_classes_takes_tissue_out_of_the_field(rng):
+    """A smooth field alone would explain the step."""
+    samples, x, shape, zooms = tissue_halves(rng)
+    log_image, weight, places = samples
+    start = lattice.fitted(log_image, weight, places, shape, zooms, 60.0)
     flat = start._replace(lattice=0 * start.lattice)
-    found = levels.refined(
-        flat, log_image, weight, centres, shape, zooms, 60.0, n_levels=2, n_rounds=4
-    )
+    found = levels.refined(flat, samples, shape, zooms, 60.0, n_levels=2, n_rounds=4)
     field = np.asarray(evaluate(found, [(0, 32)] * 3))
     assert np.abs(field - 0.2 * x).max() < 0.02
     wrong = np.asarray(evaluate(start, [(0, 32)] * 3))
     assert np.abs(wrong - 0.2 * x).max() > 0.2
+
+
+def test_classes_of_a_constant_image_leave_no_field(rng):
+    values = np.full((24, 20, 16), 0.7, np.float32)
+    samples = levels.samples_of(values, np.ones(values.shape), (4.0,) * 3, 0.7)
+    args = (samples, values.shape, (4.0,) * 3, 60.0)
+    start = lattice.fitted(samples.log_image, samples.weight, samples.places, *args[1:])
+    found = levels.refined(start, *args, n_levels=3, n_rounds=3)
+    assert np.abs(found.lattice).max() < 1e-4
+
+
+def test_samples_are_single_voxels_2_mm_apart_inside_the_foreground(rng):
+    values = rng.uniform(0.5, 1, (20, 16, 5)).astype(np.float32)
+    foreground = np.zeros(values.shape, np.float32)
+    foreground[4:15, 3:9, 1:3] = 0.5
+    foreground[4, 3, 1] = 0
+    samples = levels.samples_of(values, foreground, (1.0, 0.5, 5.0), 0.8)
+    assert [list(each) for each in samples.places] == [[5, 7, 9, 11, 13], [5], [1, 2]]
+    counts = np.ix_(*samples.places)
+    np.testing.assert_allclose(
+        np.exp(samples.log_image), np.minimum(values[counts] / np.float32(0.8), 1), rtol=1e-6
+    )
+    np.testing.assert_array_equal(samples.weight, foreground[counts])
 
 
 def test_matrices_of_blocks_and_interpolation_agree_with_the_spline_contraction(rng):

@@ -122,7 +122,7 @@ def test_the_methods_text_states_every_option():
         width=7, n_curves=5, seed=77, gradient_clip=0.25, field_spacing=88, n_levels=6
     )
     text = paragraph(options, "brain", True)
-    for part in ("width 7", "5 times", "seed 77", "0.25", "88 mm", "6 levels", "some of them"):
+    for part in ("width 7", "5 times", "seed 77", "0.25", "88 mm", "6 normal", "some of them"):
         assert part in text
 
 

@@ -20,10 +20,6 @@ from n4ax_bids.options.zero_shot import WEIGHTS, ZeroShotOptions
 
 TOP = 99.9
 """percentile of the foreground that becomes 1"""
-DARKEST = 1e-3
-"""blocks below this have no say in the field, because their logarithm is noise"""
-LEAST_SHARE = 0.25
-"""share of foreground that a block needs to have a tissue level"""
 LIMIT = 0.95
 """a tone map above this is at its limit, 1"""
 
@@ -173,11 +169,11 @@ def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions)
     """Return the field of a fit: a spline through ln of image / brightened image."""
     alpha = np.asarray(bspline.contract(fitted.alpha, given.arrays.enlarge))
     bright = losses.curve(given.blocks, alpha, options.n_curves)
-    counts = (given.inside > 0) & (given.blocks > DARKEST)
+    counts = (given.inside > 0) & (given.blocks > levels.DARKEST)
     weight = np.where(counts, given.inside, 0)
     if not counts.any():
         raise ValueError(
-            f"every block of the foreground is below {DARKEST:g} of its brightest voxels; "
+            f"every block of the foreground is below {levels.DARKEST:g} of its brightest voxels; "
             "expected an image without extreme values, or a mask that leaves them out"
         )
     ratio = np.where(counts, given.blocks, 1) / np.where(counts, bright, 1)
@@ -192,7 +188,7 @@ def learned(image: Image, given: Seen, fitted: Fitted, options: ZeroShotOptions)
 
 
 def refined(image: Image, given: Seen, field: LogField, options: ZeroShotOptions) -> LogField:
-    """Return the field after its rounds with tissue levels.
+    """Return the field after its rounds by tissue classes.
 
     Parameters
     ----------
@@ -201,14 +197,12 @@ def refined(image: Image, given: Seen, field: LogField, options: ZeroShotOptions
     """
     if not options.refines:
         return field
-    counts = (given.inside >= LEAST_SHARE) & (given.blocks > DARKEST)
-    if not counts.any():
+    samples = levels.samples_of(image.values, image.foreground, image.zooms, given.scale)
+    if not samples.weight.any():
         return field
     return levels.refined(
         field,
-        np.log(np.where(counts, given.blocks, 1)),
-        np.where(counts, given.inside, 0),
-        [axis.block_centres() for axis in image.axes],
+        samples,
         image.values.shape,
         image.zooms,
         options.field_spacing,
