@@ -209,8 +209,8 @@ def _multiscales(path: Path, attributes: dict[str, Any]) -> tuple[str, dict[str,
 
 def _fault(error: Exception) -> str:
     """Return the first thing that the specification's models find wrong with an image."""
-    errors = getattr(error, "errors", list)()
-    for each in errors:
+    errors: Any = getattr(error, "errors", list)
+    for each in errors():
         place = [str(part) for part in each["loc"]]
         if "image" in place:
             where = place[place.index("image") + 1 :]
