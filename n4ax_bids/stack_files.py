@@ -31,6 +31,11 @@ def is_path(value: Any) -> bool:
     return isinstance(value, str | Path)
 
 
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Return whether a path lies in a folder, which may be named by a link."""
+    return Path(folder).resolve() in Path(path).resolve().parents
+
+
 def open_source(given: Any, name: str = "vol") -> Source:
     """Return the source that a path or an array stands for.
 
@@ -46,7 +51,13 @@ def open_source(given: Any, name: str = "vol") -> Source:
         if len(shape) != 3 or 0 in shape:
             raise ValueError(f"{name} has shape {tuple(shape)}; expected (planes, rows, columns)")
         return ArraySource(given, name)
-    path = Path(given)
+    source = _open_path(Path(given))
+    if 0 in source.shape:
+        raise ValueError(f"{given}: shape {source.shape}; expected at least one voxel")
+    return source
+
+
+def _open_path(path: Path) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; expected {KINDS}")
     if path.is_dir():

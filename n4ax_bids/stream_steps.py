@@ -144,7 +144,10 @@ def estimated(
             _return_memory()
             tell(step, n, n)
 
-        return estimate_stack(stack, plan.options, say, memory=memory)
+        try:
+            return estimate_stack(stack, plan.options, say, memory=memory)
+        except ValueError as error:
+            raise ValueError(f"{plan.source.name}: {error}") from error
 
 
 def thinned_stack(

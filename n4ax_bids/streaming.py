@@ -14,6 +14,7 @@ from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.options import StackOptions
 from n4ax_bids.planes.base import Sink, Source
 from n4ax_bids.stack_files import (
+    is_inside,
     is_path,
     load_correction,
     open_sink,
@@ -136,8 +137,9 @@ def stream(
             raise ValueError("zero_outside with a mask needs `out`; expected out or no mask")
         made = corrected_lazily(vol, done, zero_outside=plan.options.zero_outside)
         return Streamed(*made, done, seconds, done.notes, plan.zooms)
-    first = journal.begin(done) if journal else 0
-    with sinks_of(out, bias_out, plan, first) as sinks:
+    with _naming(out, bias_out):
+        first = journal.begin(done) if journal else 0
+    with _naming(out, bias_out), sinks_of(out, bias_out, plan, first) as sinks:
         with timed(seconds, "correct"), devices.use(where), compilation.kept():
             correct_slabs(
                 plan, done, sinks, journal, planes or (first, plan.source.shape[0]), tell
@@ -162,6 +164,9 @@ def _require_outputs(vol: Any, out: Any, bias_out: Any, source: Source) -> None:
         elif each is not None or name == "out":
             require_buffer(each, source.shape, name)
     require_apart(vol, out, bias_out)
+    for each in (out, bias_out):
+        if is_path(vol) and is_path(each) and is_inside(each, vol):
+            raise ValueError(f"{each}: lies inside the input {vol}; expected another folder")
 
 
 def _require_span(planes: tuple[int, int] | None, out: Any, bias_out: Any, n_planes: int) -> None:
@@ -176,6 +181,18 @@ def _require_span(planes: tuple[int, int] | None, out: Any, bias_out: Any, n_pla
             f"planes is {planes}; expected arrays as outputs, because a file would get its final "
             "name with these planes alone"
         )
+
+
+@contextmanager
+def _naming(*outputs: Any) -> Iterator[None]:
+    """Name the outputs in an error that names no file, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        names = " or ".join(str(each) for each in outputs if is_path(each))
+        if error.errno is None or error.filename is not None or not names:
+            raise
+        raise OSError(error.errno, error.strerror, names) from error
 
 
 @contextmanager

@@ -405,17 +405,41 @@ def test_outputs_that_would_be_wrong_are_refused(known, tmp_path, out, bias, pla
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_named_and_nothing_is_final(known, whole, tmp_path, monkeypatch):
-    from n4ax_bids.planes import nifti
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit for the size of files")
+@pytest.mark.parametrize("name", ("out.nii", "out.tif", "planes", "out.zarr"))
+def test_a_full_disk_is_named_and_nothing_is_final(name, known, whole, tmp_path):
+    """A limit for the size of a file fails as a full disk does: with an error of the system."""
+    import resource
 
-    def full(self, start, planes):
-        raise OSError(28, "No space left on device", str(self._part))
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "tried").mkdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, usual[1]))  # a plane has 12 kB
+    try:
+        with pytest.raises(OSError, match=rf"File too large.*{name}"):
+            streaming.stream(
+                known.image,
+                tmp_path / "tried" / name,
+                options=OPTIONS,
+                correction=whole.correction,
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not (tmp_path / "tried" / name).exists()
 
-    monkeypatch.setattr(nifti.NiftiSink, "write", full)
-    with pytest.raises(OSError, match="No space left on device.*out.nii.partial"):
-        how = {"options": OPTIONS, "correction": whole.correction}
-        stream(known.image, tmp_path / "out.nii", **how)
-    assert not (tmp_path / "out.nii").exists()
+
+def test_an_output_inside_the_input_is_refused(known, tmp_path):
+    import tifffile
+
+    (tmp_path / "planes").mkdir()
+    for k, plane in enumerate(known.image[:3]):
+        tifffile.imwrite(tmp_path / "planes" / f"{k}.tif", plane)
+    for name in ("new", "new.zarr"):
+        with pytest.raises(ValueError, match="lies inside the input"):
+            stream(tmp_path / "planes", tmp_path / "planes" / name, options=OPTIONS)
+    with pytest.raises(ValueError, match="lies inside the input"):
+        stream(tmp_path / "planes", tmp_path / "new", bias_out=tmp_path / "planes/new")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,12 +120,26 @@ class ZarrSource(ZarrLevel):
         if names[-3:] != ["z", "y", "x"]:
             raise ValueError(f"{self._path}: axes {', '.join(names)}; expected z, y, x at the end")
         first = image["datasets"][0]
-        units = [MM.get(axis.get("unit", "millimeter"), 1.0) for axis in image["axes"]]
-        z, y, x = (float(size) for size in _placed(image, first)[0] * units[-3:])
+        units = [self._mm(axis) for axis in image["axes"][-3:]]
+        z, y, x = (float(size) for size in _placed(image, first)[0] * units)
+        if not all(0 < size < np.inf for size in (z, y, x)):
+            raise ValueError(
+                f"{self._path}: voxels of {z:g}, {y:g}, {x:g} mm; expected positive sizes"
+            )
         try:
             return self._node[first["path"]], (z, y, x)
         except KeyError:
             raise ValueError(f"{self._path}: level {first['path']} is missing") from None
+
+    def _mm(self, axis: dict[str, Any]) -> float:
+        """Return the mm of an axis's unit; without a unit, numbers count as mm."""
+        unit = axis.get("unit") or "millimeter"
+        if unit not in MM:
+            known = ", ".join(MM)
+            raise ValueError(
+                f"{self._path}: unit {unit} of axis {axis['name']}; expected one of {known}"
+            )
+        return MM[unit]
 
     def levels(self) -> tuple[Level, ...]:
         """Return the coarser levels of the pyramid.
@@ -185,9 +200,22 @@ def _multiscales(path: Path, attributes: dict[str, Any]) -> tuple[str, dict[str,
         yaozarrs.validate_ome_object(ome if "version" in ome else attributes)
         image = ome["multiscales"][0]
     except Exception as error:
-        raise ValueError(f"{path}: is no OME-Zarr image ({_line(error)})") from error
+        raise ValueError(f"{path}: is no OME-Zarr image ({_fault(error)})") from error
     version = str(ome.get("version", image.get("version", "0.4")))
+    if not re.match(r"0\.[1-5](\D|\Z)", version):
+        raise ValueError(f"{path}: OME-Zarr version {version}; expected 0.4 or 0.5")
     return ("0.5" if version.startswith("0.5") else "0.4"), image
+
+
+def _fault(error: Exception) -> str:
+    """Return the first thing that the specification's models find wrong with an image."""
+    errors: Any = getattr(error, "errors", list)
+    for each in errors():
+        place = [str(part) for part in each["loc"]]
+        if "image" in place:
+            where = place[place.index("image") + 1 :]
+            return _line(ValueError(f"{'.'.join(where)}: {each['msg']}"))
+    return _line(error)
 
 
 def _line(error: Exception) -> str:

@@ -284,3 +284,32 @@ def test_a_damaged_chunk_of_a_level_is_named(known, tmp_path):
     (path / "s1" / "c" / "1" / "0" / "0").write_bytes(b"rubbish")
     with pytest.raises(ValueError, match="in.ome.zarr/s1: planes .* a chunk is damaged"):
         stream(path, np.empty_like(known.image), options=OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unit": "parsec"}, "unit parsec of axis z; expected one of micrometer, millimeter"),
+        ({"scale": [-1, 1, 1]}, "voxels of -0.001, 0.001, 0.001 mm; expected positive sizes"),
+        ({"scale": [1, 1]}, "is no OME-Zarr image .*scale"),
+        ({"scale": ["a", 1, 1]}, "is no OME-Zarr image .*scale"),
+        ({"path": "../other/0"}, "is no OME-Zarr image .*path"),
+        ({"datasets": []}, "is no OME-Zarr image .*datasets"),
+        ({"version": "0.9"}, "OME-Zarr version 0.9; expected 0.4 or 0.5"),
+    ],
+)
+def test_odd_metadata_is_named(tmp_path, change, message):
+    path = tmp_path / "a.ome.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.create_array("0", shape=(2, 8, 8), dtype="float32", dimension_names=["z", "y", "x"])
+    scale = {"type": "scale", "scale": change.get("scale", [1, 1, 1])}
+    dataset = {"path": change.get("path", "0"), "coordinateTransformations": [scale]}
+    unit = change.get("unit", "micrometer")
+    image = {
+        "axes": [{"name": name, "type": "space", "unit": unit} for name in "zyx"],
+        "datasets": change.get("datasets", [dataset]),
+    }
+    version = change.get("version", "0.5")
+    group.attrs["ome"] = {"version": version, "multiscales": [image]}
+    with pytest.raises(ValueError, match=f"a.ome.zarr: {message}"):
+        ZarrSource(path)
