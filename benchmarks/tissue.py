@@ -2,7 +2,8 @@
 
 The page is docs/validation/tissue.md. Rows are kept in tissue-rows.json beside it as they are
 made, so that a run can be ended and continued; `--rows` only writes the page from the rows that
-are there. Whoever changes the method deletes that file.
+are there, and `--known` measures the known fields alone. Whoever changes the method deletes that
+file.
 """
 
 from __future__ import annotations
@@ -207,13 +208,14 @@ class Rows:
         return {k.partition(": ")[2]: v for k, v in self.kept.items() if k.startswith(f"{kind}: ")}
 
 
-def measured(rows: Rows, quick: bool) -> None:
+def measured(rows: Rows, quick: bool, only_known: bool) -> None:
     """Measure what is not there yet: heads first, because they matter most."""
-    heads = list(cases(quick))
+    heads = [] if only_known else list(cases(quick))
     for case in heads:
         rows.of("head", case.name, lambda case=case: measure_head(case))
-    rows.of("time", heads[0].name, lambda: measure_time(heads[0]))
-    if not quick:
+    if heads:
+        rows.of("time", heads[0].name, lambda: measure_time(heads[0]))
+    if heads and not quick:
         rows.of("lesion", "30 ml", measure_lesions)
     for each in known(quick):
         rows.of("known", each.name, lambda each=each: measure_known(each))
@@ -318,7 +320,7 @@ def _others(rows: Rows) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    given = arguments("tissue", __doc__, argv, "--rows")
+    given = arguments("tissue", __doc__, argv, "--rows", "--known")
     given.out = given.out or (None if given.quick else PAGE)
     kept = (given.out or ROOT / "build") / "tissue-rows.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -327,7 +329,7 @@ def main(argv: list[str] | None = None) -> None:
     with computing_on(given.device, quick=True):
         rows = Rows(kept)
         if not given.rows:
-            measured(rows, given.quick)
+            measured(rows, given.quick, given.known)
         publish(given, "The tissue method beside N4", lines(rows))
 
 

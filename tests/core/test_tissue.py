@@ -236,8 +236,9 @@ def test_the_mixture_finds_classes_beyond_the_noise():
     with jax.enable_x64(True):
         bins = jnp.asarray((nu > 0.001).astype(np.int32))
         levels = jnp.asarray([0.0004, 0.0016, 0, 0, 0, 0], jnp.float32)
+        listed = jnp.arange(n + 7)  # those beyond the end are padding
         seen = mixture.histogram(
-            jnp.asarray(r, jnp.float32), jnp.ones(n, jnp.float32), bins, levels
+            jnp.asarray(r, jnp.float32), jnp.ones(n, jnp.float32), bins, levels, listed
         )
         assert float(seen.counts.sum()) == n
         classes = mixture.maximised(seen, mixture.first_classes(seen, 3), 60, 0.001)

@@ -52,9 +52,13 @@ def blocks_of(
     """
     factors = tuple(max(1, round(size / mm)) for mm in zooms)
     inside = (weight > 0) & (values > 0)
-    n = _sums(inside, factors)
-    mean = _sums(np.where(inside, values, 0), factors) / np.maximum(n, 1)
-    square = _sums(np.where(inside, values, 0) ** 2, factors) / np.maximum(n, 1)
+    box = _box(inside, factors)
+    seen = np.where(inside[box], values[box], 0).astype(np.float64)
+    n, mean, square = (
+        _spread(_sums(each, factors), values.shape, box, factors)
+        for each in (inside[box].astype(np.float32), seen, seen**2)
+    )
+    mean, square = mean / np.maximum(n, 1), square / np.maximum(n, 1)
     whole = math.prod(factors)
     used = n >= max(1, whole / 2)
     if whole >= FEWEST_FOR_NOISE:
@@ -74,13 +78,37 @@ def blocks_of(
     return Blocks(np.log(signal), nu, ok, factors, mm, float(noise))
 
 
+def _box(inside: np.ndarray, factors: Sequence[int]) -> tuple[slice, ...]:
+    """Return the voxels of the smallest box of whole blocks around those inside."""
+    box = []
+    for axis, factor in enumerate(factors):
+        others = tuple(each for each in range(inside.ndim) if each != axis)
+        found = np.flatnonzero(inside.any(axis=others))
+        first, last = (found[0], found[-1]) if found.size else (0, 0)
+        box.append(slice(int(first) // factor * factor, (int(last) // factor + 1) * factor))
+    return tuple(box)
+
+
 def _sums(values: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     """Sum the voxels of each block; the last block of an axis may be cut short."""
-    sums = values.astype(np.float64)
     for axis, factor in enumerate(factors):
-        if factor > 1:
-            sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], factor), axis=axis)
-    return sums
+        moved = np.moveaxis(values, axis, 0)
+        sums = moved[::factor].copy()
+        for k in range(1, factor):
+            part = moved[k::factor]
+            sums[: len(part)] += part
+        values = np.moveaxis(sums, 0, axis)
+    return values
+
+
+def _spread(
+    sums: np.ndarray, shape: Sequence[int], box: Sequence[slice], factors: Sequence[int]
+) -> np.ndarray:
+    """Return sums of the blocks of a box as those of the whole image, 0 elsewhere."""
+    whole = np.zeros([-(-size // factor) for size, factor in zip(shape, factors, strict=True)])
+    first = [each.start // factor for each, factor in zip(box, factors, strict=True)]
+    whole[tuple(slice(f, f + n) for f, n in zip(first, sums.shape, strict=True))] = sums
+    return whole
 
 
 def _noise_within(mean: np.ndarray, square: np.ndarray, full: np.ndarray, n: int) -> float:

@@ -231,6 +231,7 @@ def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline) -> Arrays:
         ok=jnp.asarray(grown(blocks.ok)),
         noise_bin=jnp.asarray(np.searchsorted(edges, grown(blocks.nu)), jnp.int32),
         nu=jnp.asarray(nu, jnp.float32),
+        listed=jnp.asarray(_listed(grown(h)), jnp.int32),
         bases=tuple(tall(each, to) for each, to in zip(spline.bases, padded, strict=True)),
         penalty=jnp.asarray(spline.penalty, jnp.float64),
         cells=tuple(
@@ -238,6 +239,13 @@ def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline) -> Arrays:
             for size, mm, to in zip(sizes, blocks.mm, padded, strict=True)
         ),
     )
+
+
+def _listed(h: np.ndarray) -> np.ndarray:
+    """Return the flat indices of blocks with a weight, padded so that images share programs."""
+    found = np.flatnonzero(h)
+    step = max(1024, 1 << max(0, h.size.bit_length() - 4))
+    return np.pad(found, (0, -len(found) % step), constant_values=h.size)
 
 
 def _regions(n: int, mm: float) -> np.ndarray:

@@ -47,6 +47,8 @@ class Arrays(NamedTuple):
     """int32"""
     nu: jax.Array
     """(noises,)"""
+    listed: jax.Array
+    """(n,), int32, flat indices of the blocks with a weight, padded with the number of blocks"""
     bases: tuple[jax.Array, ...]
     """(blocks, control points) of each axis, float32"""
     penalty: jax.Array
@@ -137,7 +139,7 @@ def _round(
 ) -> State:
     """Estimate the classes, then the field."""
     h, n = arrays.h, arrays.h.sum()
-    seen = mixture.histogram(arrays.x - s.field, h, arrays.noise_bin, arrays.nu)
+    seen = mixture.histogram(arrays.x - s.field, h, arrays.noise_bin, arrays.nu, arrays.listed)
     classes = jax.lax.cond(
         s.round == 0,
         lambda: mixture.maximised(
@@ -190,7 +192,9 @@ def _field(lattice: jax.Array, arrays: Arrays, n: jax.Array) -> jax.Array:
 
 def _misfit(end: State, arrays: Arrays, numbers: Numbers) -> jax.Array:
     """Return the sd over regions of what classes and field leave, weighted by their blocks."""
-    seen = mixture.histogram(arrays.x - end.field, arrays.h, arrays.noise_bin, arrays.nu)
+    seen = mixture.histogram(
+        arrays.x - end.field, arrays.h, arrays.noise_bin, arrays.nu, arrays.listed
+    )
     wanted = mixture.demands(seen, end.classes, numbers.balance)
     weight = wanted.weights.sum(axis=-1)
     left = weight * (arrays.x - end.field) - wanted.targets.sum(axis=-1)
