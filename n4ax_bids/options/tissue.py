@@ -56,7 +56,7 @@ class TissueOptions:
         3e-4, "a round that changes ln of the field by less than this (sd) is the last"
     )
     largest_misfit: float = option(
-        0.1,
+        0.04,
         "misfit above which the result is replaced by that of a coarse N4: sd of what regions of "
         "25 mm differ from their classes and the field, ln of intensity",
     )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from n4ax_bids import N4Warning, TissueOptions, tissue, tissue_batch
 from n4ax_bids.core.estimator import Given
@@ -100,6 +101,14 @@ def test_a_model_that_does_not_fit_gives_a_coarse_n4(made):
         _, log_bias = tissue(made.image, made.mask, zooms=ZOOMS, options=strict, return_bias=True)
     plain = method.n4.prepare(Given(made.image, made.mask, None, ZOOMS), method.COARSE_N4)(None)
     np.testing.assert_array_equal(log_bias, divide(made.image, plain.log_field)[1])
+
+
+def test_a_texture_without_tissues_does_not_fit():
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal(SHAPE), 2.5)
+    image = np.exp(0.4 * texture / texture.std()).astype(np.float32)
+    found = method.prepare(Given(image, np.ones(SHAPE), None, ZOOMS), TissueOptions())(None)
+    assert found.details.fell_back and 0.04 < found.details.misfit < 0.1
+    assert found.details.class_means and not found.details.class_tissues
 
 
 def test_an_image_with_few_blocks_gives_a_coarse_n4():
