@@ -169,3 +169,23 @@ def test_a_huge_file_in_the_place_of_a_text_is_replaced_unread(tmp_path):
     os.truncate(path, 2**42)  # no memory holds it
     derivatives.write_text(path, "{}")
     assert path.read_text() == "{}"
+
+
+def test_maps_of_tissues_are_named_as_bids_says_and_removed_when_unwanted(tmp_path):
+    relative = PurePosixPath("sub-01/anat/sub-01_chunk-1_T1w.nii.gz")
+    labels = ("GM", "class1", "curve")
+    outputs = OutputNames.of(relative, tmp_path, further=labels, probsegs=labels[:2])
+    names = {label: path.name for label, path in outputs.further.items()}
+    assert names == {
+        "GM": "sub-01_space-T1w_chunk-1_label-GM_probseg.nii.gz",
+        "class1": "sub-01_space-T1w_chunk-1_label-class1_probseg.nii.gz",
+        "curve": "sub-01_chunk-1_desc-curve_T1w.nii.gz",
+    }
+    for path in outputs.further.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        derivatives.sidecar_path(path).touch()
+    kept = OutputNames.of(relative, tmp_path, further=["GM"], probsegs=["GM"])
+    derivatives.remove_unwanted(kept)
+    left = sorted(path.name for path in kept.lattice.parent.iterdir())
+    assert left == [names["GM"].replace(".nii.gz", ".json"), names["GM"]]
