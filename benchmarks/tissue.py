@@ -229,10 +229,14 @@ def lines(rows: Rows) -> Iterator[str]:
         "true one in the brain. CJV is the coefficient of joint variation of grey and white "
         "matter: lower is better. What a table lacks was not measured with this version."
     )
-    yield from _heads(rows.kind("head"))
-    yield from _truths(rows.kind("head"))
-    yield from _known(rows.kind("known"))
-    yield from _others(rows)
+    for kind, part in (("head", _heads), ("head", _truths), ("known", _known)):
+        found = rows.kind(kind)
+        yield from part(found) if found else ()
+    if rows.kind("lesion") or rows.kind("time"):
+        yield from _others(rows)
+    lacking = [kind for kind in ("head", "known", "lesion", "time") if not rows.kind(kind)]
+    if lacking:
+        yield from ("", f"Not measured with this version: {', '.join(lacking)}.")
 
 
 def _heads(found: dict[str, Any]) -> Iterator[str]:
