@@ -36,6 +36,21 @@ LOG = "log.txt"
 COPIED = (PACKAGE, "tests", "benchmarks", "docs", "boutiques", "examples", "container")
 
 OTHERS = {
+    "app/motion/chosen": ("app/motion/test_method",),
+    "app/motion/figures": ("app/motion/test_method",),
+    "app/motion/names": ("app/motion/test_method",),
+    "app/motion/sidecars": ("app/motion/test_method",),
+    "app/reports/stack_shown": ("app/test_stacks",),
+    "core/stack/numbers": ("app/test_stacks", "test_streaming"),
+    "foreign": ("test_simpleitk", "test_antspy"),
+    "interfaces/series": ("app/motion/test_method",),
+    "interfaces/stack_image": ("app/test_stacks",),
+    "io/endings": ("app/test_stacks", "app/outputs/test_derivatives"),
+    "io/trees": ("app/test_stacks",),
+    "options/stack_method": ("app/test_stacks",),
+    "realign_steps": ("test_realign",),
+    "simpleitk_steps": ("test_simpleitk",),
+    "stack_record": ("app/test_stacks", "test_stack_cli"),
     "ants_cli": ("test_ants_cli", "interfaces/test_command"),
     "app/cli": ("app/test_cli", "app/test_run"),
     "app/command/asked": ("app/test_cli", "app/command/test_config"),

@@ -12,7 +12,7 @@ import n4ax_bids
 from n4ax_bids.app import cli, run
 from n4ax_bids.app.status import Status
 from n4ax_bids.methods import METHODS
-from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options
+from n4ax_bids.options import PRESET_HELP, PRESETS, N4Options, TissueOptions
 
 SEVERAL = "--shrink-start 1 0 1 --over-relaxation 1.2 --no-refine --precision float64".split()
 
@@ -144,6 +144,29 @@ def test_a_flag_of_the_zero_shot_method_replaces_what_its_preset_says(asked, fla
     options = asked("--method", "zeroshot", "--preset", "dixon", *flags).options
     assert getattr(preset, name) != value
     assert options == replace(preset, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (["--block-mm", "3"], "block_mm", 3.0),
+        (["--n-classes", "4"], "n_classes", 4),
+        (["--least-sd", "0.02"], "least_sd", 0.02),
+        (["--homogeneity", "2"], "homogeneity", 2.0),
+        (["--balance", "0.5"], "balance", 0.5),
+        (["--knots", "50"], "knots", 50.0),
+        (["--stiffness", "1e9"], "stiffness", 1e9),
+        (["--softening", "0"], "softening", 0.0),
+        (["--most-rounds", "5"], "most_rounds", 5),
+        (["--convergence", "0.001"], "convergence", 0.001),
+        (["--largest-misfit", "0.1"], "largest_misfit", 0.1),
+        (["--contrast", "T1w"], "contrast", "T1w"),
+        (["--posteriors"], "posteriors", True),
+    ],
+)
+def test_a_flag_of_the_tissue_method_replaces_the_default(asked, flags, name, value):
+    options = asked("--method", "tissue", *flags).options
+    assert options == replace(TissueOptions(), **{name: value}) != TissueOptions()
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,7 @@ def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatc
 
 def test_every_flag_is_in_the_documentation():
     docs = Path(__file__).parents[3] / "docs"
-    names = ("usage.md", "zero-shot.md", "serial-sections.md", "realign.md")
+    names = ("usage.md", "zero-shot.md", "serial-sections.md", "realign.md", "beyond-n4.md")
     text = "".join((docs / name).read_text("utf-8") for name in names)
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
     for action in parser.build_parser()._actions:
