@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from typing import Any
 
 from n4ax_bids import apply_cli, stack_cli
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
+from n4ax_bids.methods import METHODS
 from n4ax_bids.realign_cli import FILES
 from n4ax_bids.realign_cli import build_parser as build_realign_parser
 
@@ -123,10 +125,18 @@ def encode(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _is_on(action: argparse.Action) -> bool:
+    """Return whether a switch is on unless it is turned off; options know it, not their flags."""
+    if isinstance(action.default, bool):
+        return action.default
+    options = (field for method in METHODS.values() for field in fields(method.options))
+    return any(field.default is True for field in options if field.name == action.dest)
+
+
 def _input(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str, Any]:
     helper = parser._get_formatter()
     name, flag = action.dest, next((n for n in action.option_strings if n.startswith("--")), None)
-    if isinstance(action, argparse.BooleanOptionalAction):  # on unless turned off
+    if isinstance(action, argparse.BooleanOptionalAction) and _is_on(action):
         name = f"no_{name}"
         flag = next(n for n in action.option_strings if n.startswith("--no-"))
     found: dict[str, Any] = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from n4ax_bids.app.command import descriptor, parser
 from n4ax_bids.app.status import MEANINGS, Status
+from n4ax_bids.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "boutiques" / "n4ax-bids.json"
@@ -55,6 +57,19 @@ def test_boutiques_takes_it_and_makes_our_command_line(tmp_path):
     assert arguments.participant_label == ["01", "02"]
     assert arguments.n_iterations == [5, 4]
     assert (arguments.refine, arguments.mem, arguments.shrink_mm) == (False, 800_000_000, 3.5)
+
+
+def test_a_switch_changes_the_default():
+    flags = {each.get("command-line-flag") for each in json.loads(FILE.read_text())["inputs"]}
+    options = [field for method in METHODS.values() for field in fields(method.options)]
+    switches = [field for field in options if isinstance(field.default, bool)]
+    assert {field.default for field in switches} == {True, False}
+    for field in switches:
+        flag = field.name.replace("_", "-")
+        assert (f"--no-{flag}" in flags, f"--{flag}" in flags) == (
+            field.default,
+            not field.default,
+        )
 
 
 def test_every_status_has_a_meaning_and_a_row_in_the_documentation():
