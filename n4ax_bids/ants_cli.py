@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import textwrap
 import time
@@ -12,8 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__, ants, compilation
-from n4ax_bids.io.atomic import remove_unfinished
+from n4ax_bids import __version__, ants, command_process
 from n4ax_bids.io.names import printable
 from n4ax_bids.options import N4Options
 
@@ -98,22 +96,7 @@ HELP: dict[str, tuple[str, str]] = {
 
 def program() -> int:
     """Run the command as a process of its own, which signals end immediately."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    compilation.keep_place()
-    return main()
-
-
-def _end(number: int, _: Any) -> None:
-    """End the process and remove unfinished files.
-
-    An exception is not enough: while JAX compiles, it is lost, or makes JAX fail at the end of the
-    process.
-    """
-    remove_unfinished()
-    compilation.drop()
-    os._exit(128 + number)
+    return command_process.run(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__
-from n4ax_bids.io.atomic import remove_unfinished
+from n4ax_bids import __version__, command_process
 from n4ax_bids.io.names import printable
 
 DESCRIPTION = (
@@ -23,15 +20,7 @@ DESCRIPTION = (
 
 def program() -> int:
     """Run the command as a process of its own, which signals end immediately."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    return main()
-
-
-def _end(number: int, _: Any) -> None:
-    remove_unfinished()
-    os._exit(128 + number)
+    return command_process.run(main)
 
 
 def build_parser() -> argparse.ArgumentParser:

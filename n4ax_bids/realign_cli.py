@@ -6,15 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import signal
 import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__, compilation
-from n4ax_bids.io.atomic import remove_unfinished
+from n4ax_bids import __version__, command_process
 from n4ax_bids.io.names import printable
 from n4ax_bids.options.realign import RealignOptions
 
@@ -45,18 +43,7 @@ FILES = {
 
 def program() -> int:
     """Run the command as a process of its own, which signals end immediately."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    compilation.keep_place()
-    return main()
-
-
-def _end(number: int, _: Any) -> None:
-    """End the process and remove unfinished files; while JAX compiles, exceptions are lost."""
-    remove_unfinished()
-    compilation.drop()
-    os._exit(128 + number)
+    return command_process.run(main)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,8 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids import __version__, compilation
-from n4ax_bids.io.atomic import remove_unfinished, require_writable
+from n4ax_bids import __version__, command_process
+from n4ax_bids.io.atomic import require_writable
 from n4ax_bids.io.names import printable
 from n4ax_bids.options import StackOptions
 
@@ -114,19 +113,8 @@ def _sections(word: str) -> int | None:
 
 
 def program() -> int:
-    """Run the command as a process of its own, which signals end at once."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    compilation.keep_place()
-    return main()
-
-
-def _end(number: int, _: Any) -> None:
-    """End the process; the unfinished output keeps its name, and its journal."""
-    remove_unfinished()
-    compilation.drop()
-    os._exit(128 + number)
+    """Run the command as a process of its own, which signals end immediately."""
+    return command_process.run(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

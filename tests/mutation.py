@@ -86,6 +86,8 @@ OTHERS = {
     "app/reports/group": ("app/reports/test_reports",),
     "app/select/vocabulary": ("app/select/test_filters", "app/select/test_segmentations"),
     "apply_cli": ("test_apply",),
+    "command_process": ("test_ants_cli",),
+    "interfaces/with_presets": ("interfaces/test_zero_shot", "interfaces/test_tissue"),
     "interfaces/apply": ("test_apply",),
     "io/volumes": ("test_apply",),
     "arguments": ("test_arguments", "test_options"),

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "program_files": {"jax", "trust"},
     "compilation": {"jax", "jaxlib", "device", "program_files", "trust"},
     "ants": {"options", "arguments"},
-    "ants_cli": {"options", "ants", "compilation", "correct", "device", "io", "root"},
+    "ants_cli": {"options", "ants", "command_process", "correct", "device", "io", "root"},
     "programs": set(),
     "brain_programs": set(),
     "skull_strip": {"numpy", "io", "programs", "brain_programs"},
@@ -103,7 +103,7 @@ MAY_IMPORT = {
     "stack_picture": {"numpy", "matplotlib", "core", "io", "planes", "stack_files"},
     "stack_cli": {
         "tqdm",
-        "compilation",
+        "command_process",
         "root",
         "io",
         "options",
@@ -112,8 +112,9 @@ MAY_IMPORT = {
         "stream_steps",
         "streaming",
     },
+    "command_process": {"compilation", "io"},
     "apply": {"numpy", "core", "io"},
-    "apply_cli": {"apply", "io", "root"},
+    "apply_cli": {"apply", "command_process", "io", "root"},
     "linumpy": {"jax", "numpy", "arguments", "core", "device", "options", "stack_files"},
     "foreign": {"compilation", "core", "device", "options"},
     "simpleitk": {"numpy", "SimpleITK", "core", "simpleitk_steps"},
@@ -143,7 +144,7 @@ MAY_IMPORT = {
         "streaming",
     },
     "realign_steps": {"numpy", "core", "io", "methods", "options"},
-    "realign_cli": {"options", "compilation", "device", "io", "realign", "root"},
+    "realign_cli": {"options", "command_process", "device", "io", "realign", "root"},
     "motion_outputs": {"numpy", "core", "io", "options", "report"},  # report for figures
     "realign": {
         "numpy",

@@ -108,6 +108,17 @@ def one_for_each(name: str, given: Any, n_images: int) -> list[Any]:
     return list(given)
 
 
+def one_by_one(
+    images: Any, masks: Any, weights: Any, zooms: Any
+) -> list[tuple[Any, Any, Any, Any]]:
+    """Return the image, mask, weight and zooms of each image; errors as `as_list` and
+    `one_for_each`."""
+    images = as_list(images)
+    given = {"masks": masks, "weights": weights, "zooms": zooms}
+    lists = (one_for_each(name, each, len(images)) for name, each in given.items())
+    return list(zip(images, *lists, strict=True))
+
+
 @contextmanager
 def numbered(number: int) -> Iterator[None]:
     """Prefix the message of an error with the image's number."""

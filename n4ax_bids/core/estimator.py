@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -56,6 +57,59 @@ class Given(NamedTuple):
     """description of an automatic mask; None for a mask that the user gave"""
     sampling: Sampling | None = None
     """sampled voxels of the files that the arrays come from; None: assume aligned axes"""
+
+
+def require_axes(shape: Sequence[int], zooms: Sequence[float]) -> None:
+    """Refuse a shape or voxel sizes that no estimator can use.
+
+    Raises
+    ------
+    ValueError
+        One line with the value and what was expected.
+    """
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise ValueError(f"image has shape {tuple(shape)}; expected 2 or 3 axes")
+    if len(zooms) != len(shape) or not all(0 < mm < math.inf for mm in zooms):
+        raise ValueError(f"zooms is {tuple(zooms)}; expected {len(shape)} positive numbers of mm")
+
+
+def positive_values(given: Given, *, most: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positive intensities of an image and the weight of each voxel, on the host.
+
+    Parameters
+    ----------
+    given : Given
+    most : largest weight; larger ones are cut to it
+
+    Returns
+    -------
+    values : float32 array like the image, 0 where it is negative or not finite
+    weight : float32 array like the image, 0 outside the mask and where the image is not finite
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, nothing is inside the mask, or the image is 0 there.
+    """
+    values = np.asarray(given.image, np.float32)
+    weight = np.ones(values.shape, np.float32)
+    for name, array in (("mask", given.mask), ("weight", given.weight)):
+        if array is None:
+            continue
+        if np.shape(array) != values.shape:
+            raise ValueError(
+                f"{name} has shape {np.shape(array)}; expected the image's {values.shape}"
+            )
+        many = np.asarray(array)
+        weight *= many != 0 if name == "mask" else np.clip(many, 0, most).astype(np.float32)
+    if not weight.any():
+        raise ValueError("mask and weight leave no voxel; expected some above 0")
+    finite = np.isfinite(values)
+    weight *= finite
+    values = np.where(finite & (values > 0), values, np.float32(0))
+    if not (values[weight > 0] > 0).any():
+        raise ValueError("no voxel inside the mask is above 0; expected an image")
+    return values, weight
 
 
 class Estimate(NamedTuple):

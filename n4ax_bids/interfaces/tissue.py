@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ from nipype.interfaces.base import File, isdefined, traits
 from nipype.utils.filemanip import fname_presuffix
 
 from n4ax_bids.interfaces.bias import (
-    BiasFieldCorrection,
     BiasFieldCorrectionInputSpec,
     BiasFieldCorrectionOutputSpec,
-    path_or_none,
 )
-from n4ax_bids.interfaces.spec import add_option_traits, read_options
+from n4ax_bids.interfaces.with_presets import MethodCorrection, add_preset_traits
 from n4ax_bids.options.tissue import PRESETS, TissueOptions
 
 
@@ -25,15 +22,9 @@ class TissueBiasCorrectionInputSpec(BiasFieldCorrectionInputSpec):
     options = traits.Instance(
         TissueOptions, desc="options of the tissue method, in place of preset and options"
     )
-    preset = traits.Enum(
-        *PRESETS, usedefault=True, desc="named options, which the other options change"
-    )
-    save_bias = traits.Bool(
-        False, usedefault=True, desc="write the field, by default as the input's name with _bias"
-    )
 
 
-add_option_traits(TissueBiasCorrectionInputSpec, TissueOptions)
+add_preset_traits(TissueBiasCorrectionInputSpec, TissueOptions, PRESETS)
 
 
 class TissueBiasCorrectionOutputSpec(BiasFieldCorrectionOutputSpec):
@@ -54,7 +45,7 @@ class TissueBiasCorrectionOutputSpec(BiasFieldCorrectionOutputSpec):
     )
 
 
-class TissueBiasCorrection(BiasFieldCorrection):
+class TissueBiasCorrection(MethodCorrection):
     """Correct one image by tissue classes that are seen through a smooth field.
 
     Files are named and written as by `N4BiasFieldCorrection`; posterior maps have the input's name
@@ -69,6 +60,7 @@ class TissueBiasCorrection(BiasFieldCorrection):
     """
 
     input_spec = TissueBiasCorrectionInputSpec
+    _options_type, _presets = TissueOptions, PRESETS
     output_spec = TissueBiasCorrectionOutputSpec
 
     def _perform(self, arguments: dict[str, Any]) -> Any:
@@ -86,8 +78,8 @@ class TissueBiasCorrection(BiasFieldCorrection):
         return result
 
     def _arguments(self, cwd: Path) -> dict[str, Any]:
-        options = self._options()
-        arguments = super()._arguments(cwd) | {"options": options}
+        arguments = super()._arguments(cwd)
+        options = arguments["options"]
         if options.posteriors and not isdefined(self.inputs.method_images):
             name = Path(self.inputs.input_image).name
             arguments["method_images"] = {
@@ -95,28 +87,3 @@ class TissueBiasCorrection(BiasFieldCorrection):
                 for label in options.tissues
             }
         return arguments
-
-    def _options(self) -> TissueOptions:
-        """Return the options: those given as a whole, or a preset with changes."""
-        inputs = self.inputs
-        if isdefined(inputs.options):
-            names = [field.name for field in dataclasses.fields(TissueOptions)]
-            also = [name for name in names if isdefined(getattr(inputs, name))]
-            if also:
-                raise ValueError(
-                    f"{inputs.input_image}: options is given together with {', '.join(also)}; "
-                    "expected one or the other"
-                )
-            return inputs.options
-        preset = dataclasses.asdict(PRESETS[inputs.preset])
-        try:
-            return read_options(inputs, TissueOptions, preset)
-        except ValueError as error:
-            raise ValueError(f"{inputs.input_image}: {error}") from error
-
-    def _output_paths(self, cwd: Path) -> dict[str, Path | None]:
-        inputs, paths = self.inputs, super()._output_paths(cwd)
-        if inputs.save_bias and not isdefined(inputs.bias_image):
-            name = fname_presuffix(Path(inputs.input_image).name, suffix="_bias")
-            paths["bias_image"] = path_or_none(cwd, name)
-        return paths

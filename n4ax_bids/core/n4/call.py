@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from n4ax_bids.arguments import is_bool, shown
-from n4ax_bids.core.arrays import as_list, numbered, one_for_each
+from n4ax_bids.core.arrays import numbered, one_by_one
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare, without_logarithm
 from n4ax_bids.core.n4.automatic import check_automatic_mask
 from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
@@ -160,17 +160,14 @@ def n4_batch(
     N4Warning
         As `n4`, with the number of the image.
     """
-    images = as_list(images)
     if not (together is None or is_bool(together)):
         raise TypeError(f"together is {shown(together)}; expected True, False or None")
     options = require_options(options)
-    given = {"masks": masks, "weights": weights, "zooms": zooms}
-    lists = {name: one_for_each(name, each, len(images)) for name, each in given.items()}
+    each_given = one_by_one(images, masks, weights, zooms)
     calls = []
-    for number, image in enumerate(images):
-        mask, weight, its_zooms = (each[number] for each in lists.values())
+    for number, given in enumerate(each_given):
         with numbered(number):
-            calls.append(_prepared(image, mask, weight, its_zooms, options))
+            calls.append(_prepared(*given, options))
     results = estimate_batch(
         [each.call.image for each in calls],
         [each.call.mask for each in calls],

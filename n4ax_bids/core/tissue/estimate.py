@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.estimator import Given
+from n4ax_bids.core.estimator import Given, positive_values, require_axes
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.core.tissue import blocks as block_means
@@ -81,26 +81,9 @@ def image_of(given: Given, options: TissueOptions) -> Image:
     ValueError
         If shapes differ, nothing is inside the mask, or the image is 0 there.
     """
-    values = np.asarray(given.image, np.float32)
-    require_fit(values.shape, given.zooms, options)
-    weight = np.ones(values.shape, np.float32)
-    for name, array in (("mask", given.mask), ("weight", given.weight)):
-        if array is None:
-            continue
-        if np.shape(array) != values.shape:
-            raise ValueError(
-                f"{name} has shape {np.shape(array)}; expected the image's {values.shape}"
-            )
-        many = np.asarray(array)
-        weight *= many != 0 if name == "mask" else np.maximum(many, 0).astype(np.float32)
-    if not weight.any():
-        raise ValueError("mask and weight leave no voxel; expected some above 0")
+    require_fit(np.shape(given.image), given.zooms, options)
+    values, weight = positive_values(given)
     notes = []
-    finite = np.isfinite(values)
-    weight *= finite
-    values = np.where(finite & (values > 0), values, np.float32(0))
-    if not (values[weight > 0] > 0).any():
-        raise ValueError("no voxel inside the mask is above 0; expected an image")
     if given.mask is None and given.weight is None and values.min() < values.max():
         weight *= np.asarray(otsu_mask(values)) != 0
         notes.append("there is no mask: the voxels above Otsu's threshold were used")
@@ -115,10 +98,7 @@ def require_fit(shape: Sequence[int], zooms: Sequence[float], options: TissueOpt
     ValueError
         One line with the value and what was expected.
     """
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise ValueError(f"image has shape {tuple(shape)}; expected 2 or 3 axes")
-    if len(zooms) != len(shape) or not all(0 < mm < math.inf for mm in zooms):
-        raise ValueError(f"zooms is {tuple(zooms)}; expected {len(shape)} positive numbers of mm")
+    require_axes(shape, zooms)
     n_points = math.prod(
         max(1, round(n * mm / options.knots)) + splines.ORDER
         for n, mm in zip(shape, zooms, strict=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.arrays import as_list, numbered, one_for_each
+from n4ax_bids.core.arrays import numbered, one_by_one
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare
 from n4ax_bids.core.estimator import Estimate
 from n4ax_bids.core.zero_dce import fit, method, solve
@@ -104,14 +104,11 @@ def zero_shot_batch(
         As `zero_shot`, and if the number of masks, weights or zooms differs from that of images.
     """
     options = require_options(options)
-    images = as_list(images)
-    given = {"masks": masks, "weights": weights, "zooms": zooms}
-    lists = [one_for_each(name, each, len(images)) for name, each in given.items()]
+    each_given = one_by_one(images, masks, weights, zooms)
     calls, checked = [], []
-    for number, image in enumerate(images):
-        mask, weight, its_zooms = (each[number] for each in lists)
+    for number, given in enumerate(each_given):
         with numbered(number):
-            calls.append(_prepared(image, mask, weight, its_zooms, options))
+            calls.append(_prepared(*given, options))
             checked.append(solve.image_of(calls[-1].given, options))
     estimates = method.solve_all(checked, options, together)
     both = []

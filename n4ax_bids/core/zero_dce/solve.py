@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline
-from n4ax_bids.core.estimator import Given
+from n4ax_bids.core.estimator import Given, positive_values, require_axes
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.zero_dce import grid, lattice, levels, losses, network
 from n4ax_bids.core.zero_dce.fit import Arrays, Fitted, Form, Numbers
@@ -65,24 +65,8 @@ def image_of(given: Given, options: ZeroShotOptions) -> Image:
     ValueError
         If shapes differ, nothing is inside the mask, or the image is 0 there.
     """
-    values = np.asarray(given.image, np.float32)
-    require_fit(values.shape, given.zooms, options)
-    foreground = np.ones(values.shape, np.float32)
-    for name, array in (("mask", given.mask), ("weight", given.weight)):
-        if array is None:
-            continue
-        if np.shape(array) != values.shape:
-            raise ValueError(
-                f"{name} has shape {np.shape(array)}; expected the image's {values.shape}"
-            )
-        many = np.asarray(array)
-        foreground *= many != 0 if name == "mask" else np.clip(many, 0, 1).astype(np.float32)
-    if not foreground.any():
-        raise ValueError("mask and weight leave no voxel; expected some above 0")
-    foreground *= np.isfinite(values)
-    values = np.where(np.isfinite(values) & (values > 0), values, np.float32(0))
-    if not (values[foreground > 0] > 0).any():
-        raise ValueError("no voxel inside the mask is above 0; expected an image")
+    require_fit(np.shape(given.image), given.zooms, options)
+    values, foreground = positive_values(given, most=1.0)
     axes = axes_of(values.shape, given.zooms, options)
     return Image(values, foreground, tuple(given.zooms), axes)
 
@@ -95,10 +79,7 @@ def require_fit(shape: Sequence[int], zooms: Sequence[float], options: ZeroShotO
     ValueError
         One line with the value and what was expected.
     """
-    if len(shape) not in (2, 3) or 0 in shape:
-        raise ValueError(f"image has shape {tuple(shape)}; expected 2 or 3 axes")
-    if len(zooms) != len(shape) or not all(0 < mm < math.inf for mm in zooms):
-        raise ValueError(f"zooms is {zooms}; expected {len(shape)} positive numbers of mm")
+    require_axes(shape, zooms)
     lattice.points(shape, zooms, options.field_spacing)
 
 
