@@ -4,7 +4,7 @@ The page is docs/validation/zero-shot.md.
 
 Rows are kept in zero-shot-rows.json beside the page as they are made, so that a run can be ended
 and continued; `--rows` only writes the page from the rows that are there. Whoever changes the
-method deletes that file.
+method deletes that file. `--picture FILE.webp` draws the strongest known field instead.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ SETTINGS: dict[str, Any] = {
     "exposure weight 10": replace(BRAIN, weight_exposure=10.0),
     "learning rate 0.005": replace(BRAIN, learning_rate=5e-3),
 }
-EVERYWHERE = ("input", "true field", "brain", "N4 ants", "N4 fmriprep", "paper")
+EVERYWHERE = (
+    *("input", "true field", "brain", "N4 ants", "N4 fmriprep", "paper"),
+    *("five classes", "network alone", "exposure weight 10"),
+)
 """settings that large images get as well"""
 LARGE = 2_000_000
 """voxels of a large image: a fit takes half a minute or more"""
@@ -183,6 +186,25 @@ def lines(rows: dict[str, Any]) -> Iterator[str]:
     yield from times(rows[TIMES]) if TIMES in rows else ["This has not been measured here."]
 
 
+def picture(path: str) -> None:
+    """Draw the middle plane of the strongest known field: before, after, N4, without the field."""
+    from matplotlib.figure import Figure
+
+    case = list(known(False))[-1]
+    assert case.truth is not None
+    shown = {"input": case.image}
+    for name, call, options in (("zero-shot", zero_shot, BRAIN), ("N4, ants", n4, preset("ants"))):
+        shown[name] = call(case.image, case.brain, zooms=case.zooms, options=options)
+    shown["true field"] = case.image / np.exp(case.truth)
+    drawn = Figure(figsize=(2.1 * len(shown), 2.6), layout="tight")
+    for place, (name, image) in zip(drawn.subplots(1, len(shown)), shown.items(), strict=True):
+        cut = np.where(case.brain, image, 0)[:, :, image.shape[2] // 2]
+        place.imshow(cut.T, origin="lower", cmap="gray", vmin=0, vmax=np.percentile(cut, 99))
+        place.set_title(name, fontsize=9)
+        place.axis("off")
+    drawn.savefig(path, dpi=90, pil_kwargs={"quality": 75})
+
+
 def missing(rows: dict[str, Any]) -> list[str]:
     """Name the images, and for each setting the images, that have no row."""
     images = [name for name in rows if name != TIMES]
@@ -232,6 +254,9 @@ def peak() -> float:
 
 
 def main() -> None:
+    if "--picture" in sys.argv:
+        picture(sys.argv[sys.argv.index("--picture") + 1])
+        return
     given = arguments("zero_shot", __doc__, None, "--rows")
     given.name = "zero-shot"
     given.out = given.out or (None if given.quick else PAGE)

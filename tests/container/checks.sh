@@ -76,7 +76,7 @@ install_plainly() {
         apt-get -qq install -y --no-install-recommends python3-venv > /dev/null 2>&1
         rm -rf /opt/plain
         python3 -m venv /opt/plain
-        /opt/plain/bin/pip --quiet install -c /src/container/constraints.txt "/src[cpu,validate]"'
+        /opt/plain/bin/pip --quiet install -c /src/container/constraints.txt "/src[cpu,app,stack,validate]"'
 }
 
 fresh() {

@@ -44,6 +44,7 @@ def test_by_default_the_mask_auto_samples_by_distance_no_rescaling_and_all_outpu
         "dimension": 3,
         "rescale_intensities": False,
         "output_dtype": "float32",
+        "field_scale": "mean",
     }
 
 
