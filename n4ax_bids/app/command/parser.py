@@ -162,11 +162,12 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
     """Translate a type hint into arguments of `add_argument`."""
     if get_origin(hint) in (Union, UnionType):
         parts = [part for part in get_args(hint) if part is not type(None)]
-        if str in parts:  # a number or one of some words
-            return {"type": words.number_or_word, "metavar": "N|WORD"}
-        if len(parts) > 1:  # a number or several; a word stands for None
+        if any(get_origin(part) is tuple for part in parts) and len(parts) > 1:
+            # A number or several; a word stands for None.
             several = words.several("planes")
             return {"type": several, "action": words.OneOrSeveral, "nargs": "+", "metavar": "N"}
+        if len(parts) > 1:  # a number or one of some words
+            return {"type": words.number_or_word, "metavar": "N|WORD"}
         (hint,) = parts
     inner = get_args(hint)
     if hint is bool:
