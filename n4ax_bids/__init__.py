@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
-    from n4ax_bids.report.motion import show
+    from n4ax_bids.motion_outputs import show
     from n4ax_bids.streaming import stream
 
 __all__ = [
@@ -98,7 +98,7 @@ _HOMES = {
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
     "sharpen_residual": "n4ax_bids.linumpy",
-    "show": "n4ax_bids.report.motion",
+    "show": "n4ax_bids.motion_outputs",
     "stream": "n4ax_bids.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",

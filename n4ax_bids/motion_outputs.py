@@ -237,6 +237,22 @@ def drawing() -> Any:
         ) from error
 
 
+def show(volume: np.ndarray, **how: Any) -> Any:
+    """Return a figure of one plane of a volume, or of all of its planes.
+
+    Parameters
+    ----------
+    volume : array (I, J, K)
+    **how : plane, zooms, top and grid, as in `n4ax_bids.report.motion.show`
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is not installed, the volume has other axes, or there is no such plane.
+    """
+    return drawing().show(volume, **how)
+
+
 def motion_record(
     motion: Motion, flagged: Mapping[int, str], options: RealignOptions, wanted: Files
 ) -> dict[str, Any]:

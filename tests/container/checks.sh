@@ -159,10 +159,10 @@ devices() {
         /data /out participant --participant-label 001 > "$work/auto.log" 2>&1 \
         || { cat "$work/auto.log"; failed "--device auto"; }
     no_traceback "$work/auto.log"
-    for words in "device: cpu" "no GPU that JAX sees"; do
+    for words in "device: cpu" "JAX sees no GPU"; do
         grep -q "$words" "$work/auto.log" || failed "--device auto does not say where it computes"
     done
-    grep -q '"device": "cpu"' "$work/auto/sub-001/anat/sub-001_desc-biascorr_T1w.json" || failed "the sidecar does not say where it was computed"
+    grep -q '"Device": "cpu' "$work/auto/sub-001/anat/sub-001_desc-biascorr_T1w.json" || failed "the sidecar does not say where it was computed"
     if grep -nE "^[EWI][0-9]{4} |cuInit" "$work/gpu.log" "$work/auto.log"; then failed "CUDA's own lines reach the user"; fi
 }
 
