@@ -34,10 +34,10 @@ if TYPE_CHECKING:
         n4_correct_per_section,
         sharpen_residual,
     )
+    from n4ax_bids.motion_outputs import show
     from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
-    from n4ax_bids.motion_outputs import show
     from n4ax_bids.streaming import stream
 
 __all__ = [
