@@ -166,5 +166,5 @@ def test_command_line(tmp_path, capsys):
 def test_without_nilearn_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     images._template.cache_clear()
-    with pytest.raises(ModuleNotFoundError, match=r"install n4ax-bids\[demo\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"install n4ax_bids\[demo\]"):
         mni152(step=2)

@@ -185,14 +185,16 @@ def test_outputs_are_of_the_kind_of_the_source():
         assert names.named("biasfield") == names.field
 
 
-def test_the_budget_is_the_share_of_an_image():
+def test_the_budget_is_the_share_of_an_image(monkeypatch):
     from n4ax_bids.app.request import Request
 
     request = Request(Path("/raw"), Path("/out"), method="stack")
     share = Share(n_images=2, n_threads=1, memory=3_000_000_000)
     assert node.budget(request, share) == 1_500_000_000 - node.OVERHEAD
     given = {"input_image": "a", "output_image": "b", "lattice_image": "c"}
-    assert node.node_of(request, given, share).inputs.memory_gb == pytest.approx(1.1)
+    monkeypatch.setattr(node, "inputs", lambda *_: given)
+    made = node.node_of(None, request, Path(), {}, share)
+    assert made.inputs.memory_gb == pytest.approx(1.1)
 
 
 def test_a_stack_replaces_one_of_an_earlier_run(tmp_path):
