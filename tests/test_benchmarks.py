@@ -95,7 +95,7 @@ def test_the_day_with_a_gpu_follows_the_code(tmp_path):
     assert "tests collected" in parts["tests"]["end"]
 
 
-@pytest.mark.slow
+@pytest.mark.large  # the shorter test above rehearses most of it
 def test_the_whole_day_with_a_gpu_is_rehearsed(tmp_path):
     parts = day_with_a_gpu(tmp_path)
     assert all(isinstance(found, dict) for found in parts["candidates"].values())
