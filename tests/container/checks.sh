@@ -304,15 +304,17 @@ run_apptainer() {
     diff "$work/docker.txt" "$work/apptainer.txt" || failed "other packages than in the Docker image"
 }
 
-# The script of docs/containers/hpc.md as it stands there, but for its folders: two tasks at once.
+# The script of docs/cluster.md as it stands there, but for its folders and the GPU: two tasks that
+# share the images.
 slurm_array() {
-    local page=$repository/docs/containers/hpc.md tasks=() label
+    local page=$repository/docs/cluster.md tasks=() label
     fresh "$work/array"
     fresh "$work/array-out"
     sed -n '/^#!\/bin\/bash$/,/^```$/p' "$page" | sed '$d' \
-        | sed -E 's|^BIDS=.*|BIDS=/w/data|; s|^OUT=.*|OUT=/w/array-out|; s|^CACHE=.*|CACHE=/w/cache|; s|n4ax-bids.sif|/w/&|' \
+        | sed -E 's|^bids=.*|bids=/w/data|; s|^out=.*|out=/w/array-out|; s|^cache=.*|cache=/w/cache|
+            s|n4ax-bids.sif|/w/&|; s|exec singularity|exec apptainer|; s|--nv ||; s|--device gpu|--device cpu|' \
         > "$work/array/n4ax.sbatch"
-    printf '%s\n' 001 ixi012 > "$work/array/participants.txt"
+    grep -q '^exec apptainer run' "$work/array/n4ax.sbatch" || failed "docs/cluster.md has no script"
     for task in 1 2; do
         in_apptainer_root setpriv --reuid 1000 --regid 1000 --clear-groups \
             env HOME=/home/bids SLURM_ARRAY_TASK_ID=$task SLURM_CPUS_PER_TASK=1 PYTHONPATH=/nowhere \
