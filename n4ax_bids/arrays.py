@@ -13,7 +13,7 @@ import numpy as np
 from n4ax_bids import methods
 from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare, without_logarithm
-from n4ax_bids.core.field import log_scale, shifted
+from n4ax_bids.core.field import at_level
 from n4ax_bids.options import FIELD_SCALES
 
 Array: TypeAlias = jax.Array | np.ndarray
@@ -70,8 +70,9 @@ def correct_array(
     estimate = methods.load(method.prepare)(call.given, options)(None)
     corrected, log_bias = divided(call, estimate.log_field)
     if field_scale != "as-is":
-        level = log_scale(log_bias, _inside(call), field_scale)
-        corrected, log_bias = divided(call, shifted(estimate.log_field, level))
+        _, corrected, log_bias = at_level(
+            estimate.log_field, corrected, log_bias, _inside(call), field_scale
+        )
     dark = _without_logarithm(call)
     for note in (*estimate.notes, *([dark] if dark else [])):
         warnings.warn(note, N4Warning, stacklevel=2)

@@ -21,7 +21,7 @@ from n4ax_bids.brain_programs import TOOLS
 from n4ax_bids.core.arrays import NothingSampled
 from n4ax_bids.core.call import NAMES, without_logarithm
 from n4ax_bids.core.estimator import Automatic, Estimate, Given, Solve
-from n4ax_bids.core.field import divide, log_scale, shifted
+from n4ax_bids.core.field import at_level, divide
 from n4ax_bids.correct_request import CallArguments
 from n4ax_bids.correction import FieldNumbers, field_of
 from n4ax_bids.io import geometry, volume
@@ -89,9 +89,10 @@ def solve(
         with timed(seconds, "divide"), devices.few_threads():
             corrected, log_bias = divide(image.data, estimate.log_field)
             if asked.field_scale != "as-is":
-                level = log_scale(log_bias, region.inside, asked.field_scale)
-                estimate = estimate._replace(log_field=shifted(estimate.log_field, level))
-                corrected, log_bias = divide(image.data, estimate.log_field)
+                log_field, corrected, log_bias = at_level(
+                    estimate.log_field, corrected, log_bias, region.inside, asked.field_scale
+                )
+                estimate = estimate._replace(log_field=log_field)
             bias = field_of(image.data, corrected, log_bias)
     return Made(estimate, corrected, bias)
 

@@ -27,7 +27,7 @@ from n4ax_bids.app.select import vocabulary
 from n4ax_bids.methods import METHODS, Method, Query
 from n4ax_bids.options import DEFAULT_PRESET, FIELD_SCALES, MASK_PROGRAMS, PRESETS
 
-DEFAULT_METHOD = "n4"
+DEFAULT_METHOD, FIELD_SCALE = "n4", "mean"
 WHICH = "which images"
 HOW = "how they are corrected"
 WRITTEN = "what is written"
@@ -201,7 +201,7 @@ class Request:
     field_scale: str = flag(
         "--field-scale",
         group=HOW,
-        default="mean",
+        default=FIELD_SCALE,
         decides="content",
         choices=FIELD_SCALES,
         help="divide the field by its mean or median inside the mask, so that images keep their "

@@ -144,9 +144,28 @@ def log_scale(log_bias: Any, mask: Any, field_scale: str) -> Any:
     return highest + xp.log(xp.mean(xp.exp(inside - highest)))
 
 
-def shifted(log_field: LogField, log_scale: Any) -> LogField:
-    """Return a field divided by exp(log_scale): splines that sum to 1 carry a constant exactly."""
-    return log_field._replace(lattice=log_field.lattice - np.float32(log_scale))
+def at_level(
+    log_field: LogField, corrected: Any, log_bias: Any, mask: Any, field_scale: str
+) -> tuple[LogField, Any, Any]:
+    """Return a field whose mean or median inside a mask is 1, and what belongs to it.
+
+    Arrays of numpy are changed in place.
+
+    Splines that sum to 1 carry a constant exactly, so the lattice is shifted by it.
+
+    Parameters
+    ----------
+    log_field, corrected, log_bias : a field and what `divide` has returned for it
+    mask, field_scale : as in `log_scale`
+    """
+    level = np.float32(log_scale(log_bias, mask, field_scale))
+    scaled = log_field._replace(lattice=log_field.lattice - level)
+    if isinstance(corrected, jax.Array):
+        return scaled, corrected * np.exp(level), log_bias - level
+    with np.errstate(over="ignore"):
+        corrected *= np.exp(level)  # in place: whole images are large
+    log_bias -= level
+    return scaled, corrected, log_bias
 
 
 @overload

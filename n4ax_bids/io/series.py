@@ -20,6 +20,7 @@ from n4ax_bids.io.volume import Volume, scaled
 from n4ax_bids.io.voxels import (
     MOST_COMPRESSED,
     Digested,
+    filled,
     first_byte,
     read_to_the_end,
     real_dtype,
@@ -130,7 +131,7 @@ def _read(
     target = memoryview(cast(Any, stored.reshape(-1, order="F").view(np.uint8)))
     n_there = 0
     for number in range(shape[3]):
-        if not _filled(stream, target[number * each : (number + 1) * each]):
+        if not filled(stream, target[number * each : (number + 1) * each]):
             stored[..., number] = 0
             break
         n_there = number + 1
@@ -139,20 +140,6 @@ def _read(
         with suppress(EOFError):  # the file ends within the checksum, after the last volume
             read_to_the_end(path, stream)
     return stored, n_there
-
-
-def _filled(stream: IO[bytes], target: memoryview) -> bool:
-    """Fill a part of memory from a stream; return False if the stream ends before."""
-    done = 0
-    try:
-        while done < len(target):
-            n = cast(Any, stream).readinto(target[done:])
-            if not n:
-                return False
-            done += n
-    except EOFError:  # the compressed data end
-        return False
-    return True
 
 
 def _require_half(path: Path, n_there: int, n_volumes: int) -> None:

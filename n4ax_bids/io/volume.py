@@ -164,8 +164,7 @@ def write(
     header.set_data_offset(0)  # nibabel's code for "directly after the extensions"
     header["scl_slope"] = header["scl_inter"] = np.nan  # nibabel's code for "choose them"
     if not whole:
-        for name in OF_VALUES & set(header.keys()):
-            header[name] = 0 if header[name].dtype.kind in "iuf" else b""
+        clear_values(header)
     if description is not None:
         header["descrip"] = description.encode()[:79]
     if header.get_data_shape()[2:3] == (1,) and data.ndim == 2:
@@ -174,6 +173,12 @@ def write(
     # Without an affine, nibabel keeps the header's q-form and s-form.
     image = (nb.Nifti2Image if two else nb.Nifti1Image)(data, None, header)
     write_image(path, image)
+
+
+def clear_values(header: nb.Nifti1Header) -> None:
+    """Clear the fields of a header that describe the values of one image (`OF_VALUES`)."""
+    for name in OF_VALUES & set(header.keys()):
+        header[name] = 0 if header[name].dtype.kind in "iuf" else b""
 
 
 def write_image(path: str | Path, image: nb.Nifti1Image) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -16,7 +16,7 @@ from n4ax_bids.io import placement, voxels
 from n4ax_bids.io.atomic import replacing
 from n4ax_bids.io.header import decompressed, failures, read_header
 from n4ax_bids.io.kinds import require_file
-from n4ax_bids.io.volume import OF_VALUES, require_name, scaled
+from n4ax_bids.io.volume import clear_values, require_name, scaled
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,10 @@ class Volumes:
             for number in range(self.n_volumes):
                 stored = np.empty(self.shape, dtype, order="F")
                 view: Any = stored.reshape(-1, order="F").view(np.uint8)
-                target, done = memoryview(view), 0
-                while done < len(target):
-                    n = cast(Any, stream).readinto(target[done:])
-                    if not n:
-                        raise ValueError(
-                            f"{self.path}: truncated in volume {number} of {self.n_volumes}"
-                        )
-                    done += n
+                if not voxels.filled(stream, memoryview(view)):
+                    raise ValueError(
+                        f"{self.path}: truncated in volume {number} of {self.n_volumes}"
+                    )
                 yield scaled(stored, self.header)
             voxels.read_to_the_end(self.path, stream)
 
@@ -104,8 +100,7 @@ def writing(path: str | Path, like: Volumes) -> Iterator[Callable[[np.ndarray], 
     header.set_data_dtype(np.float32)
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     header.set_data_offset(0)  # nibabel's code for "directly after the extensions"
-    for name in OF_VALUES & set(header.keys()):
-        header[name] = 0 if header[name].dtype.kind in "iuf" else b""
+    clear_values(header)
     with replacing(path) as part, open(part, "xb") as raw:
         stream: Any = raw
         if str(path).endswith(".gz"):

@@ -140,6 +140,20 @@ def _read_voxels(
     return stored
 
 
+def filled(stream: IO[bytes], target: memoryview) -> bool:
+    """Fill a part of memory from a stream; return False if the stream ends before."""
+    done = 0
+    try:
+        while done < len(target):
+            n = cast(Any, stream).readinto(target[done:])
+            if not n:
+                return False
+            done += n
+    except EOFError:  # the compressed data end
+        return False
+    return True
+
+
 def require_room(
     path: Path, stream: IO[bytes], start: int, shape: tuple[int, ...], n_bytes: int
 ) -> None:

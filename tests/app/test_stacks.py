@@ -83,6 +83,7 @@ def test_a_dataset_of_stacks(run, raw, tmp_path, bids_errors):
         fields.append(values[1])
         sidecar = json.loads(derivatives.sidecar_path(made["biascorr"]).read_text())
         assert sidecar["Sources"] == [f"bids:raw:{name}"] and sidecar["PixelSizeUnits"] == "um"
+        assert "FieldScale" not in sidecar["BiasCorrection"]
         assert sidecar["BiasCorrection"]["Details"]["voxel_size_mm"] == pytest.approx(ZOOMS)
         assert sidecar["BiasCorrection"]["FieldMax"] == pytest.approx(
             float(values[1].max()), rel=0.1
@@ -121,6 +122,7 @@ def test_a_damaged_stack_fails_alone_and_leaves_nothing(run, raw, tmp_path):
         (("--output-dtype", "source"), "--output-dtype source: not for --method stack"),
         (("--save-mask",), "--save-mask: not for --method stack"),
         (("--mask-sigma", "-1"), "mask_sigma is -1"),
+        (("--field-scale", "median"), "--field-scale median: not for --method stack"),
         (("--sections", "some"), "some; expected a whole number or planes"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 from n4ax_bids.app.command.config import read_config, snapshot
 from n4ax_bids.app.command.flag import absolute
 from n4ax_bids.app.command.parser import build_parser, flag_of
-from n4ax_bids.app.request import DEFAULT_METHOD, Request, flags
+from n4ax_bids.app.request import DEFAULT_METHOD, FIELD_SCALE, Request, flags
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import METHODS, option_names
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
@@ -235,6 +235,7 @@ def _require_fit_for_stacks(arguments: argparse.Namespace) -> None:
         ("--weight", arguments.weight),
         ("--save-mask", arguments.save_mask),
         ("--output-dtype source", arguments.output_dtype == "source"),
+        (f"--field-scale {arguments.field_scale}", arguments.field_scale != FIELD_SCALE),
     ):
         if given:
             raise ValueError(f"{flag}: not for --method {name}; expected a run without it")
@@ -282,6 +283,7 @@ def _require_of_method(arguments: argparse.Namespace) -> None:
         "-d": arguments.derivatives,
         "--rescale": arguments.rescale,
         "--save-mask": arguments.save_mask,
+        f"--field-scale {arguments.field_scale}": arguments.field_scale != FIELD_SCALE,
     }
     for name, given in of_fields.items():
         if given:

@@ -153,7 +153,7 @@ def _program(request: Request) -> str:
 
 def _result(request: Request) -> str:
     level = f", after the field was divided by its {request.field_scale} inside the mask"
-    if request.field_scale == "as-is":
+    if request.field_scale == "as-is" or methods.METHODS[request.method].streams:
         level = " as a whole and not rescaled"
     done = f"Each image was divided by its field{level}."
     if request.rescale:

@@ -143,7 +143,7 @@ def _record(
         "Method": request.method,
         "Options": asdict(request.options),
         "Details": correction["details"],
-        "FieldScale": request.field_scale,
+        **({} if METHODS[request.method].streams else {"FieldScale": request.field_scale}),
         **camel_case(happened),
         "Versions": {NAME: __version__, **versions},
     }
