@@ -5,7 +5,7 @@ amplitude of the field 0.5, iterations 25, 25, 25, spline 20 mm. SimpleITK gets 
 right order and the same lattice. Times are CPU seconds of all cores together, which other work on
 the machine changes less than the time of the wall: from array to array (shrinking, solve, field,
 division), and of the solve alone. `--rows` chooses rows; ITK takes minutes on each of the later
-ones. The last row needs 8 GB of memory.
+ones. The last row needs 8 GB of memory. `--no-itk` leaves SimpleITK out.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def ours(image: np.ndarray, field: np.ndarray, mask: np.ndarray, options: StackO
     return Found(cv, seconds, time.process_time() - start)
 
 
-def measured(row: Row) -> tuple[str, str]:
+def measured(row: Row, with_itk: bool) -> tuple[str, str]:
     """Return a row of each table: errors and seconds."""
     image, field, mask = phantom(row.shape)
     found = []
@@ -140,14 +140,17 @@ def measured(row: Row) -> tuple[str, str]:
         )
         found.append(ours(image, field, mask, options))
     points = section_plan(options, row.shape, (1, 1, 1), 20).n_control_points
-    found.append(itk(image, field, mask, row.shrink, points))
+    if with_itk:
+        found.append(itk(image, field, mask, row.shrink, points))
     for _ in range(2):  # the first time is the compiler's
         start = time.process_time()
         compute_tissue_mask(image)
         masking = time.process_time() - start
     name = ["×".join(map(str, row.shape)), str(row.shrink)]
-    errors = [*(f"{each.cv:.4f}" for each in found), f"{row.cv_cpu:.3f} / {row.cv_gpu:.3f}"]
+    errors = [f"{each.cv:.4f}" for each in found] + ["–"] * (not with_itk)
+    errors.append(f"{row.cv_cpu:.3f} / {row.cv_gpu:.3f}")
     seconds = [f"{value:.2f}" for each in found for value in (each.whole, each.solve)]
+    seconds += ["–"] * (2 * (not with_itk))
     seconds += [f"{masking:.2f}", f"{row.cpu:.2f} / {row.gpu:.2f}", f"{6 * row.gpu:.2f}"]
     return _line(name + errors), _line(name + seconds)
 
@@ -170,11 +173,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     every = range(1, len(ROWS) + 1)
     parser.add_argument("--rows", nargs="+", type=int, choices=every, default=every)
+    parser.add_argument("--itk", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(argv)
     lines = []
     for number in given.rows:
-        lines.append(measured(ROWS[number - 1]))
+        lines.append(measured(ROWS[number - 1], given.itk))
         print(*lines[-1], sep="\n", flush=True)
     tables = []
     for head, rows in zip(HEADS, zip(*lines, strict=True), strict=True):
