@@ -63,6 +63,8 @@ class Request:
     bids_dir: Path = field(metadata={"decides": "run"})
     output_dir: Path = field(metadata={"decides": "run"})
     level: str = derived("participant", "run")
+    inputs: tuple[Path, ...] = derived((), "run")
+    """files and folders of `n4ax-files`; empty for a BIDS dataset"""
     participants: tuple[str, ...] = flag(
         "--participant-label",
         "--participant_label",
@@ -375,6 +377,11 @@ class Request:
     snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
     """all options of the run as TOML"""
     run_id: str = field(default_factory=new_run_id, compare=False, metadata={"decides": "run"})
+
+    @property
+    def is_bids(self) -> bool:
+        """Whether the images are those of a BIDS dataset; else `bids_dir` is a plain folder."""
+        return not self.inputs
 
     @property
     def query(self) -> Query:

@@ -33,7 +33,7 @@ from n4ax_bids.app.outputs import (
 )
 from n4ax_bids.app.reports import group, reports
 from n4ax_bids.app.request import Request
-from n4ax_bids.app.select import dataset
+from n4ax_bids.app.select import dataset, plain
 from n4ax_bids.app.select.validation import validating
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
@@ -58,7 +58,7 @@ def run(request: Request) -> Status:
     """
     if request.level == "group":
         return _group(request)
-    raw = dataset.read_description(request.bids_dir)
+    raw = dataset.read_description(request.bids_dir) if request.is_bids else {}
     places.check_places(request)
     source.check(request, raw)
     if request.boilerplate_only:
@@ -69,7 +69,7 @@ def run(request: Request) -> Status:
     chosen = engine.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
         validation = stack.enter_context(validating(request))
-        selection = dataset.select(request)
+        selection = (dataset if request.is_bids else plain).select(request)
         jobs = unfinished(selection.jobs, request)
         _warn_of_preset(jobs, request)
         if request.dry_run:
@@ -99,13 +99,16 @@ def _nothing_to_do(jobs: Sequence[Job], request: Request, tell: Tell) -> None:
 
 def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> Status:
     """Draw the reports of images that have been corrected."""
-    if not (request.output_dir / "dataset_description.json").is_file():
+    known = "dataset_description.json" if request.is_bids else root_files.MARK
+    if not (request.output_dir / known).is_file():
         raise Refusal(
             Status.NO_IMAGES,
             f"{request.output_dir}: holds no output of ours; run without --reports-only first",
         )
     _, work = stack.enter_context(places.at_work(request))
-    return reports.again(selection, request, work)
+    status = reports.again(selection, request, work)
+    group.write_of_files(request)
+    return status
 
 
 def _agree(here: Presence, request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
@@ -154,6 +157,7 @@ def _work(
         log.info("%s", resources.usage())
     if request.reports:
         reports.tell_pages(selection, request)
+        group.write_of_files(request)
     return status if reported or status else Status.SOME_FAILED
 
 

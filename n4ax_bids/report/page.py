@@ -30,6 +30,8 @@ class Failure(NamedTuple):
     """one line"""
     text: str
     """the crash file"""
+    page: str = ""
+    """name of the page that shows it; "" for the participant in its name"""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app.command import files
 from n4ax_bids.app.command.config import read_config, snapshot
 from n4ax_bids.app.command.flag import absolute
-from n4ax_bids.app.command.parser import build_parser, flag_of
+from n4ax_bids.app.command.parser import DATASET, Program, build_parser, flag_of
 from n4ax_bids.app.request import DEFAULT_METHOD, FIELD_SCALE, Request, flags
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import METHODS, option_names
@@ -27,7 +28,7 @@ LITTLE = 100_000_000
 """bytes; an image of usual size needs more"""
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None, program: Program = DATASET) -> argparse.Namespace:
     """Parse the command line; a configuration file that it names provides the defaults.
 
     Raises
@@ -45,10 +46,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         config_file, method = None, None
     given = {}
     if config_file:
-        given = read_config(Path(os.path.expanduser(config_file)), method)
+        given = read_config(Path(os.path.expanduser(config_file)), method, program)
         method = method or given.get("method")
-    method = method if method in METHODS else DEFAULT_METHOD
-    parser = build_parser(method=method)
+    method = method if method in [each.name for each in program.methods] else DEFAULT_METHOD
+    parser = build_parser(method=method, program=program)
     if given:
         typed = parser.parse_args(argv)
         for option, replaced in METHODS[method].replaces.items():
@@ -56,6 +57,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 given.pop(replaced, None)  # an option on the command line replaces it
         parser.set_defaults(**given)
     arguments = parser.parse_args(argv)
+    for name in program.lacks:
+        flag = flags()[name]
+        setattr(arguments, flag.dest, flag.default)
     _require_own_options(arguments)
     _require_own_suffixes(arguments)
     return arguments
@@ -100,13 +104,14 @@ def options_of(arguments: argparse.Namespace) -> Any:
     return dataclasses.replace(method.sloppy(base) if arguments.sloppy else base, **changes)
 
 
-def request_of(arguments: argparse.Namespace, options: Any) -> Request:
+def request_of(arguments: argparse.Namespace, options: Any, program: Program = DATASET) -> Request:
     """Return the request, with absolute paths."""
     from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.select.filters import read_filters
     from n4ax_bids.app.select.vocabulary import modalities, widened
 
     _require_utf_8(arguments)
+    inputs = files.located(arguments) if program is files.FILES else ()
     method = METHODS[arguments.method]
     values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
     filter_file, query = values.pop("filters"), method.query
@@ -118,6 +123,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         bids_dir=absolute(arguments.bids_dir),
         output_dir=absolute(arguments.output_dir),
         level=arguments.analysis_level,
+        inputs=inputs,
         filters=read_filters(filter_file, query) if filter_file else {},
         mask_program=mask_program(arguments),
         options=options,
@@ -128,7 +134,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         },
     )
     check_folders(request)
-    text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
+    text = snapshot(arguments, dataclasses.asdict(options), request.run_id, program)
     return dataclasses.replace(request, snapshot=text)
 
 

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from n4ax_bids import apply_cli, stack_cli
+from n4ax_bids.app.command import files
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
 from n4ax_bids.methods import METHODS
@@ -53,6 +54,17 @@ def descriptor(version: str) -> Json:
     return _described(build_parser(), version, [output], errors)
 
 
+def files_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-files`."""
+    output = {"id": "outputs", "name": "folder of outputs", "path-template": "[OUTPUT_DIR]"}
+    errors = {int(status): meaning for status, meaning in MEANINGS.items() if status}
+    found = _described(build_parser(program=files.FILES), version, [output], errors)
+    for each in found["inputs"]:
+        if each["id"] == "inputs":
+            each["type"] = "File"
+    return found
+
+
 def stack_descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-stack`."""
     output = {"id": "made", "name": "corrected stack", "path-template": "[OUTPUT]"}
@@ -89,6 +101,7 @@ def apply_descriptor(version: str) -> Json:
 
 DESCRIPTORS = {
     "n4ax-bids": descriptor,
+    "n4ax-files": files_descriptor,
     "n4ax-apply": apply_descriptor,
     "n4ax-stack": stack_descriptor,
     "n4ax-realign": realign_descriptor,

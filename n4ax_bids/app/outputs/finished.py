@@ -33,7 +33,9 @@ FOLDER = Path("logs", "images")
 
 OTHER_OPTIONS = "made with other options"
 """beginning of the reason if the settings of an image's record differ from those of the run"""
-TOLD = ("preset", "sloppy", "jax")
+COMMAND = "command"
+"""key of a record that only those of n4ax-files have"""
+TOLD = ("preset", "sloppy", "jax", COMMAND)
 """Further keys of a record, for the methods text."""
 
 
@@ -127,6 +129,7 @@ def text(
         "device": correction.get("device"),
         "started": started.isoformat(timespec="seconds"),
         "seconds": {"total": seconds, **correction.get("seconds", {})},
+        **({} if request.is_bids else {COMMAND: "n4ax-files"}),
     }
     return derivatives.encode(content)
 

@@ -11,11 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from glob import escape
 from importlib import metadata as packages
 from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app.job import ROOT_PAGE
 from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_json
@@ -47,19 +49,22 @@ class Way:
         return cls(request, __version__, packages.version("jax"))
 
 
-def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
+def ways(output_dir: Path, subject: str = "") -> list[Way]:
     """Return the ways in which the images of an output folder were corrected.
 
     Parameters
     ----------
     output_dir : root of the derivative dataset
-    subject : only images of this participant, "sub-01"
+    subject : only images of this participant or page, "sub-01"; "" for all
 
     Returns
     -------
     list of Way, the one with most images first. Records that cannot be read are ignored.
     """
-    paths = sorted((output_dir / finished.FOLDER).glob(f"{subject}/**/*.json"))
+    folder = output_dir / finished.FOLDER
+    paths = sorted(folder.glob(f"{escape(subject) or '*'}/**/*.json"))
+    if subject in ("", ROOT_PAGE):
+        paths += sorted(folder.glob("*.json"))
     with ThreadPoolExecutor(LOOKS) as looking:
         records = [found for found in looking.map(_read, paths) if found]
     groups: dict[str, list[str]] = defaultdict(list)
@@ -107,6 +112,7 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
         request = Request(
             Path(),
             Path(),
+            inputs=(Path(),) if facts[finished.COMMAND] else (),
             modalities=tuple(sorted({stem.rpartition("_")[2] for stem in stems})),
             method=settings["method"],
             mask=settings["mask"],

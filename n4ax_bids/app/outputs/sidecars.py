@@ -41,7 +41,7 @@ def of(
     used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
     links = {path: _link(path, request) for path in used if path}
     common = {
-        "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
+        "Sources": [_source(job, request), *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
         KEY: {"Weight": links[job.weight] if job.weight else "none"}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
@@ -55,7 +55,7 @@ def of(
         if output.label in outputs.further:
             meanings[outputs.further[output.label]] = output.meaning
     contents = {
-        path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
+        path: common | {"Description": _described(job, meanings[path], request)}
         for path in outputs.images
     }
     contents[outputs.corrected] = propagated(metadata) | contents[outputs.corrected]
@@ -66,11 +66,20 @@ def of(
     kind = kind_of_mask(job, correction)
     if kind:
         contents[outputs.masks[kind]] = common | {
-            "Description": f"{job.entities['suffix']}: {MASKS[kind]}",
+            "Description": _described(job, MASKS[kind], request),
             "Type": "Brain" if kind == "brain" else "ROI",
-            "SpatialReference": f"bids:{LINK}:{job.relative}",
+            "SpatialReference": _source(job, request),
         }
     return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def _source(job: Job, request: Request) -> str:
+    """Return the BIDS URI of the image, or its path below the folder where it was found."""
+    return f"bids:{LINK}:{job.relative}" if request.is_bids else job.relative
+
+
+def _described(job: Job, meaning: str, request: Request) -> str:
+    return f"{job.entities['suffix']}: {meaning}" if request.is_bids else meaning
 
 
 def facts_of(sidecar: Mapping[str, Any]) -> Any:

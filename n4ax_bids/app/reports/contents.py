@@ -10,11 +10,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.job import Job
+from n4ax_bids.app.job import Job, page_of
 from n4ax_bids.app.outputs import boilerplate, provenance
 from n4ax_bids.app.outputs.derivatives import NAME, require_inside
 from n4ax_bids.app.outputs.sidecars import facts_of
@@ -56,8 +57,8 @@ class Contents:
     records: tuple[dict[str, Any], ...]
     sidecars: tuple[dict[str, Any], ...]
     """sidecars of the corrected images, one for each record"""
-    failed: tuple[tuple[str, str, str], ...]
-    """(name, reason, whole text) of each image that failed"""
+    failed: tuple[tuple[str, str, str, str], ...]
+    """(name, reason, whole text, page) of each image that failed"""
     skipped: tuple[tuple[str, str], ...]
     """(file, reason) of each image that was left out"""
     participant: tuple[tuple[str, str], ...]
@@ -73,7 +74,7 @@ class Contents:
 
 def of_subject(subject: str, request: Request) -> Contents:
     """Return the content for a participant, "sub-01", from the output folder."""
-    found = list(records(request.output_dir, subject))
+    found = list(records(request.output_dir, escape(subject)))
     logs = request.output_dir / "logs"
     return Contents(
         records=tuple(record for record, _ in found),
@@ -87,7 +88,7 @@ def of_subject(subject: str, request: Request) -> Contents:
 
 def subject_of(job: Job) -> str:
     """Return the name of an image's participant, "sub-01"."""
-    return Path(job.relative).parts[0]
+    return page_of(job.relative)
 
 
 def names(name: str, folder: Path) -> dict[str, Path]:
@@ -98,9 +99,9 @@ def names(name: str, folder: Path) -> dict[str, Path]:
     name : name of the image without extension
     folder : folder of the figures
     """
-    entities, _, suffix = name.rpartition("_")
+    entities, line, suffix = name.rpartition("_")
     return {
-        label: folder / f"{entities}_desc-{label}_{suffix}{ending}"
+        label: folder / f"{entities}{line}desc-{label}_{suffix}{ending}"
         for label, ending in ENDINGS.items()
     }
 
@@ -121,24 +122,39 @@ def records(
     and so are images whose outputs are gone.
     """
     logs = output_dir / "logs"
-    # The first character of the pattern excludes hidden files, which macOS leaves.
-    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*desc-record_*.json")):
+        if path.name.startswith("."):  # macOS leaves hidden files
+            continue
         record, sidecar = _matching(path, output_dir)
         if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
             yield record, sidecar
 
 
-def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, str], ...]:
-    """Return name, reason and text of images that failed or have no figures, from `logs`."""
+def failures(request: Request, subject: str = "") -> tuple[tuple[str, str, str, str], ...]:
+    """Return name, reason, text and page of images that failed or have no figures, from `logs`.
+
+    Parameters
+    ----------
+    request : the run
+    subject : only images of this participant or page; "" for all
+    """
     found = []
     for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
-        for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
-            text = _text(path)
-            if text.strip():
+        names = f"{subject or 'sub-*'}_*" if request.is_bids else "*"
+        for path in sorted((request.output_dir / "logs").glob(f"{start}{names}.txt")):
+            text, name = _text(path), path.stem.removeprefix(start)
+            page = name.split("_")[0] if request.is_bids else _page_in(text, request)
+            if text.strip() and subject in ("", page):
                 last = text.strip().splitlines()[-1].replace(f"{printable(request.bids_dir)}/", "")
                 kept = f"{KEPT}; " if KEPT in text.splitlines()[:3] else ""
-                found.append((path.stem.removeprefix(start), kept + what + last, text))
+                found.append((name, kept + what + last, text, page))
     return tuple(found)
+
+
+def _page_in(text: str, request: Request) -> str:
+    """Return the page of the image that the second line of a crash file names."""
+    source = [*text.splitlines(), "", ""][1]
+    return page_of(source.removeprefix(f"{printable(request.bids_dir)}/"))
 
 
 def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -185,11 +201,14 @@ def _is_record(record: Any) -> bool:
     if any((f"{name}_before" in measures) != (f"{name}_after" in measures) for name in PAIRS):
         return False
     parts = PurePath(record["source"]).parts
-    return bool(parts) and parts[0].startswith("sub-") and ".." not in parts
+    return bool(parts) and ".." not in parts and not PurePath(record["source"]).is_absolute()
 
 
 def _has_its_name(record: Mapping[str, Any], path: Path) -> bool:
-    return names(record["image"], path.parent)["record"] == path
+    page = path.parents[1].name
+    return names(record["image"], path.parent)["record"] == path and page == page_of(
+        record["source"]
+    )
 
 
 def _are_texts(values: Any) -> bool:
@@ -223,6 +242,8 @@ def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
     images may point.
     """
     path = request.bids_dir / "participants.tsv"
+    if not request.is_bids:
+        return ()
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
     except OSError:  # there is no such table
