@@ -14,10 +14,10 @@ from n4ax_bids.app.command.asked import (
     options_of,
     parse,
     request_of,
-    require_consistent,
     tell_without_effect,
     warn_of_little_memory,
 )
+from n4ax_bids.app.command.consistent import require_consistent
 from n4ax_bids.app.command.files import FILES
 from n4ax_bids.app.command.parser import DATASET, LEVELS, Program, build_parser
 from n4ax_bids.app.machine import signals, writable

@@ -230,6 +230,7 @@ class Job:
         mask and the weight, absolute
     volumes : numbers of the volumes of a series that are taken; None for all
     texts : other text files that decide the outputs, such as a list of b-values, absolute
+    reference : the image whose field it gets; None for an image that gets its own
     unique_name : the name in logs and of figures, if the rule for BIDS names does not apply
     """
 
@@ -246,6 +247,7 @@ class Job:
     volumes: tuple[int, ...] | None = None
     texts: tuple[Path, ...] = ()
     unique_name: str = ""
+    reference: Job | None = None
 
     @property
     def name(self) -> str:
@@ -271,3 +273,10 @@ class Selection:
 
     jobs: tuple[Job, ...]
     skipped: tuple[tuple[str, str], ...]
+    applied: tuple[Job, ...] = ()
+    """images that get the field of one of the jobs"""
+
+    @property
+    def everything(self) -> tuple[Job, ...]:
+        """All jobs; those that need the field of another come last."""
+        return self.jobs + self.applied

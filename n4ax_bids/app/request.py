@@ -184,6 +184,17 @@ class Request:
         "the first that has one for the image counts. Reports measure white and grey matter there",
     )
     """folders with masks and tissue probabilities, by their names in BIDS URIs"""
+    apply_to: tuple[str, ...] = flag(
+        "--apply-to",
+        group=HOW,
+        default=(),
+        read=lambda given: tuple(dict.fromkeys(given)),
+        nargs="+",
+        metavar="SUFFIX",
+        help="divide the images with these suffixes (T2w FLAIR bold dwi ...) by the field of the "
+        "reference image of their session, which is the first one of --modalities; they must be "
+        "in the scanner's frame, as it is (default: none)",
+    )
     preset: str = flag(
         "--preset",
         group=HOW,

@@ -52,6 +52,7 @@ LACKS = frozenset(
         "derivatives",
         "rescale",
         "use_plugin",
+        "apply_to",
     }
 )
 """fields of the request that have no meaning without a dataset, or none yet"""

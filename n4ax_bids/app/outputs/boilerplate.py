@@ -115,6 +115,12 @@ def paragraphs(way: Way) -> Iterator[str]:
     yield text
     changed = request.options != method.presets[request.preset]
     yield methods.load(method.paragraph)(request.options, request.preset, changed)
+    if way.applied:
+        yield (
+            f"The {listed(way.applied)} images were divided by the field of the first "
+            f"{' or '.join(request.modalities)} image of their session, evaluated at the place of "
+            "each voxel in the scanner's frame."
+        )
     if not request.is_bids:
         yield "Images were corrected by a node of Nipype [@nipype]."
         return

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from importlib import metadata as packages
 from pathlib import Path, PurePath
@@ -42,6 +42,8 @@ class Way:
     jax: str
     images: tuple[str, ...] = ()
     """names without extension"""
+    applied: tuple[str, ...] = ()
+    """suffixes of images that got the field of one of them"""
 
     @classmethod
     def asked(cls, request: Request) -> Way:
@@ -68,14 +70,25 @@ def ways(output_dir: Path, subject: str = "") -> list[Way]:
     with ThreadPoolExecutor(LOOKS) as looking:
         records = [found for found in looking.map(_read, paths) if found]
     groups: dict[str, list[str]] = defaultdict(list)
+    suffixes = set()
     for content in records:
+        if content.get(finished.APPLIED):
+            suffixes.add(_stem(content["source"]).rpartition("_")[2])
+            continue
         facts = {key: content.get(key) for key in ("version", "settings", *finished.TOLD)}
         groups[derivatives.encode(facts)].append(content["source"])
     found = []
     for text, sources in groups.items():
         way = _way(json.loads(text), sorted(sources))
         found += [way] if way else []
-    return sorted(found, key=lambda way: (-len(way.images), way.images))
+    found.sort(key=lambda way: (-len(way.images), way.images))
+    if found and suffixes:
+        found[0] = replace(found[0], applied=tuple(sorted(suffixes)))
+    return found
+
+
+def _stem(source: str) -> str:
+    return PurePath(source).name.partition(".")[0]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -108,7 +121,7 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
         settings = facts["settings"]
         method = METHODS[settings["method"]]
         options = method.read(settings["options"])
-        stems = [PurePath(source).name.partition(".")[0] for source in sources]
+        stems = [_stem(source) for source in sources]
         request = Request(
             Path(),
             Path(),

@@ -14,6 +14,8 @@ from n4ax_bids.app.outputs.derivatives import LINK, NAME, finite, sidecar_path
 from n4ax_bids.app.request import Request
 from n4ax_bids.methods import METHODS, outputs_of
 
+APPLIED = "applied"
+"""`Method` of an image that got the field of another one"""
 KEY, MOTION_KEY = "BiasCorrection", "MotionCorrection"
 """keys of a sidecar for the options and the results of a correction or of a realignment"""
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
@@ -37,6 +39,8 @@ def of(
     own = outputs_of(request.method)
     if own:
         return own.sidecars(job, metadata, correction, request)
+    if job.reference:
+        return _of_applied(job, metadata, correction, request)
     outputs = job.outputs
     used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
     links = {path: _link(path, request) for path in used if path}
@@ -71,6 +75,33 @@ def of(
             "SpatialReference": _source(job, request),
         }
     return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def _of_applied(
+    job: Job, metadata: Mapping[str, Any], correction: Mapping[str, Any], request: Request
+) -> dict[Path, dict[str, Any]]:
+    """Return the sidecar of an image that got the field of another one."""
+    assert job.reference is not None and job.reference.outputs.lattice is not None
+    lattice = job.reference.outputs.lattice
+    reference = job.reference.outputs.stem
+    content = propagated(metadata) | {
+        "Sources": [
+            f"bids:{LINK}:{job.relative}",
+            f"bids::{lattice.relative_to(request.output_dir).as_posix()}",
+        ],
+        "SkullStripped": metadata.get("SkullStripped") is True,
+        "Description": f"{job.entities['suffix']}: image divided by the bias field of {reference}",
+        KEY: {
+            "Method": APPLIED,
+            "FieldOf": f"bids:{LINK}:{job.reference.relative}",
+            "Voxels": correction["n_voxels"],
+            "VoxelsOutside": correction["n_outside"],
+            "Volumes": correction["n_volumes"],
+            "Notes": [each.removeprefix(f"{job.source}: ") for each in correction["notes"]],
+            "Versions": {NAME: __version__},
+        },
+    }
+    return {sidecar_path(job.outputs.corrected): content}
 
 
 def _source(job: Job, request: Request) -> str:

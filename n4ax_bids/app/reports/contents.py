@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import escape
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.job import Job, page_of
-from n4ax_bids.app.outputs import boilerplate, provenance
+from n4ax_bids.app.outputs import boilerplate, finished, provenance
 from n4ax_bids.app.outputs.derivatives import NAME, require_inside
-from n4ax_bids.app.outputs.sidecars import facts_of
+from n4ax_bids.app.reports.checked import is_record, is_sidecar
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
@@ -40,12 +40,6 @@ ENDINGS = {
 """extensions of an image's figures by their labels; the record with the numbers comes last"""
 LARGEST_TABLE = 2**30
 """most bytes of a participants.tsv: a study of 100,000 people may have many columns"""
-LARGEST = 1e150
-"""largest absolute value of a number in a record, so that its square is finite"""
-PAIRS = ("cv", "white_cv", "grey_cv", "cjv")
-"""measures before the correction and after it"""
-SHOWN = ("field_min", "field_max", "field_cv", "cv_before", "cv_after", "mask_ml", "non_positive")
-"""measures that every record has"""
 CRASH, NO_FIGURES = "crash-", "report-"
 """beginnings of names in `logs`, for an image that failed and for one without figures"""
 
@@ -64,6 +58,8 @@ class Contents:
     participant: tuple[tuple[str, str], ...]
     """(column, value) of the participant's line in participants.tsv"""
     methods: str
+    applied: tuple[tuple[str, str], ...] = ()
+    """(file, what was done) of each image that got the field of another one"""
 
     @property
     def digest(self) -> str:
@@ -83,6 +79,7 @@ def of_subject(subject: str, request: Request) -> Contents:
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
         participant=_participant(subject, request),
         methods=_methods(request.output_dir, subject),
+        applied=_applied(request.output_dir, subject),
     )
 
 
@@ -161,47 +158,17 @@ def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, A
     """Return a record and its sidecar; both are empty if the sidecar has changed since."""
     try:
         record = read_json(path)
-        if not _is_record(record):
+        if not is_record(record):
             return {}, {}
         sidecar = output_dir / record["sidecar"]
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
             content = parse_json(sidecar, text)
-            if _is_sidecar(content) and _has_its_name(record, path):
+            if is_sidecar(content) and _has_its_name(record, path):
                 return record, content
     except (OSError, ValueError, LookupError, TypeError):  # a file is missing or not ours
         pass
     return {}, {}
-
-
-def _is_record(record: Any) -> bool:
-    """Return whether a record has everything that pages and tables need.
-
-    Anyone who may write to the output folder can have changed it. A damaged record is ignored.
-    """
-    if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
-        return False
-    if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
-        return False  # from an earlier version
-    texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
-    if not all(map(_are_texts, (texts, record.get("warnings"), record.get("notes")))):
-        return False
-    if not all(isinstance(record.get(key), str) for key in ("region", "method")):
-        return False
-    if not (_are_texts(record.get("tissues")) and _are_numbers(record.get("window"), 2)):
-        return False
-    measures = record["measures"]
-    own = [each[1:] for each in record["details"] if isinstance(each, list)]
-    if len(own) < len(record["details"]) or not all(_are_numbers(each, 1) for each in own):
-        return False
-    if not _are_numbers([record.get("gain"), *map(measures.get, SHOWN), *measures.values()]):
-        return False
-    if record["gain"] is None or not set(SHOWN) <= set(measures):
-        return False
-    if any((f"{name}_before" in measures) != (f"{name}_after" in measures) for name in PAIRS):
-        return False
-    parts = PurePath(record["source"]).parts
-    return bool(parts) and ".." not in parts and not PurePath(record["source"]).is_absolute()
 
 
 def _has_its_name(record: Mapping[str, Any], path: Path) -> bool:
@@ -209,30 +176,6 @@ def _has_its_name(record: Mapping[str, Any], path: Path) -> bool:
     return names(record["image"], path.parent)["record"] == path and page == page_of(
         record["source"]
     )
-
-
-def _are_texts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(each, str) for each in values)
-
-
-def _are_numbers(values: Any, count: int | None = None) -> bool:
-    """Return whether values are a list of `count` numbers or None, none of them too large."""
-    if not isinstance(values, list) or count not in (None, len(values)):
-        return False
-    return all(
-        each is None or (isinstance(each, int | float) and abs(each) <= LARGEST) for each in values
-    )
-
-
-def _is_sidecar(content: Any) -> bool:
-    """Return whether the sidecar of a corrected image has everything that a page shows.
-
-    A sidecar of an earlier version has not.
-    """
-    facts = facts_of(content)
-    if not isinstance(facts, dict) or "Device" not in facts:
-        return False
-    return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
 
 
 def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
@@ -291,6 +234,22 @@ def _methods(output_dir: Path, subject: str) -> str:
     """Return the methods text for a participant's images, or "" if none was corrected."""
     found = provenance.ways(output_dir, subject)
     return boilerplate.markdown(found) if found else ""
+
+
+def _applied(output_dir: Path, subject: str) -> tuple[tuple[str, str], ...]:
+    """Return the images that got the field of another one, from their records."""
+    found = []
+    for path in sorted((output_dir / finished.FOLDER).glob(f"{escape(subject)}/**/*.json")):
+        try:
+            content = read_json(path)
+            facts = content.get(finished.APPLIED)
+            if facts:
+                numbers = [int(facts[key]) for key in ("n_outside", "n_voxels", "n_volumes")]
+                text = "{} of {} voxels lie outside its image; volumes: {}".format(*numbers)
+                found.append((str(content["source"]), f"{facts['reference']}; {text}"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return tuple(found)
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:

@@ -182,6 +182,7 @@ def page(subject: str, request: Request) -> None:
             shown,
             failed=[pages.Failure(*each) for each in found.failed],
             skipped=found.skipped,
+            applied=found.applied,
             participant=found.participant,
             methods=found.methods,
             generator=GENERATOR,
