@@ -50,9 +50,10 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         yield f"skip     {name}"
         yield f"         {reason}"
     yield ""
+    n_finished = len(selection.everything) - len(names)
     yield (
         f"{counted(len(names) - unfit, 'image')} to correct, {unfit} that cannot be, "
-        f"{len(selection.everything) - len(names)} finished already, {len(selection.skipped)} skipped; "
+        f"{n_finished} finished already, {len(selection.skipped)} skipped; "
         "nothing was written"
     )
 

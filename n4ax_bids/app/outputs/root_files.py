@@ -27,6 +27,8 @@ BIDS_VERSION = "1.11.1"
 NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
 """Masks whose names have entities of their images that BIDS does not allow in names of masks. The
 validator does not accept the form "*_inv-*_mask*"."""
+B_VALUES = "*desc-*_dwi.bv*"
+"""Copies of b-values and directions: BIDS has no names for them beside derived series."""
 NO_BIDS_LATTICES = f"*desc-{LATTICE}_*"
 """Lattices of stacks with their sidecars: BIDS does not have their format."""
 MARK = Path("logs", "made_by.json")
@@ -72,6 +74,7 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     own = outputs_of(request.method)
     wanted = [*IGNORED, *(NO_MASK_NAMES if request.save_mask else ())]
     wanted += [NO_BIDS_LATTICES] if METHODS[request.method].streams else []
+    wanted += [B_VALUES] if request.apply_to else []
     wanted += own.ignored(request) if own else []
     ignored += [line for line in wanted if line not in ignored]
     # Keep the rows that a user has added.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -146,16 +147,14 @@ def _job(relative: Path, reference: Job, request: Request) -> Job:
             request.bids_dir, relative, entities, _sidecars(relative, entities, request)
         ),
         problem=outputs.problem,
-        texts=tuple(_texts(request.bids_dir / relative)),
+        texts=tuple(_texts(request.bids_dir / relative, request.bids_dir)),
         reference=reference,
     )
 
 
-def _texts(path: Path) -> Iterator[Path]:
-    for ending in WITH_SERIES:
-        text = path.with_name(endings.stem(path.name) + ending)
-        if text.is_file():
-            yield text
+def _texts(path: Path, root: Path) -> Iterator[Path]:
+    for ending in WITH_SERIES if endings.stem(path.name).endswith("_dwi") else ():
+        yield from islice(inheritance.texts(path, root, ending), 1)
 
 
 def _sidecars(
