@@ -37,6 +37,13 @@ ENDING_AT_ONCE = ("help", "version")
 
 Json = dict[str, Any]
 
+IMAGE = "n4ax-bids:{}-cuda12"
+"""name of the image that `make image` builds, by version; it holds every program"""
+LARGE = {"cpu-cores": 4, "ram": 8, "walltime-estimate": 3600}
+"""for many images, series or stacks: GB and seconds; a GPU is used where there is one"""
+SMALL = {"cpu-cores": 1, "ram": 2, "walltime-estimate": 300}
+"""for one image at a time"""
+
 
 def descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-bids`.
@@ -92,10 +99,21 @@ def realign_descriptor(version: str) -> Json:
 def apply_descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-apply`."""
     output = {"id": "written", "name": "images", "path-template": "[OUTPUT]"}
-    found = _described(apply_cli.build_parser(), version, [output], COMMAND_ERRORS)
+    found = _described(apply_cli.build_parser(), version, [output], COMMAND_ERRORS, SMALL)
     for each in found["inputs"]:
         if each["id"] in ("field", "images"):
             each["type"] = "File"
+    return found
+
+
+def nipoppy_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-bids` for Nipoppy, which runs images of Apptainer."""
+    found = descriptor(version)
+    found["container-image"] = {
+        "type": "singularity",
+        "image": found["container-image"]["image"],
+        "index": "docker://",
+    }
     return found
 
 
@@ -105,12 +123,17 @@ DESCRIPTORS = {
     "n4ax-apply": apply_descriptor,
     "n4ax-stack": stack_descriptor,
     "n4ax-realign": realign_descriptor,
+    "nipoppy": nipoppy_descriptor,
 }
 """Makes the descriptor of each program."""
 
 
 def _described(
-    parser: argparse.ArgumentParser, version: str, outputs: list[Json], errors: dict[int, str]
+    parser: argparse.ArgumentParser,
+    version: str,
+    outputs: list[Json],
+    errors: dict[int, str],
+    resources: Json = LARGE,
 ) -> Json:
     """Return the descriptor of a parser's program."""
     actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
@@ -129,6 +152,8 @@ def _described(
         "error-codes": [
             {"code": status, "description": meaning} for status, meaning in errors.items()
         ],
+        "container-image": {"type": "docker", "image": IMAGE.format(version)},
+        "suggested-resources": dict(resources),
         "tags": {"domain": ["neuroinformatics", "mri"]},
     }
 
