@@ -38,7 +38,17 @@ def rows(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     "name",
-    ("speed", "command", "scaling", "iteration", "memory", "report", "masks", "samples"),
+    (
+        "speed",
+        "command",
+        "scaling",
+        "iteration",
+        "memory",
+        "report",
+        "masks",
+        "samples",
+        "adaptive",
+    ),
 )
 def test_a_page_is_written(name, tmp_path):
     page = page_of(name, tmp_path)

@@ -171,6 +171,7 @@ MAY_IMPORT = {
         "tomli_w",
         "tqdm",
         "yaml",
+        "apply",
         "arguments",
         "options",
         "core",

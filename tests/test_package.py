@@ -140,6 +140,7 @@ def test_names_are_listed():
     [
         ("CITATION.cff", "version: {}"),
         ("boutiques/n4ax-bids.json", '  "tool-version": "{}",'),
+        ("boutiques/n4ax-files.json", '  "tool-version": "{}",'),
         ("boutiques/n4ax-apply.json", '  "tool-version": "{}",'),
         ("boutiques/n4ax-realign.json", '  "tool-version": "{}",'),
         ("boutiques/n4ax-stack.json", '  "tool-version": "{}",'),

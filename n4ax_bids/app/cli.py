@@ -1,4 +1,4 @@
-"""The command `n4ax-bids`: flags in, exit status out."""
+"""The commands `n4ax-bids` and `n4ax-files`: flags in, exit status out."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from n4ax_bids.app.command.asked import (
     options_of,
     parse,
     request_of,
-    require_consistent,
     tell_without_effect,
     warn_of_little_memory,
 )
-from n4ax_bids.app.command.parser import LEVELS, build_parser
+from n4ax_bids.app.command.consistent import require_consistent
+from n4ax_bids.app.command.files import FILES
+from n4ax_bids.app.command.parser import DATASET, LEVELS, Program, build_parser
 from n4ax_bids.app.machine import signals, writable
 from n4ax_bids.app.status import Refusal, Status
 
 CONTINUE = "run the same command again to continue: images that are finished stay"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def files_main(argv: Sequence[str] | None = None) -> int:
+    """Run `n4ax-files`."""
+    return main(argv, FILES)
+
+
+def main(argv: Sequence[str] | None = None, program: Program = DATASET) -> int:
     """Run the program and return its exit status; see `app.status`."""
     try:
-        arguments = parse(argv)
+        arguments = parse(argv, program)
         options = options_of(arguments)
         require_consistent(arguments)
     except ValueError as error:
-        build_parser().error(str(error))
+        build_parser(program=program).error(str(error))
     logs.set_up(verbose=arguments.verbose > 0)
     log = logging.getLogger("n4ax_bids")
     os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     signals.end_on_signals()
     try:
-        extra.require()
+        extra.require(program.name)
         if arguments.analysis_level not in LEVELS:
             raise Refusal(
                 Status.UNKNOWN_LEVEL,
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         from n4ax_bids.app.run import run
 
-        request = request_of(arguments, options)
+        request = request_of(arguments, options, program)
         warn_of_little_memory(request)
         tell_without_effect(request)
         with writable.places([request.work_dir or request.output_dir]):

@@ -33,7 +33,7 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
             yield f"         {name} = {_words(value)}"
     yield ""
     names, unfit = {job.relative for job in todo}, 0
-    for job in selection.jobs:
+    for job in selection.everything:
         if job.relative in names:
             try:
                 metadata = _require_fit(job)
@@ -50,9 +50,10 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
         yield f"skip     {name}"
         yield f"         {reason}"
     yield ""
+    n_finished = len(selection.everything) - len(names)
     yield (
         f"{counted(len(names) - unfit, 'image')} to correct, {unfit} that cannot be, "
-        f"{len(selection.jobs) - len(names)} finished already, {len(selection.skipped)} skipped; "
+        f"{n_finished} finished already, {len(selection.skipped)} skipped; "
         "nothing was written"
     )
 
@@ -73,13 +74,15 @@ def _require_fit(job: Job) -> Mapping[str, Any]:
 
 
 def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator[str]:
-    yield f"correct  {job.relative}"
+    yield f"{'divide ' if job.reference else 'correct'}  {job.relative}"
     taken = ", ".join(f"{name} {value}" for name, value in _shown_entities(job))
     yield f"         taken: {taken}"
     for note in notes(job, metadata, request):
         yield f"         note: {note}"
     if job.volumes is not None:
         yield f"         volumes: {len(job.volumes)} with b = 0: {_words(job.volumes)}"
+    if job.reference:
+        yield f"         field of {job.reference.relative}"
     if job.outputs.lattice is not None:
         yield _of_mask(job, request)
     for path in job.outputs.images:

@@ -26,6 +26,8 @@ MASKS = {
     "otsu": "voxels above Otsu's threshold, where the field was estimated",
 }
 """Labels of the masks that `--save-mask` writes: the kinds of mask, and their meanings."""
+ROOT_PAGE, RESERVED = "images", ("group", "logs")
+"""the page of images that lie in no folder, and names of folders that cannot name a page"""
 BEHIND_SPACE = ("split", "recording", "chunk")
 """entities of an image that follow the entity space in BIDS names"""
 
@@ -50,6 +52,8 @@ class OutputNames:
     """files that only this method makes, by their labels"""
     absent: tuple[Path, ...] = ()
     """files that the method makes with other options only; those of an earlier run are removed"""
+    is_bids: bool = True
+    """whether names follow BIDS; otherwise labels are added at the end of the source's name"""
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -60,7 +64,15 @@ class OutputNames:
     def named(self, label: str) -> Path:
         """Return the name of an image that is made from the source, by its label."""
         ending = endings.split(self.corrected.name)[1]
-        return self.corrected.with_name(_labelled(self.stem, label, ending))
+        return self.corrected.with_name(_labelled(self.stem, label, ending, self.is_bids))
+
+    def mask(self, kind: str) -> Path:
+        """Return the name of a mask of the source, by its kind."""
+        return self.corrected.with_name(mask_name(self.stem, kind, self.is_bids))
+
+    def probseg(self, label: str) -> Path:
+        """Return the name of a map of a tissue's probability, by its label."""
+        return self.corrected.with_name(probseg_name(self.stem, label, self.is_bids))
 
     @classmethod
     def of(
@@ -73,6 +85,7 @@ class OutputNames:
         masks: Iterable[str] = (),
         further: Iterable[str] = (),
         probsegs: Iterable[str] = (),
+        is_bids: bool = True,
     ) -> OutputNames:
         """Build the names from the source's own name, so that every entity is kept.
 
@@ -85,6 +98,7 @@ class OutputNames:
         masks : kinds of mask that may be found, if the mask is written
         further : labels of images that only this method makes
         probsegs : those of them that are maps of a tissue's probability
+        is_bids : whether the source has a name of BIDS
         """
         stem, ending = endings.split(relative.name)
         written = endings.WRITTEN.get(ending, ending) or ".nii.gz"
@@ -92,12 +106,12 @@ class OutputNames:
 
         def path(label: str) -> Path:
             end = lattice if label == LATTICE else written
-            return output_dir / relative.parent / _labelled(stem, label, end)
+            return output_dir / relative.parent / _labelled(stem, label, end, is_bids)
 
         kinds, labels, tissues = tuple(masks), tuple(further), set(probsegs)
         names = [path(label).name for label in (desc, LATTICE, *labels)]
-        names += [mask_name(stem, kind) for kind in kinds]
-        names += [probseg_name(stem, label) for label in tissues]
+        names += [mask_name(stem, kind, is_bids) for kind in kinds]
+        names += [probseg_name(stem, label, is_bids) for label in tissues]
         problem = too_long(max(names, key=n_bytes), output_dir)
         if problem:
             stem = short_stem(stem)
@@ -108,20 +122,25 @@ class OutputNames:
             path(FIELD) if bias_field else None,
             path(LATTICE),
             problem,
-            {kind: folder / mask_name(stem, kind) for kind in kinds},
+            {kind: folder / mask_name(stem, kind, is_bids) for kind in kinds},
             {
-                label: folder / probseg_name(stem, label) if label in tissues else path(label)
+                label: folder / probseg_name(stem, label, is_bids)
+                if label in tissues
+                else path(label)
                 for label in labels
             },
+            is_bids=is_bids,
         )
 
 
-def _labelled(stem: str, label: str, ending: str) -> str:
+def _labelled(stem: str, label: str, ending: str, is_bids: bool = True) -> str:
+    if not is_bids:
+        return f"{stem}_{label}{ending}"
     entities, _, suffix = stem.rpartition("_")
     return f"{entities}_desc-{label}_{suffix}{ending}"
 
 
-def mask_name(stem: str, kind: str) -> str:
+def mask_name(stem: str, kind: str, is_bids: bool = True) -> str:
     """Return the name of a mask of an image.
 
     The suffix of a mask is "mask", so the image's suffix becomes the space. This distinguishes the
@@ -131,18 +150,24 @@ def mask_name(stem: str, kind: str) -> str:
     ----------
     stem : the image's name without extension
     kind : key of `MASKS`
+    is_bids : whether the image has a name of BIDS
     """
+    if not is_bids:
+        return f"{stem}_{kind}mask.nii.gz"
     return "_".join([*_in_space(stem), f"desc-{kind}", "mask.nii.gz"])
 
 
-def probseg_name(stem: str, label: str) -> str:
+def probseg_name(stem: str, label: str, is_bids: bool = True) -> str:
     """Return the name of a map of a tissue's probability, with the image's suffix as the space.
 
     Parameters
     ----------
     stem : the image's name without extension
     label : the tissue, such as "GM"
+    is_bids : whether the image has a name of BIDS
     """
+    if not is_bids:
+        return f"{stem}_{label}probseg.nii.gz"
     return "_".join([*_in_space(stem), f"label-{label}", "probseg.nii.gz"])
 
 
@@ -156,9 +181,25 @@ def _in_space(stem: str) -> list[str]:
 
 def short_stem(stem: str) -> str:
     """Return a shorter name for an image whose own name is too long for the file system."""
-    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    digest = digest_of(stem)
     start, _, suffix = stem.rpartition("_")
     return f"{shortened(start[::-1], 100)[::-1]}-{digest}_{shortened(suffix, 20)}"
+
+
+def digest_of(name: str) -> str:
+    """Return eight characters that distinguish names."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+def page_of(relative: str) -> str:
+    """Return the name of the page that shows an image: its first folder, such as "sub-01".
+
+    Parameters
+    ----------
+    relative : path of the image in its dataset or folder
+    """
+    first, *below = PurePath(relative).parts
+    return first if below and first not in RESERVED else ROOT_PAGE
 
 
 def too_long(name: str, folder: Path) -> str | None:
@@ -189,6 +230,8 @@ class Job:
         mask and the weight, absolute
     volumes : numbers of the volumes of a series that are taken; None for all
     texts : other text files that decide the outputs, such as a list of b-values, absolute
+    reference : the image whose field it gets; None for an image that gets its own
+    unique_name : the name in logs and of figures, if the rule for BIDS names does not apply
     """
 
     source: Path
@@ -203,6 +246,8 @@ class Job:
     weight_transform: Path | None = None
     volumes: tuple[int, ...] | None = None
     texts: tuple[Path, ...] = ()
+    unique_name: str = ""
+    reference: Job | None = None
 
     @property
     def name(self) -> str:
@@ -211,12 +256,14 @@ class Job:
         BIDS repeats the labels of the folders in the name of a file. If a name lacks them, two
         sessions may have files of the same name; then the session and a digest are added.
         """
+        if self.unique_name:
+            return self.unique_name
         stem, (subject, *above, _) = self.outputs.stem, PurePath(self.relative).parts
         session = next((part for part in above if part.startswith("ses-")), None)
         rest = stem.removeprefix(f"{subject}_")
         if rest != stem and (session is None or f"_{session}_" in stem):
             return stem
-        digest = hashlib.sha256(os.fsencode(self.relative)).hexdigest()[:8]
+        digest = digest_of(self.relative)
         return f"{subject}_{(session or 'file')[:20]}-{digest}_{rest}"
 
 
@@ -226,3 +273,10 @@ class Selection:
 
     jobs: tuple[Job, ...]
     skipped: tuple[tuple[str, str], ...]
+    applied: tuple[Job, ...] = ()
+    """images that get the field of one of the jobs"""
+
+    @property
+    def everything(self) -> tuple[Job, ...]:
+        """All jobs; those that need the field of another come last."""
+        return self.jobs + self.applied

@@ -63,6 +63,8 @@ class Request:
     bids_dir: Path = field(metadata={"decides": "run"})
     output_dir: Path = field(metadata={"decides": "run"})
     level: str = derived("participant", "run")
+    inputs: tuple[Path, ...] = derived((), "run")
+    """files and folders of `n4ax-files`; empty for a BIDS dataset"""
     participants: tuple[str, ...] = flag(
         "--participant-label",
         "--participant_label",
@@ -182,6 +184,17 @@ class Request:
         "the first that has one for the image counts. Reports measure white and grey matter there",
     )
     """folders with masks and tissue probabilities, by their names in BIDS URIs"""
+    apply_to: tuple[str, ...] = flag(
+        "--apply-to",
+        group=HOW,
+        default=(),
+        read=lambda given: tuple(dict.fromkeys(given)),
+        nargs="+",
+        metavar="SUFFIX",
+        help="divide the images with these suffixes (T2w FLAIR bold dwi ...) by the field of the "
+        "reference image of their session, which is the first one of --modalities; they must be "
+        "in the scanner's frame, as it is (default: none)",
+    )
     preset: str = flag(
         "--preset",
         group=HOW,
@@ -375,6 +388,11 @@ class Request:
     snapshot: str = field(default="", compare=False, metadata={"decides": "run"})
     """all options of the run as TOML"""
     run_id: str = field(default_factory=new_run_id, compare=False, metadata={"decides": "run"})
+
+    @property
+    def is_bids(self) -> bool:
+        """Whether the images are those of a BIDS dataset; else `bids_dir` is a plain folder."""
+        return not self.inputs
 
     @property
     def query(self) -> Query:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app import dry_run
+from n4ax_bids.app import dry_run, todo
 from n4ax_bids.app.command.words import counted
 from n4ax_bids.app.images import attempt, engine, plugin, quarantine
 from n4ax_bids.app.images.attempt import CLAIMS
@@ -25,7 +23,6 @@ from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import (
     agreement,
     boilerplate,
-    finished,
     places,
     provenance,
     root_files,
@@ -44,9 +41,6 @@ Tell = Callable[[Outcome], None]
 Round = Callable[[Sequence[Job], Request, Tell], None]
 """processes jobs and reports how each one ended"""
 
-LOOKS = 16
-"""records that are read at the same time; a shared file system takes milliseconds for each"""
-
 
 def run(request: Request) -> Status:
     """Correct every selected image that is not finished.
@@ -58,7 +52,7 @@ def run(request: Request) -> Status:
     """
     if request.level == "group":
         return _group(request)
-    raw = dataset.read_description(request.bids_dir)
+    raw = dataset.read_description(request.bids_dir) if request.is_bids else {}
     places.check_places(request)
     source.check(request, raw)
     if request.boilerplate_only:
@@ -69,19 +63,20 @@ def run(request: Request) -> Status:
     chosen = engine.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
         validation = stack.enter_context(validating(request))
-        selection = dataset.select(request)
-        jobs = unfinished(selection.jobs, request)
+        selection = todo.selected(request)
+        jobs = todo.unfinished(selection.jobs, request)
+        later = todo.to_apply(selection, jobs, request)
         _warn_of_preset(jobs, request)
         if request.dry_run:
-            print(*map(printable, dry_run.lines(selection, request, jobs)), sep="\n")
+            print(*map(printable, dry_run.lines(selection, request, [*jobs, *later])), sep="\n")
             validation.require_valid()
             return Status.OK
         if request.reports_only:
             return _reports_again(selection, request, stack)
         dataset.tell_skipped(selection.skipped)
         devices = None
-        if jobs and chosen is None:
-            devices = stack.enter_context(_opened(request, len(jobs)))
+        if (jobs or later) and chosen is None:
+            devices = stack.enter_context(_opened(request, len(jobs) or len(later)))
         validation.require_valid()
         here, work = stack.enter_context(places.at_work(request))
         _agree(here, request, raw, selection)
@@ -90,7 +85,7 @@ def run(request: Request) -> Status:
             work_on = partial(plugin.work_on, engine=chosen, here=here, work=work)
         elif devices is not None:
             work_on = partial(_in_pool, devices=devices, here=here, work=work)
-        return _work(selection, jobs, request, work_on, here, work, stack)
+        return _work(selection, (jobs, later), request, work_on, here, work, stack)
 
 
 def _nothing_to_do(jobs: Sequence[Job], request: Request, tell: Tell) -> None:
@@ -99,13 +94,16 @@ def _nothing_to_do(jobs: Sequence[Job], request: Request, tell: Tell) -> None:
 
 def _reports_again(selection: Selection, request: Request, stack: ExitStack) -> Status:
     """Draw the reports of images that have been corrected."""
-    if not (request.output_dir / "dataset_description.json").is_file():
+    known = "dataset_description.json" if request.is_bids else root_files.MARK
+    if not (request.output_dir / known).is_file():
         raise Refusal(
             Status.NO_IMAGES,
             f"{request.output_dir}: holds no output of ours; run without --reports-only first",
         )
     _, work = stack.enter_context(places.at_work(request))
-    return reports.again(selection, request, work)
+    status = reports.again(selection, request, work)
+    group.write_of_files(request)
+    return status
 
 
 def _agree(here: Presence, request: Request, raw: Mapping[str, Any], selection: Selection) -> None:
@@ -121,17 +119,22 @@ def _agree(here: Presence, request: Request, raw: Mapping[str, Any], selection: 
 
 def _work(
     selection: Selection,
-    jobs: Sequence[Job],
+    parts: tuple[Sequence[Job], Sequence[Job]],
     request: Request,
     work_on: Round,
     here: Presence,
     work: Path,
     stack: ExitStack,
 ) -> Status:
-    """Process the jobs, report each, and write the methods text and the pages."""
+    """Process the jobs, report each, and write the methods text and the pages.
+
+    The second part of the jobs needs the fields of the first one.
+    """
+    jobs, later = parts
+    n_jobs = len(jobs) + len(later)
     progress = Progress(
-        len(jobs),
-        n_finished=len(selection.jobs) - len(jobs),
+        n_jobs,
+        n_finished=len(selection.everything) - n_jobs,
         table=request.output_dir / "logs" / request.run_id / "images.tsv",
         stop_on_failure=request.stop_on_first_crash,
     )
@@ -140,11 +143,13 @@ def _work(
     pages = reports.Pages(selection, jobs, request, work)
 
     def tell(outcome: Outcome) -> None:
-        pages.tell(outcome.job)
+        if outcome.job.reference is None:
+            pages.tell(outcome.job)
         progress.tell(outcome)
 
     try:
-        _in_rounds(jobs, request, work_on, here, tell)
+        for part in parts:
+            _in_rounds(part, request, work_on, here, tell)
     except StoppedEarly:
         log.error("stopped because an image has failed (--stop-on-first-crash)")
     finally:  # also after an interruption, for the images that were corrected
@@ -154,6 +159,7 @@ def _work(
         log.info("%s", resources.usage())
     if request.reports:
         reports.tell_pages(selection, request)
+        group.write_of_files(request)
     return status if reported or status else Status.SOME_FAILED
 
 
@@ -184,25 +190,6 @@ def _write_methods(request: Request) -> None:
         boilerplate.write(request.output_dir)
     except OSError as error:  # the results of the images are more important
         log.warning("%s: the methods text was not written: %s", request.output_dir, error)
-
-
-def unfinished(jobs: Sequence[Job], request: Request) -> list[Job]:
-    """Return the jobs that are not finished."""
-    if request.overwrite or not (request.output_dir / finished.FOLDER).is_dir():
-        return list(jobs)
-    with ThreadPoolExecutor(LOOKS) as looking:
-        reasons = list(looking.map(partial(finished.why_not_finished, request=request), jobs))
-    for job, reason in zip(jobs, reasons, strict=True):
-        log.debug("%s: %s", job.name, reason or "finished")
-    _tell_other_options(reasons)
-    return [job for job, reason in zip(jobs, reasons, strict=True) if reason is not None]
-
-
-def _tell_other_options(reasons: Sequence[str | None]) -> None:
-    """Log which changed options make finished images unfinished."""
-    other = Counter(r for r in reasons if r and r.startswith(finished.OTHER_OPTIONS))
-    for reason, n_images in other.most_common():
-        log.info("%s will be done again: %s", counted(n_images, "image"), reason)
 
 
 def _in_rounds(

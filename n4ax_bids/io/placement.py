@@ -7,6 +7,8 @@ import numpy as np
 
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 """by the unit codes for metre and micrometre; all other codes mean mm, as in ITK"""
+IN_SCANNER = 1
+"""code of a form that places voxels in the scanner"""
 UNIT_BITS = 0x07
 """bits of xyzt_units for the unit of length"""
 SMALLEST_REAL_PART = 1e-7
@@ -57,6 +59,21 @@ def forms(header: nb.Nifti1Header) -> dict[str, np.ndarray]:
 def affine(header: nb.Nifti1Header) -> np.ndarray:
     """Return the affine, voxel to mm, RAS+: the s-form if there is one, else the q-form."""
     return next(iter(forms(header).values()))
+
+
+def in_scanner_frame(header: nb.Nifti1Header) -> bool:
+    """Return whether the place that counts is the one in the scanner, according to its code.
+
+    If the other form has this code, the place counts too, provided that both forms agree within
+    0.001 mm and per voxel.
+    """
+    code = "sform_code" if header["sform_code"] > 0 else "qform_code"
+    if header[code] == IN_SCANNER:
+        return True
+    if IN_SCANNER not in (header["qform_code"], header["sform_code"]):
+        return False
+    one, *other = forms(header).values()
+    return bool(other) and bool(np.allclose(one, other[0], rtol=0, atol=1e-3))
 
 
 def s_form(header: nb.Nifti1Header) -> np.ndarray:

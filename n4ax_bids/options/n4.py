@@ -65,6 +65,11 @@ class N4Options:
     shrink_start: tuple[int, ...] | None = option(
         None, "first voxel used on each axis when shrinking; default: the one that ITK takes"
     )
+    adapt: bool = option(
+        False,
+        "in place of shrink_factor and bspline_fitting_distance: about 30,000 samples in the "
+        "mask, and a first knot spacing of 1.6 times the mask's length",
+    )
     precision: Literal["float32", "float64"] = option(
         "float32", "arithmetic of the solve; ITK's is float32", choices=("float32", "float64")
     )
@@ -100,7 +105,10 @@ class N4Options:
                 object.__setattr__(self, name, number(name, getattr(self, name)))
         for name in ("n_control_points", "shrink_start"):
             require(getattr(self, name) != (), name, (), "one number for each axis")
-        require(isinstance(self.refine, bool), "refine", self.refine, "True or False")
+        for name in ("refine", "adapt"):
+            require(
+                isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False"
+            )
         object.__setattr__(self, "shrink_factor", whole("shrink_factor", self.shrink_factor))
         object.__setattr__(self, "bspline_order", whole("bspline_order", self.bspline_order))
 
@@ -148,6 +156,10 @@ class N4Options:
             points,
             "not given together with bspline_fitting_distance",
         )
+        others = ("shrink_mm", "bspline_fitting_distance", "n_control_points", "shrink_start")
+        for name in others if self.adapt else ():
+            value = getattr(self, name)
+            require(value is None, name, value, "not given together with adapt")
         fwhm, noise, n_bins = self.histogram_sharpening
         require(
             1e-6 <= fwhm <= 1e6 and 1e-12 <= noise <= 1e12 and 2 <= n_bins <= 2**16,
@@ -179,6 +191,7 @@ PRESETS: dict[str, N4Options] = {
     "robust": N4Options(
         shrink_factor=1, n_iterations=(50, 50, 30, 20), convergence_threshold=1.5e-3
     ),
+    "adaptive": N4Options(adapt=True),
 }
 """Named sets of options; `ants` is `N4Options()`."""
 
@@ -194,6 +207,8 @@ PRESET_HELP: dict[str, str] = {
     "simpleitk": "SimpleITK's defaults: full resolution, 4 x 50 iterations, threshold 0.001",
     "fast": "n4ax's fast set: full resolution, 8, 12, 12, 8 over-relaxed iterations",
     "robust": "n4ax's robust set: full resolution, 50, 50, 30, 20 iterations, threshold 0.0015",
+    "adaptive": "as ants, with samples and knots that follow the size of the object in the mask: "
+    "for rodents, infants, bodies, thick slices",
 }
 
 WHY_NOT_FMRIPREP = """\

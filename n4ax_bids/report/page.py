@@ -30,6 +30,8 @@ class Failure(NamedTuple):
     """one line"""
     text: str
     """the crash file"""
+    page: str = ""
+    """name of the page that shows it; "" for the participant in its name"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def html(
     *,
     failed: Sequence[Failure] = (),
     skipped: Sequence[tuple[str, str]] = (),
+    applied: Sequence[tuple[str, str]] = (),
     participant: Sequence[tuple[str, str]] = (),
     methods: str = "",
     generator: str,
@@ -94,6 +97,7 @@ def html(
     images : corrected images
     failed : images that could not be corrected
     skipped : (file, reason) of images that were left out
+    applied : (file, field) of images that got the field of another one
     participant : (column, value) of the participant's line in participants.tsv
     methods : text in Markdown: paragraphs, headings and lists
     generator : the program and its version
@@ -106,6 +110,7 @@ def html(
         "Images": [
             pieces.motion(image) if image.is_motion else pieces.image(image) for image in images
         ],
+        "Fields of others": [pieces.applied(applied)] if applied else [],
         "Skipped": [pieces.skipped(skipped)] if skipped else [],
         "Methods": [pieces.methods(_blocks(methods))] if methods else [],
     }

@@ -199,6 +199,20 @@ PYTHON
     [ -s "$work/ants/series-corrected.nii.gz" ] || failed "n4ax-apply wrote nothing"
 }
 
+# Plain files: an image outside any dataset, twice; the second run finds it finished.
+plain_files() {
+    local sh=(--user 1000:1000 -v "$data:/data:ro" -v "$work/files:/out" --entrypoint sh n4ax-bids:test -c)
+    fresh "$work/files"
+    for _ in 1 2; do
+        "${docker_run[@]}" "${sh[@]}" \
+            'n4ax-files /data/sub-001/anat/sub-001_T1w.nii.gz /out/made --device cpu --n-iterations 5 5' \
+            > "$work/files.log" 2>&1 || { cat "$work/files.log"; failed "n4ax-files"; }
+        no_traceback "$work/files.log"
+    done
+    grep -q "1 of 1 images are finished already" "$work/files.log" || failed "n4ax-files did it again"
+    [ -s "$work/files/made/sub-001_T1w_biascorr.nii.gz" ] || failed "n4ax-files wrote nothing"
+}
+
 # Stacks of sections: planes in a folder in, OME-Zarr out.
 stacks() {
     local sh=(--user 1000:1000 -v "$work/stacks:/out" --entrypoint sh n4ax-bids:test -c)

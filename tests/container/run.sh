@@ -73,6 +73,7 @@ step compare_installs
 step odd_places
 step devices
 step ants_program
+step plain_files
 step stacks
 step warm_start
 if [ -n "${CUDA:-}" ]; then step cuda_image; fi

@@ -11,23 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from n4ax_bids.app.command import files
 from n4ax_bids.app.command.config import read_config, snapshot
 from n4ax_bids.app.command.flag import absolute
-from n4ax_bids.app.command.parser import build_parser, flag_of
-from n4ax_bids.app.request import DEFAULT_METHOD, FIELD_SCALE, Request, flags
+from n4ax_bids.app.command.parser import DATASET, Program, build_parser, flag_of
+from n4ax_bids.app.request import DEFAULT_METHOD, Request, flags
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.methods import METHODS, option_names
-from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
+from n4ax_bids.options import MASK_PROGRAMS
 
 SEED = "seed"
 """option of a method that --random-seed sets"""
-FOR_STACKS = ("auto", "none")
-"""values of --mask for a method that takes stacks of planes"""
 LITTLE = 100_000_000
 """bytes; an image of usual size needs more"""
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None, program: Program = DATASET) -> argparse.Namespace:
     """Parse the command line; a configuration file that it names provides the defaults.
 
     Raises
@@ -45,10 +44,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         config_file, method = None, None
     given = {}
     if config_file:
-        given = read_config(Path(os.path.expanduser(config_file)), method)
+        given = read_config(Path(os.path.expanduser(config_file)), method, program)
         method = method or given.get("method")
-    method = method if method in METHODS else DEFAULT_METHOD
-    parser = build_parser(method=method)
+    method = method if method in [each.name for each in program.methods] else DEFAULT_METHOD
+    parser = build_parser(method=method, program=program)
     if given:
         typed = parser.parse_args(argv)
         for option, replaced in METHODS[method].replaces.items():
@@ -56,6 +55,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
                 given.pop(replaced, None)  # an option on the command line replaces it
         parser.set_defaults(**given)
     arguments = parser.parse_args(argv)
+    for name in program.lacks:
+        flag = flags()[name]
+        setattr(arguments, flag.dest, flag.default)
     _require_own_options(arguments)
     _require_own_suffixes(arguments)
     return arguments
@@ -100,15 +102,24 @@ def options_of(arguments: argparse.Namespace) -> Any:
     return dataclasses.replace(method.sloppy(base) if arguments.sloppy else base, **changes)
 
 
-def request_of(arguments: argparse.Namespace, options: Any) -> Request:
+def request_of(arguments: argparse.Namespace, options: Any, program: Program = DATASET) -> Request:
     """Return the request, with absolute paths."""
     from n4ax_bids.app.outputs.places import check_folders
     from n4ax_bids.app.select.filters import read_filters
     from n4ax_bids.app.select.vocabulary import modalities, widened
 
     _require_utf_8(arguments)
+    inputs = files.located(arguments) if program is files.FILES else ()
     method = METHODS[arguments.method]
     values = {name: each.read(getattr(arguments, each.dest)) for name, each in flags().items()}
+    left = [each for each in values["modalities"] if each not in values["apply_to"]]
+    if not left:
+        raise Refusal(
+            Status.USAGE,
+            f"--apply-to {' '.join(values['apply_to'])}: no other image is corrected, whose field "
+            "they could get; expected -m with the suffix of a reference image, such as T1w",
+        )
+    values["modalities"] = tuple(left)
     filter_file, query = values.pop("filters"), method.query
     if arguments.realign_4d:
         if values["modalities"] == query.default:
@@ -118,6 +129,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         bids_dir=absolute(arguments.bids_dir),
         output_dir=absolute(arguments.output_dir),
         level=arguments.analysis_level,
+        inputs=inputs,
         filters=read_filters(filter_file, query) if filter_file else {},
         mask_program=mask_program(arguments),
         options=options,
@@ -128,7 +140,7 @@ def request_of(arguments: argparse.Namespace, options: Any) -> Request:
         },
     )
     check_folders(request)
-    text = snapshot(arguments, dataclasses.asdict(options), request.run_id)
+    text = snapshot(arguments, dataclasses.asdict(options), request.run_id, program)
     return dataclasses.replace(request, snapshot=text)
 
 
@@ -222,72 +234,3 @@ def tell_without_effect(request: Request) -> None:
     for flag, reason in reasons.items():
         if reason:
             logging.getLogger("n4ax_bids").info("%s has no effect: %s", flag, reason)
-
-
-def _require_fit_for_stacks(arguments: argparse.Namespace) -> None:
-    """Refuse flags that have no meaning for a method that takes stacks of planes."""
-    name = arguments.method
-    if arguments.mask not in FOR_STACKS:
-        raise ValueError(
-            f"--mask {arguments.mask}: --method {name} finds tissue; expected auto or none"
-        )
-    for flag, given in (
-        ("--weight", arguments.weight),
-        ("--save-mask", arguments.save_mask),
-        ("--output-dtype source", arguments.output_dtype == "source"),
-        (f"--field-scale {arguments.field_scale}", arguments.field_scale != FIELD_SCALE),
-    ):
-        if given:
-            raise ValueError(f"{flag}: not for --method {name}; expected a run without it")
-
-
-def require_consistent(arguments: argparse.Namespace) -> None:
-    """Refuse flags that contradict each other or need another flag."""
-    if METHODS[arguments.method].streams:
-        _require_fit_for_stacks(arguments)
-    if (arguments.mask == "derivatives" or arguments.weight) and not arguments.derivatives:
-        which = "--mask derivatives" if arguments.mask == "derivatives" else "--weight"
-        raise ValueError(f"{which} needs -d with the folders of masks and tissue probabilities")
-    if arguments.rescale and arguments.mask != "derivatives":
-        raise ValueError(
-            f"--rescale needs --mask derivatives, not {arguments.mask}: the ANTs program rescales "
-            "only inside a mask file"
-        )
-    if arguments.save_mask and arguments.mask not in (*MASK_WORDS, *MASK_PROGRAMS):
-        raise ValueError(
-            "--save-mask needs a mask that is found in the image; expected --mask auto, head, "
-            f"brain, otsu, synthstrip or hd-bet, not {arguments.mask}"
-        )
-    _require_of_method(arguments)
-    if arguments.no_reports and arguments.reports_only:
-        raise ValueError(
-            "--no-reports and --reports-only contradict each other; expected only one of them"
-        )
-    if arguments.dry_run and arguments.boilerplate_only:
-        raise ValueError(
-            "--dry-run writes nothing, and --boilerplate-only writes a text; expected only one of "
-            "them"
-        )
-
-
-def _require_of_method(arguments: argparse.Namespace) -> None:
-    """Refuse flags that mean nothing for the chosen method."""
-    method = METHODS[arguments.method]
-    if arguments.realign_4d and not method.query.more:
-        raise ValueError(f"--realign-4d needs --method realign; the method is {arguments.method}")
-    if not method.app:
-        return
-    of_fields = {
-        "--mask": arguments.mask != flags()["mask"].default,
-        "--weight": arguments.weight,
-        "-d": arguments.derivatives,
-        "--rescale": arguments.rescale,
-        "--save-mask": arguments.save_mask,
-        f"--field-scale {arguments.field_scale}": arguments.field_scale != FIELD_SCALE,
-    }
-    for name, given in of_fields.items():
-        if given:
-            raise ValueError(
-                f"{name} has no meaning for --method {method.name}; expected --bias and "
-                "--bias-mask for the bias field of a series"
-            )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.command.parser import add_flags, first_name
+from n4ax_bids.app.command.parser import DATASET, Program, add_flags, first_name
 from n4ax_bids.app.command.words import did_you_mean
 from n4ax_bids.app.request import DEFAULT_METHOD
 from n4ax_bids.io.text import read_text
@@ -32,10 +32,12 @@ class _Reader(argparse.ArgumentParser):
         raise ValueError(first_name(message))
 
 
-def options(method: str = DEFAULT_METHOD) -> dict[str, argparse.Action]:
+def options(
+    method: str = DEFAULT_METHOD, program: Program = DATASET
+) -> dict[str, argparse.Action]:
     """Return the flags by their keys in a configuration file: long names without the dashes."""
     reader = _Reader(add_help=False, allow_abbrev=False)
-    add_flags(reader, method)
+    add_flags(reader, method, program)
     return {_key(action): action for action in reader._actions if action.dest not in NOT_OPTIONS}
 
 
@@ -44,13 +46,16 @@ def _key(action: argparse.Action) -> str:
     return names[0].removeprefix("--")
 
 
-def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
+def read_config(
+    path: Path, method: str | None = None, program: Program = DATASET
+) -> dict[str, Any]:
     """Return the options of a TOML file, as the parser would return them.
 
     Parameters
     ----------
     path : TOML file
     method : the method that the command line names; if None, the file may name it
+    program : the command
 
     Raises
     ------
@@ -68,9 +73,9 @@ def read_config(path: Path, method: str | None = None) -> dict[str, Any]:
     content.pop(ABOUT, None)
     named = method or content.get("method")
     method = named if isinstance(named, str) and named in METHODS else DEFAULT_METHOD
-    known = options(method)
+    known = options(method, program)
     reader = _Reader(add_help=False, allow_abbrev=False)
-    add_flags(reader, method)
+    add_flags(reader, method, program)
     for each in reader._actions:
         each.default = argparse.SUPPRESS
     words: list[str] = []
@@ -112,7 +117,12 @@ def _words(path: Path, key: str, action: argparse.Action, value: Any) -> list[st
     return [flag, *map(str, values)]
 
 
-def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: str) -> str:
+def snapshot(
+    arguments: argparse.Namespace,
+    solver: Mapping[str, Any],
+    run_id: str,
+    program: Program = DATASET,
+) -> str:
     """Return every option of a run as TOML that `read_config` can read.
 
     Parameters
@@ -120,6 +130,7 @@ def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: s
     arguments : the parsed command line
     solver : the method's options and their values
     run_id : name of the run
+    program : the command
     """
     import tomli_w
 
@@ -138,7 +149,7 @@ def snapshot(arguments: argparse.Namespace, solver: Mapping[str, Any], run_id: s
     }
     used = {
         key: _plain(values[action.dest])
-        for key, action in options(arguments.method).items()
+        for key, action in options(arguments.method, program).items()
         if values.get(action.dest) not in (None, [], ())
     }
     return tomli_w.dumps(used | table)

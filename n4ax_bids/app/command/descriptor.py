@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from n4ax_bids import apply_cli, stack_cli
+from n4ax_bids.app.command import files
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
 from n4ax_bids.methods import METHODS
@@ -36,6 +37,13 @@ ENDING_AT_ONCE = ("help", "version")
 
 Json = dict[str, Any]
 
+IMAGE = "n4ax-bids:{}-cuda12"
+"""name of the image that `make image` builds, by version; it holds every program"""
+LARGE = {"cpu-cores": 4, "ram": 8, "walltime-estimate": 3600}
+"""for many images, series or stacks: GB and seconds; a GPU is used where there is one"""
+SMALL = {"cpu-cores": 1, "ram": 2, "walltime-estimate": 300}
+"""for one image at a time"""
+
 
 def descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-bids`.
@@ -51,6 +59,17 @@ def descriptor(version: str) -> Json:
     }
     errors = {int(status): meaning for status, meaning in MEANINGS.items() if status}
     return _described(build_parser(), version, [output], errors)
+
+
+def files_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-files`."""
+    output = {"id": "outputs", "name": "folder of outputs", "path-template": "[OUTPUT_DIR]"}
+    errors = {int(status): meaning for status, meaning in MEANINGS.items() if status}
+    found = _described(build_parser(program=files.FILES), version, [output], errors)
+    for each in found["inputs"]:
+        if each["id"] == "inputs":
+            each["type"] = "File"
+    return found
 
 
 def stack_descriptor(version: str) -> Json:
@@ -80,24 +99,41 @@ def realign_descriptor(version: str) -> Json:
 def apply_descriptor(version: str) -> Json:
     """Return the descriptor of `n4ax-apply`."""
     output = {"id": "written", "name": "images", "path-template": "[OUTPUT]"}
-    found = _described(apply_cli.build_parser(), version, [output], COMMAND_ERRORS)
+    found = _described(apply_cli.build_parser(), version, [output], COMMAND_ERRORS, SMALL)
     for each in found["inputs"]:
         if each["id"] in ("field", "images"):
             each["type"] = "File"
     return found
 
 
+def nipoppy_descriptor(version: str) -> Json:
+    """Return the descriptor of `n4ax-bids` for Nipoppy, which runs images of Apptainer."""
+    found = descriptor(version)
+    found["container-image"] = {
+        "type": "singularity",
+        "image": found["container-image"]["image"],
+        "index": "docker://",
+    }
+    return found
+
+
 DESCRIPTORS = {
     "n4ax-bids": descriptor,
+    "n4ax-files": files_descriptor,
     "n4ax-apply": apply_descriptor,
     "n4ax-stack": stack_descriptor,
     "n4ax-realign": realign_descriptor,
+    "nipoppy": nipoppy_descriptor,
 }
 """Makes the descriptor of each program."""
 
 
 def _described(
-    parser: argparse.ArgumentParser, version: str, outputs: list[Json], errors: dict[int, str]
+    parser: argparse.ArgumentParser,
+    version: str,
+    outputs: list[Json],
+    errors: dict[int, str],
+    resources: Json = LARGE,
 ) -> Json:
     """Return the descriptor of a parser's program."""
     actions = [action for action in parser._actions if action.dest not in ENDING_AT_ONCE]
@@ -116,6 +152,8 @@ def _described(
         "error-codes": [
             {"code": status, "description": meaning} for status, meaning in errors.items()
         ],
+        "container-image": {"type": "docker", "image": IMAGE.format(version)},
+        "suggested-resources": dict(resources),
         "tags": {"domain": ["neuroinformatics", "mri"]},
     }
 

@@ -21,7 +21,7 @@ PACKAGES = {
 REMEDY = "pip install 'n4ax_bids[app]'"
 
 
-def require() -> None:
+def require(program: str = "n4ax-bids") -> None:
     """Refuse to run if the extra is not installed; this check imports nothing.
 
     Raises
@@ -33,6 +33,6 @@ def require() -> None:
     if missing:
         raise Refusal(
             Status.USAGE,
-            f"n4ax-bids needs {', '.join(missing)}, which a plain installation does not have; "
+            f"{program} needs {', '.join(missing)}, which a plain installation does not have; "
             f"type: {REMEDY}",
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -16,6 +17,7 @@ from n4ax_bids.app.command import words
 from n4ax_bids.app.request import DEFAULT_METHOD, flags
 from n4ax_bids.arguments import odd_dash
 from n4ax_bids.methods import METHODS, Method, option_names
+from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
 
 LEVELS = ("participant", "group")
 LEVEL_HELP = (
@@ -72,24 +74,29 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, "".join(f"{line}\n" for line in lines))
 
 
-def build_parser(
-    kind: type[argparse.ArgumentParser] = Parser, method: str = DEFAULT_METHOD
-) -> Any:
-    """Return the parser of the command line.
+@dataclass(frozen=True)
+class Program:
+    """A command of the App: its words, and the flags that it lacks."""
 
-    Parameters
-    ----------
-    kind : class of the parser
-    method : the chosen method; its options come first. The parser knows the options of the other
-        methods too, for --help and so that `asked.parse` can refuse them by name
-    """
-    parser = kind(
-        prog="n4ax-bids",
-        description=DESCRIPTION,
-        epilog=_epilog(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    name: str
+    description: str
+    examples: str
+    add_words: Callable[[argparse.ArgumentParser], None]
+    """adds the words that are no flags, and flags of this command alone"""
+    lacks: frozenset[str] = frozenset()
+    """fields of the request that have no flag here, and keep their defaults"""
+    has: Callable[[Method], bool] = lambda method: True
+    """whether a method can be chosen"""
+    helps: Mapping[str, str] = field(default_factory=dict)
+    """help of a flag, by the field that it fills, where it differs"""
+
+    @property
+    def methods(self) -> list[Method]:
+        """The methods that can be chosen."""
+        return [method for method in METHODS.values() if self.has(method)]
+
+
+def _add_dataset_words(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bids_dir", type=Path, help="root of a BIDS dataset")
     add(
@@ -98,22 +105,65 @@ def build_parser(
         help="root of the derivative dataset; it is made if it does not exist",
     )
     add("analysis_level", metavar="{" + ",".join(LEVELS) + "}", help=LEVEL_HELP)
-    add_flags(parser, method)
+
+
+DATASET = Program("n4ax-bids", DESCRIPTION, EXAMPLES, _add_dataset_words)
+
+
+def build_parser(
+    kind: type[argparse.ArgumentParser] = Parser,
+    method: str = DEFAULT_METHOD,
+    program: Program = DATASET,
+) -> Any:
+    """Return the parser of the command line.
+
+    Parameters
+    ----------
+    kind : class of the parser
+    method : the chosen method; its options come first. The parser knows the options of the other
+        methods too, for --help and so that `asked.parse` can refuse them by name
+    program : the command
+    """
+    parser = kind(
+        prog=program.name,
+        description=program.description,
+        epilog=_epilog(program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    program.add_words(parser)
+    add_flags(parser, method, program)
     return parser
 
 
-def add_flags(parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD) -> None:
+def add_flags(
+    parser: argparse.ArgumentParser, method: str = DEFAULT_METHOD, program: Program = DATASET
+) -> None:
     """Add all flags, with the options of the chosen method before those of the others."""
     chosen = METHODS[method]
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for flag in flags().values():
+    for name, flag in flags().items():
+        if name in program.lacks:
+            continue
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
+        own = program.helps.get(name)
+        flag = replace(flag, help=own) if own else flag
         flag.add_to(groups[flag.group], chosen)
     _add_other_flags(parser.add_argument_group("other"))
-    others = [each for each in METHODS.values() if each is not chosen]
+    if "derivatives" in program.lacks:
+        _narrow(parser, "mask", {*MASK_WORDS, *MASK_PROGRAMS, "none"})
+    _narrow(parser, "method", {method.name for method in program.methods})
+    others = [each for each in program.methods if each is not chosen]
     for each in (chosen, *others):
         _add_option_flags(parser, each)
+
+
+def _narrow(parser: argparse.ArgumentParser, name: str, known: Collection[str]) -> None:
+    """Leave only some of a flag's choices."""
+    for action in parser._actions:
+        if action.dest == name and action.choices:
+            action.choices = tuple(each for each in action.choices if each in known)
 
 
 def _add_other_flags(group: argparse._ArgumentGroup) -> None:
@@ -183,9 +233,9 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
     return {"type": hint, "metavar": "N" if hint is int else "X"}
 
 
-def _epilog() -> str:
+def _epilog(program: Program) -> str:
     lines = []
-    for method in METHODS.values():
+    for method in program.methods:
         width = max(map(len, method.preset_help))
         wrapped = partial(
             textwrap.fill, width=95, subsequent_indent=" " * (width + 4), break_on_hyphens=False
@@ -195,4 +245,4 @@ def _epilog() -> str:
             wrapped(f"  {name:{width}}  {text}") for name, text in method.preset_help.items()
         ]
         lines += ["", method.epilog] if method.epilog else [""]
-    return "\n".join([*lines, EXAMPLES])
+    return "\n".join([*lines, program.examples])

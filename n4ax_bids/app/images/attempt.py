@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from n4ax_bids.app.images import node, quarantine
+from n4ax_bids.app.images import applied, node, quarantine
 from n4ax_bids.app.images.outcome import Outcome, State, crash_file, failed
 from n4ax_bids.app.images.publish import Begun, files_of, publish
 from n4ax_bids.app.job import Job
@@ -55,11 +55,13 @@ def attempt(
         with claims.claimed(request.output_dir / CLAIMS, job.relative, here) as claim:
             if not request.overwrite and finished.why_not_finished(job, request) is None:
                 return Outcome(job, state=State.FINISHED)
+            if job.reference:
+                applied.require_field(job, request, here)
             with quarantine.marked(job, request, alone=alone):
                 return _attempt(job, request, claim, work, share, memory)
     except Taken:
         return Outcome(job, state=State.LEFT)
-    except (OSError, quarantine.SetAside) as error:  # no claim is possible, or no further attempt
+    except (OSError, ValueError) as error:  # no claim is possible, or no further attempt
         return failed(job, request, error, traceback.format_exc(), time.perf_counter() - begun)
 
 
@@ -78,7 +80,9 @@ def _attempt(
             correction = correct(
                 job, request=request, share=share, work=work, private=private, claim=claim
             )
-            drawn = reports.image(job, request, private)
+            drawn = reports.Drawn(True)
+            if job.reference is None:
+                drawn = reports.image(job, request, private)
     except Taken:
         raise
     except Exception as error:
@@ -99,6 +103,8 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
     """
     from n4ax_bids.demand import memory_needed
 
+    if job.reference:
+        return applied.memory_needed(job)
     if METHODS[request.method].streams:
         return node.budget(request, share) + node.OVERHEAD
     needed = {
@@ -120,6 +126,8 @@ def correct(
 ) -> Mapping[str, Any]:
     """Correct one image and put its outputs in place; return the node's output `correction`."""
     begun = Begun.now(job, request, claim)
+    if job.reference:
+        return publish(begun, *applied.divide(job, share, private), private)
     each = node.node_of(job, request, private, begun.metadata, share)
     each._tell_notes = False  # the run logs them
     made = each.run(cwd=str(work)).outputs

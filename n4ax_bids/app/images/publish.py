@@ -94,6 +94,7 @@ def publish(
     correction = {**correction, "notes": notes}
     kind = sidecars.kind_of_mask(job, correction)
     files = _written(sidecars.of(job, begun.metadata, correction, request), folder)
+    files += [(made[target.name], target) for target in finished.copies(job).values()]
     # The corrected image comes last, except for the record: if it exists, all others exist.
     files += [(made[name], target) for name, target in reversed(_targets(job, kind).items())]
     files.append(_record(begun, correction, files, folder))

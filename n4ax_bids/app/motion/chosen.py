@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.request import Request
+from n4ax_bids.app.select import inheritance
 from n4ax_bids.io.header import load_header
 from n4ax_bids.io.text import read_text
 
@@ -46,7 +46,7 @@ def _without_diffusion(job: Job, request: Request) -> tuple[Job, str | None]:
     The others have another contrast in each direction, so least squares cannot compare them with a
     reference; their motion is the task of other programs.
     """
-    path = next(_b_value_files(job, request.bids_dir), None)
+    path = next(inheritance.texts(job.source, request.bids_dir, ".bval"), None)
     if path is None:
         return job, "it has no b-values (.bval), and of DWI series only b = 0 is realigned"
     try:
@@ -61,17 +61,3 @@ def _without_diffusion(job: Job, request: Request) -> tuple[Job, str | None]:
             "b = 0 is realigned, and that takes at least 2 volumes"
         )
     return dataclasses.replace(job, volumes=volumes, texts=(path,)), None
-
-
-def _b_value_files(job: Job, root: Path) -> Iterator[Path]:
-    """Yield the files that may hold the b-values, by the inheritance principle: nearest first."""
-    own = set(job.source.name.split(".")[0].split("_"))
-    for folder in (job.source.parent, *job.source.parent.parents):
-        found = [
-            path
-            for path in sorted(folder.glob("*dwi.bval"))
-            if set(path.name.removesuffix(".bval").split("_")) <= own and path.is_file()
-        ]
-        yield from sorted(found, key=lambda path: -path.name.count("_"))
-        if folder == root:
-            return

@@ -71,7 +71,7 @@ def terms(request: Request, raw: Mapping[str, Any], jobs: Sequence[Job] = ()) ->
     return {
         "version": __version__,
         "settings": finished.settings(request),
-        "source": vars(Identity.of(request.bids_dir, raw)),
+        "source": vars(Identity.of_request(request, raw)),
         "images": source.sample([(job.relative, job.source) for job in jobs]),
     }
 

@@ -104,9 +104,9 @@ def paragraphs(way: Way) -> Iterator[str]:
         yield from own.paragraphs(way)
         return
     cited = f" [@{method.cited}]" if method.cited else ""
-    images = listed(request.modalities)
+    images = f"{listed(request.modalities)} images" if request.is_bids else "images"
     text = (
-        f"The {images} images were corrected for intensity non-uniformity with "
+        f"The {images} were corrected for intensity non-uniformity with "
         f"{method.title}{cited}, as computed by {NAME} {way.version} on JAX {way.jax} [@jax]. "
         f"{_region(request)} {_result(request)}"
     )
@@ -115,6 +115,15 @@ def paragraphs(way: Way) -> Iterator[str]:
     yield text
     changed = request.options != method.presets[request.preset]
     yield methods.load(method.paragraph)(request.options, request.preset, changed)
+    if way.applied:
+        yield (
+            f"The {listed(way.applied)} images were divided by the field of the first "
+            f"{' or '.join(request.modalities)} image of their session, evaluated at the place of "
+            "each voxel in the scanner's frame."
+        )
+    if not request.is_bids:
+        yield "Images were corrected by a node of Nipype [@nipype]."
+        return
     yield (
         "Images were found in the BIDS [@bids] dataset by PyBIDS [@pybids] and corrected by a "
         "node of Nipype [@nipype]."

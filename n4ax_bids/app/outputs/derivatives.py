@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from n4ax_bids.app.job import FIELD, MASKS, OutputNames, mask_name, probseg_name
+from n4ax_bids.app.job import FIELD, MASKS, OutputNames
 from n4ax_bids.app.machine import presence
 from n4ax_bids.io import endings, trees
 from n4ax_bids.io.text import read_bytes
@@ -142,7 +142,7 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
     if outputs.lattice is None:
         return
     for each in MASKS:
-        mask = outputs.lattice.with_name(mask_name(outputs.stem, each))
+        mask = outputs.mask(each)
         if kind != each:
             mask.unlink(missing_ok=True)
             sidecar_path(mask).unlink(missing_ok=True)
@@ -150,9 +150,7 @@ def remove_unwanted(outputs: OutputNames, kind: str | None = None) -> None:
     for label, probseg in {(output.label, output.probseg) for output in ours}:
         if label in outputs.further:
             continue
-        other = outputs.named(label)
-        if probseg:
-            other = outputs.corrected.with_name(probseg_name(outputs.stem, label))
+        other = outputs.probseg(label) if probseg else outputs.named(label)
         trees.remove(other)
         sidecar_path(other).unlink(missing_ok=True)
     if outputs.field is None:

@@ -23,7 +23,7 @@ from n4ax_bids import __version__
 from n4ax_bids.app.outputs import derivatives
 from n4ax_bids.app.outputs.fingerprint import fingerprint
 from n4ax_bids.app.request import Request, deciding
-from n4ax_bids.io import trees
+from n4ax_bids.io import endings, trees
 from n4ax_bids.io.text import read_json
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ FOLDER = Path("logs", "images")
 
 OTHER_OPTIONS = "made with other options"
 """beginning of the reason if the settings of an image's record differ from those of the run"""
-TOLD = ("preset", "sloppy", "jax")
+APPLIED = "applied"
+"""key of a record that only images with the field of another image have"""
+COMMAND = "command"
+"""key of a record that only those of n4ax-files have"""
+TOLD = ("preset", "sloppy", "jax", COMMAND)
 """Further keys of a record, for the methods text."""
 
 
@@ -127,8 +131,15 @@ def text(
         "device": correction.get("device"),
         "started": started.isoformat(timespec="seconds"),
         "seconds": {"total": seconds, **correction.get("seconds", {})},
+        **({} if request.is_bids else {COMMAND: "n4ax-files"}),
+        **({APPLIED: _applied(job, correction)} if job.reference else {}),
     }
     return derivatives.encode(content)
+
+
+def _applied(job: Job, correction: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record says of an image that got the field of another one."""
+    return {key: correction[key] for key in ("reference", "n_voxels", "n_outside", "n_volumes")}
 
 
 def forget(job: Job, output_dir: Path) -> None:
@@ -172,7 +183,19 @@ def path_of(job: Job, output_dir: Path) -> Path:
 def outputs(job: Job) -> list[Path]:
     """Return every output of an image except the mask, whose name depends on its kind."""
     images = list(job.outputs.images)
-    return images + [derivatives.sidecar_path(image) for image in images]
+    sidecars = [derivatives.sidecar_path(image) for image in images]
+    return images + sidecars + list(copies(job).values())
+
+
+def copies(job: Job) -> dict[Path, Path]:
+    """Return the texts that are copied beside an output, such as b-values, with their new names.
+
+    An image that gets the field of another one stays the same series, so they hold for it too.
+    """
+    if job.reference is None:
+        return {}
+    stem = endings.stem(job.outputs.corrected.name)
+    return {text: job.outputs.corrected.with_name(stem + text.suffix) for text in job.texts}
 
 
 def _possible(job: Job) -> list[Path]:
@@ -236,6 +259,8 @@ def _compare_inputs(
 def _images(job: Job) -> dict[str, Path]:
     """Return the images of a job by the names of `correct`'s inputs."""
     images = {"input_image": job.source, "mask_image": job.mask, "weight_image": job.weight}
+    if job.reference:
+        images["field_image"] = job.reference.outputs.lattice
     return {role: path for role, path in images.items() if path}
 
 

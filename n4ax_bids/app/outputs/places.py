@@ -10,7 +10,7 @@ from pathlib import Path
 from n4ax_bids.app.job import CORRECTED
 from n4ax_bids.app.machine import presence
 from n4ax_bids.app.machine.presence import Presence
-from n4ax_bids.app.outputs import derivatives
+from n4ax_bids.app.outputs import derivatives, root_files
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.text import read_json, read_text
@@ -29,6 +29,36 @@ def check_places(request: Request) -> None:
     Refusal
         One line that names the folder and a better place.
     """
+    if request.is_bids:
+        _check_dataset(request)
+    try:
+        inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
+        derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
+        texts = [request.output_dir / name for name in (*AT_THE_ROOT, root_files.MARK)]
+        derivatives.require_inside(request.output_dir, texts, links=True)
+    except ValueError as error:
+        raise Refusal(Status.USAGE, str(error)) from error
+    out = request.output_dir.resolve()
+    _check_kind(out, request)
+    if request.is_bids:
+        _check_description(out / "dataset_description.json")
+        _check_labels(out / "descriptions.tsv", request.desc)
+
+
+def _check_kind(out: Path, request: Request) -> None:
+    """Refuse a dataset in the output folder of `n4ax-files`, and the reverse."""
+    has_dataset = os.path.lexists(out / "dataset_description.json")
+    if not request.is_bids and has_dataset:
+        why = "holds a BIDS dataset; expected a folder for the outputs of n4ax-files alone"
+    elif request.is_bids and os.path.lexists(out / root_files.MARK):
+        why = "holds outputs of n4ax-files; expected an empty folder or one of n4ax-bids"
+    else:
+        return
+    raise Refusal(Status.USAGE, f"{out}: the output folder {why}")
+
+
+def _check_dataset(request: Request) -> None:
+    """Refuse an output or work folder that lies in the input dataset, or around it."""
     raw, out = request.bids_dir.resolve(), request.output_dir.resolve()
     if out == raw:
         raise Refusal(Status.USAGE, f"{out}: the output folder is the input dataset itself")
@@ -43,15 +73,6 @@ def check_places(request: Request) -> None:
     work = request.work_dir.resolve() if request.work_dir else out
     if (work == raw or raw in work.parents) and out not in (work, *work.parents):
         raise Refusal(Status.USAGE, f"{work}: the work folder lies inside the input dataset")
-    try:
-        inside = [request.output_dir / "logs" / name for name in ("", *OF_LOGS)]
-        derivatives.require_inside(request.output_dir, [folder / "x" for folder in inside])
-        texts = [request.output_dir / name for name in AT_THE_ROOT]
-        derivatives.require_inside(request.output_dir, texts, links=True)
-    except ValueError as error:
-        raise Refusal(Status.USAGE, str(error)) from error
-    _check_description(out / "dataset_description.json")
-    _check_labels(out / "descriptions.tsv", request.desc)
 
 
 def check_folders(request: Request) -> None:

@@ -10,12 +10,14 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from glob import escape
 from importlib import metadata as packages
 from pathlib import Path, PurePath
 from typing import Any
 
 from n4ax_bids import __version__
+from n4ax_bids.app.job import ROOT_PAGE
 from n4ax_bids.app.outputs import derivatives, finished
 from n4ax_bids.app.request import Request
 from n4ax_bids.io.text import read_json
@@ -40,6 +42,8 @@ class Way:
     jax: str
     images: tuple[str, ...] = ()
     """names without extension"""
+    applied: tuple[str, ...] = ()
+    """suffixes of images that got the field of one of them"""
 
     @classmethod
     def asked(cls, request: Request) -> Way:
@@ -47,30 +51,44 @@ class Way:
         return cls(request, __version__, packages.version("jax"))
 
 
-def ways(output_dir: Path, subject: str = "sub-*") -> list[Way]:
+def ways(output_dir: Path, subject: str = "") -> list[Way]:
     """Return the ways in which the images of an output folder were corrected.
 
     Parameters
     ----------
     output_dir : root of the derivative dataset
-    subject : only images of this participant, "sub-01"
+    subject : only images of this participant or page, "sub-01"; "" for all
 
     Returns
     -------
     list of Way, the one with most images first. Records that cannot be read are ignored.
     """
-    paths = sorted((output_dir / finished.FOLDER).glob(f"{subject}/**/*.json"))
+    folder = output_dir / finished.FOLDER
+    paths = sorted(folder.glob(f"{escape(subject) or '*'}/**/*.json"))
+    if subject in ("", ROOT_PAGE):
+        paths += sorted(folder.glob("*.json"))
     with ThreadPoolExecutor(LOOKS) as looking:
         records = [found for found in looking.map(_read, paths) if found]
     groups: dict[str, list[str]] = defaultdict(list)
+    suffixes = set()
     for content in records:
+        if content.get(finished.APPLIED):
+            suffixes.add(_stem(content["source"]).rpartition("_")[2])
+            continue
         facts = {key: content.get(key) for key in ("version", "settings", *finished.TOLD)}
         groups[derivatives.encode(facts)].append(content["source"])
     found = []
     for text, sources in groups.items():
         way = _way(json.loads(text), sorted(sources))
         found += [way] if way else []
-    return sorted(found, key=lambda way: (-len(way.images), way.images))
+    found.sort(key=lambda way: (-len(way.images), way.images))
+    if found and suffixes:
+        found[0] = replace(found[0], applied=tuple(sorted(suffixes)))
+    return found
+
+
+def _stem(source: str) -> str:
+    return PurePath(source).name.partition(".")[0]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -103,10 +121,11 @@ def _way(facts: Mapping[str, Any], sources: list[str]) -> Way | None:
         settings = facts["settings"]
         method = METHODS[settings["method"]]
         options = method.read(settings["options"])
-        stems = [PurePath(source).name.partition(".")[0] for source in sources]
+        stems = [_stem(source) for source in sources]
         request = Request(
             Path(),
             Path(),
+            inputs=(Path(),) if facts[finished.COMMAND] else (),
             modalities=tuple(sorted({stem.rpartition("_")[2] for stem in stems})),
             method=settings["method"],
             mask=settings["mask"],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from n4ax_bids import __version__
-from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, LATTICE, MASKS
+from n4ax_bids.app.job import CORRECTED, DESCRIPTIONS, LATTICE, MASKS, page_of
 from n4ax_bids.app.outputs.derivatives import LINK, NAME, encode, write_text
 from n4ax_bids.app.outputs.source import TITLE, Identity
 from n4ax_bids.app.request import Request
@@ -27,8 +27,12 @@ BIDS_VERSION = "1.11.1"
 NO_MASK_NAMES = ("*inv-*_mask*", "*flip-*_mask*", "*mt-*_mask*")
 """Masks whose names have entities of their images that BIDS does not allow in names of masks. The
 validator does not accept the form "*_inv-*_mask*"."""
+B_VALUES = "*desc-*_dwi.bv*"
+"""Copies of b-values and directions: BIDS has no names for them beside derived series."""
 NO_BIDS_LATTICES = f"*desc-{LATTICE}_*"
 """Lattices of stacks with their sidecars: BIDS does not have their format."""
+MARK = Path("logs", "made_by.json")
+"""marks an output folder that is no dataset, because its images come from plain folders"""
 IGNORED = ("*.html", "figures", "group_*.tsv")
 """Lines of `.bidsignore`; "figures" has no slash because the validator accepts no other form."""
 
@@ -42,9 +46,19 @@ def write(request: Request, raw: Mapping[str, Any], selection: Selection) -> Non
     raw : description of the raw dataset
     selection : the images that the run takes, and those that it leaves out
     """
-    write_dataset_files(request, raw)
+    if request.is_bids:
+        write_dataset_files(request, raw)
+    else:
+        mark(request.output_dir)
     write_skipped(request, selection)
     write_snapshot(request)
+
+
+def mark(output_dir: Path) -> None:
+    """Write the file that marks an output folder of `n4ax-files`."""
+    path = output_dir / MARK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, encode({"Name": NAME, "Version": __version__, "Command": "n4ax-files"}))
 
 
 def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
@@ -60,6 +74,7 @@ def write_dataset_files(request: Request, raw: Mapping[str, Any]) -> None:
     own = outputs_of(request.method)
     wanted = [*IGNORED, *(NO_MASK_NAMES if request.save_mask else ())]
     wanted += [NO_BIDS_LATTICES] if METHODS[request.method].streams else []
+    wanted += [B_VALUES] if request.apply_to else []
     wanted += own.ignored(request) if own else []
     ignored += [line for line in wanted if line not in ignored]
     # Keep the rows that a user has added.
@@ -94,9 +109,10 @@ def write_skipped(request: Request, selection: Selection) -> None:
     """
     rows = defaultdict(list)
     for name, reason in selection.skipped:
-        rows[shortened(PurePath(name).parts[0], 200)].append(f"{name}\t{_plain(reason)}")
+        page = PurePath(name).parts[0] if request.is_bids else page_of(name)
+        rows[shortened(page, 200)].append(f"{name}\t{_plain(reason)}")
     folder = request.output_dir / "logs" / "skipped"
-    for subject in {PurePath(job.relative).parts[0] for job in selection.jobs} - set(rows):
+    for subject in {page_of(job.relative) for job in selection.jobs} - set(rows):
         (folder / f"{subject}.tsv").unlink(missing_ok=True)  # from an earlier run
     for subject, lines in rows.items():
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from n4ax_bids.app.outputs.derivatives import LINK, NAME, finite, sidecar_path
 from n4ax_bids.app.request import Request
 from n4ax_bids.methods import METHODS, outputs_of
 
+APPLIED = "applied"
+"""`Method` of an image that got the field of another one"""
 KEY, MOTION_KEY = "BiasCorrection", "MotionCorrection"
 """keys of a sidecar for the options and the results of a correction or of a realignment"""
 _NOT_PROPAGATED = ("ConversionSoftware", "dcmmeta_")
@@ -37,11 +39,13 @@ def of(
     own = outputs_of(request.method)
     if own:
         return own.sidecars(job, metadata, correction, request)
+    if job.reference:
+        return _of_applied(job, metadata, correction, request)
     outputs = job.outputs
     used = (job.mask, job.weight, job.mask_transform, job.weight_transform)
     links = {path: _link(path, request) for path in used if path}
     common = {
-        "Sources": [f"bids:{LINK}:{job.relative}", *links.values()],
+        "Sources": [_source(job, request), *links.values()],
         "SkullStripped": metadata.get("SkullStripped") is True,
         KEY: {"Weight": links[job.weight] if job.weight else "none"}
         | _record(correction, request, {str(path): link for path, link in links.items()}),
@@ -55,7 +59,7 @@ def of(
         if output.label in outputs.further:
             meanings[outputs.further[output.label]] = output.meaning
     contents = {
-        path: common | {"Description": f"{job.entities['suffix']}: {meanings[path]}"}
+        path: common | {"Description": _described(job, meanings[path], request)}
         for path in outputs.images
     }
     contents[outputs.corrected] = propagated(metadata) | contents[outputs.corrected]
@@ -66,11 +70,47 @@ def of(
     kind = kind_of_mask(job, correction)
     if kind:
         contents[outputs.masks[kind]] = common | {
-            "Description": f"{job.entities['suffix']}: {MASKS[kind]}",
+            "Description": _described(job, MASKS[kind], request),
             "Type": "Brain" if kind == "brain" else "ROI",
-            "SpatialReference": f"bids:{LINK}:{job.relative}",
+            "SpatialReference": _source(job, request),
         }
     return {sidecar_path(path): content for path, content in contents.items()}
+
+
+def _of_applied(
+    job: Job, metadata: Mapping[str, Any], correction: Mapping[str, Any], request: Request
+) -> dict[Path, dict[str, Any]]:
+    """Return the sidecar of an image that got the field of another one."""
+    assert job.reference is not None and job.reference.outputs.lattice is not None
+    lattice = job.reference.outputs.lattice
+    reference = job.reference.outputs.stem
+    content = propagated(metadata) | {
+        "Sources": [
+            f"bids:{LINK}:{job.relative}",
+            f"bids::{lattice.relative_to(request.output_dir).as_posix()}",
+        ],
+        "SkullStripped": metadata.get("SkullStripped") is True,
+        "Description": f"{job.entities['suffix']}: image divided by the bias field of {reference}",
+        KEY: {
+            "Method": APPLIED,
+            "FieldOf": f"bids:{LINK}:{job.reference.relative}",
+            "Voxels": correction["n_voxels"],
+            "VoxelsOutside": correction["n_outside"],
+            "Volumes": correction["n_volumes"],
+            "Notes": [each.removeprefix(f"{job.source}: ") for each in correction["notes"]],
+            "Versions": {NAME: __version__},
+        },
+    }
+    return {sidecar_path(job.outputs.corrected): content}
+
+
+def _source(job: Job, request: Request) -> str:
+    """Return the BIDS URI of the image, or its path below the folder where it was found."""
+    return f"bids:{LINK}:{job.relative}" if request.is_bids else job.relative
+
+
+def _described(job: Job, meaning: str, request: Request) -> str:
+    return f"{job.entities['suffix']}: {meaning}" if request.is_bids else meaning
 
 
 def facts_of(sidecar: Mapping[str, Any]) -> Any:

@@ -60,6 +60,13 @@ class Identity:
         )
 
     @classmethod
+    def of_request(cls, request: Request, raw: Mapping[str, Any]) -> Identity:
+        """Return the identity of what a run reads; all plain folders have the same one."""
+        if request.is_bids:
+            return cls.of(request.bids_dir, raw)
+        return cls(request.bids_dir.name, "n4ax-files", is_named=False)
+
+    @classmethod
     def in_outputs(cls, output_dir: Path) -> Identity | None:
         """Return the identity of the dataset from which outputs were made, if it is recorded."""
         try:
@@ -102,29 +109,31 @@ def check(request: Request, raw: Mapping[str, Any]) -> None:
     Refusal
         One line that names both datasets and the remedy.
     """
-    before, now = Identity.in_outputs(request.output_dir), Identity.of(request.bids_dir, raw)
+    before, now = Identity.in_outputs(request.output_dir), Identity.of_request(request, raw)
     n_same, others = _compare_images(request)
     if n_same and n_same >= len(others):
         return
     if not others and (before is None or now.agrees(before)):
         return
     what = f"holds outputs of the dataset {before.name!r}" if before else "holds outputs"
+    dataset = "dataset" if request.is_bids else "folder"
     if others:
         n = n_same + len(others)
         what += f", and {len(others)} of {n} images compared have another content: {others[0]}"
     if request.accept_new_source:
         log.warning(
-            "%s: %s; continuing with the dataset %r (--accept-new-source). Outputs of images that "
+            "%s: %s; continuing with the %s %r (--accept-new-source). Outputs of images that "
             "it does not have stay",
             request.output_dir,
             what,
+            dataset,
             now.name,
         )
         return
     raise Refusal(
         Status.USAGE,
         f"{request.output_dir}: {what}; {request.bids_dir} is {now.name!r}. Expected the same "
-        "dataset, another output folder, or --accept-new-source",
+        f"{dataset}, another output folder, or --accept-new-source",
     )
 
 
@@ -195,6 +204,9 @@ def _same_content(image: Path, known: Mapping[str, Any]) -> bool:
 def _records(request: Request) -> list[Path]:
     """Return records of images whose participants are in the dataset, the run's own first."""
     folder = request.output_dir / finished.FOLDER
+    if not request.is_bids:
+        every = sorted(folder.rglob("*.json"))
+        return every[:: max(1, -(-len(every) // MOST))]
     known = _subjects(folder) & _subjects(request.bids_dir)
     chosen = {f"sub-{label}" for label in request.participants} & known
     found = list(_some(sorted(chosen), folder, MOST))

@@ -10,14 +10,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePath
+from glob import escape
+from pathlib import Path
 from typing import Any
 
 from n4ax_bids import __version__
-from n4ax_bids.app.job import Job
-from n4ax_bids.app.outputs import boilerplate, provenance
+from n4ax_bids.app.job import Job, page_of
+from n4ax_bids.app.outputs import boilerplate, finished, provenance
 from n4ax_bids.app.outputs.derivatives import NAME, require_inside
-from n4ax_bids.app.outputs.sidecars import facts_of
+from n4ax_bids.app.reports.checked import is_record, is_sidecar
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select.inheritance import require_of_dataset
 from n4ax_bids.io.names import printable
@@ -39,12 +40,6 @@ ENDINGS = {
 """extensions of an image's figures by their labels; the record with the numbers comes last"""
 LARGEST_TABLE = 2**30
 """most bytes of a participants.tsv: a study of 100,000 people may have many columns"""
-LARGEST = 1e150
-"""largest absolute value of a number in a record, so that its square is finite"""
-PAIRS = ("cv", "white_cv", "grey_cv", "cjv")
-"""measures before the correction and after it"""
-SHOWN = ("field_min", "field_max", "field_cv", "cv_before", "cv_after", "mask_ml", "non_positive")
-"""measures that every record has"""
 CRASH, NO_FIGURES = "crash-", "report-"
 """beginnings of names in `logs`, for an image that failed and for one without figures"""
 
@@ -56,13 +51,15 @@ class Contents:
     records: tuple[dict[str, Any], ...]
     sidecars: tuple[dict[str, Any], ...]
     """sidecars of the corrected images, one for each record"""
-    failed: tuple[tuple[str, str, str], ...]
-    """(name, reason, whole text) of each image that failed"""
+    failed: tuple[tuple[str, str, str, str], ...]
+    """(name, reason, whole text, page) of each image that failed"""
     skipped: tuple[tuple[str, str], ...]
     """(file, reason) of each image that was left out"""
     participant: tuple[tuple[str, str], ...]
     """(column, value) of the participant's line in participants.tsv"""
     methods: str
+    applied: tuple[tuple[str, str], ...] = ()
+    """(file, what was done) of each image that got the field of another one"""
 
     @property
     def digest(self) -> str:
@@ -73,7 +70,7 @@ class Contents:
 
 def of_subject(subject: str, request: Request) -> Contents:
     """Return the content for a participant, "sub-01", from the output folder."""
-    found = list(records(request.output_dir, subject))
+    found = list(records(request.output_dir, escape(subject)))
     logs = request.output_dir / "logs"
     return Contents(
         records=tuple(record for record, _ in found),
@@ -82,12 +79,13 @@ def of_subject(subject: str, request: Request) -> Contents:
         skipped=_skipped(logs / "skipped" / f"{subject}.tsv"),
         participant=_participant(subject, request),
         methods=_methods(request.output_dir, subject),
+        applied=_applied(request.output_dir, subject),
     )
 
 
 def subject_of(job: Job) -> str:
     """Return the name of an image's participant, "sub-01"."""
-    return Path(job.relative).parts[0]
+    return page_of(job.relative)
 
 
 def names(name: str, folder: Path) -> dict[str, Path]:
@@ -98,9 +96,9 @@ def names(name: str, folder: Path) -> dict[str, Path]:
     name : name of the image without extension
     folder : folder of the figures
     """
-    entities, _, suffix = name.rpartition("_")
+    entities, line, suffix = name.rpartition("_")
     return {
-        label: folder / f"{entities}_desc-{label}_{suffix}{ending}"
+        label: folder / f"{entities}{line}desc-{label}_{suffix}{ending}"
         for label, ending in ENDINGS.items()
     }
 
@@ -121,99 +119,63 @@ def records(
     and so are images whose outputs are gone.
     """
     logs = output_dir / "logs"
-    # The first character of the pattern excludes hidden files, which macOS leaves.
-    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/[!.]*_desc-record_*.json")):
+    for path in sorted(output_dir.glob(f"{subject}/{FOLDER}/*desc-record_*.json")):
+        if path.name.startswith("."):  # macOS leaves hidden files
+            continue
         record, sidecar = _matching(path, output_dir)
         if record and not (logs / f"{CRASH}{record['image']}.txt").is_file():
             yield record, sidecar
 
 
-def failures(request: Request, subject: str = "sub-*") -> tuple[tuple[str, str, str], ...]:
-    """Return name, reason and text of images that failed or have no figures, from `logs`."""
+def failures(request: Request, subject: str = "") -> tuple[tuple[str, str, str, str], ...]:
+    """Return name, reason, text and page of images that failed or have no figures, from `logs`.
+
+    Parameters
+    ----------
+    request : the run
+    subject : only images of this participant or page; "" for all
+    """
     found = []
     for start, what in ((CRASH, ""), (NO_FIGURES, "corrected, but without figures: ")):
-        for path in sorted((request.output_dir / "logs").glob(f"{start}{subject}_*.txt")):
-            text = _text(path)
-            if text.strip():
+        names = f"{subject or 'sub-*'}_*" if request.is_bids else "*"
+        for path in sorted((request.output_dir / "logs").glob(f"{start}{names}.txt")):
+            text, name = _text(path), path.stem.removeprefix(start)
+            page = name.split("_")[0] if request.is_bids else _page_in(text, request)
+            if text.strip() and subject in ("", page):
                 last = text.strip().splitlines()[-1].replace(f"{printable(request.bids_dir)}/", "")
                 kept = f"{KEPT}; " if KEPT in text.splitlines()[:3] else ""
-                found.append((path.stem.removeprefix(start), kept + what + last, text))
+                found.append((name, kept + what + last, text, page))
     return tuple(found)
+
+
+def _page_in(text: str, request: Request) -> str:
+    """Return the page of the image that the second line of a crash file names."""
+    source = [*text.splitlines(), "", ""][1]
+    return page_of(source.removeprefix(f"{printable(request.bids_dir)}/"))
 
 
 def _matching(path: Path, output_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a record and its sidecar; both are empty if the sidecar has changed since."""
     try:
         record = read_json(path)
-        if not _is_record(record):
+        if not is_record(record):
             return {}, {}
         sidecar = output_dir / record["sidecar"]
         text = read_bytes(sidecar)
         if hashlib.sha256(text).hexdigest() == record["sidecar_sha256"]:
             content = parse_json(sidecar, text)
-            if _is_sidecar(content) and _has_its_name(record, path):
+            if is_sidecar(content) and _has_its_name(record, path):
                 return record, content
     except (OSError, ValueError, LookupError, TypeError):  # a file is missing or not ours
         pass
     return {}, {}
 
 
-def _is_record(record: Any) -> bool:
-    """Return whether a record has everything that pages and tables need.
-
-    Anyone who may write to the output folder can have changed it. A damaged record is ignored.
-    """
-    if not (isinstance(record, dict) and isinstance(record.get("measures"), dict)):
-        return False
-    if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
-        return False  # from an earlier version
-    texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
-    if not all(map(_are_texts, (texts, record.get("warnings"), record.get("notes")))):
-        return False
-    if not all(isinstance(record.get(key), str) for key in ("region", "method")):
-        return False
-    if not (_are_texts(record.get("tissues")) and _are_numbers(record.get("window"), 2)):
-        return False
-    measures = record["measures"]
-    own = [each[1:] for each in record["details"] if isinstance(each, list)]
-    if len(own) < len(record["details"]) or not all(_are_numbers(each, 1) for each in own):
-        return False
-    if not _are_numbers([record.get("gain"), *map(measures.get, SHOWN), *measures.values()]):
-        return False
-    if record["gain"] is None or not set(SHOWN) <= set(measures):
-        return False
-    if any((f"{name}_before" in measures) != (f"{name}_after" in measures) for name in PAIRS):
-        return False
-    parts = PurePath(record["source"]).parts
-    return bool(parts) and parts[0].startswith("sub-") and ".." not in parts
-
-
 def _has_its_name(record: Mapping[str, Any], path: Path) -> bool:
-    return names(record["image"], path.parent)["record"] == path
-
-
-def _are_texts(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(each, str) for each in values)
-
-
-def _are_numbers(values: Any, count: int | None = None) -> bool:
-    """Return whether values are a list of `count` numbers or None, none of them too large."""
-    if not isinstance(values, list) or count not in (None, len(values)):
-        return False
-    return all(
-        each is None or (isinstance(each, int | float) and abs(each) <= LARGEST) for each in values
+    page = path.parents[1].name
+    return names(record["image"], path.parent)["record"] == path and page == page_of(
+        record["source"]
     )
-
-
-def _is_sidecar(content: Any) -> bool:
-    """Return whether the sidecar of a corrected image has everything that a page shows.
-
-    A sidecar of an earlier version has not.
-    """
-    facts = facts_of(content)
-    if not isinstance(facts, dict) or "Device" not in facts:
-        return False
-    return all(isinstance(facts.get(key), dict) for key in ("Options", "Versions"))
 
 
 def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
@@ -223,6 +185,8 @@ def _participant(subject: str, request: Request) -> tuple[tuple[str, str], ...]:
     images may point.
     """
     path = request.bids_dir / "participants.tsv"
+    if not request.is_bids:
+        return ()
     try:
         rows = _participants(path, path.stat().st_mtime_ns)
     except OSError:  # there is no such table
@@ -270,6 +234,22 @@ def _methods(output_dir: Path, subject: str) -> str:
     """Return the methods text for a participant's images, or "" if none was corrected."""
     found = provenance.ways(output_dir, subject)
     return boilerplate.markdown(found) if found else ""
+
+
+def _applied(output_dir: Path, subject: str) -> tuple[tuple[str, str], ...]:
+    """Return the images that got the field of another one, from their records."""
+    found = []
+    for path in sorted((output_dir / finished.FOLDER).glob(f"{escape(subject)}/**/*.json")):
+        try:
+            content = read_json(path)
+            facts = content.get(finished.APPLIED)
+            if facts:
+                numbers = [int(facts[key]) for key in ("n_outside", "n_voxels", "n_volumes")]
+                text = "{} of {} voxels lie outside its image; volumes: {}".format(*numbers)
+                found.append((str(content["source"]), f"{facts['reference']}; {text}"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return tuple(found)
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from n4ax_bids.app.command.words import counted
-from n4ax_bids.app.job import LATTICE
+from n4ax_bids.app.job import LATTICE, page_of
 from n4ax_bids.app.outputs.derivatives import require_inside, write_text
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.reports.contents import GENERATOR
@@ -71,12 +72,19 @@ def write(request: Request) -> Status:
     return Status.OK
 
 
+def write_of_files(request: Request) -> None:
+    """Write table and page at the end of a run of `n4ax-files`, which has no levels."""
+    if not request.is_bids and any(_rows(request)):
+        write(request)
+
+
 def _rows(request: Request) -> Iterator[dict[str, Any]]:
     """Yield the record of each image, with the place on its page and its status."""
     whole = (request.bids_dir / "dataset_description.json").is_file()
-    for record, _ in contents.records(request.output_dir):
-        subject = Path(record["source"]).parts[0]
-        row = {**record, "page": f"{subject}.html#{record['image']}"}
+    everything = "sub-*" if request.is_bids else "*"
+    for record, _ in contents.records(request.output_dir, everything):
+        page = f"{page_of(record['source'])}.html"
+        row = {**record, "page": f"{quote(page)}#{quote(record['image'])}"}
         row.pop("status", None)  # it is decided here, whatever the record says
         if whole and not os.path.lexists(request.bids_dir / record["source"]):
             row["status"] = GONE
@@ -85,7 +93,8 @@ def _rows(request: Request) -> Iterator[dict[str, Any]]:
 
 def _warn(rows: Sequence[Mapping[str, Any]], request: Request) -> None:
     """Warn of images without a report, and of outputs whose input is gone."""
-    lattices = request.output_dir.glob(f"sub-*/**/[!.]*_desc-{LATTICE}_*")
+    names = f"sub-*/**/[!.]*_desc-{LATTICE}_*" if request.is_bids else f"**/[!.]*_{LATTICE}.*"
+    lattices = request.output_dir.glob(names)
     n_lattices = sum(path.suffix != ".json" for path in lattices)
     if n_lattices > len(rows):
         lacking = counted(n_lattices - len(rows), "image")

@@ -67,7 +67,7 @@ class Pages:
         with ThreadPoolExecutor(LOOKS) as looking:
             late = [job for job in looking.map(partial(_if_late, request=request), jobs) if job]
         drawn = _images(late, request, self._work)
-        pages = [_page_or_word(s, request) for s in subjects(self._selection)]
+        pages = [_page_or_word(s, request) for s in subjects(self._selection, request)]
         return all(drawn) and all(pages)
 
 
@@ -86,7 +86,7 @@ def again(selection: Selection, request: Request, work: Path) -> Status:
         if job not in there:
             log.warning("%s: not corrected yet: nothing to report", job.name)
     drawn = _images(there, request, work)
-    pages = [_page_or_word(subject, request) for subject in subjects(selection)]
+    pages = [_page_or_word(subject, request) for subject in subjects(selection, request)]
     log.info("%d of %d images reported", sum(drawn), len(jobs))
     tell_pages(selection, request)
     return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
@@ -102,7 +102,7 @@ class Drawn(NamedTuple):
 
 def tell_pages(selection: Selection, request: Request) -> None:
     """Log the paths of the pages of a run's participants."""
-    paths = [request.output_dir / f"{subject}.html" for subject in subjects(selection)]
+    paths = [request.output_dir / f"{subject}.html" for subject in subjects(selection, request)]
     there = [path for path in paths if path.is_file()]
     if len(there) == 1:
         log.info("report: %s", there[0])
@@ -147,8 +147,10 @@ def image(job: Job, request: Request, work: Path) -> Drawn:
     return Drawn(True, remarks)
 
 
-def subjects(selection: Selection) -> list[str]:
+def subjects(selection: Selection, request: Request) -> list[str]:
     """Return the participants of a selection, including those without any image that is taken."""
+    if not request.is_bids:
+        return sorted(set(map(subject_of, selection.jobs)))
     left_out = (Path(name).parts[0] for name, _ in selection.skipped)
     named = (name for name in left_out if re.fullmatch(f"sub-{LABEL}", name))
     return sorted({*map(subject_of, selection.jobs), *named})
@@ -180,6 +182,7 @@ def page(subject: str, request: Request) -> None:
             shown,
             failed=[pages.Failure(*each) for each in found.failed],
             skipped=found.skipped,
+            applied=found.applied,
             participant=found.participant,
             methods=found.methods,
             generator=GENERATOR,

@@ -230,13 +230,13 @@ def _outputs(relative: Path, request: Request) -> OutputNames:
         request.output_dir,
         desc=request.desc,
         bias_field=request.bias_field,
-        masks=_kinds(request),
+        masks=kinds_of_masks(request),
         further=[output.label for output in further],
         probsegs=[output.label for output in further if output.probseg],
     )
 
 
-def _kinds(request: Request) -> tuple[str, ...]:
+def kinds_of_masks(request: Request) -> tuple[str, ...]:
     """Return the kinds of mask that may be found and would be written."""
     if not request.save_mask:
         return ()

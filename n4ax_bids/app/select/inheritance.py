@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import ItemsView, Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -80,6 +80,27 @@ def is_of(sidecar: str, image: str) -> bool:
     parts = sidecar.split(".")[0].split("_")[:-1]
     known = {f"{key}-{value}" for key, value in own.entities.items()}
     return own.suffix == its.suffix and set(parts) == known and within(own.entities, its.entities)
+
+
+def texts(source: Path, root: Path, ending: str) -> Iterator[Path]:
+    """Yield the texts with an ending, such as ".bval", that may belong to a series, nearest first.
+
+    Parameters
+    ----------
+    source : the series
+    root : root of its dataset
+    ending : with the dot
+    """
+    own = source.name.split(".")[0].split("_")
+    for folder in source.parents:
+        found = [
+            path
+            for path in sorted(folder.glob(f"*{own[-1]}{ending}"))
+            if set(path.name.removesuffix(ending).split("_")) <= set(own) and path.is_file()
+        ]
+        yield from sorted(found, key=lambda path: -path.name.count("_"))
+        if folder == root:
+            return
 
 
 def require_of_dataset(sidecar: Path, source: Path, relative: str) -> None:

@@ -12,7 +12,7 @@ DESCRIPTION = "dataset_description.json"
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima", ".dicom")
 LOOKED_AT = 200
 """most files that are looked at, because a folder may hold a whole archive"""
-ONE_BY_ONE = "n4ax-n4 or n4ax_bids.correct corrects single NIfTI files"
+CONVERT_TO_FILES = "convert them first: dcm2niix -o NEW_FOLDER FOLDER makes NIfTI files"
 CONVERT = (
     "convert it first: dcm2niix and a BIDS converter (HeuDiConv, dcm2bids) make a BIDS dataset"
 )
@@ -29,11 +29,12 @@ def why_no_dataset(folder: Path) -> str:
         return "no such folder; expected a BIDS dataset"
     if not folder.is_dir():
         if folder.name.lower().endswith(NIFTI):
-            return f"a NIfTI file; expected the folder of a BIDS dataset; {ONE_BY_ONE}"
-        if _is_dicom(folder):
+            why = "a NIfTI file; expected the folder of a BIDS dataset"
+            return f"{why}; n4ax-files {folder} OUT_DIR corrects it"
+        if is_dicom_file(folder):
             return f"a DICOM file; expected the folder of a BIDS dataset; {CONVERT}"
         return "a file; expected the folder of a BIDS dataset"
-    inside = list(islice(_files(folder), LOOKED_AT))
+    inside = list(islice(files_in(folder), LOOKED_AT))
     lacks = f"no BIDS dataset: it has no {DESCRIPTION}"
     above = next((each for each in folder.parents if (each / DESCRIPTION).is_file()), None)
     if above is not None:
@@ -41,17 +42,17 @@ def why_no_dataset(folder: Path) -> str:
     if any(folder.glob("sub-*")):
         return lacks
     if any(path.name.lower().endswith(NIFTI) for path in inside):
-        return f"{lacks}; it holds loose NIfTI files: {ONE_BY_ONE}"
-    if any(map(_is_dicom, inside)):
+        return f"{lacks}; it holds loose NIfTI files: n4ax-files {folder} OUT_DIR corrects them"
+    if any(map(is_dicom_file, inside)):
         return f"{lacks}; it holds DICOM files: {CONVERT}"
     return lacks
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and in its subfolders, two levels deep."""
     return (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
     """Return whether a file is DICOM, by its name or by its first bytes."""
     return path.name.lower().endswith(DICOM) or is_dicom(path)

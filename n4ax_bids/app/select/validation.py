@@ -71,6 +71,8 @@ class Validation:
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         program = _program()
+        if not request.is_bids:
+            return
         if not request.validate:
             log.info("dataset not validated (--skip-bids-validation)")
         elif program is None:

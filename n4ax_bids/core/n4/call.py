@@ -12,6 +12,7 @@ import numpy as np
 from n4ax_bids.arguments import is_bool, shown
 from n4ax_bids.core.arrays import numbered, one_by_one
 from n4ax_bids.core.call import Call, N4Warning, divided, prepare, without_logarithm
+from n4ax_bids.core.n4.adaptive import adapted
 from n4ax_bids.core.n4.automatic import check_automatic_mask
 from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
 from n4ax_bids.core.n4.plan import Plan, plan
@@ -206,6 +207,9 @@ def _prepared(
         image, mask, weight, zooms, lambda shape, mm: plans.append(plan(options, shape, mm))
     )
     (made,) = plans
+    if options.adapt:
+        shape, mm = call.given.image.shape, call.given.zooms
+        made = plan(adapted(options, shape, mm, call.mask, call.weight), shape, mm)
     doubt = None
     if call.automatic and call.mask is not None:
         doubt = check_automatic_mask(call.image, call.mask, made, *call.automatic)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
+from n4ax_bids.core.n4.adaptive import adapted, largest
 from n4ax_bids.core.n4.automatic import check_automatic_mask
 from n4ax_bids.core.n4.estimate import estimate
 from n4ax_bids.core.n4.plan import Plan, plan
@@ -43,6 +44,7 @@ def prepare(given: Given, options: N4Options) -> Solve:
     ValueError
         If a size or an option does not fit the image, or an automatic mask is unusable.
     """
+    options = adapted(options, given.image.shape, given.zooms, given.mask, given.weight)
     made = plan_of(given, options)
     doubt = None
     if given.automatic and given.mask is not None:
@@ -94,6 +96,7 @@ def memory(options: N4Options, shape: Sequence[int], zooms: Sequence[float]) -> 
     shape : voxels of each axis
     zooms : mm of each axis
     """
+    options = largest(options, shape[:3], zooms)
     factors: tuple[int, ...] = (options.shrink_factor,) * 3
     if options.shrink_mm is not None:
         factors = shrink_factors(options, shape[:3], zooms)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from n4ax_bids.core.n4.adaptive import adapted
 from n4ax_bids.core.n4.shrinking import (
     MOST_POINTS_ON_AXIS,
     padding,
@@ -127,6 +128,7 @@ def plan(
     shape = tuple(int(n) for n in shape)
     zooms = (1.0,) * len(shape) if zooms is None else tuple(float(z) for z in zooms)
     _check(options, shape, zooms)
+    options = adapted(options, shape, zooms)  # without a mask all voxels count
     factors = shrink_factors(options, shape, zooms)
     pads = padding(options, shape, zooms)
     if options.shrink_start is not None:

@@ -68,7 +68,7 @@ def test_the_command_line_wins(asked):
     ("text", "words"),
     [
         ("a =", "not readable as TOML"),
-        ("colour = 1", "no option colour; there are: accept-new-source, background, "),
+        ("colour = 1", "no option colour; there are: accept-new-source, adapt, apply-to, "),
         ('config-file = "x"', "no option config-file"),
         ('nprocs = "two"', "--nprocs: invalid int value: 'two'"),
         ("nprocs = [1, 2]", "nprocs is [1, 2]; expected one value"),

@@ -22,10 +22,12 @@ from n4ax_bids.app import cli, run
 from n4ax_bids.app.reports import image_report
 from n4ax_bids.report import page
 
-root, folder, n_kills, n_images = *sys.argv[1:3], *map(int, sys.argv[3:])
+root, folder, command, n_kills, n_images = *sys.argv[1:4], *map(int, sys.argv[4:])
 
-WORDS = ["participant", "--device", "cpu", "--skip-bids-validation"]
-assert cli.main([root, f"{folder}/nothing", *WORDS, "--dry-run"]) == 0  # imports the rest
+main, WORDS = cli.main, ["participant", "--device", "cpu", "--skip-bids-validation"]
+if command == "n4ax-files":
+    main, WORDS = cli.files_main, ["--device", "cpu"]
+assert main([root, f"{folder}/nothing", *WORDS, "--dry-run"]) == 0  # imports the rest
 WATCH = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 def start(out, *flags):
@@ -35,7 +37,7 @@ def start(out, *flags):
         sys.stderr = open(f"{out}-{os.getpid()}.log", "w")
         status = 99
         try:
-            status = cli.main(words)
+            status = main(words)
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -115,7 +117,7 @@ def contents(out: Path) -> dict[str, str]:
 
 
 def is_report(name: str) -> bool:
-    return name.endswith(".html") or "/figures/" in name
+    return name.endswith((".html", "group_bias.tsv")) or "/figures/" in name
 
 
 def corrected(out: Path) -> list[str]:
@@ -126,13 +128,13 @@ def corrected(out: Path) -> list[str]:
 
 @pytest.fixture
 def ran(make_dataset, tmp_path):
-    """Run the program over eight images; return what it says."""
+    """Run a program over some images; return what it says."""
 
-    def run(n_kills: int) -> list:
-        names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, N_IMAGES + 1))
+    def run(n_kills: int, command: str = "n4ax-bids", n_images: int = N_IMAGES) -> list:
+        names = (f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, n_images + 1))
         root = make_dataset(*names)
-        words = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path), str(n_kills)]
-        words.append(str(N_IMAGES))
+        words = [sys.executable, "-c", PROGRAM, str(root), str(tmp_path), command]
+        words += [str(n_kills), str(n_images)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
@@ -141,11 +143,20 @@ def ran(make_dataset, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_kills", [8, pytest.param(20, marks=pytest.mark.large)])
-def test_killed_at_random_moments(ran, tmp_path, n_kills):
-    kills, interrupted = ran(n_kills), 0
+@pytest.mark.parametrize(
+    ("command", "n_kills", "n_images"),
+    [
+        ("n4ax-bids", 6, N_IMAGES),
+        ("n4ax-files", 4, 4),
+        pytest.param("n4ax-bids", 20, N_IMAGES, marks=pytest.mark.large),
+        pytest.param("n4ax-files", 20, N_IMAGES, marks=pytest.mark.large),
+    ],
+)
+def test_killed_at_random_moments(ran, tmp_path, command, n_kills, n_images):
+    kills, interrupted = ran(n_kills, command, n_images), 0
     whole = contents(tmp_path / "whole")
-    assert len(whole) == 3 + (6 + 5 + 1) * N_IMAGES  # images, figures, a page for each
+    # A page for each participant; the dataset's own files, or the table and the page of all.
+    assert len(whole) == {"n4ax-bids": 3, "n4ax-files": 2}[command] + (6 + 5 + 1) * n_images
     images = {name: digest for name, digest in whole.items() if not is_report(name)}
     for number, kill in enumerate(kills):
         out = Path(kill["out"])
@@ -156,7 +167,7 @@ def test_killed_at_random_moments(ran, tmp_path, n_kills):
         for name, facts in kill["before"].items():
             if name.startswith("sub-") and name[:6] in finished:
                 assert kill["after"][name] == facts, name
-        interrupted += 0 < len(finished) < N_IMAGES
+        interrupted += 0 < len(finished) < n_images
     assert interrupted >= n_kills // 2
     assert list((tmp_path / "work").iterdir()) == []
 

@@ -103,7 +103,7 @@ def test_a_file_or_a_folder_of_files_is_no_dataset(said, tmp_path):
     (folder / "a.nii.gz").touch()
     status, lines = said(root=folder)
     assert status == 16
-    assert "it holds loose NIfTI files: n4ax-n4 or n4ax_bids.correct corrects" in lines[-1]
+    assert f"it holds loose NIfTI files: n4ax-files {folder} OUT_DIR corrects them" in lines[-1]
     assert "a NIfTI file; expected the folder" in said(root=folder / "a.nii.gz")[1][-1]
     (folder / "x").write_text("")
     assert "a file; expected the folder of a BIDS dataset" in said(root=folder / "x")[1][-1]
