@@ -1,5 +1,5 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
-# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep).
+# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep, .venv-cuda for kernels).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 # The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
-.PHONY: image constraints test-container
+.PHONY: image constraints test-container kernels
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -33,6 +33,7 @@ help:
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
+	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
 	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
@@ -100,6 +101,11 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 	$(BIN)/python -m benchmarks.app_masks
+
+# Compiled for a GPU, but run on the CPU.
+kernels:
+	@$(MAKE) --no-print-directory VENV=.venv-cuda JAX=cuda13 .venv-cuda/test.stamp
+	JAX_PLATFORMS=cpu .venv-cuda/bin/python -m benchmarks.kernels $(ARGS)
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

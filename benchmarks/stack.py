@@ -1,10 +1,11 @@
-"""Stacks of sections: our time and error of the field beside ITK's, with linumpy's figures.
+"""Stacks of sections: our error of the field and our time beside ITK's, with linumpy's figures.
 
 Ellipsoids as in linumpy's documentation: inside 1.0, outside 0.3, noise 0.02, mask radius 1.2,
 amplitude of the field 0.5, iterations 25, 25, 25, spline 20 mm. SimpleITK gets the axes in their
-right order and the same lattice. Times are those of the wall and, in parentheses, of all CPU cores
-together, which other work on the machine changes less. `--first` and `--rows` choose rows; ITK
-alone takes minutes on the last ones.
+right order and the same lattice. Times are CPU seconds of all cores together, which other work on
+the machine changes less than the time of the wall: from array to array (shrinking, solve, field,
+division), and of the solve alone. `--rows` chooses rows; ITK takes minutes on each of the later
+ones. The last row needs 8 GB of memory. `--no-itk` leaves SimpleITK out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.core.stack.call import correct_stack
+from n4ax_bids.core.stack.call import correct_stack, thinned_stack
+from n4ax_bids.core.stack.estimate import estimate_stack
 from n4ax_bids.core.stack.samples import section_plan
 from n4ax_bids.core.tissue_mask import compute_tissue_mask
 from n4ax_bids.options import StackOptions
@@ -47,18 +49,25 @@ ITERATIONS = (25, 25, 25)
 
 
 def phantom(shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return image, field and mask."""
+    """Return image, field and mask, made plane by plane because the last row is large."""
     axes = [np.linspace(-1, 1, n, dtype=np.float32) for n in shape]
-    z, y, x = (
-        axis.reshape([-1 if d == k else 1 for d in range(3)]) for k, axis in enumerate(axes)
-    )
-    distance = 2.25 * (z**2 + y**2 + x**2)
-    ramp = 0.6 * x - 0.4 * y + 0.5 * z + 0.4 * x * y - 0.3 * z**2
-    field = np.exp(0.5 * ramp / np.abs(ramp).max())
-    image = np.random.default_rng(0).normal(0, 0.02, shape).astype(np.float32)
-    image += np.where(distance <= 1, np.float32(1), np.float32(0.3))
-    image *= field
-    return image, field, distance <= 1.44
+    y, x = axes[1][:, None], axes[2]
+
+    def ramp(z: np.float32) -> np.ndarray:
+        return 0.6 * x - 0.4 * y + 0.5 * z + 0.4 * x * y - 0.3 * z**2
+
+    most = max(float(np.abs(ramp(z)).max()) for z in axes[0])
+    rng = np.random.default_rng(0)
+    image, field = (np.empty(shape, np.float32) for _ in range(2))
+    mask = np.empty(shape, bool)
+    for k, z in enumerate(axes[0]):
+        distance = 2.25 * (z**2 + y**2 + x**2)
+        field[k] = np.exp(0.5 * ramp(z) / np.float32(most))
+        image[k] = rng.normal(0, 0.02, distance.shape)
+        image[k] += np.where(distance <= 1, np.float32(1), np.float32(0.3))
+        image[k] *= field[k]
+        mask[k] = distance <= 1.44
+    return image, field, mask
 
 
 def error(bias: np.ndarray, field: np.ndarray, mask: np.ndarray) -> float:
@@ -67,53 +76,58 @@ def error(bias: np.ndarray, field: np.ndarray, mask: np.ndarray) -> float:
     return float(ratio.std(dtype=np.float64) / ratio.mean(dtype=np.float64))
 
 
-class Seconds(NamedTuple):
-    wall: float
-    cpu: float
-    """of all cores together"""
+class Found(NamedTuple):
+    """What one program needs for one volume, and how well it does."""
 
-    @classmethod
-    def now(cls) -> Seconds:
-        return cls(time.perf_counter(), time.process_time())
-
-    def since(self) -> Seconds:
-        now = self.now()
-        return Seconds(now.wall - self.wall, now.cpu - self.cpu)
-
-    def __str__(self) -> str:
-        return f"{self.wall:.2f} ({self.cpu:.2f})"
+    cv: float
+    whole: float
+    """CPU seconds from array to array"""
+    solve: float
+    """CPU seconds of the solve on the shrunk volume"""
 
 
 def itk(
-    image: np.ndarray, mask: np.ndarray, shrink: int, points: Sequence[int]
-) -> tuple[Seconds, np.ndarray]:
-    """Correct by SimpleITK; return seconds and the field."""
+    image: np.ndarray, field: np.ndarray, mask: np.ndarray, shrink: int, points: Sequence[int]
+) -> Found:
+    """Correct by SimpleITK."""
+    start = time.process_time()
     whole, inside = sitk.GetImageFromArray(image), sitk.GetImageFromArray(mask.astype(np.uint8))
-    start = Seconds.now()
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations(ITERATIONS)
     n4.SetConvergenceThreshold(0.001)
     n4.SetNumberOfControlPoints(list(points))
-    n4.Execute(sitk.Shrink(whole, [shrink] * 3), sitk.Shrink(inside, [shrink] * 3))
-    bias = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)))
-    image / np.maximum(bias, 1e-6)  # the division belongs to the time
-    return start.since(), bias
+    small = sitk.Shrink(whole, [shrink] * 3), sitk.Shrink(inside, [shrink] * 3)
+    del inside
+    before = time.process_time()
+    n4.Execute(*small)
+    solve = time.process_time() - before
+    log_bias = n4.GetLogBiasFieldAsImage(whole)
+    del whole
+    bias = np.exp(sitk.GetArrayViewFromImage(log_bias))
+    del log_bias
+    np.divide(image, bias)  # the division belongs to the time
+    seconds = time.process_time() - start
+    return Found(error(bias, field, mask), seconds, solve)
 
 
-def ours(image: np.ndarray, mask: np.ndarray, options: StackOptions) -> tuple[Seconds, np.ndarray]:
-    """Correct by this package, once for the compiler and once for the clock."""
-    seconds = []
+def ours(image: np.ndarray, field: np.ndarray, mask: np.ndarray, options: StackOptions) -> Found:
+    """Correct by this package, after a first time for the compiler."""
     for _ in range(2):
-        start = Seconds.now()
+        start = time.process_time()
         bias = correct_stack(image, mask, options=options).bias
-        seconds.append(start.since())
-    return min(seconds), bias
+        seconds = time.process_time() - start
+        cv = error(bias, field, mask)
+        del bias
+    stack = thinned_stack(image, mask, (1, 1, 1), options)
+    start = time.process_time()
+    estimate_stack(stack, options)
+    return Found(cv, seconds, time.process_time() - start)
 
 
-def measured(row: Row) -> str:
-    """Return a row of the table."""
+def measured(row: Row, with_itk: bool) -> tuple[str, str]:
+    """Return a row of each table: errors and seconds."""
     image, field, mask = phantom(row.shape)
-    found = {}
+    found = []
     for sampling in ("mean", "itk"):
         options = StackOptions(
             mode="global",
@@ -124,54 +138,55 @@ def measured(row: Row) -> str:
             sampling=sampling,
             zero_outside=False,
         )
-        seconds, bias = ours(image, mask, options)
-        found[sampling] = seconds, error(bias, field, mask)
-        del bias
+        found.append(ours(image, field, mask, options))
     points = section_plan(options, row.shape, (1, 1, 1), 20).n_control_points
-    its_seconds, bias = itk(image, mask, row.shrink, points)
-    its = its_seconds, error(bias, field, mask)
-    del bias
-    start = Seconds.now()
-    compute_tissue_mask(image)
-    masking = start.since()
-    cells = [
-        "×".join(map(str, row.shape)),
-        f"{row.shrink}",
-        f"{found['mean'][0]}",
-        f"{found['itk'][0]}",
-        f"{its[0]}",
-        f"{masking}",
-        f"{row.cpu:.2f}",
-        f"{row.gpu:.2f}",
-        f"{found['mean'][1]:.4f}",
-        f"{found['itk'][1]:.4f}",
-        f"{its[1]:.4f}",
-        f"{row.cv_cpu:.3f}",
-        f"{row.cv_gpu:.3f}",
-    ]
+    if with_itk:
+        found.append(itk(image, field, mask, row.shrink, points))
+    for _ in range(2):  # the first time is the compiler's
+        start = time.process_time()
+        compute_tissue_mask(image)
+        masking = time.process_time() - start
+    name = ["×".join(map(str, row.shape)), str(row.shrink)]
+    errors = [f"{each.cv:.4f}" for each in found] + ["–"] * (not with_itk)
+    errors.append(f"{row.cv_cpu:.3f} / {row.cv_gpu:.3f}")
+    seconds = [f"{value:.2f}" for each in found for value in (each.whole, each.solve)]
+    seconds += ["–"] * (2 * (not with_itk))
+    seconds += [f"{masking:.2f}", f"{row.cpu:.2f} / {row.gpu:.2f}", f"{6 * row.gpu:.2f}"]
+    return _line(name + errors), _line(name + seconds)
+
+
+def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = """\
-| volume | shrink | s, means | s, ITK's samples | s, SimpleITK | s, tissue mask | linumpy CPU s \
-| linumpy GPU s | CV, means | CV, ITK's samples | CV, SimpleITK | linumpy CPU CV | linumpy GPU CV |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+HEADS = (
+    ("volume", "shrink", "means", "ITK's samples", "SimpleITK", "linumpy CPU / GPU"),
+    (
+        *("volume", "shrink", "means", "solve", "ITK's samples", "solve", "SimpleITK", "solve"),
+        *("tissue mask", "linumpy CPU / GPU", "GPU × 6"),
+    ),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print the table, or write it to a file."""
+    """Measure and print both tables, or write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--first", type=int, default=0, help="rows that are left out")
-    parser.add_argument("--rows", type=int, default=len(ROWS))
+    every = range(1, len(ROWS) + 1)
+    parser.add_argument("--rows", nargs="+", type=int, choices=every, default=every)
+    parser.add_argument("--itk", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(argv)
-    lines = [HEAD]
-    print(HEAD, flush=True)
-    for row in ROWS[given.first :][: given.rows]:
-        lines.append(measured(row))
-        print(lines[-1], flush=True)
+    lines = []
+    for number in given.rows:
+        lines.append(measured(ROWS[number - 1], given.itk))
+        print(*lines[-1], sep="\n", flush=True)
+    tables = []
+    for head, rows in zip(HEADS, zip(*lines, strict=True), strict=True):
+        tables.append("\n".join([_line(head), _line(["---"] * len(head)), *rows]))
+    text = "\n\n".join(tables) + "\n"
+    print(f"\n{text}", end="")
     if given.out:
-        given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        given.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.gpu import target
 from benchmarks.gpu.day import Day
 from n4ax_bids.core.n4 import solve as solving
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
@@ -70,6 +71,7 @@ class Loop:
                 jax.tree.map(jnp.asarray, (rows, state, levels))
             )
         self.n_voxels = int(np.sum(np.asarray(rows.n_voxels)))
+        self.n_iterations = sum(options.n_iterations)
 
     def run(self, function: Callable[..., Any] | None = None, most: int | None = None) -> Any:
         """Run the loop, or a function in its place, with as many iterations a level."""
@@ -89,6 +91,17 @@ class Loop:
             return loop(rows, state, levels, numbers, program)
 
         return jax.jit(again, compiler_options=compiler_options if self.day.on_gpu else None)
+
+    def compiled_for_gpu(self) -> target.Compiled:
+        """Return the loop as a GPU would run it, compiled without one."""
+        loop, program = self.compiled.__wrapped__, self.program._replace(copies=solving.GPU_COPIES)
+
+        def whole(rows, state, levels, numbers):
+            return loop(rows, state, levels, numbers, program)
+
+        with jax.enable_x64(True):
+            given = (self.rows, self.state, self.levels, self.numbers)
+            return target.compile_for_gpu(jax.jit(whole), given)
 
     def per_iteration(self, function: Callable[..., Any] | None = None) -> dict[str, float]:
         """Return microseconds of an iteration: a long run less a short one."""

@@ -64,8 +64,10 @@ def plane_lattices(log_field: LogField, planes: np.ndarray) -> np.ndarray:
     array (n, m_1, m_2), float32
     """
     at_planes, *_ = _weights(log_field, [planes, *[np.zeros(0)] * 2])
-    lattice = np.asarray(log_field.lattice, np.float64)
-    return np.tensordot(at_planes, lattice, (1, 0)).astype(np.float32)
+    near = np.flatnonzero(at_planes.any(axis=0))  # few, if the planes are few
+    part = slice(near[0], near[-1] + 1)
+    lattice = np.asarray(log_field.lattice[part], np.float64)
+    return np.tensordot(at_planes[:, part], lattice, (1, 0)).astype(np.float32)
 
 
 def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:

@@ -57,7 +57,10 @@ def positions(grid: Grid, options: RealignOptions) -> np.ndarray:
         axes.append(np.arange(0, max(n - 0.5, 1), options.separation / zoom))
     found = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     if options.jitter:
-        found += np.random.default_rng(SEED).uniform(0, 0.5, found.shape)
+        # On both sides, so that the mean phase is that of the grid. Between voxels, interpolated
+        # noise is weaker; a shift to one side alone would make the noise of the reference
+        # correlate with its gradient, and all motion would be off by the same amount.
+        found += np.random.default_rng(SEED).uniform(-0.25, 0.25, found.shape)
     last = np.array(grid.shape) - 1
     found[:, last == 0] = 0
     near = border(grid, options)

@@ -29,7 +29,9 @@ class RealignOptions:
         "of the series",
     )
     register_to_mean: bool = option(
-        True, "realign a second time, to the mean of the volumes realigned to the reference"
+        True,
+        "realign a second time, to the mean of the volumes realigned to the reference (of 48 of "
+        "them, spread over the series, if there are more)",
     )
     form: Literal["reference", "forward"] = option(
         "reference",
@@ -49,7 +51,9 @@ class RealignOptions:
         "drop the samples that tell least, until this part of the determinant of the normal "
         "equations is left; 1 keeps all",
     )
-    jitter: bool = option(True, "move each sample by a random part of a voxel, always the same")
+    jitter: bool = option(
+        True, "move each sample by up to a quarter of a voxel at random, always in the same way"
+    )
     max_iterations: int = option(64, "most steps for a volume")
     tolerance: float = option(
         1e-8, "end three steps after the mean squared residual falls by less than this part"
@@ -181,7 +185,10 @@ def sloppy(options: RealignOptions) -> RealignOptions:
 def paragraph(o: RealignOptions, preset: str, changed: bool) -> str:
     """Return sentences that state every option, for the methods text; [@key] is a citation."""
     reference = o.reference if isinstance(o.reference, str) else f"volume {o.reference}"
-    passes = "realigned to it and then to the mean of the volumes realigned in this way"
+    passes = (
+        "realigned to it and then to the mean of the volumes realigned in this way (at most 48, "
+        "spread over the series)"
+    )
     if not o.register_to_mean:
         passes = "realigned to it"
     smooth = "of 5 mm, or of 1.6 times the voxel size along an axis if that is more,"

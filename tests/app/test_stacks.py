@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ def raw(tmp_path) -> Path:
     pytest.importorskip("zarr")
     from n4ax_bids.planes.ome_zarr_sink import ZarrSink
 
-    root, image = tmp_path / "raw", ellipsoid((12, 48, 48), seed=1).image
+    root, image = tmp_path / "raw", ellipsoid((50, 24, 24), seed=1).image
     (root / "sub-01/micr").mkdir(parents=True)
     about = {"Name": "sections", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
     (root / "dataset_description.json").write_text(json.dumps(about))
@@ -66,8 +68,16 @@ def run(raw, tmp_path, capsys):
     return once
 
 
+def line_of_the_page() -> list[str]:
+    """Return the flags of the line in docs/serial-sections.md."""
+    page = Path(__file__).parents[2] / "docs" / "serial-sections.md"
+    (line,) = re.findall(r"^n4ax-bids BIDS OUT participant (.*)$", page.read_text(), re.MULTILINE)
+    return shlex.split(line)
+
+
 def test_a_dataset_of_stacks(run, raw, tmp_path, bids_errors):
-    status, said = run(*FAST, "--mem", "1G")
+    """The page's line, with options that make it fast."""
+    status, said = run(*line_of_the_page(), *FAST)
     assert status == 0 and "2 of 2 images corrected" in said, said
     assert ".nii.gz: extension is .nii.gz; taken are images with extension .ome.zarr or" in said
     out, fields = tmp_path / "out", []
@@ -78,7 +88,7 @@ def test_a_dataset_of_stacks(run, raw, tmp_path, bids_errors):
         }
         corrected, field, source = (open_source(p) for p in (*made.values(), raw / name))
         assert corrected.zooms == pytest.approx(ZOOMS) == field.zooms
-        values = [each.read(0, 12) for each in (corrected, field, source)]
+        values = [each.read(0, 50) for each in (corrected, field, source)]
         np.testing.assert_allclose(values[0] * values[1], values[2], rtol=1e-5)
         fields.append(values[1])
         sidecar = json.loads(derivatives.sidecar_path(made["biascorr"]).read_text())
@@ -89,20 +99,20 @@ def test_a_dataset_of_stacks(run, raw, tmp_path, bids_errors):
             float(values[1].max()), rel=0.1
         )
         stem = made["biascorr"].name.split(".")[0].replace("biascorr", "biaslattice")
-        assert load_correction(made["biascorr"].with_name(f"{stem}.npz")).shape == (12, 48, 48)
+        assert load_correction(made["biascorr"].with_name(f"{stem}.npz")).shape == (50, 24, 24)
     np.testing.assert_allclose(*fields, rtol=1e-6)  # S19 by way of BIDS
     assert bids_errors(out) == []
     page = (out / "sub-01.html").read_text()
     assert "serial sections" in page and "desc-before" in page
-    assert "samples in the tissue, of 12 planes" in page
+    assert "samples in the tissue, of 50 planes" in page
     assert "in the tissue that was found in each stack" in (out / "logs/CITATION.md").read_text()
     assert run(*FAST, level="group")[0] == 0
     assert len((out / "group_bias.tsv").read_text().splitlines()) == 3
-    assert "2 of 2 images are finished already" in run(*FAST)[1]
+    assert "2 of 2 images are finished already" in run("--sections", "50", *FAST)[1]
     # One chunk with another content, of the same size; the sidecar of the other image.
     chunk = max((raw / ZARR / "0").rglob("c/*/*/*"), key=lambda path: path.stat().st_size)
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    said = run(*FAST, "--dry-run", "--verify-inputs")[1]
+    said = run("--sections", "50", *FAST, "--dry-run", "--verify-inputs")[1]
     assert f"correct  {ZARR}" in said and f"keep     {TIFF}" in said
 
 

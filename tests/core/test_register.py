@@ -221,6 +221,29 @@ def test_a_weight_hides_what_does_not_move(small):
     assert error < 0.2 * np.abs(estimated(spoiled, COARSE).motion.q - small.q).max()
 
 
+def test_the_second_pass_takes_the_mean_of_some_volumes(small, monkeypatch):
+    """Here of three; each volume is registered, and compared with its residual without motion."""
+    options = replace(COARSE, register_to_mean=True)
+    whole = estimated(small, options).motion
+    monkeypatch.setattr(series, "MOST_IN_MEAN", 3)
+    some = estimated(small, options).motion
+    assert np.abs(some.q - small.q).max() <= 0.05 and some.converged.all()
+    np.testing.assert_allclose(some.residual_before[1:], whole.residual_before[1:], rtol=0.3)
+    assert series.spread(5, 9).tolist() == [0, 1, 2, 3, 4]
+    rows = series.spread(200, 48)
+    assert len(rows) == 48 and (rows[0], rows[-1]) == (0, 199)
+    assert set(np.diff(rows)) == {4, 5}
+
+
+def test_samples_are_moved_to_both_sides():
+    """To one side alone, the noise of the reference would go along with its gradient."""
+    grid = smoothing.Grid((40, 40, 40), np.diag([4.0] * 3))
+    found = samples.positions(grid, RealignOptions())
+    off = found - found.round()
+    assert np.abs(off).max() <= 0.25
+    assert np.abs(off.mean(axis=0)).max() < 0.005 and (off.std(axis=0) > 0.1).all()
+
+
 def test_quality_drops_the_samples_that_tell_least(rng):
     jacobian = rng.standard_normal((2000, 6))
     jacobian[::2] *= 0.01

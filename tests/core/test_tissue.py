@@ -23,7 +23,7 @@ from n4ax_bids.core.tissue import spline as splines
 from n4ax_bids.core.tissue.mixture import Classes
 from n4ax_bids.core.tissue.posteriors import maps_of, tissues_of
 from n4ax_bids.options.tissue import CONTRASTS
-from n4ax_bids.phantoms import CSF, GREY, WHITE, Phantom, phantom
+from n4ax_bids.phantoms import CSF, GREY, WHITE, Phantom, mni152, phantom
 
 SHAPE = (32, 30, 28)
 ZOOMS = (4.0, 4.0, 4.0)
@@ -246,14 +246,51 @@ def test_the_mixture_finds_classes_beyond_the_noise():
         bins = jnp.asarray((nu > 0.001).astype(np.int32))
         levels = jnp.asarray([0.0004, 0.0016, 0, 0, 0, 0], jnp.float32)
         listed = jnp.arange(n + 7)  # those beyond the end are padding
+        area = jnp.zeros(n, jnp.int32)
         seen = mixture.histogram(
-            jnp.asarray(r, jnp.float32), jnp.ones(n, jnp.float32), bins, levels, listed
+            jnp.asarray(r, jnp.float32), jnp.ones(n, jnp.float32), bins, levels, listed, area, 1
         )
         assert float(seen.counts.sum()) == n
         classes = mixture.maximised(seen, mixture.first_classes(seen, 3), 60, 0.001)
     np.testing.assert_allclose(classes.mean, mean, atol=0.01)
     np.testing.assert_allclose(np.sqrt(classes.variance), sd, atol=0.006)
     np.testing.assert_allclose(classes.share, (0.2, 0.3, 0.5), atol=0.01)
+
+
+def test_each_area_has_its_own_shares_of_the_classes():
+    rng = np.random.default_rng(1)
+    n, areas = 40000, 4
+    area = np.arange(n) * areas // n
+    shares = np.linspace((0.8, 0.2), (0.2, 0.8), areas)
+    bright = rng.random(n) < shares[area, 1]
+    r = np.where(bright, 0.0, -0.3) + 0.08 * rng.standard_normal(n)
+    own, whole = jnp.eye(areas), jnp.full(2, 0.5)
+    with jax.enable_x64(True):
+        seen = mixture.histogram(
+            jnp.asarray(r, jnp.float32),
+            jnp.ones(n, jnp.float32),
+            jnp.zeros(n, jnp.int32),
+            jnp.zeros(mixture.N_NOISES, jnp.float32),
+            jnp.arange(n),
+            jnp.asarray(area, jnp.int32),
+            areas,
+        )
+        classes = Classes(jnp.asarray([-0.3, 0.0]), whole, jnp.full(2, 0.08**2), 1e-6)
+        found = {}
+        for name, smoothing, pull in (("own", own, 1.0), ("pulled", own, 1e9)):
+            found[name] = jnp.tile(whole, (areas, 1))
+            for _ in range(30):
+                found[name] = mixture.local_shares(seen, classes, found[name], [smoothing], pull)
+    np.testing.assert_allclose(found["own"], shares, atol=0.02)
+    np.testing.assert_allclose(found["pulled"], 0.5, atol=1e-4)
+
+
+@pytest.mark.large
+def test_a_template_without_a_field_keeps_its_tissues():
+    made = mni152("T1w", 0, "polynomial", 0.0, 0.05)
+    found = np.asarray(tissue(made.image, made.mask, zooms=(1.0,) * 3, return_bias=True)[1])
+    # 0.039 if all areas have the same shares of the classes
+    assert found[made.mask].std() < 0.0355
 
 
 def test_classes_are_merged_to_three_tissues():

@@ -14,9 +14,6 @@ from n4ax_bids.core.stack.estimate import Say, Stack, estimate_stack, stack_of, 
 from n4ax_bids.core.stack.samples import thinned, thinning
 from n4ax_bids.options.stack import StackOptions
 
-SLAB = 1 << 24
-"""voxels corrected at a time"""
-
 
 class StackResult(NamedTuple):
     """A corrected stack."""
@@ -69,11 +66,7 @@ def correct_stack(
     full = given
     if full is None:
         full = enlarged(done.thin_mask, done.shape, done.how)
-    corrected, bias = (np.empty(image.shape, np.float32) for _ in range(2))
-    height = max(1, min(image.shape[0], SLAB // max(1, image[0].size)))
-    for start in range(0, image.shape[0], height):
-        part = slice(start, min(start + height, image.shape[0]))
-        corrected[part], bias[part] = correct_planes(image[part], done, start, height=height)
+    corrected, bias = correct_planes(image, done, 0)
     odd = not_finite(corrected) & full if not np.isfinite(corrected.sum()) else None
     if odd is not None and odd.any():
         raise odd_inside("vol", image, odd)

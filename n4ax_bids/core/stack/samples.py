@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from n4ax_bids.core.n4.plan import Axis, Plan, plan
+from n4ax_bids.core.stack.mixed import mixed
 from n4ax_bids.options.stack import StackOptions
 
 
@@ -148,6 +149,8 @@ class Samples(NamedTuple):
 def samples_of(thin: np.ndarray, mask: np.ndarray, made: Plan, how: Thinning) -> Samples:
     """Return the samples of some thinned planes, and the plan of their solve.
 
+    Means of blocks that an edge divides are left out of the mask.
+
     Parameters
     ----------
     thin, mask : arrays (planes, rows, columns), thinned in the plane only
@@ -158,9 +161,10 @@ def samples_of(thin: np.ndarray, mask: np.ndarray, made: Plan, how: Thinning) ->
         return Samples(thin.T, mask.T, _on_sampled(made, thin.shape[::-1]))
     n = thin.shape[0]
     planes = blocks_of(n, made.axes[2].shrink_factor)
-    shares = _mean(mask, planes, 0)
+    image, inside = _mean(thin, planes, 0), _mean(mask, planes, 0) >= 0.5
+    inside &= ~mixed(image, inside)
     along = (how.blocks[1], how.blocks[0], planes)
-    return Samples(_mean(thin, planes, 0).T, (shares >= 0.5).T, _on_blocks(made, along))
+    return Samples(image.T, inside.T, _on_blocks(made, along))
 
 
 def _on_sampled(made: Plan, shape: tuple[int, ...]) -> Plan:

@@ -119,7 +119,7 @@ def estimate(image: Image, options: TissueOptions) -> Found | None:
         return None
     spline = splines.spline_of(blocks, options.knots)
     with jax.enable_x64(True):
-        arrays = _arrays(blocks, h, spline)
+        arrays = _arrays(blocks, h, spline, options.knots)
         begin = start(arrays, strides=_strides(blocks.mm))
         solved = _solved(arrays, begin, options, options.stiffness)
         stiffness = softened(options, float(solved.sd))
@@ -187,7 +187,7 @@ def _strides(mm: Sequence[float]) -> tuple[tuple[int, int], ...]:
     return tuple((s, max(1, round(APART / (each * s)))) for s, each in zip(steps, mm, strict=True))
 
 
-def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline) -> Arrays:
+def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline, knots: float) -> Arrays:
     """Return the arrays of the solve, padded."""
     box = spline.box
     sizes = [high - low for low, high in zip(spline.lower, spline.upper, strict=True)]
@@ -200,6 +200,7 @@ def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline) -> Arrays:
     def tall(matrix: np.ndarray, to: int) -> jax.Array:
         return jnp.asarray(np.pad(matrix, ((0, to - len(matrix)), (0, 0))), jnp.float32)
 
+    steps = _steps(blocks.mm, knots)
     counted = blocks.nu[h > 0]
     edges = np.quantile(counted, np.linspace(0, 1, N_NOISES + 1)[1:-1])
     bins = np.searchsorted(edges, counted)
@@ -214,6 +215,11 @@ def _arrays(blocks: Blocks, h: np.ndarray, spline: Spline) -> Arrays:
         listed=jnp.asarray(_listed(grown(h)), jnp.int32),
         bases=tuple(tall(each, to) for each, to in zip(spline.bases, padded, strict=True)),
         penalty=jnp.asarray(spline.penalty, jnp.float64),
+        area=jnp.asarray(_areas(padded, steps), jnp.int32),
+        smoothing=tuple(
+            jnp.asarray(_smoothing(-(-to // step)), jnp.float32)
+            for to, step in zip(padded, steps, strict=True)
+        ),
         cells=tuple(
             tall(_regions(size, mm), to)
             for size, mm, to in zip(sizes, blocks.mm, padded, strict=True)
@@ -232,3 +238,21 @@ def _regions(n: int, mm: float) -> np.ndarray:
     """Return which region each block of an axis lies in: (n, regions), 0 and 1."""
     n_regions = max(1, round(n * mm / REGION))
     return np.eye(n_regions)[np.arange(n) * n_regions // n]
+
+
+def _steps(mm: Sequence[float], knots: float) -> list[int]:
+    """Return how many blocks an area has on each axis."""
+    return [max(1, round(knots / 2 / each)) for each in mm]
+
+
+def _areas(sizes: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """Return the number of the area that each block lies in."""
+    own = np.indices(sizes, np.int32, sparse=True)
+    each = [at // step for at, step in zip(own, steps, strict=True)]
+    counts = [-(-n // step) for n, step in zip(sizes, steps, strict=True)]
+    return np.ravel_multi_index(np.broadcast_arrays(*each), counts)
+
+
+def _smoothing(n: int) -> np.ndarray:
+    """Return the matrix that averages each area with its two neighbours: (n, n)."""
+    return (np.eye(n) + (np.eye(n, k=1) + np.eye(n, k=-1)) / 2) / 2

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core import bspline
+
 N_BINS = 256
 """bins of the logarithm of the corrected intensity"""
 N_TISSUES = 3
@@ -40,8 +42,10 @@ class Classes(NamedTuple):
 class Histogram(NamedTuple):
     """Weights of corrected intensities and variances of noise."""
 
+    local: jax.Array
+    """(areas, bins * noises), the weights in each area"""
     counts: jax.Array
-    """(bins, noises)"""
+    """(bins, noises), their sum over areas"""
     x: jax.Array
     """(bins,), centres"""
     nu: jax.Array
@@ -49,7 +53,7 @@ class Histogram(NamedTuple):
     uniform: jax.Array
     """scalar, density of the uniform class"""
     place: jax.Array
-    """flat index of the bin of each block"""
+    """index into the flattened `local` of each block"""
 
 
 class Demands(NamedTuple):
@@ -64,7 +68,13 @@ class Demands(NamedTuple):
 
 
 def histogram(
-    r: jax.Array, h: jax.Array, noise_bin: jax.Array, nu: jax.Array, listed: jax.Array
+    r: jax.Array,
+    h: jax.Array,
+    noise_bin: jax.Array,
+    nu: jax.Array,
+    listed: jax.Array,
+    area: jax.Array,
+    n_areas: int,
 ) -> Histogram:
     """Count corrected intensities.
 
@@ -76,6 +86,8 @@ def histogram(
     nu : (noises,)
     listed : (n,), flat indices of the blocks with a weight, and the number of blocks as padding.
         Counting is slow, and about half of the blocks have no weight.
+    area : array like `r`, int, the area that each block lies in
+    n_areas : number of areas
     """
     n = h.sum()
     mean = (h * r).sum() / n
@@ -84,15 +96,18 @@ def histogram(
     high = jnp.minimum(mean + WIDTH * sd, jnp.where(h > 0, r, -jnp.inf).max() + 0.02)
     width = (high - low) / N_BINS
     row = jnp.clip((r - low) / width, 0, N_BINS - 1).astype(jnp.int32)
-    place = row * N_NOISES + noise_bin
+    n_bins = N_BINS * N_NOISES
+    place = (area * N_BINS + row) * N_NOISES + noise_bin
     # Sums of integers do not depend on the order in which a device adds.
     weights = jnp.take(h.ravel(), listed, mode="fill", fill_value=0)
     bins = jnp.take(place.ravel(), listed, mode="fill", fill_value=0)
     whole = jnp.round(weights * 2**20).astype(jnp.int64)
-    counts = jnp.zeros(N_BINS * N_NOISES, jnp.int64).at[bins].add(whole)
-    counts = (counts.astype(jnp.float64) / 2**20).astype(r.dtype).reshape(N_BINS, N_NOISES)
+    exact = jnp.zeros(n_areas * n_bins, jnp.int64).at[bins].add(whole).reshape(n_areas, n_bins)
+    local = (exact.astype(jnp.float64) / 2**20).astype(r.dtype)
+    counts = (exact.sum(axis=0).astype(jnp.float64) / 2**20).astype(r.dtype)
+    counts = counts.reshape(N_BINS, N_NOISES)
     x = low + (jnp.arange(N_BINS, dtype=r.dtype) + 0.5) * width
-    return Histogram(counts, x, nu, 1 / (high - low), place)
+    return Histogram(local, counts, x, nu, 1 / (high - low), place)
 
 
 def first_classes(seen: Histogram, n_classes: int) -> Classes:
@@ -172,21 +187,60 @@ def tissues_of(classes: Classes) -> jax.Array:
     return jnp.zeros((n, N_TISSUES), mean.dtype).at[order].set(members[best])
 
 
-def demands(seen: Histogram, classes: Classes, balance: Any) -> Demands:
-    """Return what the classes demand of the field at each block."""
-    variance, each, total = densities(seen, classes)
-    precision = each / jnp.maximum(total, TINY)[..., None] / variance
+def local_shares(
+    seen: Histogram, classes: Classes, old: jax.Array, smoothing: Any, pull: Any
+) -> jax.Array:
+    """Return the share of each class in each area after a step of expectation maximisation.
+
+    Parameters
+    ----------
+    seen, classes : of the whole image
+    old : (areas, K)
+    smoothing : one matrix for each axis, that averages an area with its neighbours
+    pull : weight of the shares of the whole image, in blocks
+    """
+    density = _density(seen, classes)
+    total = old @ density.T + classes.outliers * seen.uniform
+    belongs = old * ((seen.local / jnp.maximum(total, TINY)) @ density)
+    cells = [len(each) for each in smoothing]
+    both = jnp.concatenate([belongs, seen.local.sum(axis=1, keepdims=True)], axis=1)
+    smooth = bspline.contract(both.reshape(*cells, -1), smoothing).reshape(both.shape)
+    return (smooth[:, :-1] + pull * classes.share[None]) / (smooth[:, -1:] + pull)
+
+
+def _density(seen: Histogram, classes: Classes) -> jax.Array:
+    """Return the density of each class at each bin and noise: (bins * noises, K)."""
+    mean, own = classes.mean[None, None], classes.variance[None, None]
+    variance = own + seen.nu[None, :, None]
+    away = seen.x[:, None, None] - mean
+    each = jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
+    return each.reshape(-1, len(classes.mean))
+
+
+def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) -> Demands:
+    """Return what the classes demand of the field at each block.
+
+    Parameters
+    ----------
+    seen, classes : of the whole image
+    shares : (areas, K), of the classes in each area
+    balance : power by which frequent intensities lose weight
+    """
+    variance, _, total = densities(seen, classes)
     per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
-    density = (total * per_noise[None]).sum(axis=1)
-    rare = (jnp.maximum(density / density.max(), RARE) ** -balance)[:, None, None]
-    balanced = precision * rare
-    before, after = ((seen.counts[..., None] * weight).sum() for weight in (precision, balanced))
-    balanced = balanced * (before / after)
-    expected = balanced * classes.mean[None, None]
-    members = tissues_of(classes)
-    weights, targets = (
-        jnp.einsum("bnk,kt->bnt", values, members).reshape(-1, N_TISSUES)[seen.place]
-        for values in (balanced, expected)
-    )
-    likelihood = (seen.counts * jnp.log(jnp.maximum(total, TINY))).sum() / seen.counts.sum()
-    return Demands(weights, targets, likelihood)
+    frequent = (total * per_noise[None]).sum(axis=1)
+    rare = jnp.repeat(jnp.maximum(frequent / frequent.max(), RARE) ** -balance, N_NOISES)
+    density = _density(seen, classes)
+    here = jnp.maximum(shares @ density.T + classes.outliers * seen.uniform, TINY)
+    precise = (density.reshape(N_BINS, N_NOISES, -1) / variance).reshape(density.shape)
+    # For each tissue the weight, then the weight times the mean: (bins * noises, 2, 3, K).
+    members = tissues_of(classes).T
+    terms = jnp.stack([precise, precise * classes.mean[None]], axis=1)
+    terms = terms[:, :, None] * members[None, None]
+    table = jnp.tensordot(shares, terms, (1, 3)) / here[..., None, None]
+    weights = table[:, :, 0].sum(axis=-1)
+    before, after = (seen.local * weights).sum(), (seen.local * weights * rare[None]).sum()
+    table = table * (rare * (before / after))[None, :, None, None]
+    wanted = table.reshape(-1, 2, N_TISSUES)[seen.place]
+    likelihood = (seen.local * jnp.log(here)).sum() / seen.counts.sum()
+    return Demands(wanted[..., 0, :], wanted[..., 1, :], likelihood)

@@ -28,6 +28,12 @@ APART = 12.0
 """distance of the blocks whose differences give the start, mm"""
 COARSE = 6.0
 """distance of the blocks that are used there, mm"""
+ALONE = 2
+"""rounds in which each area has the shares of the whole image"""
+SHARE_STEPS = 2
+"""steps by which the shares of each area follow in each later round"""
+WHOLE = 200.0
+"""pull of an area's shares to those of the whole image, in blocks"""
 SCALES = tuple(float(each) for each in np.geomspace(0.3, 0.08, 8))
 """differences above these are outliers in the steps of the start"""
 START_STIFFNESS = 1e8
@@ -53,6 +59,10 @@ class Arrays(NamedTuple):
     """(blocks, control points) of each axis, float32"""
     penalty: jax.Array
     """(K, K), float64"""
+    area: jax.Array
+    """int32, the area of each block, within which shares of classes are estimated"""
+    smoothing: tuple[jax.Array, ...]
+    """(areas, areas) of each axis, averages an area with its neighbours"""
     cells: tuple[jax.Array, ...]
     """(blocks, regions) of each axis, float32: which region of the misfit a block lies in"""
 
@@ -79,6 +89,8 @@ class State(NamedTuple):
     change: jax.Array
     changes: jax.Array
     """(limit,), the change of each round"""
+    shares: jax.Array
+    """(areas, K), of the classes in each area"""
     likelihood: jax.Array
 
 
@@ -121,6 +133,7 @@ def solve(
         classes,
         zero + 1,
         jnp.zeros(limit),
+        jnp.zeros((_n_areas(arrays), n_classes), arrays.x.dtype),
         zero,
     )
 
@@ -139,7 +152,7 @@ def _round(
 ) -> State:
     """Estimate the classes, then the field."""
     h, n = arrays.h, arrays.h.sum()
-    seen = mixture.histogram(arrays.x - s.field, h, arrays.noise_bin, arrays.nu, arrays.listed)
+    seen = _seen(arrays, s.field)
     classes = jax.lax.cond(
         s.round == 0,
         lambda: mixture.maximised(
@@ -147,13 +160,28 @@ def _round(
         ),
         lambda: mixture.maximised(seen, s.classes, STEPS, numbers.least_sd),
     )
-    wanted = mixture.demands(seen, classes, numbers.balance)
+    shares = jnp.where(s.round < ALONE, classes.share[None], s.shares)
+    for _ in range(SHARE_STEPS):
+        shares = mixture.local_shares(seen, classes, shares, arrays.smoothing, WHOLE)
+    wanted = mixture.demands(seen, classes, shares, numbers.balance)
     found = _demanded(wanted, arrays, numbers.stiffness * n, pairs)
     lattice = s.lattice + RELAXED * (found - s.lattice)
     field = _field(lattice, arrays, n)
     change = jnp.sqrt((h * (field - s.field) ** 2).sum() / n)
     changes = s.changes.at[s.round].set(change)
-    return State(s.round + 1, lattice, field, classes, change, changes, wanted.likelihood)
+    return State(s.round + 1, lattice, field, classes, change, changes, shares, wanted.likelihood)
+
+
+def _n_areas(arrays: Arrays) -> int:
+    """Return the number of areas."""
+    return int(np.prod([len(each) for each in arrays.smoothing]))
+
+
+def _seen(arrays: Arrays, field: jax.Array) -> mixture.Histogram:
+    """Count the intensities that a field leaves."""
+    a = arrays
+    r = a.x - field
+    return mixture.histogram(r, a.h, a.noise_bin, a.nu, a.listed, a.area, _n_areas(a))
 
 
 def _demanded(
@@ -192,10 +220,8 @@ def _field(lattice: jax.Array, arrays: Arrays, n: jax.Array) -> jax.Array:
 
 def _misfit(end: State, arrays: Arrays, numbers: Numbers) -> jax.Array:
     """Return the sd over regions of what classes and field leave, weighted by their blocks."""
-    seen = mixture.histogram(
-        arrays.x - end.field, arrays.h, arrays.noise_bin, arrays.nu, arrays.listed
-    )
-    wanted = mixture.demands(seen, end.classes, numbers.balance)
+    seen = _seen(arrays, end.field)
+    wanted = mixture.demands(seen, end.classes, end.shares, numbers.balance)
     weight = wanted.weights.sum(axis=-1)
     left = weight * (arrays.x - end.field) - wanted.targets.sum(axis=-1)
     n = bspline.contract(weight * arrays.h, arrays.cells)
