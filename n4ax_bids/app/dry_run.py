@@ -25,7 +25,7 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
     request : the run
     todo : the jobs of the selection that are not finished
     """
-    yield f"dataset  {request.bids_dir}"
+    yield f"{'dataset' if request.is_bids else 'folder '}  {request.bids_dir}"
     yield f"output   {request.output_dir}"
     yield f"method   {request.method}, preset {request.preset}{', sloppy' * request.sloppy}"
     for name, value in asdict(request.options).items():
