@@ -99,6 +99,7 @@ def test_presets(asked, name):
         (["--convergence-statistic", "exact"], "convergence_statistic", "exact"),
         (["--itk-version", "6"], "itk_version", "6"),
         (["--shrink-start", "0", "1", "1"], "shrink_start", (0, 1, 1)),
+        (["--adapt"], "adapt", True),
         (["--precision", "float64"], "precision", "float64"),
     ],
 )
