@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
 from benchmarks.masks import Case, cases
-from n4ax_bids import auto_mask, n4, otsu_mask, preset, tissue
+from n4ax_bids import auto_mask, n4, otsu_mask, preset, tissue, tissue_joint
 from n4ax_bids.core.metrics import joint_variation
 from n4ax_bids.phantoms import GREY, WHITE, Phantom, mni152, phantom
 
@@ -117,6 +117,18 @@ def measure_known(each: Known) -> dict[str, Any]:
 
 def _ratio(image: np.ndarray, grey: np.ndarray, white: np.ndarray) -> float:
     return float(image[grey].mean() / image[white].mean())
+
+
+def measure_joint(shape: Any, amplitude: float) -> dict[str, Any]:
+    """Return errors of the field of T1w and T2w, each alone and both together."""
+    made = [mni152(contrast, 0, shape, amplitude, 0.05) for contrast in CONTRASTS]
+    true, mask = made[0].log_field, made[0].mask
+    found = {}
+    for name, images in (("T1w", made[:1]), ("T2w", made[1:]), ("both", made)):
+        arrays = [each.image for each in images]
+        field = tissue_joint(arrays, mask, zooms=(1.0, 1.0, 1.0), return_bias=True)[1]
+        found[name] = float((np.asarray(field) - true)[mask].std())
+    return found
 
 
 def measure_head(case: Case) -> dict[str, Any]:
@@ -217,6 +229,10 @@ def measured(rows: Rows, quick: bool, only_known: bool) -> None:
         rows.of("time", heads[0].name, lambda: measure_time(heads[0]))
     if heads and not quick:
         rows.of("lesion", "30 ml", measure_lesions)
+    for amplitude, shape in product(AMPLITUDES, () if quick else SHAPES):
+        if amplitude > 0 or shape == SHAPES[0]:
+            name = f"{shape} {amplitude:g}"
+            rows.of("joint", name, lambda s=shape, a=amplitude: measure_joint(s, a))
     for each in known(quick):
         rows.of("known", each.name, lambda each=each: measure_known(each))
 
@@ -229,12 +245,14 @@ def lines(rows: Rows) -> Iterator[str]:
         "true one in the brain. CJV is the coefficient of joint variation of grey and white "
         "matter: lower is better. What a table lacks was not measured with this version."
     )
-    for kind, part in (("head", _heads), ("head", _truths), ("known", _known)):
+    for kind, part in (("head", _heads), ("head", _truths), ("joint", _joint), ("known", _known)):
         found = rows.kind(kind)
         yield from part(found) if found else ()
     if rows.kind("lesion") or rows.kind("time"):
         yield from _others(rows)
-    lacking = [kind for kind in ("head", "known", "lesion", "time") if not rows.kind(kind)]
+    lacking = [
+        kind for kind in ("head", "joint", "known", "lesion", "time") if not rows.kind(kind)
+    ]
     if lacking:
         yield from ("", f"Not measured with this version: {', '.join(lacking)}.")
 
@@ -282,6 +300,19 @@ def _truths(found: dict[str, Any]) -> Iterator[str]:
             if "difference" in ours:
                 numbers = [each[k] for k in ("alone", "difference") for each in (theirs, ours)]
                 yield row(name, mask, *(f"{value:.3f}" for value in numbers))
+
+
+def _joint(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what T1w and T2w of one field give together."""
+    yield from ("", "## T1w and T2w that share a field", "")
+    yield (
+        "RMSE on the template with 5 % noise, from each image alone and from both by "
+        "`tissue_joint`."
+    )
+    yield ""
+    yield from head("field", "T1w alone", "T2w alone", "both")
+    for name, each in found.items():
+        yield row(name, *(f"{each[key]:.3f}" for key in ("T1w", "T2w", "both")))
 
 
 def _known(found: dict[str, Any]) -> Iterator[str]:
