@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -205,26 +206,30 @@ def _demanded(
     Solved together, the levels follow from places where tissues are neighbours. Each image has
     levels of its own, and its equations for the field are added to those of the others.
     """
-    bases, axes = images[0].bases, tuple(range(images[0].x.ndim))
-    weight, force = jnp.zeros(()), jnp.zeros(())
-    crosses, levels, own_forces = [], [], []
+    bases = images[0].bases
+    every, crosses, forces = [], [], []
     for each, arrays in zip(wanted, images, strict=True):
-        h = arrays.h[..., None]
-        weights, targets = each.weights * h, each.targets * h
-        left = weights * arrays.x[..., None] - targets
-        weight, force = weight + weights.sum(axis=-1), force + left.sum(axis=-1)
-        cross = bspline.contract(weights, bases)
-        crosses.append(cross.reshape(-1, cross.shape[-1]).astype(jnp.float64))
-        levels.append(weights.sum(axis=axes).astype(jnp.float64))
-        own_forces.append(left.sum(axis=axes).astype(jnp.float64))
-    matrix = normal(weight, pairs, bases)
-    n_points, cross = len(matrix), jnp.concatenate(crosses, axis=1)
+        for weights, targets in zip(each.weights, each.targets, strict=True):
+            weights = weights * arrays.h
+            every.append(weights)
+            crosses.append(bspline.contract(weights, bases).ravel())
+            left = weights * arrays.x - targets * arrays.h
+            forces.append(bspline.contract(left, bases).ravel())
+    cross, force = (jnp.stack(each, axis=1).astype(jnp.float64) for each in (crosses, forces))
+    matrix = normal(_added(every), pairs, bases)
+    n_points = len(matrix)
     ridge = RIDGE * jnp.trace(matrix) / n_points
-    own = jnp.diag(jnp.concatenate(levels)) * (1 + PULL)
+    # The splines of all control points add up to 1, so sums over them are sums over blocks.
+    own = jnp.diag(cross.sum(axis=0)) * (1 + PULL)
     whole = jnp.block([[matrix + ridge * jnp.eye(n_points), cross], [cross.T, own]])
-    right = bspline.contract(force, bases).ravel().astype(jnp.float64)
+    right = jnp.concatenate([force.sum(axis=1), force.sum(axis=0)])
     penalty = jnp.pad(stiffness * images[0].penalty, (0, len(own)))
-    return solved(whole, penalty, jnp.concatenate([right, *own_forces]))[:n_points]
+    return solved(whole, penalty, right)[:n_points]
+
+
+def _added(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Return the sum of arrays."""
+    return reduce(operator.add, arrays)
 
 
 def _field(lattice: jax.Array, arrays: Arrays) -> jax.Array:
@@ -238,8 +243,8 @@ def _misfit(s: Seen, arrays: Arrays, numbers: Numbers) -> jax.Array:
     """Return the sd over regions of what classes and field leave, weighted by their blocks."""
     seen = _counted(arrays, s.field)
     wanted = mixture.demands(seen, s.classes, s.shares, numbers.balance)
-    weight = wanted.weights.sum(axis=-1)
-    left = weight * (arrays.x - s.field) - wanted.targets.sum(axis=-1)
+    weight, target = _added(wanted.weights), _added(wanted.targets)
+    left = weight * (arrays.x - s.field) - target
     n = bspline.contract(weight * arrays.h, arrays.cells)
     mean = bspline.contract(left * arrays.h, arrays.cells) / jnp.maximum(n, mixture.TINY)
     return jnp.sqrt((n * mean**2).sum() / n.sum())
