@@ -3,7 +3,7 @@
 The page is docs/validation/tissue.md. Rows are kept in tissue-rows.json beside it as they are
 made, so that a run can be ended and continued; `--rows` only writes the page from the rows that
 are there, and `--known` measures the known fields alone. Whoever changes the method deletes that
-file.
+file. `--picture FILE.webp` draws what N4 and the method leave of a brain without a field.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
 from benchmarks.masks import Case, cases
+from benchmarks.pictures import draw
 from n4ax_bids import auto_mask, n4, otsu_mask, preset, tissue, tissue_joint
 from n4ax_bids.core.metrics import joint_variation
 from n4ax_bids.phantoms import GREY, WHITE, Phantom, mni152, phantom
@@ -237,6 +238,15 @@ def measured(rows: Rows, quick: bool, only_known: bool) -> None:
         rows.of("known", each.name, lambda each=each: measure_known(each))
 
 
+def picture(path: str) -> None:
+    """Draw a T1w brain without a field: as it is, and as each method leaves it."""
+    made = mni152("T1w", 0, "polynomial", 0.0, 0.05)
+    shown = {"input, no field": made.image}
+    for name, estimate in (("tissue", by_tissue), *((f"N4, {n}", by_n4(n)) for n in N4S)):
+        shown[name] = made.image / np.exp(estimate(made.image, made.mask, (1.0,) * 3))
+    draw(path, shown, made.mask)
+
+
 def lines(rows: Rows) -> Iterator[str]:
     """Yield the page."""
     yield (
@@ -355,6 +365,10 @@ def _others(rows: Rows) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if "--picture" in argv:
+        picture(argv[argv.index("--picture") + 1])
+        return
     given = arguments("tissue", __doc__, argv, "--rows", "--known")
     given.out = given.out or (None if given.quick else PAGE)
     kept = (given.out or ROOT / "build") / "tissue-rows.json"
