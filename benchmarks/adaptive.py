@@ -115,6 +115,12 @@ def lines(given: argparse.Namespace) -> Iterator[str]:
         "defaults (shrink 4, one span over the image)."
     )
     yield ""
+    yield (
+        "The factor 1.6 of the knot spacing was chosen on these phantoms, among 1, 1.4, 1.6, 1.8 "
+        "and 2: below 1.4 knots follow anatomy, and from 1.8 on they miss domes. The fields here "
+        "are smooth; one that changes within a quarter of the object needs finer knots."
+    )
+    yield ""
     columns = ("shrink", "knots (mm)", "before", "ANTs", "adaptive", "change")
     yield from head("object", "voxels (mm)", "field", *columns)
     for body in bodies(given.quick):

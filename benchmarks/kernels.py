@@ -9,7 +9,6 @@ runs show them as well.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -87,22 +86,17 @@ def cases(day: Day) -> dict[str, Case]:
     small = inputs.head(sizes.small_shape, sizes.small_semi_axes)
     robust = PRESETS["robust"]
     batch = partial(Loop, day, *small, sizes.fmriprep, zooms=SMALL_ZOOMS, n=sizes.batch)
-    found: dict[str, Case] = {
-        "full resolution, list": partial(Loop, day, *full, sizes.full, dense=False),
-        "full resolution, list, preset robust": partial(Loop, day, *full, robust, dense=False),
-        "shrink 4, list": partial(
-            Loop, day, *small, sizes.fmriprep, zooms=SMALL_ZOOMS, dense=False
+    there = {"on_device": True}
+    return {
+        "full resolution, whole rows": partial(Loop, day, *full, sizes.full, **there),
+        "full resolution, whole rows, preset robust": partial(Loop, day, *full, robust, **there),
+        "full resolution, list": partial(Loop, day, *full, sizes.full, on_device=False),
+        "shrink 4, whole rows": partial(
+            Loop, day, *small, sizes.fmriprep, zooms=SMALL_ZOOMS, **there
         ),
-        f"shrink 4, list, batch of {sizes.batch}": partial(batch, dense=False),
+        f"shrink 4, whole rows, batch of {sizes.batch}": partial(batch, **there),
+        f"shrink 4, list, batch of {sizes.batch}": partial(batch, on_device=False),
     }
-    if "Dense" in vars(importlib.import_module("n4ax_bids.core.n4.storage")):
-        box = inputs.boxed(*full)
-        found |= {
-            "full resolution, dense": partial(Loop, day, *full, sizes.full, dense=True),
-            "the mask's box, dense": partial(Loop, day, *box, sizes.full, dense=True),
-            f"shrink 4, dense, batch of {sizes.batch}": partial(batch, dense=True),
-        }
-    return found
 
 
 def counted(made: target.Compiled, loop: Loop) -> dict[str, Any]:

@@ -118,9 +118,9 @@ def short_threads(case: Case) -> int:
     return 16 if np.count_nonzero(case.mask) > MANY_VOXELS else 2
 
 
-PATHS = ("list", "slabs", "dense", "batch")
+PATHS = ("list", "slabs", "on device", "batch")
 """The ways to run a solve: the mask's voxels listed on the host; the same in slabs, as where
-memory is short; every voxel of the grid, as for an array on a GPU; several images at once."""
+memory is short; whole rows, found on the device, as on a GPU; several images at once."""
 
 
 def ours(
@@ -138,7 +138,9 @@ def ours(
     memory = None
     if path == "slabs":
         memory = take(case.image, case.mask, None, solve).n_bytes(3)
-    return estimate(case.image, case.mask, plan=solve, dense=path == "dense", memory=memory)
+    return estimate(
+        case.image, case.mask, plan=solve, on_device=path == "on device", memory=memory
+    )
 
 
 def log_bias(result: N4Result, case: Case) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Realignment of real series, and of several volumes and seeds, beside other programs.
 
 python -m benchmarks.realign_real curves [--most 2] [--programs n4ax_bids SimpleITK antspyx]
-python -m benchmarks.realign_real designs
+python -m benchmarks.realign_real designs [--images "T1w, 4 mm"]
 python -m benchmarks.realign_real speed [--n 200]
 
 `curves`: nobody knows how the head moved in a real series. So each program realigns the series as
@@ -49,8 +49,10 @@ VOLUMES = {
 DESIGNS = {
     "default": {},
     "degree 4": {"degree": 4},
-    "separation 2 mm": {"separation": 2.0},
-    "fwhm 1.2 voxels": {"fwhm": 1.2},
+    "all samples": {"quality": 1.0},
+    "fwhm 1 voxel": {"fwhm": 1.0},
+    "fwhm 2 voxels": {"fwhm": 2.0},
+    "no jitter": {"jitter": False},
 }
 """settings of ours; a width counts in the largest voxel size"""
 Program = Callable[[Path, nb.Nifti1Image], np.ndarray]
@@ -118,11 +120,12 @@ def shrunk(path: Path, step_mm: float) -> tuple[np.ndarray, np.ndarray]:
     return data, nb.affines.from_matvec(linear, image.affine[:3, :3] @ ((steps - 1) / 2))
 
 
-def designs(folder: Path) -> None:
-    """Print the errors of other settings of ours, and of SimpleITK, on 3 volumes × 3 seeds."""
+def designs(titles: list[str], folder: Path) -> None:
+    """Print the errors of other settings of ours, and of SimpleITK, on volumes × 3 seeds."""
     print("| volume | program | " + " | ".join(f"seed {s}" for s in (1, 2, 3)) + " | mean |")
     print("| --- " * 6 + "|", flush=True)
-    for title, (name, step) in VOLUMES.items():
+    for title in titles:
+        name, step = VOLUMES[title]
         first, affine = shrunk(DATA / name, step)
         largest = float(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).max())
         programs: dict[str, Program] = {}
@@ -216,12 +219,15 @@ def main() -> None:
     parser.add_argument(
         "--programs", nargs="+", choices=PROGRAMS, default=["n4ax_bids", "SimpleITK", "antspyx"]
     )
+    parser.add_argument(
+        "--images", nargs="+", choices=VOLUMES, default=list(VOLUMES), help="of `designs`"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         if asked.part == "curves":
             curves(asked.programs, asked.most, Path(name))
         elif asked.part == "designs":
-            designs(Path(name))
+            designs(asked.images, Path(name))
         else:
             speed(asked.n, asked.n_rival, Path(name))
 

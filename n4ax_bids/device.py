@@ -136,10 +136,10 @@ def resolve(name: str = "auto") -> jax.Device:
         raise ValueError(f"device is {shown(name)}; expected auto, cpu, gpu or gpu:N")
     start()
     if name == "cpu":
-        return jax.local_devices(backend="cpu")[0]
+        return _cpu()
     gpus = _gpus()
     if name == "auto":
-        return gpus[0] if gpus else jax.local_devices(backend="cpu")[0]
+        return gpus[0] if gpus else _cpu()
     if not gpus:
         raise ValueError(
             f"device is {name!r}; JAX sees no GPU here ({why_no_gpu()}): expected auto or cpu"
@@ -148,6 +148,18 @@ def resolve(name: str = "auto") -> jax.Device:
     if number >= len(gpus):
         raise ValueError(f"device is {name!r}; expected at most gpu:{len(gpus) - 1}")
     return gpus[number]
+
+
+def _cpu() -> jax.Device:
+    """Return the CPU, which JAX does not offer if JAX_PLATFORMS names only other devices."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        given = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(
+            f"JAX has no CPU device (JAX_PLATFORMS is {shown(given)}); expected "
+            "JAX_PLATFORMS=cuda,cpu, or none"
+        ) from error
 
 
 def _gpus() -> list[jax.Device]:

@@ -124,6 +124,7 @@ def write_texts(
     mappings: np.ndarray,
     table: Mapping[str, np.ndarray],
     series: Volume,
+    reference: np.ndarray,
     record: Mapping[str, Any],
 ) -> None:
     """Write everything that is text."""
@@ -135,7 +136,7 @@ def write_texts(
         files.motion_table: table_text(table),
         files.itk_transforms: motion_files.itk_text(rigid.to_lps(mappings)),
         files.fsl_parameters: motion_files.table_text(
-            rigid.fsl_parameters(matrices, affine, shape)
+            rigid.fsl_parameters(matrices, rigid.fsl_gravity(reference, affine))
         ),
         files.fsl_absolute_rms: motion_files.table_text(absolute[:, None]),
         files.fsl_relative_rms: motion_files.table_text(table["rmsd"][1:, None]),

@@ -189,7 +189,7 @@ class Realign:
             made |= self._resampled(found)
         with self._timed("encode"):
             motion_outputs.write_images(wanted, made, whole, output_dtype)
-            motion_outputs.write_texts(wanted, mappings, table, whole, record)
+            motion_outputs.write_texts(wanted, mappings, table, whole, found.reference, record)
             if drawing is not None and wanted.figures is not None:
                 after = drawing.look_at(made["output_image"])
                 figures = drawing.drawn(table, before, after, tuple(self.grid.zooms))

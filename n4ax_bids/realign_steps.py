@@ -14,7 +14,8 @@ from n4ax_bids.core import call as calls
 from n4ax_bids.core.reslice import finite, resampled_in_place
 from n4ax_bids.core.series import Realignment, mean_of
 from n4ax_bids.core.smoothing import Grid
-from n4ax_bids.io import grids, volume
+from n4ax_bids.io import gradients, grids, volume
+from n4ax_bids.io.atomic import replacing
 from n4ax_bids.io.series import Series
 from n4ax_bids.options import preset
 from n4ax_bids.options.realign import RealignOptions
@@ -48,6 +49,19 @@ def on_grid(path: str | Path | None, series: Series) -> np.ndarray | None:
     if other.data.ndim == 2:
         other = dataclasses.replace(other, data=other.data[..., None])
     return finite(grids.on_grid(other, first).data)
+
+
+def write_gradients(source: Path, target: Path, volumes: Sequence[int], n_rows: int) -> None:
+    """Write the b-values (one row) or directions (three rows) of some volumes of a DWI series.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the source does not fit; one line that names it.
+    """
+    text = gradients.of_volumes(source, volumes, n_rows)
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def require_field(bias_image: Path | None, options: RealignOptions) -> None:

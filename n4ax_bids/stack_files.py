@@ -50,6 +50,8 @@ def open_source(given: Any, name: str = "vol") -> Source:
             raise TypeError(f"{name} is {shown(given)}; expected an array or a path")
         if len(shape) != 3 or 0 in shape:
             raise ValueError(f"{name} has shape {tuple(shape)}; expected (planes, rows, columns)")
+        if np.dtype(given.dtype).kind not in "biuf":
+            raise ValueError(f"{name} has the type {given.dtype}; expected real numbers")
         return ArraySource(given, name)
     source = _open_path(Path(given))
     if 0 in source.shape:

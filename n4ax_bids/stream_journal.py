@@ -48,14 +48,24 @@ class Journal:
         digest = hashlib.sha256(json.dumps(call, default=str).encode()).hexdigest()
         journal = cls(Path(out), digest)
         if resume and journal._is_complete(outputs):
-            found = json.loads(journal._planes.read_text(encoding="utf-8"))
-            if found["call"] != digest:
+            call, journal._first = journal._noted()
+            if call != digest:
                 raise ValueError(
                     f"{journal._planes}: the interrupted run had another input or other options; "
                     "repeat its call, or start anew without resuming"
                 )
-            journal._first = int(found["planes"])
         return journal
+
+    def _noted(self) -> tuple[str, int]:
+        """Return the call of the interrupted run, and how many planes it has written."""
+        try:
+            found = json.loads(self._planes.read_text(encoding="utf-8"))
+            return str(found["call"]), int(found["planes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._planes}: is damaged; expected what an interrupted run has written (start "
+                "anew without resuming)"
+            ) from error
 
     def _is_complete(self, outputs: list[Any]) -> bool:
         """Return whether the interrupted run has left all that is needed to go on with it."""

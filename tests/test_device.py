@@ -32,6 +32,22 @@ def test_auto_takes_the_cpu_without_a_gpu(monkeypatch):
     assert device.resolve("auto") == device.resolve() == CPU
 
 
+def without_cpu(*, backend=None):
+    if backend == "cpu":
+        raise RuntimeError("Unknown backend cpu")
+    return [stand_in(0)]
+
+
+def test_where_the_platforms_leave_no_cpu(monkeypatch):
+    """As JAX_PLATFORMS=cuda does."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(device, "_gpus", lambda: [stand_in(0)])
+    monkeypatch.setattr(jax, "local_devices", without_cpu)
+    assert device.resolve("auto").platform == "gpu"
+    with pytest.raises(ValueError, match="JAX has no CPU device.*'cuda'.*cuda,cpu"):
+        device.resolve("cpu")
+
+
 def test_names_of_gpus(monkeypatch):
     gpus = [stand_in(0), stand_in(1)]
     monkeypatch.setattr(device, "_gpus", lambda: gpus)

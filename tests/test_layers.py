@@ -139,6 +139,7 @@ MAY_IMPORT = {
         "correct",
         "correction",
         "realign",
+        "realign_steps",
         "stack_files",
         "stack_record",
         "streaming",

@@ -114,7 +114,9 @@ def test_all_files_hold_the_same_transforms(folder, moved):
     rows = motion_files.read_table(folder / "rp_bold.txt", 6)
     np.testing.assert_allclose(rigid.from_spm_parameters(rows, itk[0]), itk, atol=1e-8)
     rows = motion_files.read_table(folder / "bold.par", 6)
-    matrices = rigid.from_fsl_parameters(rows, reference.affine, moved.shape)
+    target = nb.load(folder / "boldref.nii.gz").get_fdata()
+    centre = rigid.fsl_gravity(target, reference.affine)
+    matrices = rigid.from_fsl_parameters(rows, centre)
     fsl = rigid.from_fsl_matrices(matrices, reference.affine, moved.shape)
     np.testing.assert_allclose(fsl, itk, atol=1e-6)
 

@@ -325,6 +325,15 @@ def test_another_call_is_not_resumed(known, whole, tmp_path, other):
         stream(given, out, **{"options": OPTIONS, "resume": True} | other)
 
 
+@pytest.mark.parametrize("text", ("{", "[1]", "{}", '{"call": 1, "planes": null}'))
+def test_a_damaged_journal_is_named(known, tmp_path, text):
+    for name in ("o.nii.partial", "o.nii.partial.npz"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "o.nii.partial.json").write_text(text)
+    with pytest.raises(ValueError, match="o.nii.partial.json: is damaged; expected"):
+        stream(known.image, tmp_path / "o.nii", resume=True)
+
+
 def test_a_run_whose_output_is_gone_starts_anew(known, whole, tmp_path):
     """An output that begins in the middle would hold 0 in the planes before."""
     given, out = write_as(".nii", tmp_path, known.image), tmp_path / "out.nii"
@@ -448,6 +457,9 @@ def test_an_output_inside_the_input_is_refused(known, tmp_path):
         ("nothing.nii", "nothing.nii: no such file"),
         (np.ones((3, 3)), r"vol has shape \(3, 3\)"),
         (7, "vol is 7; expected an array or a path"),
+        (np.ones((3, 3, 3), complex), "vol has the type complex128; expected real numbers"),
+        (np.ones((3, 3, 3), object), "vol has the type object; expected real numbers"),
+        (np.ones((3, 3, 3), "U1"), "vol has the type <U1; expected real numbers"),
     ],
 )
 def test_what_is_no_stack_is_refused(vol, message, tmp_path):

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu import inputs
-from benchmarks.gpu.candidates import map_by_matrices, tally_without_idle
 from benchmarks.gpu.day import ROOT, Day, digest
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
 from n4ax_bids.core import bspline, threshold
 from n4ax_bids.core.field import evaluate
-from n4ax_bids.core.n4 import sharpen
+from n4ax_bids.core.n4 import sharpen, sharpen_direct
 from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
 from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.take import take
@@ -46,7 +45,7 @@ def primitives(day: Day) -> dict[str, Any]:
         wide = np.abs(value.astype(np.float64) - made[1][name].astype(np.float64))
         equal = bool(np.array_equal(value, made[1][name]))
         result[name] = {"equal": equal, "max": float(wide.max())}
-    for one, other in (("expected", "expected by matrices"), ("tally", "tally without idle")):
+    for one, other in (("expected", "expected directly"), ("tally", "tally without idle")):
         result[f"{one} equals {other}"] = bool(np.array_equal(ours[one], ours[other]))
     image, _ = inputs.head(day.sizes.small_shape, day.sizes.small_semi_axes)
     on_device = threshold.otsu_threshold(jax.device_put(image, day.device))
@@ -59,7 +58,7 @@ def _pieces(view: jax.Array, mask: jax.Array, copies: int) -> dict[str, jax.Arra
     width = ((view.max() - v_min).astype(jnp.float64) / (N_BINS - 1)).astype(view.dtype)
     position = sharpen.find_position(view, v_min, width, N_BINS)
     bins = sharpen.find_bins(position, N_BINS)
-    total = sharpen.tally(bins, mask, N_BINS, n, copies=copies)
+    total = sharpen.tally(bins, mask, N_BINS, n, repeats=0, copies=copies)
     counts = sharpen.histogram(total, n)
     options = {"fwhm": 0.15, "noise": 0.01}
     expected = sharpen.sharpening_map(counts, v_min, width, **options)
@@ -69,10 +68,10 @@ def _pieces(view: jax.Array, mask: jax.Array, copies: int) -> dict[str, jax.Arra
         "lower": bins.lower,
         "offset": bins.offset,
         "tally": total,
-        "tally without idle": tally_without_idle(bins, mask, N_BINS, n, copies=copies),
+        "tally without idle": sharpen.tally(bins, mask, N_BINS, n, copies=copies),
         "counts": counts,
         "expected": expected,
-        "expected by matrices": map_by_matrices(counts, v_min, width, **options),
+        "expected directly": sharpen_direct.sharpening_map(counts, v_min, width, **options),
         "sharpened": sharpen.sharpened(bins, expected, sharpen.rise(expected)),
     }
 
@@ -94,7 +93,7 @@ def references(day: Day) -> dict[str, Any]:
     if day.quick:
         names = ["2D slice T1w", "spine T2*w, in-plane 4"]
     first, last = names[0], names[-1]
-    jobs = [(first, "list", 0.0), (first, "dense", 0.0), (first, "batch", 0.0)]
+    jobs = [(first, "list", 0.0), (first, "on device", 0.0), (first, "batch", 0.0)]
     jobs += [(name, "list", 0.0) for name in names[1:]]
     jobs += [(first, "list", 1e-3), (last, "list", 1e-3), (first, "slabs", 0.0)]
     result: dict[str, Any] = {}
@@ -118,10 +117,10 @@ def _solved(image: np.ndarray, mask: np.ndarray, made: Plan, path: str) -> N4Res
     if path == "batch":
         pairs = [image, 2 * image + 1], [mask] * 2, [None] * 2
         return estimate_batch(*pairs, plans=[made] * 2, together=True)[0]
-    if path == "dense":
-        return estimate(jnp.asarray(image), jnp.asarray(mask), plan=made, dense=True)
+    if path == "on device":
+        return estimate(jnp.asarray(image), jnp.asarray(mask), plan=made, on_device=True)
     room = take(image, mask, None, made).n_bytes(3) if path == "slabs" else None
-    return estimate(image, mask, plan=made, dense=False, memory=room)
+    return estimate(image, mask, plan=made, on_device=False, memory=room)
 
 
 def _compared(
@@ -148,9 +147,10 @@ def repeats(day: Day) -> dict[str, Any]:
     full = inputs.head(sizes.shape, sizes.semi_axes)
     small = inputs.head(sizes.small_shape, sizes.small_semi_axes)
     loops = {
-        name: Loop(day, *full, sizes.full, dense=name == "dense") for name in ("list", "dense")
+        name: Loop(day, *full, sizes.full, on_device=name == "whole rows")
+        for name in ("list", "whole rows")
     }
-    options = {"dense": True, "zooms": SMALL_ZOOMS}
+    options = {"on_device": True, "zooms": SMALL_ZOOMS}
     loops["batch"] = Loop(day, *small, sizes.fmriprep, n=sizes.batch, **options)
     for name, loop in loops.items():
         digests = [digest(loop.run().lattice) for _ in range(n)]
@@ -196,6 +196,6 @@ def other_processes(day: Day) -> dict[str, Any]:
 def child(day: Day) -> dict[str, Any]:
     """Return what another process finds: the digest of a lattice, and the time of an iteration."""
     loop = Loop(
-        day, *inputs.head(day.sizes.shape, day.sizes.semi_axes), day.sizes.full, dense=False
+        day, *inputs.head(day.sizes.shape, day.sizes.semi_axes), day.sizes.full, on_device=True
     )
     return {"digest": digest(loop.run().lattice), **loop.per_iteration()}

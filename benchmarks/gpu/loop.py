@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.gpu import target
 from benchmarks.gpu.day import Day
 from n4ax_bids.core.n4 import solve as solving
+from n4ax_bids.core.n4.compiled import ONE_GRAPH
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
@@ -36,7 +37,7 @@ class Loop:
     day : Day
     image, mask : arrays
     options : N4Options
-    dense : work on every voxel of the grid instead of a list
+    on_device : find whole rows on the device instead of listing voxels on the host
     zooms : mm
     n : solve a batch of this many images alike
     """
@@ -48,29 +49,32 @@ class Loop:
         mask: np.ndarray,
         options: N4Options,
         *,
-        dense: bool,
+        on_device: bool,
         zooms: Sequence[float] | None = None,
         n: int | None = None,
     ) -> None:
         self.day, self.n, self.n_levels = day, n, len(options.n_iterations)
-        self.compiled = solving.run_batch if n else solving.run
+        self.on_device = on_device
+        self.compiled: Any = solving.run_batch if n else solving.run
         made = plan(options, np.shape(image), zooms)
-        if dense:
+        if on_device:
             image, mask = jnp.asarray(image), jnp.asarray(mask)
 
         def call() -> None:
             if n:
                 every = [image] * n, [mask] * n, [None] * n
-                estimate_batch(*every, plans=[made] * n, dense=dense, together=True)
+                estimate_batch(*every, plans=[made] * n, on_device=on_device, together=True)
             else:
-                estimate(image, mask, plan=made, dense=dense)
+                estimate(image, mask, plan=made, on_device=on_device)
 
         rows, state, levels, self.numbers, self.program = _caught(call, batch=n is not None)
         with jax.enable_x64(True):
             self.rows, self.state, self.levels = jax.device_put(
                 jax.tree.map(jnp.asarray, (rows, state, levels))
             )
-        self.n_voxels = int(np.sum(np.asarray(rows.n_voxels)))
+        images = (rows,) if hasattr(rows, "n_voxels") else rows
+        self.compiled = solving.for_device(images[0], self.compiled)
+        self.n_voxels = sum(int(np.sum(np.asarray(each.n_voxels))) for each in images)
         self.n_iterations = sum(options.n_iterations)
 
     def run(self, function: Callable[..., Any] | None = None, most: int | None = None) -> Any:
@@ -80,7 +84,10 @@ class Loop:
             levels = levels._replace(max_iterations=jnp.full(self.n_levels, most, jnp.int32))
         with jax.enable_x64(True):
             if function is None:
-                return self.compiled(self.rows, self.state, levels, self.numbers, self.program)
+                program = self.program
+                if program.n_iterations and most is not None:
+                    program = program._replace(n_iterations=(most,) * self.n_levels)
+                return self.compiled(self.rows, self.state, levels, self.numbers, program)
             return function(self.rows, self.state, levels, self.numbers)
 
     def fresh(self, compiler_options: dict[str, Any] | None = None) -> Callable[..., Any]:
@@ -94,14 +101,16 @@ class Loop:
 
     def compiled_for_gpu(self) -> target.Compiled:
         """Return the loop as a GPU would run it, compiled without one."""
-        loop, program = self.compiled.__wrapped__, self.program._replace(copies=solving.GPU_COPIES)
+        counted = self.on_device and not self.program.can_stop
+        counts = self.levels.max_iterations if counted else None
+        loop, program = self.compiled.__wrapped__, solving.for_gpu(self.program, counts)
 
         def whole(rows, state, levels, numbers):
             return loop(rows, state, levels, numbers, program)
 
         with jax.enable_x64(True):
             given = (self.rows, self.state, self.levels, self.numbers)
-            return target.compile_for_gpu(jax.jit(whole), given)
+            return target.compile_for_gpu(jax.jit(whole), given, ONE_GRAPH)
 
     def per_iteration(self, function: Callable[..., Any] | None = None) -> dict[str, float]:
         """Return microseconds of an iteration: a long run less a short one."""
@@ -126,12 +135,15 @@ def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
         caught.append(arguments)
         raise _Caught
 
-    before = getattr(solving, name)
-    setattr(solving, name, catch)
+    replaced = {name: catch, "for_device": lambda voxels, compiled: compiled}
+    before = {each: getattr(solving, each) for each in replaced}
     try:
+        for each, function in replaced.items():
+            setattr(solving, each, function)
         call()
     except _Caught:
         return caught[0]
     finally:
-        setattr(solving, name, before)
+        for each, function in before.items():
+            setattr(solving, each, function)
     raise AssertionError(f"the solve did not call {name}")

@@ -88,13 +88,13 @@ def calls(day: Day) -> dict[str, Any]:
     shrunk = partial(_lattice, options=sizes.fmriprep, zooms=SMALL_ZOOMS)
     own_mask = partial(n4, full_there[0], "otsu", options=sizes.full)
     timed: dict[str, Callable[[], Any]] = {
-        "shrink 4, list, host arrays": partial(shrunk, *small, dense=False),
-        "shrink 4, dense, device arrays": partial(shrunk, *small_there),
+        "shrink 4, list, host arrays": partial(shrunk, *small, on_device=False),
+        "shrink 4, whole rows, device arrays": partial(shrunk, *small_there),
         f"{of_batch}, host arrays": partial(_lattices, batch, sizes.fmriprep),
         f"{of_batch}, device arrays": partial(_lattices, batch_there, sizes.fmriprep),
-        "full, list, host arrays": partial(_lattice, *full, sizes.full, dense=False),
-        "full, dense, device arrays": partial(_lattice, *full_there, sizes.full),
-        "full, dense, device arrays, robust": partial(_lattice, *full_there, robust),
+        "full, list, host arrays": partial(_lattice, *full, sizes.full, on_device=False),
+        "full, whole rows, device arrays": partial(_lattice, *full_there, sizes.full),
+        "full, whole rows, device arrays, robust": partial(_lattice, *full_there, robust),
         "n4() with its own mask, device array to device array": own_mask,
         "otsu_mask alone, device array": partial(threshold.otsu_mask, full_there[0]),
     }
@@ -120,11 +120,11 @@ def _lattice(
     mask: Any,
     options: N4Options,
     *,
-    dense: bool | None = None,
+    on_device: bool | None = None,
     zooms: tuple[float, ...] | None = None,
 ) -> Any:
     made = plan(options, np.shape(image), zooms)
-    return estimate(image, mask, plan=made, dense=dense).log_field.lattice
+    return estimate(image, mask, plan=made, on_device=on_device).log_field.lattice
 
 
 def _lattices(pairs: list[tuple[Any, ...]], options: N4Options) -> list[Any]:
@@ -142,11 +142,11 @@ def iterations(day: Day) -> dict[str, Any]:
     small = inputs.head(sizes.small_shape, sizes.small_semi_axes)
     shrunk = partial(Loop, day, *small, sizes.fmriprep, zooms=SMALL_ZOOMS)
     made = {
-        "list": partial(Loop, day, *full, sizes.full, dense=False),
-        "dense": partial(Loop, day, *full, sizes.full, dense=True),
-        f"batch of {sizes.batch}, list": partial(shrunk, dense=False, n=sizes.batch),
-        f"batch of {sizes.batch}, dense": partial(shrunk, dense=True, n=sizes.batch),
-        "shrink 4, list": partial(shrunk, dense=False),
+        "list": partial(Loop, day, *full, sizes.full, on_device=False),
+        "whole rows": partial(Loop, day, *full, sizes.full, on_device=True),
+        f"batch of {sizes.batch}, list": partial(shrunk, on_device=False, n=sizes.batch),
+        f"batch of {sizes.batch}, whole rows": partial(shrunk, on_device=True, n=sizes.batch),
+        "shrink 4, list": partial(shrunk, on_device=False),
     }
     for name, make in made.items():
         if not day.has_room(10):
@@ -169,8 +169,8 @@ def kernels(day: Day) -> Any:
     """Count the kernels of some iterations by the profiler, with their mean microseconds."""
     result = {}
     full = inputs.head(day.sizes.shape, day.sizes.semi_axes)
-    for case in ("list", "dense"):
-        loop = Loop(day, *full, day.sizes.full, dense=case == "dense")
+    for case in ("list", "whole rows"):
+        loop = Loop(day, *full, day.sizes.full, on_device=case != "list")
         jax.block_until_ready(loop.run(most=2))
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder, create_perfetto_trace=True):

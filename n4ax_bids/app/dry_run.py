@@ -25,7 +25,7 @@ def lines(selection: Selection, request: Request, todo: Collection[Job]) -> Iter
     request : the run
     todo : the jobs of the selection that are not finished
     """
-    yield f"dataset  {request.bids_dir}"
+    yield f"{'dataset' if request.is_bids else 'folder '}  {request.bids_dir}"
     yield f"output   {request.output_dir}"
     yield f"method   {request.method}, preset {request.preset}{', sloppy' * request.sloppy}"
     for name, value in asdict(request.options).items():
@@ -86,8 +86,9 @@ def _of_job(job: Job, metadata: Mapping[str, Any], request: Request) -> Iterator
     if job.outputs.lattice is not None:
         yield _of_mask(job, request)
     for path in job.outputs.images:
-        sidecar = sidecar_path(path).suffix
-        yield f"         -> {_relative(path, request)} (and {sidecar})"
+        alone = path.suffix in (".bval", ".bvec")  # BIDS has no JSON file for these
+        beside = "" if alone else f" (and {sidecar_path(path).suffix})"
+        yield f"         -> {_relative(path, request)}{beside}"
     masks = [_relative(path, request) for path in job.outputs.masks.values()]
     if masks:
         others = "".join(f", or {PurePath(path).name}" for path in masks[1:])

@@ -127,6 +127,17 @@ def along(array: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
     return jnp.moveaxis(summed, -1, axis)
 
 
+def first_summed(matrix: jax.Array, array: jax.Array) -> jax.Array:
+    """Sum the first axis of an array against a matrix (n, m); it stays the first axis."""
+    return jax.lax.dot_general(
+        matrix,
+        array,
+        (((0,), (0,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=array.dtype,
+    )
+
+
 def quotient(delta: jax.Array, weight_sum: jax.Array) -> jax.Array:
     """Return the control points of the fit of Lee, Wolberg and Shin (1997).
 

@@ -116,7 +116,7 @@ def _register_chunk(
     matrices: tuple[jax.Array, ...],
     search: Search,
 ) -> State:
-    smooth = jax.vmap(apply_matrices, (0, None))(volumes, matrices)
+    smooth = jax.vmap(apply_matrices, (0, None))(volumes / model.unit, matrices)
     return jax.vmap(_registered, (0, 0, None, None))(smooth, q, model, search)
 
 
@@ -130,14 +130,14 @@ def final_residual(
     volume : array (I, J, K), not smoothed yet
     model : of the reference, from `n4ax_bids.core.samples.model_of`
     """
-    smooth = apply_matrices(volume, spline_matrices(grid, options))
+    smooth = apply_matrices(volume / model.unit, spline_matrices(grid, options))
     search = Search.of(options)
 
     def step(state: State, _: None) -> tuple[State, None]:
         return _step_of(search.form)(state, smooth, model, search, plain_solve), None
 
     start = _start(jnp.zeros(6, volume.dtype))
-    return jax.lax.scan(step, start, None, length=n_steps + 1)[0].residual
+    return jax.lax.scan(step, start, None, length=n_steps + 1)[0].residual * model.unit**2
 
 
 def chunk_size(grid: Grid, model: Model) -> int:
@@ -190,7 +190,7 @@ def register(
         from_here = jnp.asarray(q, jnp.float32)
         done = _register_chunk(volumes, from_here, model, matrices, search)
         states.append(jax.tree.map(lambda part: part[: rows.size], jax.device_get(done)))  # noqa: B023
-    return _motion(states)
+    return _motion(states, float(model.unit))
 
 
 def stacks(
@@ -204,7 +204,7 @@ def stacks(
         yield rows, jnp.asarray(np.stack(volumes))
 
 
-def _motion(states: Sequence[State]) -> Motion:
+def _motion(states: Sequence[State], unit: float) -> Motion:
     names = State._fields
     state = State(*(np.concatenate([getattr(each, name) for each in states]) for name in names))
     return Motion(
@@ -212,8 +212,8 @@ def _motion(states: Sequence[State]) -> Motion:
         scale=np.asarray(state.scale, np.float64),
         n_iterations=np.asarray(state.n_steps),
         converged=np.asarray(state.left >= 0) & (np.asarray(state.n_samples) >= FEWEST),
-        residual_before=np.asarray(state.before, np.float64),
-        residual_after=np.asarray(state.residual, np.float64),
+        residual_before=np.asarray(state.before, np.float64) * unit**2,
+        residual_after=np.asarray(state.residual, np.float64) * unit**2,
         n_samples=np.asarray(state.n_samples),
         rank=np.asarray(state.rank),
     )

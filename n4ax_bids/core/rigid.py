@@ -177,32 +177,41 @@ def from_fsl_matrices(
     return inverse(to_mm @ np.asarray(matrices, np.float64) @ np.linalg.inv(to_mm))
 
 
-def fsl_parameters(matrices: np.ndarray, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def fsl_parameters(matrices: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Return the rows of FSL's .par files: three rotations (rad), then three translations (mm).
 
-    The rotations are about the centre of the grid, in FSL's coordinates; the one about the second
-    axis has the opposite sign of SPM's.
+    The rotations are those of `parameters`, but the one about the second axis has the opposite
+    sign.
 
     Parameters
     ----------
     matrices : array (..., 4, 4), from `fsl_matrices`
-    affine, shape : of the grid
+    centre : array (3,), from `fsl_gravity`, about which MCFLIRT turns
     """
-    centre = _fsl_centre(affine, shape)
     q = parameters(shift(-centre) @ np.asarray(matrices) @ shift(centre))
     return q[..., [3, 4, 5, 0, 1, 2]] * np.array([1, -1, 1, 1, 1, 1.0])
 
 
-def from_fsl_parameters(rows: np.ndarray, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def from_fsl_parameters(rows: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Return FSL's matrices of the rows of a .par file, the inverse of `fsl_parameters`."""
-    centre = _fsl_centre(affine, shape)
     q = np.asarray(rows, np.float64) * np.array([1, -1, 1, 1, 1, 1.0])
     return shift(centre) @ matrix(q[..., [3, 4, 5, 0, 1, 2]]) @ shift(-centre)
 
 
-def _fsl_centre(affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    zooms = np.sqrt((np.asarray(affine, np.float64)[:3, :3] ** 2).sum(axis=0))
-    return zooms * (np.asarray(shape[:3]) - 1) / 2
+def fsl_gravity(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Return the centre of gravity of a volume as FSL finds it: (3,), mm in FSL's coordinates.
+
+    Each voxel weighs as much as it is above the lowest one; where all are alike, the centre of the
+    grid is returned.
+    """
+    weight = np.asarray(volume, np.float64) - np.min(volume)
+    weight = weight if weight.any() else np.ones(weight.shape)
+    others = ((1, 2), (0, 2), (0, 1))
+    along = [weight.sum(axis=axes) for axes in others]
+    voxel = np.array([np.average(np.arange(each.size), weights=each) for each in along])
+    to_fsl = np.linalg.inv(fsl_coordinates(affine, volume.shape)) @ affine
+    found: np.ndarray = to_fsl[:3, :3] @ voxel + to_fsl[:3, 3]
+    return found
 
 
 def spm_parameters(mappings: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ class Model(NamedTuple):
     """(6, m), the directions of q that are estimated"""
     border: jax.Array
     """(3,), voxels; samples this near to the end of an axis of the moving volume have no weight"""
+    unit: jax.Array
+    """a power of 2, by which volumes are divided: squares of intensities might leave float32"""
     to_mm: jax.Array
     """3×3, voxels to mm"""
     to_voxels: jax.Array
@@ -166,6 +168,12 @@ def bucket(n: int) -> int:
     return -(-n // step) * step
 
 
+def unit_of(reference: Any) -> np.float32:
+    """Return the power of 2 that is next below the largest absolute intensity of a reference."""
+    largest = float(np.abs(np.asarray(reference, np.float32)).max())
+    return np.float32(2.0 ** np.clip(np.frexp(largest)[1] - 1, -120, 120))
+
+
 def model_of(
     reference: Any,
     grid: Grid,
@@ -189,7 +197,8 @@ def model_of(
     """
     matrices = spline_matrices(grid, options)
     points = positions(grid, options)
-    smooth = _smoothed(jnp.asarray(reference, jnp.float32), matrices)
+    unit = unit_of(reference)
+    smooth = _smoothed(jnp.asarray(np.asarray(reference, np.float32) / unit), matrices)
     at = jnp.asarray(points, jnp.float32)
     how: Any = {"degree": options.degree, "boundary": options.boundary}
     g, slopes = map(np.asarray, _values(smooth, at, shape=grid.shape, **how))
@@ -199,12 +208,14 @@ def model_of(
     kept = informative(jacobian @ free, g.astype(np.float64), weights, options.quality)
     enough = len(kept) >= FEWEST and np.ptp(g[kept]) > 0
     if not enough:
+        low, high = g.min() * unit, g.max() * unit
         raise ValueError(
-            f"the reference has {len(kept)} samples with a weight, of values {g.min():g} to "
-            f"{g.max():g}; expected at least {FEWEST} and an image that is not constant"
+            f"the reference has {len(kept)} samples with a weight, of values {low:g} to {high:g}; "
+            f"expected at least {FEWEST} and an image that is not constant"
         )
     near = border(grid, options)
-    return _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near, size)
+    made = _padded(grid, free, points[kept], g[kept], jacobian[kept], weights[kept], near, size)
+    return made._replace(unit=jnp.float32(unit))
 
 
 def _weights(weight: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -236,6 +247,7 @@ def _padded(
         weight=filled(weight / weight.max()),
         free=jnp.asarray(free, jnp.float32),
         border=jnp.asarray(near, jnp.float32),
+        unit=jnp.ones((), jnp.float32),
         to_mm=jnp.asarray(grid.linear, jnp.float32),
         to_voxels=jnp.asarray(np.linalg.inv(grid.linear), jnp.float32),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from n4ax_bids.core.register import CHUNK_BYTES, Motion, register
 from n4ax_bids.core.reslice import finite, reslice
-from n4ax_bids.core.samples import model_of
+from n4ax_bids.core.samples import FEWEST, model_of
 from n4ax_bids.core.smoothing import Grid
 from n4ax_bids.options.realign import RealignOptions
 
@@ -134,6 +134,11 @@ def estimate(
         before[rows] = np.maximum(found.residual_before, before[rows])
         found = again._replace(residual_before=before)
     lost = [i for i, fine in zip(good, found.registered, strict=True) if not fine]
+    if len(lost) == len(good):
+        raise ValueError(
+            f"none of the {n_volumes} volumes can be registered: fewer than {FEWEST} samples are "
+            "within them; expected a larger volume, or a smaller separation or fwhm"
+        )
     flagged |= {i: "fewer than 32 samples were left within it" for i in lost}
     return Realignment(_spread(found, good, n_volumes), reference, dict(sorted(flagged.items())))
 

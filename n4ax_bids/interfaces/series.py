@@ -23,6 +23,8 @@ FILES = {
     "confounds": "motion_table",
 }
 """labels of further outputs, and their names in `n4ax_bids.motion_outputs.Files`"""
+GRADIENTS = {"b_values": 1, "b_vectors": 3}
+"""inputs and further outputs of a DWI series, and the rows of their files"""
 
 
 class RealignSeriesInputSpec(BaseInterfaceInputSpec):
@@ -33,6 +35,8 @@ class RealignSeriesInputSpec(BaseInterfaceInputSpec):
     volumes = traits.List(
         traits.Int(), desc="numbers of the volumes that are taken, in rising order; default: all"
     )
+    b_values = File(exists=True, desc=".bval file, of which the volumes are taken")
+    b_vectors = File(exists=True, desc=".bvec file, of which the volumes are taken, not turned")
     output_image = File(hash_files=False, mandatory=True, desc="the realigned series")
     bias_image = File(
         hash_files=False, desc="the field by which the volumes are divided; needs the option bias"
@@ -40,7 +44,7 @@ class RealignSeriesInputSpec(BaseInterfaceInputSpec):
     method_images = traits.Dict(
         traits.Str(),
         File(hash_files=False),
-        desc=f"further outputs, by label: {', '.join(FILES)}",
+        desc=f"further outputs, by label: {', '.join([*FILES, *GRADIENTS])}",
     )
     output_dtype = traits.Enum("float32", "source", usedefault=True, desc="type of the voxels")
     device = traits.Str("auto", usedefault=True, nohash=True, desc="auto, cpu, gpu or gpu:N")
@@ -78,6 +82,7 @@ class RealignSeries(SimpleInterface):
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids import device
         from n4ax_bids.realign import Realign
+        from n4ax_bids.realign_steps import write_gradients
 
         inputs, cwd = self.inputs, Path(runtime.cwd)
         device.start(inputs.num_threads if inputs.num_threads > 0 else None)
@@ -88,18 +93,24 @@ class RealignSeries(SimpleInterface):
             volumes=inputs.volumes if isdefined(inputs.volumes) else None,
         )
         further = inputs.method_images if isdefined(inputs.method_images) else {}
-        unknown = [label for label in further if label not in FILES]
+        known = [*FILES, *(name for name in GRADIENTS if isdefined(getattr(inputs, name)))]
+        unknown = [label for label in further if label not in known]
         if unknown:
-            raise ValueError(f"method_images has {unknown[0]!r}; expected {', '.join(FILES)}")
+            raise ValueError(f"method_images has {unknown[0]!r}; expected {', '.join(known)}")
         files: dict[str, Any] = {
             "output_image": cwd / inputs.output_image,
             "bias_image": path_or_none(cwd, inputs.bias_image),
-            **{FILES[label]: cwd / path for label, path in further.items()},
+            **{FILES[label]: cwd / path for label, path in further.items() if label in FILES},
         }
+        taken = inputs.volumes if isdefined(inputs.volumes) else range(run.series.n_volumes)
+        for label in GRADIENTS:
+            if label in further:
+                source = cwd / getattr(inputs, label)
+                write_gradients(source, cwd / further[label], taken, GRADIENTS[label])
         done = run.write(output_dtype=inputs.output_dtype, **files)
         for name in ("output_image", "bias_image"):
             if files[name] is not None:
                 self._results[name] = str(files[name])
-        self._results["method_images"] = {label: str(files[FILES[label]]) for label in further}
+        self._results["method_images"] = {k: str(cwd / path) for k, path in further.items()}
         self._results["correction"] = plain(done.record)
         return runtime

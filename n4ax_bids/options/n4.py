@@ -156,7 +156,7 @@ class N4Options:
             points,
             "not given together with bspline_fitting_distance",
         )
-        others = ("shrink_mm", "bspline_fitting_distance", "n_control_points", "shrink_start")
+        others = ("shrink_mm", "bspline_fitting_distance", "n_control_points")
         for name in others if self.adapt else ():
             value = getattr(self, name)
             require(value is None, name, value, "not given together with adapt")

@@ -171,6 +171,19 @@ def test_a_volume_far_away_has_no_motion(small):
     assert (found.q[1] == 0).all() and found.n_iterations[1] <= 2
 
 
+def test_a_series_without_any_registered_volume_is_refused(small, monkeypatch):
+    """As one of a single row of voxels, whose samples all leave it."""
+    whole = series.register
+
+    def lost(*args, **options):
+        found = whole(*args, **options)
+        return found._replace(n_samples=np.zeros_like(found.n_samples))
+
+    monkeypatch.setattr(series, "register", lost)
+    with pytest.raises(ValueError, match="none of the 5 volumes can be registered: fewer than 32"):
+        estimated(small, COARSE)
+
+
 def test_a_flawed_reference_is_refused(small):
     blank = small._replace(
         volumes=np.concatenate([np.zeros_like(small.volumes[:1]), small.volumes])
@@ -180,6 +193,19 @@ def test_a_flawed_reference_is_refused(small):
     assert 0 in estimated(blank, replace(COARSE, reference="mean")).flagged
     with pytest.raises(ValueError, match="reference is 9; expected a volume below 6"):
         estimated(blank, replace(COARSE, reference=9))
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_motion_that_a_cpu_finds(noisy):
+    """Of 200 volumes in one call."""
+    grid, found = grid_of(noisy), {}
+    for kind in ("cpu", "gpu"):
+        with jax.default_device(jax.devices(kind)[0]):
+            done = series.estimate(lambda i: noisy.volumes[i % 20], 200, grid, RealignOptions())
+        assert done.motion.converged.all()
+        found[kind] = done.motion.q
+    off = np.abs(found["gpu"] - found["cpu"])
+    assert off[:, :3].max() <= 0.005 and np.degrees(off[:, 3:].max()) <= 0.005
 
 
 def test_the_same_shape_compiles_nothing_again(small):
@@ -206,6 +232,16 @@ def test_other_ways_have_the_same_answer(small, change):
     base = estimated(small, COARSE).motion.q
     found = estimated(small, replace(COARSE, **change)).motion.q
     assert np.abs(found - base).max() <= 2e-3
+
+
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**90])
+def test_intensities_may_have_any_size(small, size):
+    """Their squares would be 0, or infinite, in float32."""
+    base = estimated(small, COARSE).motion
+    volumes = (small.volumes * np.float32(size)).astype(np.float32)
+    found = estimated(small._replace(volumes=volumes), COARSE).motion
+    np.testing.assert_array_equal(found.q, base.q)
+    np.testing.assert_allclose(found.residual_after / size**2, base.residual_after, rtol=1e-6)
 
 
 def test_a_weight_hides_what_does_not_move(small):

@@ -71,10 +71,43 @@ def test_fsl(q, affine, tmp_path):
     np.testing.assert_allclose(
         rigid.from_fsl_matrices(matrices, affine, SHAPE), mappings, atol=1e-10
     )
-    rows = rigid.fsl_parameters(matrices, affine, SHAPE)
-    np.testing.assert_allclose(
-        rigid.from_fsl_parameters(rows, affine, SHAPE), matrices, atol=1e-10
+    centre = np.array([90.0, 110, 60])
+    rows = rigid.fsl_parameters(matrices, centre)
+    np.testing.assert_allclose(rigid.from_fsl_parameters(rows, centre), matrices, atol=1e-10)
+
+
+def test_a_row_that_mcflirt_wrote():
+    """A row and its matrix from a run of MCFLIRT, as published on NeuroStars (topic 3839)."""
+    row = np.array([0.000388147, -0.000175142, 0.000708284, -0.113317, 0.265861, 0.19274])
+    matrix = np.array(
+        [
+            [1.000000, 0.000708, 0.000175, -0.193283],
+            [-0.000708, 1.000000, 0.000388, 0.310994],
+            [-0.000175, -0.000388, 1.000000, 0.247711],
+            [0, 0, 0, 1],
+        ]
     )
+    origin = np.zeros(3)
+    turned = rigid.from_fsl_parameters(row, origin)
+    np.testing.assert_allclose(turned[:3, :3], matrix[:3, :3], atol=6e-7)
+    # The image is not published: any centre on one line has these translations, as it should.
+    aside = matrix[:3, 3] - row[3:]
+    centre = np.linalg.lstsq(np.eye(3) - turned[:3, :3], aside, rcond=1e-3)[0]
+    found = rigid.from_fsl_parameters(row, centre)
+    np.testing.assert_allclose(found[:3, 3], matrix[:3, 3], atol=1e-4)
+    exact = found.copy()
+    exact[:3, 3] = matrix[:3, 3]
+    np.testing.assert_allclose(rigid.fsl_parameters(exact, centre), row, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [-3.0, 3.0])
+def test_the_centre_of_gravity_is_fsls(first):
+    """In mm from the first voxel, and from the last one where the axes are right-handed."""
+    volume = np.full((6, 7, 8), -2.0)
+    volume[1, 2, 3], volume[3, 2, 3] = 4, 0  # three quarters and one quarter of the weight
+    x = 1.5 if first < 0 else 5 - 1.5
+    found = rigid.fsl_gravity(volume, np.diag([first, 2, 4, 1]))
+    np.testing.assert_allclose(found, [3 * x, 4, 12])
 
 
 def test_fsls_rows_on_its_own_axes(rng):
@@ -83,7 +116,8 @@ def test_fsls_rows_on_its_own_axes(rng):
     q = np.array([[1, 2, 3, 0.01, 0.02, 0.03]])
     to_fsl = np.diag([-1, 1, 1])
     matrices = rigid.fsl_matrices(rigid.mapping(q, affine, SHAPE), affine, SHAPE)
-    rows = rigid.fsl_parameters(matrices, affine, SHAPE)
+    centre = (np.array(SHAPE) - 1) / 2 * [3, 3.2, 4]
+    rows = rigid.fsl_parameters(matrices, centre)
     np.testing.assert_allclose(rows[0, 3:], to_fsl @ q[0, :3], atol=1e-12)
     # A mirrored axis changes the signs of the other two rotations; FSL's second sign is opposite.
     turned = to_fsl @ rigid.matrix(q)[0, :3, :3] @ to_fsl

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from n4ax_bids.app.job import Job
+from n4ax_bids.app.motion.names import with_gradients
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import inheritance
 from n4ax_bids.io.header import load_header
@@ -60,4 +61,7 @@ def _without_diffusion(job: Job, request: Request) -> tuple[Job, str | None]:
             f"{len(volumes)} of {len(values)} volumes with b ≤ {B0:g} s/mm²; of DWI series only "
             "b = 0 is realigned, and that takes at least 2 volumes"
         )
-    return dataclasses.replace(job, volumes=volumes, texts=(path,)), None
+    directions = next(inheritance.texts(job.source, request.bids_dir, ".bvec"), None)
+    texts = (path, directions) if directions else (path,)
+    outputs = with_gradients(job.outputs, [each.suffix for each in texts])
+    return dataclasses.replace(job, volumes=volumes, texts=texts, outputs=outputs), None

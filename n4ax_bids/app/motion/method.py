@@ -14,6 +14,7 @@ from n4ax_bids import methods
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.motion.chosen import chosen as chosen
 from n4ax_bids.app.motion.figures import report as report
+from n4ax_bids.app.motion.names import B_VALUES, B_VECTORS
 from n4ax_bids.app.motion.names import ignored as ignored
 from n4ax_bids.app.motion.names import meanings as meanings
 from n4ax_bids.app.motion.names import names as names
@@ -50,6 +51,8 @@ def node(job: Job, request: Request, folder: Path, **means: Any) -> Any:
         given["bias_image"] = str(folder / "field.nii.gz")
     if job.volumes is not None:
         given["volumes"] = list(job.volumes)
+    for path in job.texts:
+        given[B_VALUES if path.suffix == ".bval" else B_VECTORS] = str(path)
     return RealignSeries(**means, **given)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from pathlib import PurePath
 
 from n4ax_bids.app.job import FIELD, OutputNames, short_stem, too_long
@@ -11,6 +13,7 @@ from n4ax_bids.io.atomic import n_bytes
 REFERENCES = {"bold": "boldref", "cbv": "cbvref", "asl": "aslref", "dwi": "dwiref"}
 """suffixes of reference images, by those of the series; "ref" is the desc label of others"""
 REFERENCE, TRANSFORMS, CONFOUNDS = "reference", "transforms", "confounds"
+B_VALUES, B_VECTORS = "b_values", "b_vectors"
 """labels of the outputs besides the series"""
 MEANINGS = {
     "hmcref": "image to which the volumes of a series were realigned",
@@ -62,6 +65,28 @@ def _named(stem: str, request: Request) -> dict[str, str]:
     }
 
 
+def with_gradients(outputs: OutputNames, endings: Collection[str]) -> OutputNames:
+    """Add the b-values and directions of a DWI series to its outputs.
+
+    Parameters
+    ----------
+    outputs : of the series
+    endings : of the files that the source has, .bval and perhaps .bvec; other ones of an earlier
+        run are removed
+    """
+    series = outputs.corrected
+    stem = series.name.removesuffix(".nii.gz")
+    paths = {
+        label: (ending, series.with_name(stem + ending))
+        for label, ending in ((B_VALUES, ".bval"), (B_VECTORS, ".bvec"))
+    }
+    there = {label: path for label, (ending, path) in paths.items() if ending in endings}
+    absent = [path for label, (_, path) in paths.items() if label not in there]
+    return dataclasses.replace(
+        outputs, further={**outputs.further, **there}, absent=(*outputs.absent, *absent)
+    )
+
+
 def meanings(request: Request) -> dict[str, str]:
     """Return the meanings of the desc labels, for descriptions.tsv."""
     found = {request.desc: "series realigned to correct for the motion of the head", **MEANINGS}
@@ -73,8 +98,8 @@ def meanings(request: Request) -> dict[str, str]:
 def ignored(request: Request) -> list[str]:
     """Return lines for `.bidsignore`: what BIDS does not know yet, as fMRIPrep ignores it.
 
-    The volumes with b = 0 have no b-values beside them, and anatomical series are no images of
-    one volume; the validator takes both for errors.
+    DWI series may have no directions (.bvec), and anatomical series are no images of one volume;
+    the validator takes both for errors.
     """
     found = ["*_xfm.*", "*_timeseries.*", "*ref.nii.gz", "*ref.json"]
     others = [s for s in request.modalities if s == "dwi" or s not in REFERENCES]

@@ -10,7 +10,7 @@ from typing import Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.job import FIELD, Job
-from n4ax_bids.app.motion.names import CONFOUNDS, REFERENCE, TRANSFORMS
+from n4ax_bids.app.motion.names import B_VALUES, B_VECTORS, CONFOUNDS, REFERENCE, TRANSFORMS
 from n4ax_bids.app.outputs.derivatives import LINK, NAME, sidecar_path
 from n4ax_bids.app.outputs.sidecars import MOTION_KEY, camel_case, propagated
 from n4ax_bids.app.request import Request
@@ -72,6 +72,8 @@ def sidecars(
         MOTION_KEY: _facts(job, correction, request),
     }
     paths = {"series": outputs.corrected, FIELD: outputs.field, **outputs.further}
+    for label in (B_VALUES, B_VECTORS):  # BIDS has no JSON file for these
+        paths.pop(label, None)
     contents = {
         path: common | {"Description": f"{suffix}: {DESCRIPTIONS[label]}"}
         for label, path in paths.items()

@@ -25,7 +25,9 @@ LINK = "raw"
 
 def sidecar_path(image: Path) -> Path:
     """Return the path of the JSON file that describes an image, a table or a text."""
-    stem = endings.stem(image.name).removesuffix(".tsv").removesuffix(".txt")
+    stem = endings.stem(image.name)
+    for ending in (".tsv", ".txt", ".bval", ".bvec"):  # the last two share that of their series
+        stem = stem.removesuffix(ending)
     return image.with_name(stem + ".json")
 
 

@@ -27,7 +27,8 @@ from n4ax_bids.core.n4.solve import (
     solve,
     solve_batch,
 )
-from n4ax_bids.core.n4.take import Taken, take
+from n4ax_bids.core.n4.take import default_device, take, take_each
+from n4ax_bids.core.n4.taken import Taken, lay_out_alike
 
 Array: TypeAlias = jax.Array | np.ndarray
 
@@ -58,7 +59,7 @@ def estimate(
     *,
     plan: Plan,
     report: Report | None = None,
-    dense: bool | None = None,
+    on_device: bool | None = None,
     memory: int | None = None,
 ) -> N4Result:
     """Estimate the log field of an image.
@@ -72,9 +73,8 @@ def estimate(
     report : called after each iteration with the level and the iteration, both from 1, and the
         stopping statistic. It does not change the result, but the solve takes longer, because
         each iteration returns to the host.
-    dense : process every voxel of the grid on the device that holds the arrays, instead of
-        listing the voxels of the mask on the host; None: for arrays on a GPU, if that fits into
-        `memory`
+    on_device : find the voxels of the mask on the device and process whole rows of the grid,
+        instead of listing the voxels on the host; None: on a GPU, if that fits into `memory`
     memory : bytes that the voxels may take; if they need more, they are processed in slabs. None:
         what the device reports as free
 
@@ -91,7 +91,7 @@ def estimate(
     """
     with jax.enable_x64(True):
         free = _free(memory)
-        taken = take(image, mask, weight, plan, dense, free)
+        taken = take(image, mask, weight, plan, on_device, free)
         solved = _solve(taken, plan, report, free)
     return _result(solved, taken.n_voxels, plan)
 
@@ -102,7 +102,7 @@ def estimate_batch(
     weights: Sequence[jax.Array | np.ndarray | None],
     *,
     plans: Sequence[Plan],
-    dense: bool | None = None,
+    on_device: bool | None = None,
     memory: int | None = None,
     together: bool | None = None,
 ) -> list[N4Result]:
@@ -113,21 +113,18 @@ def estimate_batch(
     solved one by one. On a CPU all images are, unless `together` is True: one on each core at a
     time, which is faster than a batch (docs/benchmarks/scaling.md).
     """
-    if not (_device().platform != "cpu" if together is None else together):
-        return _side_by_side(images, masks, weights, plans, dense, memory)
+    if not (default_device().platform != "cpu" if together is None else together):
+        return _side_by_side(images, masks, weights, plans, on_device, memory)
     results: dict[int, N4Result] = {}
     with jax.enable_x64(True):
         free = _free(memory)
-        taken = []
-        for number, each in enumerate(zip(images, masks, weights, plans, strict=True)):
-            with numbered(number):
-                taken.append(take(*each, dense, free))
+        given = list(zip(images, masks, weights, strict=True))
+        taken = take_each(given, plans, on_device, free)
         for batch in _batches(taken, plans, free):
             if len(batch) == 1:
                 solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
             else:
-                parts = [taken[i].lay_out(0, FIRST) for i in batch]
-                rows, layouts = zip(*parts, strict=True)
+                rows, layouts = zip(*lay_out_alike([taken[i] for i in batch]), strict=True)
                 solved = solve_batch(rows, layouts, [plans[i] for i in batch])
             for i, one in zip(batch, solved, strict=True):
                 if one.unseen:
@@ -141,10 +138,10 @@ def _side_by_side(
     masks: Sequence[Array | None],
     weights: Sequence[Array | None],
     plans: Sequence[Plan],
-    dense: bool | None,
+    on_device: bool | None,
     memory: int | None,
 ) -> list[N4Result]:
-    device = _device()
+    device = default_device()
     n = max(1, min(len(images), n_cores())) if device.platform == "cpu" else 1
     share = None if memory is None else memory // n
 
@@ -152,22 +149,17 @@ def _side_by_side(
         number: int, image: Array, mask: Array | None, weight: Array | None, plan: Plan
     ) -> N4Result:
         with jax.default_device(device), numbered(number):  # the setting holds for one thread
-            return estimate(image, mask, weight, plan=plan, dense=dense, memory=share)
+            return estimate(image, mask, weight, plan=plan, on_device=on_device, memory=share)
 
     with ThreadPoolExecutor(n) as threads:
         return list(threads.map(solve_one, range(len(images)), images, masks, weights, plans))
-
-
-def _device() -> jax.Device:
-    config: Any = jax.config  # its settings are not annotated
-    return config.jax_default_device or jax.local_devices()[0]
 
 
 def _free(memory: int | None) -> float:
     """Return how many bytes the solve may take."""
     if memory is not None:
         return memory
-    device = _device()
+    device = default_device()
     known = device.memory_stats() if device.platform != "cpu" else None
     return known["bytes_limit"] - known["bytes_in_use"] if known else np.inf
 

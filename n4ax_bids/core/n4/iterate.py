@@ -16,7 +16,9 @@ from n4ax_bids.core import bspline
 from n4ax_bids.core.n4 import convergence, residual
 from n4ax_bids.core.n4.levels import Levels
 from n4ax_bids.core.n4.residual import Numbers, Program
-from n4ax_bids.core.n4.storage import Dense, Listed, Matrices, Storage
+from n4ax_bids.core.n4.residual_of_rows import RowTaps
+from n4ax_bids.core.n4.storage import Listed, Storage
+from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows
 
 
 class State(NamedTuple):
@@ -62,39 +64,16 @@ def start(lattice: np.ndarray, bias: jax.Array | np.ndarray | None, n_levels: in
     return State(**first)
 
 
-@partial(jax.jit, static_argnames="program")
-def run(
-    voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
-) -> State:
-    """Iterate to the end of the last level, or until the host must decide how to continue."""
-    return _run(voxels, jax.tree.map(jnp.asarray, state), levels, numbers, program)
-
-
-@partial(jax.jit, static_argnames="program")
-def run_batch(
-    voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
-) -> State:
-    """Run several images of equal sizes, each with its levels; their first axis counts images.
-
-    If no statistic can end a level, the images share the counters: `level`, `iteration`, `waits`
-    and `done` of the state then have no such axis.
-    """
-    state = jax.tree.map(jnp.asarray, state)
-    apart = jax.tree.map(lambda _: 0, state)
-    if not program.can_stop:
-        apart = apart._replace(level=None, iteration=None, waits=None, done=None)
-    each = jax.tree.map(lambda _: 0, levels)._replace(max_iterations=None)
-    mapped = jax.vmap(partial(_run, program=program), (0, apart, each, None), apart)
-    return mapped(voxels, state, levels, numbers)
-
-
 _Loop = tuple[State, jax.Array | None]
 """a state and the rows that iterations write to, as `Storage.scratch`"""
 
 
-def _run(
+def run_levels(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
+    levels = _own(voxels, levels)
+    if program.n_iterations is not None:
+        return _run_counted(voxels, state, levels, numbers, program)
     n_levels = levels.max_iterations.shape[0]
     weight_sums = jax.lax.map(partial(_weight_sum, voxels), levels.denominators)
 
@@ -108,6 +87,8 @@ def _run(
             [matrix[at] for matrix in group] for group in (levels.values, levels.numerators)
         )
 
+        taps = residual.taps_of(voxels, values, program)
+
         def has_more(now: _Loop) -> jax.Array:
             state, _ = now
             more = (state.iteration < levels.max_iterations[at]) & ~state.waits
@@ -119,6 +100,7 @@ def _run(
             values,
             numerators,
             weight_sums[at],
+            taps=taps,
             numbers=numbers,
             program=program,
         )
@@ -139,6 +121,54 @@ def _run(
     return state._replace(ranges=ranges)
 
 
+def _own(voxels: Storage, levels: Levels) -> Levels:
+    """Return the matrices that belong to the voxels of one image."""
+    if not isinstance(voxels, WholeRows):
+        return levels
+    return levels._replace(
+        values=voxels.own(levels.values),
+        numerators=voxels.own(levels.numerators),
+        denominators=voxels.own(levels.denominators),
+    )
+
+
+def _run_counted(
+    voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
+) -> State:
+    """Run all levels with numbers of iterations that the compiler knows.
+
+    A GPU then never waits for the host: it is not asked after each iteration whether to go on.
+    """
+    assert isinstance(voxels, WholeRows) and program.n_iterations is not None
+    weight_sums = jax.lax.map(partial(_weight_sum, voxels), levels.denominators)
+    for at, n in enumerate(program.n_iterations):
+        values, numerators = (
+            [matrix[at] for matrix in group] for group in (levels.values, levels.numerators)
+        )
+        taps = residual.taps_of(voxels, values, program)
+        assert taps is not None
+
+        def once(
+            _: Any,
+            now: tuple[jax.Array, jax.Array],
+            taps: RowTaps = taps,
+            numerators: Matrices = numerators,
+            at: int = at,
+        ) -> tuple[jax.Array, jax.Array]:
+            sums = residual.of_rows(voxels, now[0], taps, numerators, numbers, program)
+            update = bspline.quotient(voxels.plane_sum(sums, numerators), weight_sums[at])
+            update = update * numbers.over_relaxation
+            return now[0] + update, update
+
+        lattice, update = jax.lax.fori_loop(0, n, once, (state.lattice, state.previous))
+        # The lattice before the last iteration is not kept in the loop: that would be a copy.
+        state = state._replace(lattice=lattice, previous=lattice - update)
+        state = state._replace(iteration=jnp.int32(n), change=_change(voxels, state, values))
+        state = _next_level(levels, state)
+    unseen = jnp.isnan(state.lattice).any() & (voxels.n_voxels > voxels.first.size)
+    return state._replace(ranges=_ranges(voxels, state, levels), unseen=unseen)
+
+
 def _iteration(
     voxels: Storage,
     values: Matrices,
@@ -147,12 +177,21 @@ def _iteration(
     state: State,
     scratch: jax.Array | None,
     *,
+    taps: RowTaps | None,
     numbers: Numbers,
     program: Program,
 ) -> tuple[State, jax.Array | None]:
     """Sharpen, fit, add and evaluate."""
     sums, unseen, scratch = residual.sums(
-        voxels, state.lattice, state.bias, values, numerators, scratch, numbers, program
+        voxels,
+        state.lattice,
+        state.bias,
+        values,
+        numerators,
+        scratch,
+        taps,
+        numbers,
+        program,
     )
     update = bspline.quotient(voxels.plane_sum(sums, numerators), weight_sum)
     lattice = state.lattice + update * numbers.over_relaxation
@@ -201,7 +240,7 @@ def end_level(levels: Levels, state: State, change: jax.Array) -> State:
 @jax.jit
 def last_difference(voxels: Storage, state: State, levels: Levels) -> jax.Array:
     """Return ln b before the last iteration minus ln b after it, on the list of voxels."""
-    values = [matrix[state.level] for matrix in levels.values]
+    values = [matrix[state.level] for matrix in _own(voxels, levels).values]
     return voxels.each(partial(_difference, voxels, state, values)).ravel()
 
 
@@ -222,7 +261,7 @@ def _weight_sum(voxels: Storage, matrices: Matrices) -> jax.Array:
 def _change(voxels: Storage, state: State, values: Matrices) -> jax.Array:
     """Return the exact statistic of the last iteration."""
 
-    def sums(part: Listed | Dense) -> tuple[jax.Array, jax.Array]:
+    def sums(part: Listed | WholeRows) -> tuple[jax.Array, jax.Array]:
         return convergence.sums(_difference(voxels, state, values, part), part.in_mask())
 
     total, squares = (part.sum(axis=0) for part in voxels.each(sums))
@@ -233,7 +272,7 @@ def _ranges(voxels: Storage, state: State, levels: Levels) -> jax.Array:
     """Return lowest and highest log intensity and ln b of the mask's voxels."""
     values = [matrix[-1] for matrix in levels.values]
 
-    def ends(part: Listed | Dense) -> jax.Array:
+    def ends(part: Listed | WholeRows) -> jax.Array:
         bias = _bias(voxels, state, values, part)
         return jnp.stack([*part.range(part.log_image, 0), *part.range(bias, 0)])
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.n4.adaptive import adapted
@@ -90,7 +91,9 @@ class Plan:
             inside.append(slice(begin + factor * low, begin + factor * (high - 1) + 1, factor))
             missing.append((low - axis.first_sample, end - high))
         taken = array[tuple(inside)]
-        return np.pad(taken, missing) if any(map(any, missing)) else taken
+        if not any(map(any, missing)):
+            return taken
+        return (np if isinstance(taken, np.ndarray) else jnp).pad(taken, missing)
 
 
 def plan(

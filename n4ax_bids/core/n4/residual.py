@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline
-from n4ax_bids.core.n4 import sharpen
-from n4ax_bids.core.n4.storage import Dense, Listed, Matrices, Slabs, Storage
+from n4ax_bids.core.n4 import residual_of_rows, sharpen, sharpen_direct
+from n4ax_bids.core.n4.residual_of_rows import RowTaps
+from n4ax_bids.core.n4.storage import Listed, Slabs, Storage
+from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows
 
 
 class Numbers(NamedTuple):
@@ -41,11 +43,22 @@ class Program(NamedTuple):
     """whether to find the minimum as ITK 5 does"""
     copies: int
     """of the histogram; see `sharpen.tally`"""
+    order: int
+    """of the spline"""
+    n_iterations: tuple[int, ...] | None = None
+    """at each level, where nothing can end a level, on a GPU; None: those of `Levels`"""
 
 
 Sums = tuple[jax.Array, jax.Array, jax.Array | None]
 """sums along the rows; whether the rising run at the start extends beyond the voxels that are
 searched for it; `scratch` for the next iteration"""
+
+
+def taps_of(voxels: Storage, values: Matrices, program: Program) -> RowTaps | None:
+    """Return how a lattice is evaluated on whole rows at one level; None for other storage."""
+    if isinstance(voxels, WholeRows):
+        return residual_of_rows.row_taps(voxels, values, program.order)
+    return None
 
 
 def sums(
@@ -55,6 +68,7 @@ def sums(
     values: Matrices,
     numerators: Matrices,
     scratch: jax.Array | None,
+    taps: RowTaps | None,
     numbers: Numbers,
     program: Program,
 ) -> Sums:
@@ -67,17 +81,53 @@ def sums(
     bias : ln b on the voxels; None in slabs, where it is not kept
     values, numerators : matrices of the level
     scratch : from `voxels.scratch` or the last iteration
+    taps : from `taps_of`
     """
     if isinstance(voxels, Slabs):
         return _by_slab(voxels, lattice, values, numerators, numbers, program)
+    if isinstance(voxels, WholeRows):
+        assert taps is not None
+        found = of_rows(voxels, lattice, taps, numerators, numbers, program)
+        more = voxels.n_voxels > voxels.first.size
+        return found, more & jnp.isnan(found).any(), None
     found, unseen = _residual(voxels, bias, numbers, program)
     on_rows = voxels.on_rows(found, scratch)
     along = bspline.along(on_rows.reshape(-1, numerators[2].shape[0]), numerators[2], 1)
     return along, unseen, None if scratch is None else on_rows
 
 
+def of_rows(
+    voxels: WholeRows,
+    lattice: jax.Array,
+    taps: RowTaps,
+    numerators: Matrices,
+    numbers: Numbers,
+    program: Program,
+) -> jax.Array:
+    """Return the sums along whole rows; NaN if a rising run was not seen whole."""
+    view = residual_of_rows.view_of(voxels, lattice, taps)
+    v_min, v_max = residual_of_rows.range_of(voxels, view, skip_rising=program.skip_rising)
+    n_bins = program.n_bins
+    bin_width, flat = _bin_width(v_min, v_max, n_bins, view.dtype)
+    position = sharpen.find_position(view.ravel(), v_min, bin_width, n_bins)
+    bins = sharpen.find_bins(position, n_bins)
+    total = sharpen.tally(bins, None, n_bins, view.size, copies=program.copies)
+    expected = sharpen_direct.sharpening_map(
+        sharpen.histogram(total, view.size),
+        v_min,
+        bin_width,
+        fwhm=numbers.fwhm,
+        noise=numbers.noise,
+    )
+    # So the positions are found twice rather than kept: they take as much memory as v.
+    view, expected = jax.lax.optimization_barrier((view, expected))
+    sharp = residual_of_rows.sharpened(view, v_min, bin_width, expected)
+    found = voxels.weighted(view - jnp.where(flat, view, sharp), ~jnp.isnan(view))
+    return voxels.row_sums(found, numerators)
+
+
 def _residual(
-    voxels: Listed | Dense, bias: jax.Array | None, numbers: Numbers, program: Program
+    voxels: Listed, bias: jax.Array | None, numbers: Numbers, program: Program
 ) -> tuple[jax.Array, jax.Array]:
     """Return v - E(u|v), weighted, on the voxels, and whether a rising run was not seen whole."""
     assert bias is not None  # only slabs do not keep it
@@ -160,7 +210,7 @@ def _expected(
 
 
 def _after_rise(
-    voxels: Listed | Dense, view: jax.Array, program: Program
+    voxels: Listed, view: jax.Array, program: Program
 ) -> tuple[jax.Array | int, jax.Array]:
     """Return the index from which voxels count for the minimum, as in ITK 5.
 

@@ -3,20 +3,16 @@
 Two thirds of a head's grid are air. Sharpening works on a list of the mask's voxels, the spline
 on the rows along the image's first axis that contain such voxels, cut to the columns that contain
 any. Both are padded to one of a few sizes, so that images of many shapes share a compiled program.
-If memory is short, the rows are processed in slabs. An image on a GPU stays there and is used
-dense: the list has every voxel of the padded grid, and every row is in its place.
+If memory is short, the rows are processed in slabs. For a GPU see `rows_on_device`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.n4.storage import Dense, Listed, Slabs
+from n4ax_bids.core.n4.storage import Listed, Slabs
 
 MOST_COARSE = 1 << 18
 """voxels in the mask; with more, a grid is padded to one of many sizes"""
@@ -186,57 +182,6 @@ def _fill_logarithms(out: np.ndarray, intensities: np.ndarray) -> None:
     np.log(out, out=out, where=True if positive.all() else positive)
 
 
-class Seen(NamedTuple):
-    """What must be known about a dense grid before the solve."""
-
-    n_voxels: jax.Array
-    low: jax.Array
-    high: jax.Array
-    """lowest and highest intensity inside the mask; not finite if any value is not"""
-
-
-@partial(jax.jit, static_argnames=("dtype", "first"))
-def lay_out_dense(
-    values: jax.Array, inside: jax.Array, weight: jax.Array | None, *, dtype: str, first: int
-) -> tuple[Dense, Seen]:
-    """Pad the grid on its device and use every voxel of it; see `dense_layout`.
-
-    Parameters
-    ----------
-    values : float32 array (Z, Y, X)
-    inside : bool array like `values`
-    weight : float32 array like `values`, or None
-    dtype : of the solve
-    first : number of voxels that are searched for a rising run
-    """
-    sizes = dense_layout(values.shape).sizes
-    missing = [(0, size - n) for size, n in zip(sizes, values.shape, strict=True)]
-    values, inside = jnp.pad(values, missing).ravel(), jnp.pad(inside, missing).ravel()
-    confidence = inside.astype(jnp.float32)
-    if weight is not None:
-        confidence = jnp.where(inside, jnp.pad(weight, missing).ravel(), 0)
-    n_voxels = jnp.count_nonzero(inside)
-    infinity = jnp.float32(jnp.inf)
-    bad = jnp.where(jnp.isfinite(confidence).all(), jnp.float32(0), infinity)
-    seen = Seen(
-        n_voxels,
-        jnp.where(inside, values, infinity).min() + bad,
-        jnp.where(inside, values, -infinity).max() + bad,
-    )
-    kept = jnp.where(inside, values, 0).astype(dtype)
-    logs = jnp.where(kept > 0, jnp.log(jnp.where(kept > 0, kept, 1)), kept)
-    start = jnp.flatnonzero(inside, size=min(first, values.size), fill_value=values.size)
-    weights = confidence.astype(dtype)
-    return Dense(logs, weights, n_voxels, start.astype(jnp.int32)), seen
-
-
-def dense_layout(shape: tuple[int, ...]) -> Layout:
-    """Return the layout of a dense grid: each axis is padded to a multiple of 16."""
-    n0, n1, n2 = shape
-    p0, p1, width = (1 if n == 1 else _multiple(n, 16) for n in shape)
-    return Layout((n0, n1, n2), (0, n2), (p0, p1, width))
-
-
 def _padded_sizes(
     n_listed: int,
     n_rows: int,
@@ -254,20 +199,20 @@ def _padded_sizes(
     """
     if not coarse:
         p0, p1 = (1 << (n - 1).bit_length() for n in plane)
-        return _eighth(n_listed), _eighth(n_rows + 1), (p0, p1), _multiple(width, 32)
+        return eighth(n_listed), eighth(n_rows + 1), (p0, p1), multiple(width, 32)
     octave = max(6, (-(-max(n_listed, least) // 7) - 1).bit_length())
     side = 1 << octave // 2
     rows = 21 << (octave - 6)
     while rows <= n_rows:
         rows *= 2
     p0, p1 = (max(side, 1 << (n - 1).bit_length()) if n > 1 else 1 for n in plane)
-    return 7 << octave, rows, (p0, p1), max(min(side, 80), _multiple(width, 16))
+    return 7 << octave, rows, (p0, p1), max(min(side, 80), multiple(width, 16))
 
 
-def _eighth(n: int) -> int:
+def eighth(n: int) -> int:
     """Round up to one of eight sizes between powers of two."""
-    return _multiple(n, 1 << max(0, (n - 1).bit_length() - 4))
+    return multiple(n, 1 << max(0, (n - 1).bit_length() - 4))
 
 
-def _multiple(n: int, step: int) -> int:
+def multiple(n: int, step: int) -> int:
     return -(-n // step) * step

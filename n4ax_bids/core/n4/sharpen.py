@@ -39,9 +39,14 @@ def find_position(
     -------
     array like `log_image`; -1 for a value outside the centres of the first and the last bin
     """
-    difference = (log_image - v_min).astype(jnp.float64)
-    position = (difference * (1.0 / slope.astype(jnp.float64))).astype(log_image.dtype)
+    position = quotient(log_image, v_min, slope)
     return jnp.where((position >= 0) & (position <= n_bins - 1), position, -1)
+
+
+def quotient(log_image: jax.Array, v_min: jax.Array, slope: jax.Array) -> jax.Array:
+    """Return (v - min)/slope, rounded once; it may lie outside the histogram."""
+    difference = (log_image - v_min).astype(jnp.float64)
+    return (difference * (1.0 / slope.astype(jnp.float64))).astype(log_image.dtype)
 
 
 class Bins(NamedTuple):
@@ -66,7 +71,7 @@ def tally(
     n_bins: int,
     n_values: int,
     *,
-    repeats: jax.Array | int = 0,
+    repeats: jax.Array | int | None = None,
     copies: int = 1,
 ) -> jax.Array:
     """Count values and add up their offsets, as integers packed in one word for each bin.
@@ -79,7 +84,8 @@ def tally(
     mask : bool array (n,), which values are counted; None: all
     n_bins : int
     n_values : int, upper limit of the number of values in all tallies that are added
-    repeats : number of values at the end that repeat the value before them and are not counted
+    repeats : number of values at the end that repeat the value before them and are not counted;
+        None: a value that is not counted is not added at all, where otherwise 0 is added for it
     copies : int, copies of the histogram that neighbouring values use in turn, so that a GPU's
         threads do not wait for one another; the sum is the same
 
@@ -95,7 +101,11 @@ def tally(
     place = bins.lower
     if copies > 1:
         place = place + n_bins * (jnp.arange(place.size, dtype=jnp.uint32) % copies)
-    added = jnp.zeros(copies * n_bins, jnp.int64).at[place].add(word, mode="promise_in_bounds")
+    empty = jnp.zeros(copies * n_bins, jnp.int64)
+    if repeats is None:
+        place = jnp.where(counts, place, copies * n_bins)
+        return empty.at[place].add(word, mode="drop").reshape(copies, n_bins).sum(axis=0)
+    added = empty.at[place].add(word, mode="promise_in_bounds")
     total = added.reshape(copies, n_bins).sum(axis=0)
     return total.at[bins.lower[-1]].add(-word[-1] * repeats)
 
@@ -115,7 +125,7 @@ def histogram(tally: jax.Array, n_values: int) -> jax.Array:
     bits, one = _packing(n_values)
     count = (tally // one).astype(jnp.float64)
     moved = (tally & (one - 1)).astype(jnp.float64) / (1 << bits)
-    return jnp.minimum(count - moved + jnp.roll(moved, 1).at[0].set(0), BIN_SATURATION)
+    return jnp.minimum(count - moved + jnp.pad(moved[:-1], (1, 0)), BIN_SATURATION)
 
 
 def _packing(n_values: int) -> tuple[int, int]:
@@ -153,14 +163,13 @@ def sharpening_map(
     n_bins = counts.shape[0]
     padded = padded_size(n_bins)
     offset = (padded - n_bins) // 2
-    histogram = jnp.zeros(padded).at[offset : offset + n_bins].set(_rounded(counts, real))
+    histogram = jnp.zeros(padded).at[offset : offset + n_bins].set(rounded(counts, real))
 
-    gaussian_hat = jnp.fft.rfft(_gaussian(padded, slope, fwhm)).real
-    wiener = gaussian_hat / (gaussian_hat**2 + _rounded(noise, real))
+    gaussian_hat = jnp.fft.rfft(gaussian(padded, slope, fwhm)).real
+    wiener = gaussian_hat / (gaussian_hat**2 + rounded(noise, real))
     deblurred = jnp.maximum(jnp.fft.irfft(jnp.fft.rfft(histogram) * wiener, padded), 0)
 
-    steps = _rounded((jnp.arange(padded) - offset) * slope.astype(jnp.float64), real)
-    value = _rounded(v_min.astype(jnp.float64) + steps, real)
+    value = centres(padded, offset, v_min, slope)
     both = jnp.stack([value * deblurred, deblurred])
     numerator, denominator = jnp.fft.irfft(jnp.fft.rfft(both) * gaussian_hat[None], padded)
     known = denominator != 0
@@ -181,19 +190,26 @@ def padded_size(n_bins: int) -> int:
     return 2 ** (math.ceil(logarithm / math.log(2)) + 1)
 
 
-def _rounded(value: jax.Array | float, dtype: np.dtype) -> jax.Array:
+def centres(padded: int, offset: int, v_min: jax.Array, slope: jax.Array) -> jax.Array:
+    """Return the centres of the bins of a padded histogram, rounded as in ITK, in float64."""
+    real = slope.dtype
+    steps = rounded((jnp.arange(padded) - offset) * slope.astype(jnp.float64), real)
+    return rounded(v_min.astype(jnp.float64) + steps, real)
+
+
+def rounded(value: jax.Array | float, dtype: np.dtype) -> jax.Array:
     """Return a float64 value that was rounded to `dtype`."""
     return jnp.asarray(value, jnp.float64).astype(dtype).astype(jnp.float64)
 
 
-def _gaussian(n: int, slope: jax.Array, fwhm: jax.Array | float) -> jax.Array:
+def gaussian(n: int, slope: jax.Array, fwhm: jax.Array | float) -> jax.Array:
     """Return a periodic Gaussian of unit area around index 0, sampled in bins of width `slope`."""
     real = slope.dtype
-    width = _rounded(_rounded(fwhm, real) / slope.astype(jnp.float64), real)
-    scale = _rounded(2 * math.sqrt(math.log(2) / math.pi) / width, real)
-    rate = _rounded(4 * math.log(2) / width**2, real)
+    width = rounded(rounded(fwhm, real) / slope.astype(jnp.float64), real)
+    scale = rounded(2 * math.sqrt(math.log(2) / math.pi) / width, real)
+    rate = rounded(4 * math.log(2) / width**2, real)
     distance = np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64)
-    return _rounded(scale * jnp.exp(-(distance**2) * rate), real)
+    return rounded(scale * jnp.exp(-(distance**2) * rate), real)
 
 
 def rise(expected: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,14 +13,8 @@ from n4ax_bids.core import bspline
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import convergence
-from n4ax_bids.core.n4.iterate import (
-    State,
-    end_level,
-    last_difference,
-    run,
-    run_batch,
-    start,
-)
+from n4ax_bids.core.n4.compiled import as_one_graph, run, run_batch, stacked
+from n4ax_bids.core.n4.iterate import State, end_level, last_difference, start
 from n4ax_bids.core.n4.levels import (
     MOST_ENTRIES,
     Levels,
@@ -33,8 +27,9 @@ from n4ax_bids.core.n4.levels import (
 from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.n4.residual import Numbers, Program
 from n4ax_bids.core.n4.rows import Layout
-from n4ax_bids.core.n4.storage import Slabs, Storage, listed_on_host
+from n4ax_bids.core.n4.storage import Listed, Storage, listed_on_host
 from n4ax_bids.core.n4.take import platform
+from n4ax_bids.core.n4.whole_rows import WholeRows
 from n4ax_bids.options import N4Options
 
 GPU_COPIES = 128
@@ -74,16 +69,16 @@ def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = N
 
     Parameters
     ----------
-    voxels, layout : from `rows.lay_out` or `rows.lay_out_dense`
+    voxels, layout : from `rows.lay_out` or `rows_on_device`
     plan : Plan of the image
     report : called after each iteration; see `n4ax_bids.core.estimator.Report`
     """
-    numbers, program = _program(plan.options, report is not None, voxels.log_image)
     ends = [End() for _ in plan.options.n_iterations]
     fields = _fields(plan)
     field, bias = fields[0], _no_bias(voxels)
     unseen = False
     for group in _groups(plan, layout):
+        numbers, program = _program(plan.options, report is not None, voxels, group)
         state = _start(group, field, bias)
         tell = report and (lambda level, *told, at=group.numbers: report(at[level] + 1, *told))
         state = _iterate(voxels, group.levels, state, numbers, program, plan.options, tell)
@@ -105,25 +100,23 @@ def solve_batch(
         If the levels end by ITK's statistic, which the host computes image by image.
     """
     options = plans[0].options
-    numbers, program = _program(options, False, voxels[0].log_image)
-    if numbers.host_decides:
+    if can_end_by_itk(options):
         raise ValueError("levels that end by ITK's statistic are solved one image at a time")
-    together = _stacked(voxels)
     fields = [_fields(plan) for plan in plans]
     now = [each[0] for each in fields]
     bias = [_no_bias(one) for one in voxels]
     ends = [[End() for _ in options.n_iterations] for _ in plans]
     unseen = np.zeros(len(plans), bool)
     for groups in zip(*map(_groups, plans, layouts), strict=True):
-        levels = _stacked([group.levels._replace(max_iterations=None) for group in groups])
-        levels = levels._replace(max_iterations=groups[0].levels.max_iterations)
+        numbers, program = _program(options, False, voxels[0], groups[0])
+        levels = _levels_of(groups)
         states = [_start(*each) for each in zip(groups, now, bias, strict=True)]
-        state = _stacked(states)
+        state = stacked(states)
         if not program.can_stop:
             shared = ("level", "iteration", "waits", "done")
             state = state._replace(**{name: getattr(states[0], name) for name in shared})
-        state = run_batch(together, state, levels, numbers, program)
-        bias = list(state.bias)
+        state = for_device(voxels[0], run_batch)(tuple(voxels), state, levels, numbers, program)
+        bias = [None] * len(plans) if state.bias is None else list(state.bias)
         unseen |= np.asarray(state.unseen)
         lattices, changes = np.asarray(state.lattice), np.asarray(state.changes)
         done = np.broadcast_to(state.done, changes.shape)
@@ -150,16 +143,28 @@ def size_of_lattice(plan: Plan) -> tuple[int, ...]:
     return lattice_sizes(_fields(plan)[-1])
 
 
-def _stacked(trees: Sequence[Any]) -> Any:
-    """Stack the arrays of trees of equal structure."""
-    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)
+def for_device(voxels: Storage, compiled: Callable[..., State]) -> Callable[..., State]:
+    """Return the compiled loop for the device on which the voxels lie."""
+    on_cpu = platform(voxels.log_image) == "cpu"
+    return compiled if on_cpu else as_one_graph(compiled)
 
 
-def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers, Program]:
+def _levels_of(groups: Sequence[_Group]) -> Levels:
+    """Return the levels of a batch: one for all images, or stacked if they differ."""
+    first = groups[0].levels
+    if all(group is groups[0] for group in groups):
+        return first
+    every: Levels = stacked([group.levels for group in groups])
+    return every._replace(max_iterations=first.max_iterations)
+
+
+def _program(
+    options: N4Options, told: bool, voxels: Storage, group: _Group
+) -> tuple[Numbers, Program]:
     threshold = options.convergence_threshold
     can_stop, by_itk = threshold > convergence.NO_STOP, can_end_by_itk(options)
     fwhm, noise, n_bins = options.histogram_sharpening
-    on_gpu = platform(array) != "cpu"
+    on_gpu = platform(voxels.log_image) != "cpu"
     numbers = Numbers(
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,
         host_decides=by_itk,
@@ -169,11 +174,25 @@ def _program(options: N4Options, told: bool, array: jax.Array) -> tuple[Numbers,
         over_relaxation=options.over_relaxation,
     )
     skip_rising = options.itk_version == "5"
-    return numbers, Program(n_bins, can_stop, skip_rising, GPU_COPIES if on_gpu else 1)
+    program = Program(n_bins, can_stop, skip_rising, copies=1, order=options.bspline_order)
+    if not on_gpu:
+        return numbers, program
+    counted = isinstance(voxels, WholeRows) and not (told or can_stop)
+    return numbers, for_gpu(program, group.levels.max_iterations if counted else None)
+
+
+def for_gpu(program: Program, n_iterations: Any = None) -> Program:
+    """Return how a program is compiled for a GPU.
+
+    Numbers of iterations that the compiler knows cost a program for each set of them; on a CPU
+    they gain nothing.
+    """
+    counts = None if n_iterations is None else tuple(map(int, n_iterations))
+    return program._replace(copies=GPU_COPIES, n_iterations=counts)
 
 
 def _no_bias(voxels: Storage) -> jax.Array | np.ndarray | None:
-    if isinstance(voxels, Slabs):
+    if not isinstance(voxels, Listed):
         return None
     # numpy's on a CPU, so that nothing is compiled; on a GPU they would have to be transferred.
     xp = np if platform(voxels.log_image) == "cpu" else jax.numpy
@@ -240,7 +259,7 @@ def _iterate(
     might end a level, or if each iteration is reported; the host then decides and continues it.
     """
     while True:
-        state = run(voxels, state, levels, numbers, program)
+        state = for_device(voxels, run)(voxels, state, levels, numbers, program)
         if not state.waits or state.unseen:
             return state
         value, n = float(state.change), int(state.iteration)

@@ -1,8 +1,8 @@
 """How the voxels of a solve are stored, and the operations on them in the compiled program.
 
 There are three kinds. `Listed` has the mask's voxels in one list, with the rows of the grid that
-contain them; `Slabs` has such lists for a few rows at a time, for when memory is short; `Dense`
-has every voxel of a padded grid, for an image on a GPU. All have the same methods:
+contain them; `Slabs` has such lists for a few rows at a time, for when memory is short;
+`WholeRows` has all voxels of these rows, for a GPU. All have the same methods:
 
 - `each(function)` applies a function to each part and stacks the results;
 - `expand` evaluates a lattice on the part's voxels, `row_sums` and `plane_sum` project voxels onto
@@ -15,7 +15,7 @@ These functions run inside `jax.enable_x64(True)`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,8 @@ import numpy as np
 
 from n4ax_bids.core import bspline
 from n4ax_bids.core.n4 import sharpen
+from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows
 
-Matrices = Sequence[jax.Array]
-"""of two axes of the plane and of the rows"""
 BY_SLAB = ("log_image", "weight", "listed", "voxel", "place")
 """fields of a list whose first axis counts slabs in `Slabs`"""
 
@@ -115,74 +114,6 @@ class Listed(NamedTuple):
         return _range(view, view, view, self.first, start)
 
 
-class Dense(NamedTuple):
-    """Every voxel of a padded grid, in its place."""
-
-    log_image: jax.Array
-    """(M,), all voxels in raster order"""
-    weight: jax.Array
-    """(M,), > 0 in the mask, 0 elsewhere"""
-    n_voxels: jax.Array
-    """number of voxels in the mask"""
-    first: jax.Array
-    """(F,), indices of the mask's first voxels; M after the last"""
-
-    def each(self, function: Callable[[Any], Any]) -> Any:
-        """Apply a function to the only part."""
-        return _stacked_alone(function(self))
-
-    def known_bias(
-        self, kept: jax.Array | None, part: Any, lattice: jax.Array, matrices: Matrices
-    ) -> jax.Array:
-        """Return ln b on the voxels of a part."""
-        return _known(kept)
-
-    def kept_bias(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
-        """Return ln b on all voxels."""
-        return self.expand(lattice, matrices)
-
-    def scratch(self, matrices: Matrices) -> None:
-        """Return None: the voxels are the rows, so no empty rows are needed."""
-
-    def expand(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
-        """Evaluate a lattice on all voxels."""
-        return bspline.along(_plane(lattice, matrices), matrices[2].T, 1).ravel()
-
-    def on_rows(self, array: jax.Array, empty: jax.Array | None) -> jax.Array:
-        """Return the array: the voxels are the rows."""
-        return array
-
-    def row_sums(self, array: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum an array on all voxels against the matrix of the rows."""
-        return _along_rows(array, matrices)
-
-    def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum the result of `row_sums` against the matrices of the plane."""
-        return _contracted(sums.reshape(-1, sums.shape[-1]), matrices)
-
-    def in_mask(self) -> jax.Array:
-        """Return which voxels are in the mask."""
-        return self.weight > 0
-
-    def weights(self) -> jax.Array:
-        """Return the weight of each voxel, 0 outside the mask."""
-        return self.weight
-
-    def weighted(self, residual: jax.Array) -> jax.Array:
-        """Return a residual times the weights."""
-        return residual * self.weight
-
-    def tally(self, bins: sharpen.Bins, n_values: int, n_bins: int, copies: int) -> jax.Array:
-        """Count the voxels of the mask in the bins of a histogram; see `sharpen.tally`."""
-        return sharpen.tally(bins, self.in_mask(), n_bins, n_values, repeats=0, copies=copies)
-
-    def range(self, view: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-        """Return the minimum from the index `start` on, and the maximum, inside the mask."""
-        infinity, inside = jnp.asarray(np.inf, view.dtype), self.in_mask()
-        low, high = jnp.where(inside, view, infinity), jnp.where(inside, view, -infinity)
-        return _range(view, low, high, self.first, start)
-
-
 class Slabs(NamedTuple):
     """Lists of voxels for a few rows at a time; nothing is kept from one pass to the next."""
 
@@ -230,13 +161,13 @@ class Slabs(NamedTuple):
         return self.parts.plane_sum(sums, matrices)
 
 
-Storage = Listed | Dense | Slabs
+Storage = Listed | WholeRows | Slabs
 
 
 def listed_on_host(storage: Storage) -> np.ndarray:
     """Return which entries of the lists are voxels of the mask, slab by slab, on the host."""
-    if isinstance(storage, Dense):
-        return np.asarray(storage.weight) > 0
+    if isinstance(storage, WholeRows):
+        return ~np.isnan(np.asarray(storage.log_image)).ravel()
     parts = storage.parts if isinstance(storage, Slabs) else storage
     length = parts.log_image.shape[-1]
     return (np.arange(length) < np.asarray(parts.listed).reshape(-1, 1)).ravel()

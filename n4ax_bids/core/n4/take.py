@@ -3,132 +3,47 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from n4ax_bids.core.arrays import NothingSampled, not_finite, odd_inside, plain
+from n4ax_bids.core.arrays import NothingSampled, not_finite, numbered, odd_inside, plain
 from n4ax_bids.core.n4 import rows as voxels
+from n4ax_bids.core.n4 import rows_on_device
 from n4ax_bids.core.n4.plan import Plan
-from n4ax_bids.core.n4.rows import Layout
-from n4ax_bids.core.n4.storage import Dense, Storage
-
-MOST_SLABS = 64
-
-
-class Taken(Protocol):
-    """The samples that enter a solve, of one of the kinds below."""
-
-    @property
-    def n_voxels(self) -> int:
-        """Number of samples inside the mask."""
-
-    @property
-    def size(self) -> tuple[Any, ...]:
-        """What is equal for images that can share a solve."""
-
-    @property
-    def length(self) -> int:
-        """Length of the list of voxels."""
-
-    @property
-    def most_slabs(self) -> int:
-        """Largest number of slabs; 0 if the samples cannot be divided."""
-
-    def n_bytes(self, slabs: int) -> int:
-        """Return how many bytes the solve takes in a number of slabs."""
-
-    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
-        """Lay out the samples in a number of slabs; see `first` of `rows.lay_out`."""
-
-
-@dataclass(frozen=True)
-class TakenListed:
-    """Samples that were listed on the host."""
-
-    found: voxels.Found
-    shape: tuple[int, ...]
-    """(Z, Y, X) of the grid of samples"""
-    dtype: np.dtype
-    """of the solve"""
-    most_slabs: int = MOST_SLABS
-
-    @property
-    def n_voxels(self) -> int:
-        return self.found.n_listed
-
-    @property
-    def size(self) -> tuple[Any, ...]:
-        sizes = voxels.sizes_of(self.found, self.shape)
-        return (*sizes, str(self.dtype), self.found.weights is None)
-
-    @property
-    def length(self) -> int:
-        return int(self.size[0])
-
-    def n_bytes(self, slabs: int) -> int:
-        return voxels.n_bytes(self.found, self.dtype.itemsize, slabs)
-
-    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
-        made, layout = voxels.lay_out(self.found, self.shape, self.dtype, slabs=slabs, first=first)
-        return jax.device_put(made), layout
-
-
-@dataclass(frozen=True)
-class TakenDense:
-    """All samples of an image on a device; they stay there."""
-
-    values: jax.Array
-    inside: jax.Array
-    weight: jax.Array | None
-    dtype: np.dtype
-    """of the solve"""
-    n_voxels: int
-    made: Dense
-    """laid out with the usual `first`"""
-    most_slabs: int = 0
-
-    @property
-    def layout(self) -> Layout:
-        return voxels.dense_layout(self.values.shape)
-
-    @property
-    def size(self) -> tuple[Any, ...]:
-        return (*self.layout.sizes, str(self.dtype), "dense")
-
-    @property
-    def length(self) -> int:
-        return self.made.log_image.size
-
-    def n_bytes(self, slabs: int) -> int:
-        return _dense_bytes(self.values.shape, self.dtype)
-
-    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
-        if first == voxels.FIRST:
-            return self.made, self.layout
-        return _dense(self.values, self.inside, self.weight, self.dtype, first)[0], self.layout
-
-
-def _dense(
-    values: jax.Array,
-    inside: jax.Array,
-    weight: jax.Array | None,
-    dtype: np.dtype,
-    first: int,
-) -> tuple[Dense, voxels.Seen]:
-    return voxels.lay_out_dense(values, inside, weight, dtype=str(dtype), first=first)
+from n4ax_bids.core.n4.rows_on_device import Grid
+from n4ax_bids.core.n4.taken import Taken, TakenListed, TakenOnDevice
 
 
 def take(
-    image: Any, mask: Any, weight: Any, plan: Plan, dense: bool | None = None, free: float = np.inf
+    image: Any,
+    mask: Any,
+    weight: Any,
+    plan: Plan,
+    on_device: bool | None = None,
+    free: float = np.inf,
 ) -> Taken:
-    """Check the arrays and take the samples that enter the solve.
+    """Check the arrays and take the samples that enter the solve; see `take_each`."""
+    started = _start(image, mask, weight, plan, on_device, free)
+    return _finished(started, None if started.grid is None else np.asarray(started.numbers))
+
+
+def take_each(
+    given: Sequence[tuple[Any, Any, Any]],
+    plans: Sequence[Plan],
+    on_device: bool | None = None,
+    free: float = np.inf,
+) -> list[Taken]:
+    """Check the arrays of some images and take the samples that enter the solves.
+
+    What lies on a device is sampled there, for all images before the host waits for the first.
 
     Parameters
     ----------
-    image, mask, weight, plan, dense : as for `n4ax_bids.core.n4.estimate.estimate`
+    given : image, mask and weight of each
+    plans, on_device : as for `n4ax_bids.core.n4.estimate.estimate_batch`
     free : bytes of memory that are available
 
     Raises
@@ -137,45 +52,84 @@ def take(
         If an array does not have the plan's shape, no sample is inside the mask, or the samples
         inside it are constant or not finite.
     """
+    started: list[_Started] = []
+    for number, (arrays, plan) in enumerate(zip(given, plans, strict=True)):
+        with numbered(number):
+            started.append(_start(*arrays, plan, on_device, free))
+    numbers = jax.device_get([one.numbers for one in started])
+    taken: list[Taken] = []
+    for number, both in enumerate(zip(started, numbers, strict=True)):
+        with numbered(number):
+            taken.append(_finished(*both))
+    return taken
+
+
+class _Started(NamedTuple):
+    """An image whose samples are being taken on a device; on the host, nothing has begun."""
+
+    passed: _Passed
+    grid: Grid | None
+    numbers: jax.Array | None
+
+
+def _start(
+    image: Any, mask: Any, weight: Any, plan: Plan, on_device: bool | None, free: float
+) -> _Started:
     image, mask, weight, _ = plain(image, mask, weight)
-    given = {"image": image, "mask": mask, "weight": weight}
-    for name, array in given.items():
+    for name, array in {"image": image, "mask": mask, "weight": weight}.items():
         if array is not None and tuple(array.shape) != plan.shape:
             raise ValueError(
                 f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
             )
-    if dense is None:
-        shape = (1, *plan.sample_shape[::-1])[-3:]
-        fits = _dense_bytes(shape, np.dtype(plan.options.precision)) <= free
-        dense = fits and isinstance(image, jax.Array) and platform(image) != "cpu"
-    xp = jax.numpy if dense else np
-    # ITK reads every pixel type into float32, whatever the solve's precision.
-    values = _in_three(plan.sample(xp.asarray(image), plan.image_start), xp)
-    if mask is None:
-        mask = xp.broadcast_to(xp.asarray(True), plan.shape)
     passed = _Passed(image, mask, weight, plan)
-    chosen = plan.sample(xp.asarray(mask), plan.mask_start)
-    # NaN is not 0, so it would count as inside.
-    if chosen.dtype.kind == "f" and not xp.isfinite(chosen).all():
-        raise ValueError("mask has values that are not finite; expected 0 outside, not 0 inside")
-    inside = _in_three(chosen != 0, xp, bool)
-    if weight is not None:
-        weight = _in_three(plan.sample(xp.asarray(weight), plan.weight_start), xp)
-        inside = inside & ~(weight <= 0)  # NaN stays inside and is refused below
-    take = _take_dense if dense else _take_listed
-    return take(values, inside, weight, np.dtype(plan.options.precision), passed)
+    if on_device is None:
+        on_device = _goes_to_a_gpu(image) and _bytes_there(plan) <= free
+    if not on_device:
+        return _Started(passed, None, None)
+    given = (image, mask, weight)
+    if any(isinstance(array, jax.Array) for array in given):
+        return _Started(passed, *rows_on_device.grid_of(*given, plan=plan))
+    # Only the samples are copied to the device.
+    given = (image, np.broadcast_to(True, plan.shape) if mask is None else mask, weight)
+    starts = plan.image_start, plan.mask_start, plan.weight_start
+    samples = [
+        None if array is None else np.ascontiguousarray(plan.sample(array, start))
+        for array, start in zip(given, starts, strict=True)
+    ]
+    return _Started(passed, *rows_on_device.grid_of(*samples, plan=None))
+
+
+def _goes_to_a_gpu(image: Any) -> bool:
+    """Return whether the solve runs on a GPU: where the image lies, or on the default device."""
+    if isinstance(image, jax.Array):
+        return platform(image) != "cpu"
+    return default_device().platform != "cpu"
+
+
+def default_device() -> jax.Device:
+    """Return the device that arrays of the host are copied to."""
+    config: Any = jax.config  # its settings are not annotated
+    chosen: jax.Device = config.jax_default_device or jax.local_devices()[0]
+    return chosen
+
+
+def _bytes_there(plan: Plan) -> int:
+    """Return about how many bytes the samples take on a device if every row is needed."""
+    itemsize = np.dtype(plan.options.precision).itemsize
+    return math.prod(plan.sample_shape) * (4 * itemsize + 8)
 
 
 class _Passed(NamedTuple):
     """The arrays as they were passed, for the messages of errors."""
 
     image: jax.Array | np.ndarray
-    mask: jax.Array | np.ndarray
+    mask: jax.Array | np.ndarray | None
     weight: jax.Array | np.ndarray | None
     plan: Plan
 
     def _inside(self) -> np.ndarray:
-        inside = np.asarray(self.mask) != 0
+        given = np.broadcast_to(True, self.plan.shape) if self.mask is None else self.mask
+        inside = np.asarray(given) != 0
         return inside if self.weight is None else inside & ~(np.asarray(self.weight) <= 0)
 
     def nobody(self) -> ValueError:
@@ -204,10 +158,10 @@ class _Passed(NamedTuple):
             raise ValueError(f"image is constant ({low}) inside the mask; expected contrast{also}")
 
 
-def _in_three(array: Any, xp: Any, dtype: Any = np.float32) -> Any:
+def _in_three(array: Any, dtype: Any = np.float32) -> Any:
     """Return an array in raster order with three axes."""
     with np.errstate(over="ignore"):  # values too large for float32 are refused later
-        array = xp.asarray(array.T, dtype)
+        array = np.asarray(array.T, dtype)
     return array if array.ndim == 3 else array[None]
 
 
@@ -216,36 +170,40 @@ def platform(array: jax.Array) -> str:
     return next(iter(array.devices())).platform
 
 
-def _take_listed(
-    values: np.ndarray,
-    inside: np.ndarray,
-    weight: np.ndarray | None,
-    dtype: np.dtype,
-    passed: _Passed,
-) -> Taken:
+ODD_MASK = "mask has values that are not finite; expected 0 outside, not 0 inside"
+
+
+def _take_listed(one: _Started) -> Taken:
+    image, mask, weight, plan = one.passed
+    # ITK reads every pixel type into float32, whatever the solve's precision.
+    values = _in_three(plan.sample(np.asarray(image), plan.image_start))
+    if mask is not None:
+        chosen = plan.sample(np.asarray(mask), plan.mask_start)
+        # NaN is not 0, so it would count as inside.
+        if chosen.dtype.kind == "f" and not np.isfinite(chosen).all():
+            raise ValueError(ODD_MASK)
+        inside = _in_three(chosen != 0, bool)
+    else:
+        everywhere = np.broadcast_to(True, plan.shape)
+        inside = _in_three(plan.sample(everywhere, plan.mask_start), bool)
+    if weight is not None:
+        weight = _in_three(plan.sample(np.asarray(weight), plan.weight_start))
+        inside = inside & ~(weight <= 0)  # NaN stays inside and is refused below
     if not inside.any():
-        raise passed.nobody()
+        raise one.passed.nobody()
     found = voxels.find(values, inside, weight)
     low, high = found.intensities.min(), found.intensities.max()
-    passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
-    return TakenListed(found, values.shape, dtype)
+    one.passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
+    return TakenListed(found, values.shape, np.dtype(plan.options.precision))
 
 
-def _take_dense(
-    values: jax.Array,
-    inside: jax.Array,
-    weight: jax.Array | None,
-    dtype: np.dtype,
-    passed: _Passed,
-) -> Taken:
-    made, seen = _dense(values, inside, weight, dtype, voxels.FIRST)
-    n_voxels, low, high = (one.item() for one in seen)
-    if n_voxels == 0:
-        raise passed.nobody()
-    passed.require_contrast(low, high)
-    return TakenDense(values, inside, weight, dtype, n_voxels, made)
-
-
-def _dense_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    n_voxels: int = math.prod([*voxels.dense_layout(shape).sizes])
-    return n_voxels * (6 * dtype.itemsize + 16)
+def _finished(one: _Started, numbers: np.ndarray | None) -> Taken:
+    if one.grid is None or numbers is None:
+        return _take_listed(one)
+    found = rows_on_device.seen(numbers)
+    if found.odd_mask:
+        raise ValueError(ODD_MASK)
+    if found.n_voxels == 0:
+        raise one.passed.nobody()
+    one.passed.require_contrast(found.low, found.high)
+    return TakenOnDevice(one.grid, found, np.dtype(one.passed.plan.options.precision))

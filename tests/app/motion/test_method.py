@@ -16,6 +16,7 @@ from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import validation
 from n4ax_bids.app.status import Status
 from n4ax_bids.core import rigid
+from n4ax_bids.io import gradients
 from n4ax_bids.methods import METHODS
 from tests.moving_head import motions, moving_head, rms
 
@@ -58,6 +59,7 @@ def dataset(moved, tmp_path_factory):
     weighted[1:3] = weighted[1:3].max() - weighted[1:3]
     save(root / f"{DWI}.nii.gz", weighted, moved.affine)
     (root / "dwi.bval").write_text("0 1000 1000 5\n")
+    (root / f"{DWI}.bvec").write_text("0 1 0 0.6\n0 0 1 0\n0 0 0 -0.8\n")
     save(root / f"{SERIES}.nii.gz", moved.volumes, moved.affine)
     nb.Nifti1Image(moved.volumes[0], moved.affine).to_filename(root / f"{SINGLE}.nii.gz")
     return root
@@ -129,6 +131,9 @@ def test_of_a_dwi_series_b0_alone(done, moved):
     assert mm <= 0.05 and degrees <= 0.05
     about = json.loads((done / "sub-01/dwi/sub-01_desc-hmc_dwi.json").read_text())
     assert about["MotionCorrection"]["Volumes"] == [0, 3]
+    stem = done / "sub-01/dwi/sub-01_desc-hmc_dwi"
+    assert stem.with_suffix(".bval").read_text() == "0 5\n"
+    assert stem.with_suffix(".bvec").read_text() == "0 0.6\n0 0\n0 -0.8\n"
     assert "with b = 0" in about["MotionCorrection"]["VolumesAre"]
     assert "only the volumes with b = 0" in (done / "logs/CITATION.md").read_text()
 
@@ -185,6 +190,7 @@ def test_a_dry_run(dataset, tmp_path, capsys):
     taken = re.findall(r"^correct  (.*)", said, re.M)
     assert taken == [f"{DWI}.nii.gz", f"{BOLD}.nii.gz", "sub-01/perf/sub-01_asl.nii.gz"]
     assert "volumes: 2 with b = 0: 0 3" in said and "mask:" not in said
+    assert "-> sub-01/dwi/sub-01_desc-hmc_dwi.bval\n" in said
     assert "NORM" not in said  # what the scanner did to intensities is no matter without a field
     assert "-> sub-01/func/sub-01_task-rest_desc-confounds_timeseries.tsv (and .json)" in said
     assert "register_to_mean = False" in said  # --sloppy
@@ -214,6 +220,23 @@ def test_a_dwi_series_that_cannot_be_realigned(moved, tmp_path, capsys, values, 
     said = capsys.readouterr().out
     assert f"correct  {BOLD}" in said and f"correct  {DWI}" not in said
     assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "message"),
+    [
+        ("0 1\n0 0\n0 0\n", 3, "3 rows of 2 values; expected 3 of one length"),
+        ("0 1 0 0\n0 0 1 0\n", 3, "2 rows of 4 values"),
+        ("0 1 0 0\n0 0 1\n0 0 0 1\n", 3, "3 rows of 3, 4 values"),
+    ],
+)
+def test_directions_that_do_not_fit(tmp_path, text, rows, message):
+    path = tmp_path / "a.bvec"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"a.bvec: {message}"):
+        gradients.of_volumes(path, [0, 3], rows)
+    (tmp_path / "a.bval").write_text("0\n1000\n1000\n5\n")  # a value on each line
+    assert gradients.of_volumes(tmp_path / "a.bval", [0, 3], 1) == "0 5\n"
 
 
 def test_without_the_method_the_reason_names_it(dataset, tmp_path, capsys):

@@ -43,7 +43,12 @@ CHANGED = N4Options(
     shrink_start=(0, 2, 1),
     precision="float64",
 )
-SPECIAL = {"shrink_mm": 3.5, "bspline_fitting_distance": 120.0, "n_control_points": (5, 6, 7)}
+SPECIAL = {
+    "shrink_mm": 3.5,
+    "bspline_fitting_distance": 120.0,
+    "n_control_points": (5, 6, 7),
+    "adapt": True,
+}
 
 
 @pytest.mark.parametrize("item", fields(N4Options), ids=lambda item: item.name)

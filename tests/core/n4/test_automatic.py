@@ -187,7 +187,7 @@ def test_two_values_sharpened_to_noise():
     assert True in seen and False in seen
 
 
-@pytest.mark.parametrize("path", ({}, {"dense": True}, {"memory": "slabs"}), ids=str)
+@pytest.mark.parametrize("path", ({}, {"on_device": True}, {"memory": "slabs"}), ids=str)
 def test_ranges_are_those_of_the_voxels_that_take_part(head, path):
     from n4ax_bids.core.field import evaluate
     from n4ax_bids.core.n4.take import take

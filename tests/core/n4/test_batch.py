@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from n4ax_bids import n4, n4_batch
+from n4ax_bids.core.n4 import compiled, levels
 from n4ax_bids.core.n4 import estimate as n4_module
-from n4ax_bids.core.n4 import iterate, levels
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.n4.solve import _fields, _groups, _program, _start, solve_batch
@@ -94,9 +94,9 @@ def test_memory_is_known_before_the_solve(slabs):
         (group,) = _groups(solve, layout)
         bias = None if slabs else np.zeros(rows.log_image.shape, np.float32)
         state = _start(group, _fields(solve)[0], bias)
-        numbers, program = _program(solve.options, False, rows.log_image)
-        compiled = iterate.run.lower(rows, state, group.levels, numbers, program).compile()
-    used = compiled.memory_analysis()
+        numbers, program = _program(solve.options, False, rows, group)
+        made = compiled.run.lower(rows, state, group.levels, numbers, program).compile()
+    used = made.memory_analysis()
     lattices = 4 * sum(np.size(leaf) for leaf in jax.tree.leaves(group.levels))
     total = used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
     assert 0.7 <= (total - 4 * lattices) / taken.n_bytes(slabs) <= 1.1
@@ -111,11 +111,11 @@ REAL = """176x256x256 160x256x256 192x256x256 170x256x256 208x300x320 256x256x15
 
 def test_heads_of_twenty_shapes_share_four_programs():
     """Ellipsoids in boxes of the sizes that protocols and templates have, at shrink 4."""
-    compiled = []
+    durations = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **_: compiled.append(name.rpartition("/")[2])
+        lambda name, seconds, **_: durations.append(name.rpartition("/")[2])
     )
-    before, sizes = iterate.run._cache_size(), set()
+    before, sizes = compiled.run._cache_size(), set()
     shapes = [tuple(map(int, word.split("x"))) for word in REAL.split()]
     assert len(shapes) == 20
     for shape in shapes:
@@ -124,11 +124,11 @@ def test_heads_of_twenty_shapes_share_four_programs():
         image = (5 + grid[2] + np.sin(9 * grid[0] * grid[1])).astype(np.float32)
         solve = plan(preset("ants", n_iterations=(1,) * 4), shape)
         sizes.add(take(image, radius < 1, None, solve).size)
-        del compiled[:]
+        del durations[:]
         estimate(image, radius < 1, plan=solve)
-        assert compiled.count("backend_compile_duration") <= 1 or len(sizes) == 1
+        assert durations.count("backend_compile_duration") <= 1 or len(sizes) == 1
     assert len(sizes) <= 4
-    assert iterate.run._cache_size() - before <= 4
+    assert compiled.run._cache_size() - before <= 4
 
 
 def test_padding_of_lattices_to_one_size_ends_where_they_are_large():

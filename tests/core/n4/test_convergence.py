@@ -25,6 +25,17 @@ def difference(n, seed=0):
     return (smooth + 3e-4 * rng.normal(size=n)).astype(np.float32)
 
 
+def test_itk_statistic_needs_no_cpu_device(monkeypatch):
+    """JAX_PLATFORMS=cuda leaves none; the default device computes it then."""
+    expected = convergence.itk(difference(1000))
+
+    def without_cpu(*, backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "local_devices", without_cpu)
+    assert convergence.itk(difference(1000)) == expected
+
+
 @pytest.mark.parametrize("n", (2, 3, 1000, 4097))
 def test_itk_statistic_follows_the_recursion(n):
     d = difference(n)

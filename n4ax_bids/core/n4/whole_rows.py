@@ -1,0 +1,102 @@
+"""The voxels of a solve on a GPU: whole rows of the grid, with the methods of `storage`.
+
+These functions run inside `jax.enable_x64(True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from n4ax_bids.core import bspline
+
+Matrices = Sequence[jax.Array]
+"""of two axes of the plane and of the rows"""
+
+
+class WholeRows(NamedTuple):
+    """The R rows of length N that contain voxels of the mask, at P0 × P1 places, on a GPU.
+
+    The values outside the mask are NaN, so that neither a list nor a mask has to be read. Rows are
+    in raster order; the last one is padding, and empty places point to it. `Levels` has matrices
+    for all columns of the grid, so that images of one plan share them; `own` cuts them.
+    """
+
+    log_image: jax.Array
+    """(R, N)"""
+    weight: jax.Array | None
+    """(R, N), > 0 in the mask; None: 1"""
+    n_voxels: jax.Array
+    """number of voxels in the mask"""
+    first: jax.Array
+    """(F,), flat indices of the mask's first voxels; R·N after the last"""
+    place: jax.Array
+    """(R,), index of each row in the plane of the other axes"""
+    row: jax.Array
+    """(P0, P1), index of the row at each place"""
+    begin: jax.Array
+    """the grid's column that the rows begin with"""
+
+    def own(self, matrices: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Return the matrices of each level for the columns of these rows."""
+        width = self.log_image.shape[1]
+        cut = jax.lax.dynamic_slice_in_dim(matrices[2], self.begin, width, axis=1)
+        return (*matrices[:2], cut)
+
+    def each(self, function: Callable[[Any], Any]) -> Any:
+        """Apply a function to the only part."""
+        return jax.tree.map(lambda leaf: leaf[None], function(self))
+
+    def kept_bias(self, lattice: jax.Array, matrices: Matrices) -> None:
+        """Return None: ln b is not kept."""
+
+    def known_bias(
+        self, kept: jax.Array | None, part: Any, lattice: jax.Array, matrices: Matrices
+    ) -> jax.Array:
+        """Evaluate ln b on the rows."""
+        return self.expand(lattice, matrices)
+
+    def scratch(self, matrices: Matrices) -> None:
+        """Return None: the voxels are in their rows, so no empty rows are needed."""
+
+    def expand(self, lattice: jax.Array, matrices: Matrices) -> jax.Array:
+        """Evaluate a lattice on the rows."""
+        plane = bspline.expand(lattice, matrices[:2]).reshape(-1, lattice.shape[2])
+        plane = plane.at[self.place].get(mode="promise_in_bounds")
+        return bspline.along(plane, matrices[2].T, 1)
+
+    def row_sums(self, array: jax.Array, matrices: Matrices) -> jax.Array:
+        """Sum an array on the rows against the matrix of the rows."""
+        return bspline.along(array, matrices[2], 1)
+
+    def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
+        """Sum the result of `row_sums` against the matrices of the plane.
+
+        The second axis of the plane is summed by hand, because a matrix product would need copies
+        with its axes in another order before and after it.
+        """
+        sums = sums.reshape(-1, sums.shape[-1]).at[self.row].get(mode="promise_in_bounds")
+        second = (sums[:, :, None, :] * matrices[1][None, :, :, None]).sum(axis=1)
+        return bspline.first_summed(matrices[0], second)
+
+    def in_mask(self) -> jax.Array:
+        """Return which voxels are in the mask."""
+        return ~jnp.isnan(self.log_image)
+
+    def weights(self) -> jax.Array:
+        """Return the weight of each voxel, 0 outside the mask."""
+        return self.weighted(jnp.ones_like(self.log_image), self.in_mask())
+
+    def weighted(self, values: jax.Array, inside: jax.Array) -> jax.Array:
+        """Return values times the weights, 0 outside the mask."""
+        return jnp.where(inside, values if self.weight is None else values * self.weight, 0)
+
+    def range(self, view: jax.Array, start: int) -> tuple[jax.Array, jax.Array]:
+        """Return minimum and maximum inside the mask."""
+        inside, infinity = self.in_mask(), jnp.asarray(np.inf, view.dtype)
+        low, high = jnp.where(inside, view, infinity), jnp.where(inside, view, -infinity)
+        return low.min(), high.max()
