@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.machine import arguments, computing_on, figure, head, publish, row, size
 from benchmarks.masks import HEADS, PAGE, Case, cases
+from benchmarks.pictures import draw
 from n4ax_bids import ZeroShotOptions, n4, preset, zero_shot
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
 from n4ax_bids.options.zero_shot import PRESETS
@@ -188,21 +189,13 @@ def lines(rows: dict[str, Any]) -> Iterator[str]:
 
 def picture(path: str) -> None:
     """Draw the middle plane of the strongest known field: before, after, N4, without the field."""
-    from matplotlib.figure import Figure
-
     case = list(known(False))[-1]
     assert case.truth is not None
     shown = {"input": case.image}
     for name, call, options in (("zero-shot", zero_shot, BRAIN), ("N4, ants", n4, preset("ants"))):
         shown[name] = call(case.image, case.brain, zooms=case.zooms, options=options)
     shown["true field"] = case.image / np.exp(case.truth)
-    drawn = Figure(figsize=(2.1 * len(shown), 2.6), layout="tight")
-    for place, (name, image) in zip(drawn.subplots(1, len(shown)), shown.items(), strict=True):
-        cut = np.where(case.brain, image, 0)[:, :, image.shape[2] // 2]
-        place.imshow(cut.T, origin="lower", cmap="gray", vmin=0, vmax=np.percentile(cut, 99))
-        place.set_title(name, fontsize=9)
-        place.axis("off")
-    drawn.savefig(path, dpi=90, pil_kwargs={"quality": 75})
+    draw(path, shown, case.brain)
 
 
 def missing(rows: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from n4ax_bids.core.n4.call import n4, n4_batch
     from n4ax_bids.core.stack.call import correct_stack
     from n4ax_bids.core.threshold import otsu_mask
-    from n4ax_bids.core.tissue.call import tissue, tissue_batch
+    from n4ax_bids.core.tissue.call import tissue, tissue_batch, tissue_joint
     from n4ax_bids.core.tissue_mask import compute_tissue_mask
     from n4ax_bids.core.zero_dce.call import zero_shot, zero_shot_batch
     from n4ax_bids.correct import correct
@@ -71,6 +71,7 @@ __all__ = [
     "stream",
     "tissue",
     "tissue_batch",
+    "tissue_joint",
     "zero_shot",
     "zero_shot_batch",
 ]
@@ -104,6 +105,7 @@ _HOMES = {
     "RealignOptions": "n4ax_bids.options.realign",
     "tissue": "n4ax_bids.core.tissue.call",
     "tissue_batch": "n4ax_bids.core.tissue.call",
+    "tissue_joint": "n4ax_bids.core.tissue.call",
     "zero_shot": "n4ax_bids.core.zero_dce.call",
     "zero_shot_batch": "n4ax_bids.core.zero_dce.call",
 }

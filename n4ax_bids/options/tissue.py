@@ -53,7 +53,7 @@ class TissueOptions:
     )
     most_rounds: int = option(25, "most rounds of classes and field")
     convergence: float = option(
-        3e-4, "a round that changes ln of the field by less than this (sd) is the last"
+        6e-4, "a round that changes ln of the field by less than this (sd) is the last"
     )
     largest_misfit: float = option(
         0.04,

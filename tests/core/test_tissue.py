@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from n4ax_bids import N4Warning, TissueOptions, tissue, tissue_batch
+from n4ax_bids import N4Warning, TissueOptions, tissue, tissue_batch, tissue_joint
 from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.field import LogField, divide, sample
 from n4ax_bids.core.metrics import field_error
 from n4ax_bids.core.tissue import blocks as block_means
+from n4ax_bids.core.tissue import equations, method, mixture
 from n4ax_bids.core.tissue import estimate as estimates
-from n4ax_bids.core.tissue import method, mixture, solve
 from n4ax_bids.core.tissue import spline as splines
 from n4ax_bids.core.tissue.mixture import Classes
 from n4ax_bids.core.tissue.posteriors import maps_of, tissues_of
@@ -85,6 +85,34 @@ def test_the_public_calls_agree(made, estimate):
     np.testing.assert_allclose(corrected * np.exp(log_bias), made.image, rtol=1e-5)
     np.testing.assert_allclose(on_device, corrected, rtol=1e-5)
     np.testing.assert_array_equal(listed, corrected)
+
+
+def test_two_images_share_one_field(made, estimate):
+    """The second has the tissues in another order; an image of few voxels has no part in it."""
+    level = np.array([0, 150, 100, 60], np.float32)[made.labels]
+    other = level * np.exp(made.log_field)
+    both, field = tissue_joint([made.image, other], made.mask, zooms=ZOOMS, return_bias=True)
+    assert (
+        field_error(field, made.log_field, made.mask).rmse < 0.1 * made.log_field[made.mask].std()
+    )
+    for image, corrected in zip((made.image, other), both, strict=True):
+        np.testing.assert_allclose(corrected, image / np.exp(field), rtol=1e-5)
+    alone = tissue_joint([made.image], [made.mask], zooms=ZOOMS, return_bias=True)[1]
+    np.testing.assert_array_equal(alone, divide(made.image, estimate.log_field)[1])
+
+    few = np.zeros(SHAPE, np.float32)
+    few[14:17, 14:17, 14:17] = np.arange(1, 28).reshape(3, 3, 3)
+    with pytest.warns(N4Warning, match=r"images\[1\]: .*the field is that of the other images"):
+        field = tissue_joint(
+            [made.image, few], [made.mask, few > 0], zooms=ZOOMS, return_bias=True
+        )[1]
+    np.testing.assert_array_equal(field, alone)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        tissue_joint([few, few], few > 0, zooms=ZOOMS)
+    assert sum("that of a coarse N4" in str(each.message) for each in told) == 2
+    with pytest.raises(ValueError, match=r"images\[1\] has shape .*share a field"):
+        tissue_joint([made.image, other[1:]], "otsu", zooms=ZOOMS)
 
 
 def test_the_scale_of_the_image_does_not_matter(made, estimate):
@@ -228,10 +256,10 @@ def test_normal_equations_and_their_solution():
     expected = (columns * weight.reshape(-1, 1)).T @ columns
     with jax.enable_x64(True):
         given = [jnp.asarray(each) for each in bases]
-        found = solve.normal(jnp.asarray(weight), solve.pair_matrices(given), given)
+        found = equations.normal(jnp.asarray(weight), equations.pair_matrices(given), given)
         np.testing.assert_allclose(found, expected, rtol=1e-10)
         right = jnp.asarray(rng.standard_normal(12))
-        answer = solve.solved(found, 0 * found, right)
+        answer = equations.solved(found, 0 * found, right)
         np.testing.assert_allclose(found @ answer, right, rtol=1e-3, atol=1e-3)
 
 

@@ -116,6 +116,69 @@ def tissue_batch(
     return (corrected, [log_bias for _, log_bias in both]) if return_bias else corrected
 
 
+def tissue_joint(
+    images: Sequence[Array],
+    masks: Sequence[Array | str | None] | Array | str | None = "otsu",
+    weights: Sequence[Array | None] | None = None,
+    *,
+    zooms: Sequence[float] | None = None,
+    options: TissueOptions | None = None,
+    return_bias: bool = False,
+) -> Any:
+    """Correct several images of one grid by one field, which is estimated from all of them.
+
+    Contrasts of one session that one coil received, as T1w and T2w, share the receive field. Each
+    image has classes of its own; their equations for the field are added. Images that the model
+    does not fit have no part in the estimate, and a warning names them.
+
+    Parameters
+    ----------
+    images : arrays (I, J) or (I, J, K) of one shape, of which each voxel is at the same place
+    masks : one for each image, or one array or word for all, as for `tissue`
+    weights : one for each image, or None
+    zooms : size of a voxel on each axis in mm, 1 where not given
+    options : TissueOptions, used for all images
+    return_bias : also return the field
+
+    Returns
+    -------
+    corrected : list of float32 arrays
+    log_bias : float32 array like one image, ln of the field; only with `return_bias`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `tissue_batch`, and if shapes differ.
+
+    Warns
+    -----
+    N4Warning
+        If the model does not fit an image.
+    """
+    options = require_options(options)
+    one = isinstance(masks, (np.ndarray, jax.Array)) and masks.ndim == np.ndim(images[0])
+    each_mask: Any = [masks] * len(images) if one else masks
+    each_given = one_by_one(images, each_mask, weights, [zooms] * len(images))
+    calls = []
+    for number, given in enumerate(each_given):
+        with numbered(number):
+            calls.append(_prepared(*given, options))
+    shapes = [np.shape(call.image) for call in calls]
+    for number, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"images[{number}] has shape {shape}; expected that of images[0], {shapes[0]}, "
+                "because they share a field"
+            )
+    estimates_of_each = method.solve_jointly([call.given for call in calls], options)
+    found = []
+    for number, (call, estimate) in enumerate(zip(calls, estimates_of_each, strict=True)):
+        found.append(divided(call, estimate.log_field))
+        _warn(estimate, f"images[{number}]: ")
+    corrected = [image for image, _ in found]
+    return (corrected, found[0][1]) if return_bias else corrected
+
+
 def _prepared(image: Any, mask: Any, weight: Any, zooms: Any, options: TissueOptions) -> Call:
     """Check the arguments; options that do not fit are refused before a mask is searched for."""
 
@@ -129,6 +192,11 @@ def _solved(call: Call, options: TissueOptions, prefix: str = "") -> tuple[Array
     """Estimate the field and divide by it; warn about what is odd about the result."""
     estimate: Estimate = method.prepare(call.given, options)(None)
     found = divided(call, estimate.log_field)
-    for note in estimate.notes:
-        warnings.warn(f"{prefix}{note}", N4Warning, stacklevel=4)
+    _warn(estimate, prefix)
     return found
+
+
+def _warn(estimate: Estimate, prefix: str) -> None:
+    """Pass on what is odd about a result."""
+    for note in estimate.notes:
+        warnings.warn(f"{prefix}{note}", N4Warning, stacklevel=5)

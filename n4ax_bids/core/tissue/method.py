@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
+from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import method as n4
 from n4ax_bids.core.tissue import estimate as estimates
 from n4ax_bids.core.tissue.estimate import Found, Image
@@ -66,7 +67,7 @@ def prepare(given: Given, options: TissueOptions) -> Solve:
     image = estimates.image_of(given, options)
 
     def run(report: Report | None = None) -> Estimate:
-        found = estimates.estimate(image, options)
+        found = estimates.estimate([image], options)[0]
         if found is not None and report is not None:
             for number, change in enumerate(found.changes, start=1):
                 report(1, number, change)
@@ -75,6 +76,39 @@ def prepare(given: Given, options: TissueOptions) -> Solve:
         return _fallen_back(given, image, found, options)
 
     return run
+
+
+def solve_jointly(givens: Sequence[Given], options: TissueOptions) -> list[Estimate]:
+    """Estimate one field from several images of one grid.
+
+    Images that the model does not fit have no part in the estimate, and a note of theirs says so.
+    If it fits none, each has the field of a coarse N4 of the first.
+
+    Returns
+    -------
+    for each image an estimate; the field is the same
+    """
+    images = [estimates.image_of(given, options) for given in givens]
+    parts = list(range(len(images)))
+    found: dict[int, Found | None] = {}
+    while parts:
+        now = estimates.estimate([images[part] for part in parts], options)
+        found.update(zip(parts, now, strict=True))
+        good = [part for part in parts if (its := found[part]) is not None and fits(its, options)]
+        if good == parts:
+            break
+        parts = good
+    if not parts:
+        first = _fallen_back(givens[0], images[0], found[0], options)
+        return [first] * len(images)
+    shared = found[parts[0]]
+    assert shared is not None
+    return [
+        _estimate(image, its, options)
+        if number in parts and (its := found[number]) is not None
+        else _without_classes(image, shared.log_field, "the other images", found[number], options)
+        for number, image in enumerate(images)
+    ]
 
 
 def fits(found: Found, options: TissueOptions) -> bool:
@@ -105,19 +139,25 @@ def _fallen_back(
     given: Given, image: Image, found: Found | None, options: TissueOptions
 ) -> Estimate:
     """Return the field of a coarse N4."""
+    plain = n4.prepare(given, COARSE_N4)(None)
+    instead = _without_classes(image, plain.log_field, "a coarse N4", found, options)
+    return instead._replace(notes=(*instead.notes, *plain.notes))
+
+
+def _without_classes(
+    image: Image, log_field: LogField, whose: str, found: Found | None, options: TissueOptions
+) -> Estimate:
+    """Return a field that the classes of this image had no part in."""
     why = "too few blocks of the image have a signal and homogeneous surroundings"
     if found is not None:
         why = f"the misfit is {found.misfit:.3g}; expected at most {options.largest_misfit:g}"
-    note = f"tissue classes do not fit this image ({why}): the field is that of a coarse N4"
-    plain = n4.prepare(given, COARSE_N4)(None)
-    details = _details(found, options, None, ())
+    note = f"tissue classes do not fit this image ({why}): the field is that of {whose}"
     images = {}
     if options.posteriors:
         nothing = np.zeros(image.values.shape, np.float32)
         images = {name: nothing for name in options.tissues}
         note += "; the posterior maps are 0"
-    notes = (*image.notes, note, *plain.notes)
-    return Estimate(plain.log_field, details, notes, images)
+    return Estimate(log_field, _details(found, options, None, ()), (*image.notes, note), images)
 
 
 def _details(

@@ -59,10 +59,10 @@ class Histogram(NamedTuple):
 class Demands(NamedTuple):
     """What the classes demand of the field."""
 
-    weights: jax.Array
-    """(..., 3), for each tissue the precision with which a block shows the field"""
-    targets: jax.Array
-    """(..., 3), these weights times the true ln of intensity that the classes expect"""
+    weights: tuple[jax.Array, ...]
+    """for each tissue the precision with which a block shows the field"""
+    targets: tuple[jax.Array, ...]
+    """for each tissue these weights times the true ln of intensity that the classes expect"""
     likelihood: jax.Array
     """scalar, mean logarithm of the density"""
 
@@ -233,14 +233,24 @@ def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) 
     density = _density(seen, classes)
     here = jnp.maximum(shares @ density.T + classes.outliers * seen.uniform, TINY)
     precise = (density.reshape(N_BINS, N_NOISES, -1) / variance).reshape(density.shape)
-    # For each tissue the weight, then the weight times the mean: (bins * noises, 2, 3, K).
-    members = tissues_of(classes).T
-    terms = jnp.stack([precise, precise * classes.mean[None]], axis=1)
-    terms = terms[:, :, None] * members[None, None]
-    table = jnp.tensordot(shares, terms, (1, 3)) / here[..., None, None]
-    weights = table[:, :, 0].sum(axis=-1)
-    before, after = (seen.local * weights).sum(), (seen.local * weights * rare[None]).sum()
-    table = table * (rare * (before / after))[None, :, None, None]
-    wanted = table.reshape(-1, 2, N_TISSUES)[seen.place]
+    # For each tissue the weight, then the weight times the mean: (K, 2, 3, bins * noises).
+    members = tissues_of(classes)[:, None, :, None]
+    terms = jnp.stack([precise.T, (precise * classes.mean[None]).T], axis=1)
+    terms = terms[:, :, None] * members
+    table = (shares @ terms.reshape(len(terms), -1)).reshape(len(shares), 2 * N_TISSUES, -1)
+    table = table / here[:, None]
+    sums = seen.local * table[:, :N_TISSUES].sum(axis=1)
+    before, after = sums.sum(), (sums * rare[None]).sum()
+    table = table * (rare * (before / after))[None, None]
+    n_bins = N_BINS * N_NOISES
+    area = seen.place // n_bins
+    first = seen.place + area * (2 * N_TISSUES - 1) * n_bins
+    flat = table.ravel()
+
+    def at_blocks(channel: int) -> jax.Array:
+        return flat.at[first + channel * n_bins].get(mode="promise_in_bounds")
+
+    weights = tuple(map(at_blocks, range(N_TISSUES)))
+    targets = tuple(map(at_blocks, range(N_TISSUES, 2 * N_TISSUES)))
     likelihood = (seen.local * jnp.log(here)).sum() / seen.counts.sum()
-    return Demands(wanted[..., 0, :], wanted[..., 1, :], likelihood)
+    return Demands(weights, targets, likelihood)

@@ -1,10 +1,11 @@
-"""The compiled estimate: a start from differences; classes and field in turn."""
+"""The compiled estimate: the classes of each image and one field, in turn."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from functools import partial, reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,9 @@ import numpy as np
 
 from n4ax_bids.core import bspline
 from n4ax_bids.core.tissue import mixture
+from n4ax_bids.core.tissue.equations import RIDGE, Arrays, normal, pair_matrices, solved
 from n4ax_bids.core.tissue.mixture import Classes
 
-RIDGE = 1e-6
-"""added to the normal equations, relative to their mean diagonal"""
 RELAXED = 1.3
 """a step of the field, relative to the solution of its equations"""
 PULL = 1e-3
@@ -24,47 +24,12 @@ FEWEST_ROUNDS = 7
 """rounds before the estimate may end"""
 FIRST_STEPS, STEPS = 30, 8
 """steps of expectation maximisation in the first round and in each later one"""
-APART = 12.0
-"""distance of the blocks whose differences give the start, mm"""
-COARSE = 6.0
-"""distance of the blocks that are used there, mm"""
 ALONE = 2
 """rounds in which each area has the shares of the whole image"""
 SHARE_STEPS = 2
-"""steps by which the shares of each area follow in each later round"""
+"""steps by which the shares of each area follow in each round"""
 WHOLE = 200.0
 """pull of an area's shares to those of the whole image, in blocks"""
-SCALES = tuple(float(each) for each in np.geomspace(0.3, 0.08, 8))
-"""differences above these are outliers in the steps of the start"""
-START_STIFFNESS = 1e8
-"""mm^6"""
-
-
-class Arrays(NamedTuple):
-    """One image; arrays of blocks are padded, with h = 0."""
-
-    x: jax.Array
-    """float32, ln of intensity"""
-    h: jax.Array
-    """float32, weight of a block, 0 to 1"""
-    ok: jax.Array
-    """bool, whether a block takes part in the start"""
-    noise_bin: jax.Array
-    """int32"""
-    nu: jax.Array
-    """(noises,)"""
-    listed: jax.Array
-    """(n,), int32, flat indices of the blocks with a weight, padded with the number of blocks"""
-    bases: tuple[jax.Array, ...]
-    """(blocks, control points) of each axis, float32"""
-    penalty: jax.Array
-    """(K, K), float64"""
-    area: jax.Array
-    """int32, the area of each block, within which shares of classes are estimated"""
-    smoothing: tuple[jax.Array, ...]
-    """(areas, areas) of each axis, averages an area with its neighbours"""
-    cells: tuple[jax.Array, ...]
-    """(blocks, regions) of each axis, float32: which region of the misfit a block lies in"""
 
 
 class Numbers(NamedTuple):
@@ -77,32 +42,38 @@ class Numbers(NamedTuple):
     n_rounds: int
 
 
+class Seen(NamedTuple):
+    """What is known of one image."""
+
+    field: jax.Array
+    """ln b at the blocks, of weighted mean 0"""
+    classes: Classes
+    shares: jax.Array
+    """(areas, K), of the classes in each area"""
+    likelihood: jax.Array
+
+
 class State(NamedTuple):
     """What a round changes."""
 
     round: jax.Array
     lattice: jax.Array
     """(K,), float64"""
-    field: jax.Array
-    """ln b at the blocks, of weighted mean 0"""
-    classes: Classes
+    images: tuple[Seen, ...]
     change: jax.Array
     changes: jax.Array
     """(limit,), the change of each round"""
-    shares: jax.Array
-    """(areas, K), of the classes in each area"""
-    likelihood: jax.Array
 
 
 class Solved(NamedTuple):
-    """What was estimated."""
+    """What was estimated; tuples have one entry for each image."""
 
     lattice: jax.Array
-    classes: Classes
+    classes: tuple[Classes, ...]
     n_rounds: jax.Array
     changes: jax.Array
-    likelihood: jax.Array
-    misfit: jax.Array
+    likelihood: tuple[jax.Array, ...]
+    misfit: tuple[jax.Array, ...]
     """sd of what regions differ from their classes and the field"""
     sd: jax.Array
     """of ln b at the blocks"""
@@ -110,66 +81,105 @@ class Solved(NamedTuple):
 
 @partial(jax.jit, static_argnames=("n_classes", "limit"))
 def solve(
-    arrays: Arrays, numbers: Numbers, lattice: jax.Array, *, n_classes: int, limit: int
+    images: tuple[Arrays, ...],
+    numbers: Numbers,
+    lattice: jax.Array,
+    *,
+    n_classes: int,
+    limit: int,
 ) -> Solved:
-    """Estimate classes and field.
+    """Estimate the classes of each image, and the field that all of them share.
 
     Parameters
     ----------
-    arrays, numbers : of the image
+    images : of one grid and one spline
+    numbers : of the options
     lattice : (K,), float64, where the estimate begins
-    n_classes : Gaussian classes
+    n_classes : Gaussian classes of each image
     limit : most rounds that can be recorded; at least `numbers.n_rounds`
     """
-    pairs = pair_matrices(arrays.bases)
-    n = arrays.h.sum()
-    zero = jnp.zeros((), arrays.x.dtype)
-    nothing = jnp.zeros(n_classes, arrays.x.dtype)
-    classes = Classes(nothing, nothing, nothing, zero)
-    state = State(
-        jnp.int32(0),
-        lattice,
-        _field(lattice, arrays, n),
-        classes,
-        zero + 1,
-        jnp.zeros(limit),
-        jnp.zeros((_n_areas(arrays), n_classes), arrays.x.dtype),
-        zero,
-    )
+    pairs = pair_matrices(images[0].bases)
+    begun = tuple(_begun(each, lattice, n_classes) for each in images)
+    one = jnp.ones((), images[0].x.dtype)
+    state = State(jnp.int32(0), lattice, begun, one, jnp.zeros(limit))
 
     def going(s: State) -> jax.Array:
         early = (s.round < FEWEST_ROUNDS) | (s.change > numbers.convergence)
         return (s.round < numbers.n_rounds) & early
 
-    end = jax.lax.while_loop(going, lambda s: _round(s, arrays, numbers, pairs, n_classes), state)
-    sd = jnp.sqrt((arrays.h * end.field**2).sum() / n)
-    misfit = _misfit(end, arrays, numbers)
-    return Solved(end.lattice, end.classes, end.round, end.changes, end.likelihood, misfit, sd)
+    end = jax.lax.while_loop(going, lambda s: _round(s, images, numbers, pairs), state)
+    both = list(zip(images, end.images, strict=True))
+    square = _mean_square([(arrays.h, seen.field) for arrays, seen in both])
+    return Solved(
+        end.lattice,
+        tuple(seen.classes for seen in end.images),
+        end.round,
+        end.changes,
+        tuple(seen.likelihood for seen in end.images),
+        tuple(_misfit(seen, arrays, numbers) for arrays, seen in both),
+        jnp.sqrt(square),
+    )
+
+
+def _begun(arrays: Arrays, lattice: jax.Array, n_classes: int) -> Seen:
+    """Return what is known of an image before the first round."""
+    zero = jnp.zeros((), arrays.x.dtype)
+    nothing = jnp.zeros(n_classes, arrays.x.dtype)
+    shares = jnp.zeros((_n_areas(arrays), n_classes), arrays.x.dtype)
+    classes = Classes(nothing, nothing, nothing, zero)
+    return Seen(_field(lattice, arrays), classes, shares, zero)
+
+
+def _mean_square(fields: Sequence[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """Return the mean square of pairs of weights and values."""
+    squares = jnp.stack([(h * values**2).sum() for h, values in fields])
+    return squares.sum() / jnp.stack([h.sum() for h, _ in fields]).sum()
 
 
 def _round(
-    s: State, arrays: Arrays, numbers: Numbers, pairs: list[jax.Array], n_classes: int
+    s: State, images: tuple[Arrays, ...], numbers: Numbers, pairs: list[jax.Array]
 ) -> State:
     """Estimate the classes, then the field."""
-    h, n = arrays.h, arrays.h.sum()
-    seen = _seen(arrays, s.field)
+    classified = [
+        _classified(seen, arrays, numbers, s.round)
+        for seen, arrays in zip(s.images, images, strict=True)
+    ]
+    stiffness = numbers.stiffness * jnp.stack([arrays.h.sum() for arrays in images]).sum()
+    found = _demanded([wanted for _, wanted in classified], images, stiffness, pairs)
+    lattice = s.lattice + RELAXED * (found - s.lattice)
+    fields = [_field(lattice, arrays) for arrays in images]
+    change = jnp.sqrt(
+        _mean_square(
+            [
+                (arrays.h, field - seen.field)
+                for arrays, field, seen in zip(images, fields, s.images, strict=True)
+            ]
+        )
+    )
+    now = tuple(
+        seen._replace(field=field) for (seen, _), field in zip(classified, fields, strict=True)
+    )
+    return State(s.round + 1, lattice, now, change, s.changes.at[s.round].set(change))
+
+
+def _classified(
+    s: Seen, arrays: Arrays, numbers: Numbers, number: jax.Array
+) -> tuple[Seen, mixture.Demands]:
+    """Estimate the classes of one image, and what they demand of the field."""
+    seen = _counted(arrays, s.field)
+    n_classes = len(s.classes.mean)
     classes = jax.lax.cond(
-        s.round == 0,
+        number == 0,
         lambda: mixture.maximised(
             seen, mixture.first_classes(seen, n_classes), FIRST_STEPS, numbers.least_sd
         ),
         lambda: mixture.maximised(seen, s.classes, STEPS, numbers.least_sd),
     )
-    shares = jnp.where(s.round < ALONE, classes.share[None], s.shares)
+    shares = jnp.where(number < ALONE, classes.share[None], s.shares)
     for _ in range(SHARE_STEPS):
         shares = mixture.local_shares(seen, classes, shares, arrays.smoothing, WHOLE)
     wanted = mixture.demands(seen, classes, shares, numbers.balance)
-    found = _demanded(wanted, arrays, numbers.stiffness * n, pairs)
-    lattice = s.lattice + RELAXED * (found - s.lattice)
-    field = _field(lattice, arrays, n)
-    change = jnp.sqrt((h * (field - s.field) ** 2).sum() / n)
-    changes = s.changes.at[s.round].set(change)
-    return State(s.round + 1, lattice, field, classes, change, changes, shares, wanted.likelihood)
+    return s._replace(classes=classes, shares=shares, likelihood=wanted.likelihood), wanted
 
 
 def _n_areas(arrays: Arrays) -> int:
@@ -177,7 +187,7 @@ def _n_areas(arrays: Arrays) -> int:
     return int(np.prod([len(each) for each in arrays.smoothing]))
 
 
-def _seen(arrays: Arrays, field: jax.Array) -> mixture.Histogram:
+def _counted(arrays: Arrays, field: jax.Array) -> mixture.Histogram:
     """Count the intensities that a field leaves."""
     a = arrays
     r = a.x - field
@@ -185,115 +195,56 @@ def _seen(arrays: Arrays, field: jax.Array) -> mixture.Histogram:
 
 
 def _demanded(
-    wanted: mixture.Demands, arrays: Arrays, stiffness: jax.Array, pairs: list[jax.Array]
+    wanted: Sequence[mixture.Demands],
+    images: Sequence[Arrays],
+    stiffness: jax.Array,
+    pairs: list[jax.Array],
 ) -> jax.Array:
     """Return the lattice that fits the demands best if the level of each tissue is free as well.
 
     Tissues lie in different places, so their levels and the field trade off against each other.
-    Solved together, the levels follow from places where tissues are neighbours.
+    Solved together, the levels follow from places where tissues are neighbours. Each image has
+    levels of its own, and its equations for the field are added to those of the others.
     """
-    h = arrays.h[..., None]
-    weights, targets = wanted.weights * h, wanted.targets * h
-    left = weights * arrays.x[..., None] - targets
-    matrix = normal(weights.sum(axis=-1), pairs, arrays.bases)
-    n_points, axes = len(matrix), tuple(range(arrays.x.ndim))
+    bases = images[0].bases
+    every, crosses, forces = [], [], []
+    for each, arrays in zip(wanted, images, strict=True):
+        for weights, targets in zip(each.weights, each.targets, strict=True):
+            weights = weights * arrays.h
+            every.append(weights)
+            crosses.append(bspline.contract(weights, bases).ravel())
+            left = weights * arrays.x - targets * arrays.h
+            forces.append(bspline.contract(left, bases).ravel())
+    cross, force = (jnp.stack(each, axis=1).astype(jnp.float64) for each in (crosses, forces))
+    matrix = normal(_added(every), pairs, bases)
+    n_points = len(matrix)
     ridge = RIDGE * jnp.trace(matrix) / n_points
-    cross = bspline.contract(weights, arrays.bases).reshape(n_points, -1).astype(jnp.float64)
-    own = jnp.diag(weights.sum(axis=axes).astype(jnp.float64)) * (1 + PULL)
+    # The splines of all control points add up to 1, so sums over them are sums over blocks.
+    own = jnp.diag(cross.sum(axis=0)) * (1 + PULL)
     whole = jnp.block([[matrix + ridge * jnp.eye(n_points), cross], [cross.T, own]])
-    right = jnp.concatenate(
-        [
-            bspline.contract(left.sum(axis=-1), arrays.bases).ravel().astype(jnp.float64),
-            left.sum(axis=axes).astype(jnp.float64),
-        ]
-    )
-    penalty = jnp.pad(stiffness * arrays.penalty, (0, len(own)))
+    right = jnp.concatenate([force.sum(axis=1), force.sum(axis=0)])
+    penalty = jnp.pad(stiffness * images[0].penalty, (0, len(own)))
     return solved(whole, penalty, right)[:n_points]
 
 
-def _field(lattice: jax.Array, arrays: Arrays, n: jax.Array) -> jax.Array:
+def _added(arrays: Sequence[jax.Array]) -> jax.Array:
+    """Return the sum of arrays."""
+    return reduce(operator.add, arrays)
+
+
+def _field(lattice: jax.Array, arrays: Arrays) -> jax.Array:
     """Return ln b at the blocks, without its weighted mean."""
     points = [basis.shape[1] for basis in arrays.bases]
     field = bspline.expand(lattice.astype(arrays.x.dtype).reshape(points), arrays.bases)
-    return field - (arrays.h * field).sum() / n
+    return field - (arrays.h * field).sum() / arrays.h.sum()
 
 
-def _misfit(end: State, arrays: Arrays, numbers: Numbers) -> jax.Array:
+def _misfit(s: Seen, arrays: Arrays, numbers: Numbers) -> jax.Array:
     """Return the sd over regions of what classes and field leave, weighted by their blocks."""
-    seen = _seen(arrays, end.field)
-    wanted = mixture.demands(seen, end.classes, end.shares, numbers.balance)
-    weight = wanted.weights.sum(axis=-1)
-    left = weight * (arrays.x - end.field) - wanted.targets.sum(axis=-1)
+    seen = _counted(arrays, s.field)
+    wanted = mixture.demands(seen, s.classes, s.shares, numbers.balance)
+    weight, target = _added(wanted.weights), _added(wanted.targets)
+    left = weight * (arrays.x - s.field) - target
     n = bspline.contract(weight * arrays.h, arrays.cells)
     mean = bspline.contract(left * arrays.h, arrays.cells) / jnp.maximum(n, mixture.TINY)
     return jnp.sqrt((n * mean**2).sum() / n.sum())
-
-
-def pair_matrices(bases: Sequence[jax.Array]) -> list[jax.Array]:
-    """Return, for each axis, the products of all pairs of control points' weights (n, m²)."""
-    return [(b[:, :, None] * b[:, None, :]).reshape(len(b), -1) for b in bases]
-
-
-def normal(weight: jax.Array, pairs: Sequence[jax.Array], bases: Sequence[jax.Array]) -> jax.Array:
-    """Return Σ w b_i b_j for all pairs of control points: (K, K), float64."""
-    sizes = [basis.shape[1] for basis in bases]
-    sums = bspline.contract(weight, pairs).astype(jnp.float64)
-    sums = sums.reshape([size for each in sizes for size in (each, each)])
-    order = range(0, 2 * len(sizes), 2)
-    n_points = int(np.prod(sizes))
-    return sums.transpose(*order, *(axis + 1 for axis in order)).reshape(n_points, n_points)
-
-
-def solved(matrix: jax.Array, penalty: jax.Array, right: jax.Array) -> jax.Array:
-    """Solve penalised normal equations in float64, scaled to a diagonal of 1."""
-    ridge = RIDGE * jnp.trace(matrix) / len(matrix)
-    whole = matrix + penalty + ridge * jnp.eye(len(matrix))
-    scale = jax.lax.rsqrt(jnp.diag(whole))
-    factor = jax.scipy.linalg.cho_factor(whole * scale[:, None] * scale[None])
-    found: jax.Array = jax.scipy.linalg.cho_solve(factor, scale * right.astype(jnp.float64))
-    return scale * found
-
-
-@partial(jax.jit, static_argnames="strides")
-def start(arrays: Arrays, *, strides: Sequence[Any]) -> jax.Array:
-    """Return the lattice of a robust fit of differences of blocks that lie 12 mm apart.
-
-    Neighbours mostly belong to one tissue, so most of their differences show the field alone.
-
-    Parameters
-    ----------
-    arrays : of the image
-    strides : (blocks between those that are used, and between the two of a difference in such
-        steps) of each axis
-    """
-    thin = tuple(slice(None, None, step) for step, _ in strides)
-    x, ok = arrays.x[thin], arrays.ok[thin]
-    bases = [b[each] for b, each in zip(arrays.bases, thin, strict=True)]
-    terms = []
-    for axis, (_, apart) in enumerate(strides):
-        if not 0 < apart < x.shape[axis]:
-            continue
-        low, high = [slice(None)] * x.ndim, [slice(None)] * x.ndim
-        low[axis], high[axis] = slice(None, -apart), slice(apart, None)
-        both = ok[tuple(low)] & ok[tuple(high)]
-        its = list(bases)
-        its[axis] = bases[axis][apart:] - bases[axis][:-apart]
-        difference = x[tuple(high)] - x[tuple(low)]
-        terms.append((both, difference, its, pair_matrices(its)))
-    points = [basis.shape[1] for basis in bases]
-
-    def step(lattice: jax.Array, scale: jax.Array) -> tuple[jax.Array, None]:
-        matrix, right = jnp.zeros(arrays.penalty.shape), jnp.zeros(len(lattice))
-        n = jnp.zeros(())
-        for both, difference, its, pairs in terms:
-            rest = difference - bspline.expand(lattice.astype(x.dtype).reshape(points), its)
-            weight = jnp.where(both, (1 + (rest / scale) ** 2) ** -2, 0).astype(x.dtype)
-            matrix += normal(weight, pairs, its)
-            right += bspline.contract(weight * difference, its).ravel()
-            n += weight.sum()
-        penalty = START_STIFFNESS * n / len(points) * arrays.penalty
-        return jnp.where(n > 0, solved(matrix, penalty, right), lattice), None
-
-    scales = jnp.asarray(SCALES, x.dtype)
-    found, _ = jax.lax.scan(step, jnp.zeros(len(arrays.penalty)), scales)
-    return found
