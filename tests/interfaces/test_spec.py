@@ -19,8 +19,8 @@ OURS = [field for field in FIELDS if field.name not in AntsInputSpec.class_trait
 
 
 def said(options):
-    """The same options with the control points written out, where there is no distance."""
-    if options.bspline_fitting_distance is not None:
+    """The same options with the control points written out, where no other option sets them."""
+    if options.bspline_fitting_distance is not None or options.adapt:
         return options
     points = options.n_control_points or (max(4, options.bspline_order + 1),)
     return dataclasses.replace(options, n_control_points=points * (3 // len(points)))
@@ -41,6 +41,7 @@ def test_help_and_choices_come_from_the_option(field):
 
 def test_nipypes_own_traits_stay_its_own():
     assert {field.name for field in OURS} == {
+        "adapt",
         "shrink_mm",
         "n_control_points",
         "over_relaxation",
