@@ -9,7 +9,7 @@ import os
 import pytest
 
 from n4ax_bids.app import cli
-from n4ax_bids.app.reports import contents, tissues
+from n4ax_bids.app.reports import checked, contents, tissues
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Status
 from n4ax_bids.io import text as text_of
@@ -208,7 +208,7 @@ def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
         "suffix": "T1w",
         "sidecar": "sub-01/anat/sub-01_desc-biascorr_T1w.json",
         "sidecar_sha256": hashlib.sha256(sidecar.read_bytes()).hexdigest(),
-        "measures": dict.fromkeys(contents.SHOWN, 1.5),
+        "measures": dict.fromkeys(checked.SHOWN, 1.5),
         "warnings": [],
         "notes": [],
         "panel": "",

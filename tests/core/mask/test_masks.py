@@ -109,10 +109,10 @@ def test_all_masks_share_one_program():
     """Images of many shapes and masks of many sizes: nothing is compiled for the second."""
     image, _ = made_head()
     auto_mask(image, ZOOMS)
-    before = n4ax_bids.core.n4.iterate.run._cache_size()
+    before = n4ax_bids.core.n4.compiled.run._cache_size()
     for part in (image[4:, :, 10:], image[:, 6:], image * (ball(image.shape, 60) < 1)):
         auto_mask(part, ZOOMS)
-    assert n4ax_bids.core.n4.iterate.run._cache_size() == before
+    assert n4ax_bids.core.n4.compiled.run._cache_size() == before
 
 
 def test_words_of_n4():
