@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,8 @@ def test_nipoppys_tracker_finds_what_a_run_writes(make_dataset, fake_node, tmp_p
 
 @pytest.mark.clients
 def test_nipoppy_takes_the_files():
-    program = shutil.which("nipoppy")
+    beside = Path(sys.executable).with_name("nipoppy")
+    program = str(beside) if beside.exists() else shutil.which("nipoppy")
     if program is None:
         pytest.skip("nipoppy is not installed")
     words = [program, "pipeline", "validate", str(NIPOPPY)]
