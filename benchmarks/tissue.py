@@ -8,22 +8,25 @@ file. `--picture FILE.webp` draws what N4 and the method leave of a brain withou
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
+import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
+from benchmarks.images import DATA
+from benchmarks.machine import ROOT, arguments, computing_on, publish
 from benchmarks.masks import Case, cases
 from benchmarks.pictures import draw
-from n4ax_bids import auto_mask, n4, otsu_mask, preset, tissue, tissue_joint
+from benchmarks.tissue_page import REPEATS, Rows, lines
+from n4ax_bids import TissueOptions, auto_mask, n4, otsu_mask, preset, tissue, tissue_joint
+from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.metrics import joint_variation
+from n4ax_bids.core.tissue.method import prepare
 from n4ax_bids.phantoms import GREY, WHITE, Phantom, mni152, phantom
 
 PAGE = ROOT / "docs" / "validation"
@@ -32,9 +35,20 @@ AMPLITUDES = (0.0, 0.2, 0.5, 1.2)
 NOISES = (0.05, 0.0, 0.03, 0.09)
 CONTRASTS = ("T1w", "T2w")
 N4S = {"ants": preset("ants"), "fmriprep": preset("fmriprep")}
+OTHERS = (
+    "kidney-ge3t_GRE",
+    "spine-sct_T2starw",
+    "spine-sct_bold",
+    "slice2d-ixi002/T1w",
+    "slice2d-ixi002/T2w",
+    "labelled/laynii-lo-t1epi-7t/image",
+    "labelled/mouse-fvb-invivo-3/image",
+    "brain-niivue_FLAIR",
+    "head-niivue_T2w",
+)
+"""images of the folder of test data"""
 LESION_ML = 30.0
 FAR_MM = 20.0
-REPEATS = 5
 
 Estimate = Callable[[np.ndarray, Any, tuple[float, ...]], np.ndarray]
 
@@ -59,6 +73,12 @@ def by_n4(name: str) -> Estimate:
 def by_tissue(image: np.ndarray, mask: Any, zooms: tuple[float, ...]) -> np.ndarray:
     """Estimate ln b by the tissue method."""
     return np.asarray(tissue(image, mask, zooms=zooms, return_bias=True)[1])
+
+
+def by_standard(image: np.ndarray, mask: Any, zooms: tuple[float, ...]) -> np.ndarray:
+    """Estimate ln b by N4 with samples about 4 mm apart."""
+    options = preset("standard")
+    return np.asarray(n4(image, mask, zooms=zooms, options=options, return_bias=True)[1])
 
 
 def in_a_head(made: Phantom, mm: float, seed: int = 0) -> np.ndarray:
@@ -196,27 +216,62 @@ def measure_time(image: np.ndarray, mask: Any, mm: tuple[float, ...]) -> dict[st
     return {name: float(np.median(each[1:])) for name, each in seconds.items()}
 
 
-class Rows:
-    """What was measured, kept in a file."""
+def others() -> Iterator[tuple[str, np.ndarray, tuple[float, ...]]]:
+    """Yield name, image and mm of what is no whole brain, and of two images of another kind."""
+    for name in OTHERS:
+        read: Any = nb.load(DATA / f"{name}.nii.gz")
+        values, mm = read.get_fdata(dtype=np.float32), read.header.get_zooms()
+        values = values[..., 0] if values.ndim == 4 else values
+        values = values[..., 0] if values.shape[-1] == 1 else values
+        yield name, values, tuple(map(float, mm[: values.ndim]))
 
-    def __init__(self, path: Any) -> None:
-        self._path = path
-        self.kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def of(self, kind: str, name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        """Measure unless that is done."""
-        key = f"{kind}: {name}"
-        if key in self.kept:
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.kept[key] = measure()
-        self._path.write_text(json.dumps(self.kept, indent=1) + "\n")
-        print(key, json.dumps(self.kept[key]), file=sys.stderr, flush=True)
+def measure_other(image: np.ndarray, mm: tuple[float, ...]) -> dict[str, Any]:
+    """Return the misfit, and errors of a field that is multiplied on the image."""
+    mask = np.asarray(otsu_mask(image)) != 0
+    axes = [np.linspace(-1, 1, n) for n in image.shape]
+    grid = np.meshgrid(*axes, indexing="ij")
+    x, y, z = grid[0], grid[1], grid[-1]
+    added = (0.25 * (x * y - z**2 + 0.6 * x)).astype(np.float32)
+    estimate = prepare(Given(image, mask, None, mm), TissueOptions())(None)
+    found: dict[str, Any] = {
+        "misfit": estimate.details.misfit,
+        "fell back": estimate.details.fell_back,
+    }
+    for name, of in (("tissue", by_tissue), ("standard", by_standard)):
+        change = of(image * np.exp(added), mask, mm) - of(image, mask, mm)
+        found[name] = float((change - added)[mask].std())
+    return found
 
-    def kind(self, kind: str) -> dict[str, Any]:
-        """Return the rows of a kind by their names."""
-        return {k.partition(": ")[2]: v for k, v in self.kept.items() if k.startswith(f"{kind}: ")}
+
+def misfit(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> float:
+    """Return the misfit of an image."""
+    return float(prepare(Given(image, mask, None, mm), TissueOptions())(None).details.misfit)
+
+
+def measure_misfits(heads: Sequence[Case]) -> dict[str, Any]:
+    """Return the lowest and the highest misfit of several groups of images."""
+    made = [mni152(c, 0, s, a, 0.05) for c, s, a in product(CONTRASTS, SHAPES, AMPLITUDES[1:])]
+    found = {
+        "template brain with any field": [misfit(m.image, m.mask, (1.0,) * 3) for m in made],
+        "real and simulated heads in the brain's mask": [
+            misfit(each.image, each.brain, each.zooms) for each in heads
+        ],
+    }
+    for wide in (190, 120):
+        name = f"balls of smooth random texture without tissue levels, {wide} mm wide"
+        found[name] = [misfit(*_texture(wide / 2, seed)) for seed in range(5)]
+    return {name: [min(values), max(values)] for name, values in found.items()}
+
+
+def _texture(radius: float, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Return image, mask and mm of a ball whose logarithm varies by 0.4 (sd) over 10 mm."""
+    mm = 4.0
+    at = np.arange(-radius, radius + mm, mm)
+    ball = sum(each**2 for each in np.meshgrid(at, at, at)) < radius**2
+    noise = np.random.default_rng(seed).standard_normal(ball.shape)
+    smooth = ndimage.gaussian_filter(noise, 10 / mm)
+    return np.exp(0.4 * smooth / smooth.std()).astype(np.float32), ball, (mm,) * 3
 
 
 def measured(rows: Rows, quick: bool, only_known: bool) -> None:
@@ -231,9 +286,13 @@ def measured(rows: Rows, quick: bool, only_known: bool) -> None:
         rows.of("time", measured_head.name, lambda: measure_time(*given))
     if heads and not quick:
         rows.of("lesion", "30 ml", measure_lesions)
+        rows.of("misfit", "groups", lambda: measure_misfits(heads))
         made = mni152("T1w", 0, "coils", 0.5, 0.05)
         given = made.image, made.mask, (1.0, 1.0, 1.0)
         rows.of("time", "template, coils 0.5", lambda: measure_time(*given))
+    if not quick and not only_known:
+        for name, image, mm in others():
+            rows.of("other", name, lambda i=image, m=mm: measure_other(i, m))
     for amplitude, shape in product(AMPLITUDES, () if quick else SHAPES):
         if amplitude > 0 or shape == SHAPES[0]:
             name = f"{shape} {amplitude:g}"
@@ -249,124 +308,6 @@ def picture(path: str) -> None:
     for name, estimate in (("tissue", by_tissue), *((f"N4, {n}", by_n4(n)) for n in N4S)):
         shown[name] = made.image / np.exp(estimate(made.image, made.mask, (1.0,) * 3))
     draw(path, shown, made.mask)
-
-
-def lines(rows: Rows) -> Iterator[str]:
-    """Yield the page."""
-    yield (
-        "The tissue method beside this package's N4 with the presets *ants* and *fmriprep*, each "
-        "with the same mask. RMSE is the standard deviation of ln of the field minus that of the "
-        "true one in the brain. CJV is the coefficient of joint variation of grey and white "
-        "matter: lower is better. What a table lacks was not measured with this version."
-    )
-    for kind, part in (("head", _heads), ("head", _truths), ("joint", _joint), ("known", _known)):
-        found = rows.kind(kind)
-        yield from part(found) if found else ()
-    if rows.kind("lesion") or rows.kind("time"):
-        yield from _others(rows)
-    lacking = [
-        kind for kind in ("head", "joint", "known", "lesion", "time") if not rows.kind(kind)
-    ]
-    if lacking:
-        yield from ("", f"Not measured with this version: {', '.join(lacking)}.")
-
-
-def _heads(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the heads with labels, and the error of an added field."""
-    yield from ("", "## Heads with labels, and a field added to each", "")
-    yield (
-        "The last two columns: a known field is multiplied on the image, and the estimate must "
-        "change by just that field. This rewards an estimate that repeats its faults."
-    )
-    yield ""
-    yield from head(
-        "head", "mask", "CJV before", "N4", "tissue", "ratio", "added, RMSE: N4", "tissue"
-    )
-    ratios: dict[str, list[float]] = {}
-    for name, masks in found.items():
-        for mask in dict.fromkeys(key.split()[0] for key in masks):
-            ours, theirs = masks[f"{mask} tissue"], masks[f"{mask} ants"]
-            cells = ["–"] * 4
-            if "cjv" in ours:
-                ratio = ours["cjv"] / theirs["cjv"]
-                ratios.setdefault(mask, []).append(ratio)
-                numbers = (ours["cjv before"], theirs["cjv"], ours["cjv"], ratio)
-                cells = [f"{value:.3f}" for value in numbers]
-            errors = [
-                f"{each['added']:.3f}" if "added" in each else "–" for each in (theirs, ours)
-            ]
-            yield row(name, mask, *cells, *errors)
-    yield ""
-    for mask, values in ratios.items():
-        yield (
-            f"- mask {mask}: mean ratio {np.mean(values):.3f}, largest {max(values):.3f}, "
-            f"{len(values)} heads"
-        )
-
-
-def _truths(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the heads with a measured or simulated field."""
-    yield from ("", "## Heads with a measured or simulated field", "")
-    yield from head("head", "mask", "alone: N4", "tissue", "difference: N4", "tissue")
-    for name, masks in found.items():
-        for mask in dict.fromkeys(key.split()[0] for key in masks):
-            ours, theirs = masks[f"{mask} tissue"], masks[f"{mask} ants"]
-            if "difference" in ours:
-                numbers = [each[k] for k in ("alone", "difference") for each in (theirs, ours)]
-                yield row(name, mask, *(f"{value:.3f}" for value in numbers))
-
-
-def _joint(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what T1w and T2w of one field give together."""
-    yield from ("", "## T1w and T2w that share a field", "")
-    yield (
-        "RMSE on the template with 5 % noise, from each image alone and from both by "
-        "`tissue_joint`."
-    )
-    yield ""
-    yield from head("field", "T1w alone", "T2w alone", "both")
-    for name, each in found.items():
-        yield row(name, *(f"{each[key]:.3f}" for key in ("T1w", "T2w", "both")))
-
-
-def _known(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the suite of known fields."""
-    yield from ("", "## Known fields on the template", "")
-    yield from head(
-        "case", "RMSE: ants", "fmriprep", "tissue", "ratio", "CJV: better N4", "tissue", "contrast"
-    )
-    ratios, lower = [], []
-    for name, each in found.items():
-        n4s = [each["ants"], each["fmriprep"]]
-        best, least = (min(n[k] for n in n4s) for k in ("rmse", "cjv"))
-        ours = each["tissue"]
-        ratios.append(ours["rmse"] / best)
-        lower.append(ours["cjv"] < least)
-        numbers = (*(n["rmse"] for n in n4s), ours["rmse"], ratios[-1], least, ours["cjv"])
-        yield row(name, *(f"{value:.3f}" for value in numbers), f"{ours['contrast']:+.1%}")
-    if ratios:
-        yield ""
-        yield (
-            f"{len(ratios)} cases: mean ratio to the better N4 {np.mean(ratios):.3f}, largest "
-            f"{max(ratios):.3f}; CJV below both in {np.mean(lower):.0%}."
-        )
-
-
-def _others(rows: Rows) -> Iterator[str]:
-    """Yield lesions and times."""
-    yield from ("", "## Lesions, and time", "")
-    for name, each in rows.kind("lesion").items():
-        for kind, change in each.items():
-            yield (
-                f"- A {kind} lesion of {name} changes ln of the field more than 20 mm away by "
-                f"{change['sd']:.4f} (sd), at most {change['largest']:.4f}."
-            )
-    for name, each in rows.kind("time").items():
-        yield (
-            f"- {name}, from array to array after a first call: {figure(each['tissue'])} s of "
-            f"processor time, N4 (*fmriprep*) {figure(each['fmriprep'])} s (median of {REPEATS} "
-            "calls in turn)."
-        )
 
 
 def main(argv: list[str] | None = None) -> None:

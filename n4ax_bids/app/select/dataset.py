@@ -208,7 +208,7 @@ def _of_other_session(file: Any, request: Request) -> bool:
 def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     relative, found = Path(image.relpath), masks.of(Path(image.relpath).as_posix())
     own = outputs_of(request.method)
-    outputs = own.names(relative, request) if own else _outputs(relative, request)
+    outputs = own.names(relative, request) if own else names_of(relative, request)
     return Job(
         source=request.bids_dir / relative,
         relative=relative.as_posix(),
@@ -223,20 +223,22 @@ def _job(request: Request, image: Any, sidecars: Sidecars, masks: Masks) -> Job:
     )
 
 
-def _outputs(relative: Path, request: Request) -> OutputNames:
+def names_of(relative: Path, request: Request) -> OutputNames:
+    """Return the outputs of an image, given by its path in the dataset or folder."""
     further = METHODS[request.method].written(request.options)
     return OutputNames.of(
         relative,
         request.output_dir,
         desc=request.desc,
         bias_field=request.bias_field,
-        masks=kinds_of_masks(request),
+        masks=_kinds_of_masks(request),
         further=[output.label for output in further],
         probsegs=[output.label for output in further if output.probseg],
+        is_bids=request.is_bids,
     )
 
 
-def kinds_of_masks(request: Request) -> tuple[str, ...]:
+def _kinds_of_masks(request: Request) -> tuple[str, ...]:
     """Return the kinds of mask that may be found and would be written."""
     if not request.save_mask:
         return ()

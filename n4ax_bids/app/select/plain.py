@@ -11,20 +11,18 @@ from n4ax_bids.app.job import (
     FIELD,
     LATTICE,
     Job,
-    OutputNames,
     Selection,
     digest_of,
 )
 from n4ax_bids.app.outputs.root_files import MARK
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import distinct, strays
-from n4ax_bids.app.select.dataset import kinds_of_masks
+from n4ax_bids.app.select.dataset import names_of
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io import endings
 from n4ax_bids.io.atomic import shortened
 from n4ax_bids.io.kinds import is_dicom
 from n4ax_bids.io.names import printable, why_unfit
-from n4ax_bids.methods import METHODS
 
 SUFFIX = "image"
 """stands for the suffix that images of a dataset have"""
@@ -134,17 +132,7 @@ def _why_not(path: Path, request: Request) -> str:
 
 def _job(path: Path, request: Request) -> Job:
     relative = path.relative_to(request.bids_dir)
-    further = METHODS[request.method].written(request.options)
-    outputs = OutputNames.of(
-        relative,
-        request.output_dir,
-        desc=request.desc,
-        bias_field=request.bias_field,
-        masks=kinds_of_masks(request),
-        further=[output.label for output in further],
-        probsegs=[output.label for output in further if output.probseg],
-        is_bids=False,
-    )
+    outputs = names_of(relative, request)
     sidecar = path.with_name(endings.stem(path.name) + ".json")
     problem = outputs.problem
     if distinct.folded_name(relative.parts[0]) == IN_LOGS and relative.parts[1:]:

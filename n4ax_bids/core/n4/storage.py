@@ -111,7 +111,7 @@ class Listed(NamedTuple):
 
     def range(self, view: jax.Array, start: jax.Array | int) -> tuple[jax.Array, jax.Array]:
         """Return the minimum from the index `start` on, and the maximum."""
-        return _range(view, view, view, self.first, start)
+        return _range(view, self.first, start)
 
 
 class Slabs(NamedTuple):
@@ -198,20 +198,20 @@ def _contracted(sums: jax.Array, matrices: Matrices) -> jax.Array:
 
 
 def _range(
-    view: jax.Array, low: jax.Array, high: jax.Array, first: jax.Array, start: jax.Array | int
+    view: jax.Array, first: jax.Array, start: jax.Array | int
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the minimum of `low` from the index `start` on, and the maximum of `high`."""
-    infinity = jnp.asarray(np.inf, view.dtype)
+    """Return the minimum from the index `start` on, and the maximum."""
 
     def from_start() -> jax.Array:
         place = jnp.arange(view.size, dtype=jnp.int32)
-        return _by_columns(jnp.where(place >= start, low, infinity)).min(axis=0).min()
+        behind = jnp.where(place >= start, view, jnp.asarray(np.inf, view.dtype))
+        return _by_columns(behind).min(axis=0).min()
 
-    lowest = _by_columns(low).min(axis=0).min()
+    lowest = _by_columns(view).min(axis=0).min()
     # A rising run starts at its minimum; rescan only if that is the global minimum.
     at_first = view.at[first[0]].get(mode="clip") <= lowest
     lowest = jax.lax.cond((start > 0) & at_first, from_start, lambda: lowest)
-    return lowest, _by_columns(high).max(axis=0).max()
+    return lowest, _by_columns(view).max(axis=0).max()
 
 
 def _by_columns(values: jax.Array) -> jax.Array:

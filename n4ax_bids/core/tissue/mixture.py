@@ -63,8 +63,6 @@ class Demands(NamedTuple):
     """for each tissue the precision with which a block shows the field"""
     targets: tuple[jax.Array, ...]
     """for each tissue these weights times the true ln of intensity that the classes expect"""
-    likelihood: jax.Array
-    """scalar, mean logarithm of the density"""
 
 
 def histogram(
@@ -133,13 +131,11 @@ def first_classes(seen: Histogram, n_classes: int) -> Classes:
     return Classes(mean, share, jnp.maximum(variance, 1e-4), jnp.asarray(0.02, x.dtype))
 
 
-def densities(seen: Histogram, classes: Classes) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return variances (1, noises, K), densities (bins, noises, K) and their sum with outliers."""
-    mean, share, own = (each[None, None] for each in classes[:3])
-    variance = own + seen.nu[None, :, None]
-    away = seen.x[:, None, None] - mean
-    each = share * jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
-    return variance, each, each.sum(axis=-1) + classes.outliers * seen.uniform
+def densities(seen: Histogram, classes: Classes) -> tuple[jax.Array, jax.Array]:
+    """Return variances (1, noises, K) and densities (bins, noises, K) of the classes."""
+    variance = classes.variance[None, None] + seen.nu[None, :, None]
+    away = seen.x[:, None, None] - classes.mean[None, None]
+    return variance, jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
 
 
 def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) -> Classes:
@@ -147,7 +143,9 @@ def maximised(seen: Histogram, classes: Classes, n_steps: int, least_sd: Any) ->
     x = seen.x[:, None, None]
 
     def step(_: int, old: Classes) -> Classes:
-        variance, each, total = densities(seen, old)
+        variance, each = densities(seen, old)
+        each = each * old.share[None, None]
+        total = each.sum(axis=-1) + old.outliers * seen.uniform
         per_total = seen.counts / jnp.maximum(total, TINY)
         belongs = each * per_total[..., None]
         n = belongs.sum(axis=(0, 1))
@@ -199,22 +197,13 @@ def local_shares(
     smoothing : one matrix for each axis, that averages an area with its neighbours
     pull : weight of the shares of the whole image, in blocks
     """
-    density = _density(seen, classes)
+    density = densities(seen, classes)[1].reshape(-1, len(classes.mean))
     total = old @ density.T + classes.outliers * seen.uniform
     belongs = old * ((seen.local / jnp.maximum(total, TINY)) @ density)
     cells = [len(each) for each in smoothing]
     both = jnp.concatenate([belongs, seen.local.sum(axis=1, keepdims=True)], axis=1)
     smooth = bspline.contract(both.reshape(*cells, -1), smoothing).reshape(both.shape)
     return (smooth[:, :-1] + pull * classes.share[None]) / (smooth[:, -1:] + pull)
-
-
-def _density(seen: Histogram, classes: Classes) -> jax.Array:
-    """Return the density of each class at each bin and noise: (bins * noises, K)."""
-    mean, own = classes.mean[None, None], classes.variance[None, None]
-    variance = own + seen.nu[None, :, None]
-    away = seen.x[:, None, None] - mean
-    each = jnp.exp(-(away**2) / 2 / variance) / jnp.sqrt(2 * jnp.pi * variance)
-    return each.reshape(-1, len(classes.mean))
 
 
 def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) -> Demands:
@@ -226,13 +215,13 @@ def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) 
     shares : (areas, K), of the classes in each area
     balance : power by which frequent intensities lose weight
     """
-    variance, _, total = densities(seen, classes)
+    variance, each = densities(seen, classes)
+    total = (each * classes.share[None, None]).sum(axis=-1) + classes.outliers * seen.uniform
     per_noise = seen.counts.sum(axis=0) / seen.counts.sum()
     frequent = (total * per_noise[None]).sum(axis=1)
     rare = jnp.repeat(jnp.maximum(frequent / frequent.max(), RARE) ** -balance, N_NOISES)
-    density = _density(seen, classes)
+    density, precise = (part.reshape(len(rare), -1) for part in (each, each / variance))
     here = jnp.maximum(shares @ density.T + classes.outliers * seen.uniform, TINY)
-    precise = (density.reshape(N_BINS, N_NOISES, -1) / variance).reshape(density.shape)
     # For each tissue the weight, then the weight times the mean: (K, 2, 3, bins * noises).
     members = tissues_of(classes)[:, None, :, None]
     terms = jnp.stack([precise.T, (precise * classes.mean[None]).T], axis=1)
@@ -252,5 +241,4 @@ def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) 
 
     weights = tuple(map(at_blocks, range(N_TISSUES)))
     targets = tuple(map(at_blocks, range(N_TISSUES, 2 * N_TISSUES)))
-    likelihood = (seen.local * jnp.log(here)).sum() / seen.counts.sum()
-    return Demands(weights, targets, likelihood)
+    return Demands(weights, targets)

@@ -50,7 +50,6 @@ class Seen(NamedTuple):
     classes: Classes
     shares: jax.Array
     """(areas, K), of the classes in each area"""
-    likelihood: jax.Array
 
 
 class State(NamedTuple):
@@ -72,7 +71,6 @@ class Solved(NamedTuple):
     classes: tuple[Classes, ...]
     n_rounds: jax.Array
     changes: jax.Array
-    likelihood: tuple[jax.Array, ...]
     misfit: tuple[jax.Array, ...]
     """sd of what regions differ from their classes and the field"""
     sd: jax.Array
@@ -115,7 +113,6 @@ def solve(
         tuple(seen.classes for seen in end.images),
         end.round,
         end.changes,
-        tuple(seen.likelihood for seen in end.images),
         tuple(_misfit(seen, arrays, numbers) for arrays, seen in both),
         jnp.sqrt(square),
     )
@@ -127,7 +124,7 @@ def _begun(arrays: Arrays, lattice: jax.Array, n_classes: int) -> Seen:
     nothing = jnp.zeros(n_classes, arrays.x.dtype)
     shares = jnp.zeros((_n_areas(arrays), n_classes), arrays.x.dtype)
     classes = Classes(nothing, nothing, nothing, zero)
-    return Seen(_field(lattice, arrays), classes, shares, zero)
+    return Seen(_field(lattice, arrays), classes, shares)
 
 
 def _mean_square(fields: Sequence[tuple[jax.Array, jax.Array]]) -> jax.Array:
@@ -179,7 +176,7 @@ def _classified(
     for _ in range(SHARE_STEPS):
         shares = mixture.local_shares(seen, classes, shares, arrays.smoothing, WHOLE)
     wanted = mixture.demands(seen, classes, shares, numbers.balance)
-    return s._replace(classes=classes, shares=shares, likelihood=wanted.likelihood), wanted
+    return s._replace(classes=classes, shares=shares), wanted
 
 
 def _n_areas(arrays: Arrays) -> int:
