@@ -74,6 +74,7 @@ class Loop:
                 jax.tree.map(jnp.asarray, (rows, state, levels))
             )
         images = rows if isinstance(rows, list) else [rows]
+        self.compiled = solving._for_device(images[0], self.compiled)
         self.n_voxels = sum(int(np.sum(np.asarray(each.n_voxels))) for each in images)
         self.n_iterations = sum(options.n_iterations)
 
@@ -138,12 +139,15 @@ def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
         caught.append(arguments)
         raise _Caught
 
-    before = getattr(solving, name)
+    replaced = {name: catch, "_for_device": lambda voxels, compiled: compiled}
+    before = {each: getattr(solving, each) for each in replaced}
     try:
-        setattr(solving, name, catch)
+        for each, function in replaced.items():
+            setattr(solving, each, function)
         call()
     except _Caught:
         return caught[0]
     finally:
-        setattr(solving, name, before)
+        for each, function in before.items():
+            setattr(solving, each, function)
     raise AssertionError(f"the solve did not call {name}")
