@@ -20,10 +20,10 @@ from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.brain_programs import TOOLS
 from n4ax_bids.core.arrays import NothingSampled
 from n4ax_bids.core.call import NAMES, without_logarithm
+from n4ax_bids.core.division import division, limits
 from n4ax_bids.core.estimator import Automatic, Estimate, Given, Solve
-from n4ax_bids.core.field import at_level, divide
 from n4ax_bids.correct_request import CallArguments
-from n4ax_bids.correction import FieldNumbers, field_of
+from n4ax_bids.correction import FieldNumbers
 from n4ax_bids.io import geometry, volume
 from n4ax_bids.io.finite import extremes, require_finite
 from n4ax_bids.io.volume import Volume
@@ -53,6 +53,7 @@ class Made:
     """float32"""
     bias: np.ndarray
     """float32, the field"""
+    numbers: FieldNumbers
     scale: tuple[float, float] | None = None
     """slope and intercept of the rescaling; None without it"""
     notes: tuple[str, ...] = ()
@@ -87,14 +88,26 @@ def solve(
         with devices.use(where), compilation.kept(), timed(seconds, "solve"):
             estimate = run(asked.report)
         with timed(seconds, "divide"), devices.few_threads():
-            corrected, log_bias = divide(image.data, estimate.log_field)
-            if asked.field_scale != "as-is":
-                log_field, corrected, log_bias = at_level(
-                    estimate.log_field, corrected, log_bias, region.inside, asked.field_scale
-                )
-                estimate = estimate._replace(log_field=log_field)
-            bias = field_of(image.data, corrected, log_bias)
-    return Made(estimate, corrected, bias)
+            done = division(image.data, estimate.log_field, region.inside, asked.field_scale)
+            if not done.usable:
+                raise _not_usable(*limits(image.data.shape, done.log_field))
+    numbers = FieldNumbers(
+        n_voxels_mask=done.numbers.n_inside,
+        non_positive=done.numbers.non_positive,
+        field_min=done.numbers.lowest,
+        field_max=done.numbers.highest,
+        field_cv=done.numbers.variation,
+    )
+    estimate = estimate._replace(log_field=done.log_field)
+    return Made(estimate, done.corrected, done.bias, numbers)
+
+
+def _not_usable(low: float, high: float) -> ValueError:
+    """Return the error for a field that is not finite or not above 0, or overflows the image."""
+    return ValueError(
+        f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
+        "inside the mask enter the estimate as they are; use a mask or shift the image)"
+    )
 
 
 def finish(asked: CallArguments, found: Found, made: Made) -> None:
@@ -112,11 +125,13 @@ def finish(asked: CallArguments, found: Found, made: Made) -> None:
         made.notes = () if made.scale else (f"{found.region.name}: {NOT_RESCALED}",)
 
 
-def all_notes(found: Found, made: Made, numbers: FieldNumbers) -> tuple[str, ...]:
+def all_notes(found: Found, made: Made) -> tuple[str, ...]:
     """Return the notes on image, region and result."""
     image, _, region = found
     dark = without_logarithm(
-        numbers["non_positive"], numbers["n_voxels_mask"], masked=region.inside is not None
+        made.numbers["non_positive"],
+        made.numbers["n_voxels_mask"],
+        masked=region.inside is not None,
     )
     others = () if dark is None else (dark,)
     return (*image.notes, *region.notes, *made.notes, *made.estimate.notes, *others)

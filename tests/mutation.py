@@ -159,6 +159,7 @@ OTHERS = {
     "report/templates": ("report/test_page", "report/test_group"),
     "rescale": ("test_correct", "test_correct_files"),
     "core/plane_words": ("core/test_tissue_mask",),
+    "core/raster": ("core/test_division",),
     "core/reslice": ("test_realign", "core/test_register"),
     "core/rigid_steps": ("core/test_register",),
     "core/samples": ("core/test_register",),

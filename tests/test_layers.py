@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "region": {"numpy", "options", "core", "io", "skull_strip"},
     "image_files": {"numpy", "core", "io"},
     "rescale": {"numpy"},
-    "correction": {"numpy"},
+    "correction": set(),
     "demand": {"methods", "io"},
     "correct_request": {"arguments", "options", "methods", "image_files"},
     "correct_steps": {

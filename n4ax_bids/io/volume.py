@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -20,6 +21,10 @@ from n4ax_bids.io.header import load_header as load_header
 EXTENSIONS = (".nii", ".nii.gz")
 SLAB = 1 << 22
 """voxels converted at a time"""
+LEVEL = 1
+"""of compression, 0 to 3; see docs/benchmarks/files.md"""
+PIECE = 1 << 18
+"""bytes compressed at a time"""
 OF_VALUES = {
     *("cal_min", "cal_max", "glmin", "glmax"),  # the display range and the data range
     *("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3"),
@@ -187,7 +192,33 @@ def write_image(path: str | Path, image: nb.Nifti1Image) -> None:
     require_name(path)
     with open(path, "xb") as raw:
         if str(path).endswith(".gz"):
-            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0) as stream:
-                image.to_stream(stream)
+            with igzip.IGzipFile("", "wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as stream:
+                _write_to(stream, image)
         else:
-            image.to_stream(raw)
+            _write_to(raw, image)
+
+
+def _write_to(stream: Any, image: nb.Nifti1Image) -> None:
+    """Write what nibabel would write; voxels that lie in memory as in the file are not copied."""
+    data: Any = image.dataobj
+    as_in_file = isinstance(data, np.ndarray) and data.dtype == image.get_data_dtype()
+    scaled_by = image.header.get_slope_inter()  # None: as nibabel chooses
+    if not (as_in_file and data.flags.f_contiguous and scaled_by == (None, None)):
+        image.to_stream(stream)
+        return
+    stream.write(_before_voxels(image))
+    voxels = memoryview(data.reshape(-1, order="F").view(np.uint8))
+    for start in range(0, len(voxels), PIECE):
+        stream.write(voxels[start : start + PIECE])
+
+
+def _before_voxels(image: nb.Nifti1Image) -> bytes:
+    """Return header and extensions as nibabel writes them for voxels that need no scaling."""
+    header, buffer = image.header, BytesIO()
+    one = np.zeros((1,) * image.ndim, image.get_data_dtype())
+    type(image)(one, None, header).to_stream(buffer)
+    block = buffer.getvalue()
+    made = type(header)(block[: header.sizeof_hdr], check=False)
+    for name in ("dim", "pixdim"):
+        made[name] = header[name]
+    return bytes(made.binaryblock) + block[header.sizeof_hdr : -one.nbytes]
