@@ -25,7 +25,7 @@ from n4ax_bids.core.estimator import Automatic, Estimate, Given, Solve
 from n4ax_bids.correct_request import CallArguments
 from n4ax_bids.correction import FieldNumbers
 from n4ax_bids.io import geometry, volume
-from n4ax_bids.io.finite import extremes, require_finite
+from n4ax_bids.io.finite import extremes, has_contrast, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
@@ -156,14 +156,22 @@ def load_image(asked: CallArguments) -> tuple[Volume, float]:
         raise ValueError(f"{path}: dimension is {shown(dimension)}; expected 2 or 3")
     if dimension is not None and dimension != n_axes:
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
-    low, high = extremes(image.data)
-    if math.isnan(low):
-        raise ValueError(f"{path}: every voxel is NaN or infinite; expected numbers")
-    if low == high:
-        raise ValueError(f"{path}: constant image, every voxel is {low:g}; expected contrast")
+    if not (image.finite is image.data and has_contrast(image.data)):
+        _require_contrast(image)
     for note in image.notes:
         _log.info(note)
     return volume.lifted(image) if asked.shift_negative else (image, 0.0)
+
+
+def _require_contrast(image: Volume) -> None:
+    """Refuse an image without numbers, or with a single one."""
+    low, high = extremes(image.data)
+    if math.isnan(low):
+        raise ValueError(f"{image.path}: every voxel is NaN or infinite; expected numbers")
+    if low == high:
+        raise ValueError(
+            f"{image.path}: constant image, every voxel is {low:g}; expected contrast"
+        )
 
 
 @contextmanager
@@ -190,6 +198,8 @@ def _prepare(asked: CallArguments, image: Volume, region: Region) -> Solve:
         path = headers[role]
         if path is None:
             return None
+        if path == image.path:
+            return geometry.shrink_start(place, padded, factors, lower)
         return geometry.itk_shrink_start(path, padded, factors, lower)
 
     automatic = None

@@ -50,6 +50,8 @@ class Volume:
     """digest of the file's bytes"""
     notes: tuple[str, ...] = ()
     """what a user should know about the file"""
+    finite: np.ndarray | None = None
+    """`data` itself if its voxels are known to be finite; a copy with other data says nothing"""
 
     @property
     def zooms(self) -> tuple[float, ...]:
@@ -76,13 +78,20 @@ def load(path: str | Path) -> Volume:
         data = scaled(stored, header)
         affine = placement.affine(header)
     dtype = stored.dtype.newbyteorder("=")
-    return Volume(data, affine, header, path, dtype, sha256, notes)
+    finite = data if dtype.kind in "iu" and is_plain(header) else None
+    return Volume(data, affine, header, path, dtype, sha256, notes, finite)
+
+
+def is_plain(header: nb.Nifti1Header) -> bool:
+    """Return whether the voxels of a file are as they are stored, without slope and intercept."""
+    slope, inter = header.get_slope_inter()
+    return slope is None or (slope, inter) == (1.0, 0.0)
 
 
 def scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
     """Apply slope and intercept; float32 voxels without them are not copied."""
     slope, inter = header.get_slope_inter()
-    plain = slope is None or (slope, inter) == (1.0, 0.0)
+    plain = is_plain(header)
     if plain and stored.dtype == np.dtype(np.float32):
         return stored
     data = np.empty(stored.shape, np.float32, order="F")
