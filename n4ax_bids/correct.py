@@ -12,7 +12,7 @@ import jax
 
 from n4ax_bids import correct_steps as steps
 from n4ax_bids import device as devices
-from n4ax_bids import methods
+from n4ax_bids import in_memory, methods
 from n4ax_bids.arguments import suggesting
 from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core.estimator import Report
@@ -150,6 +150,8 @@ def correct(
             whole=copy_header,
             further=made.estimate.images,
         )
+    if output_dtype == "float32" and not shift:  # other files hold other values than memory
+        in_memory.offer(in_memory.Corrected(image, made.corrected, region))
     return _record(outputs, found, made, where, method.name, seconds)
 
 

@@ -95,6 +95,8 @@ OTHERS = {
     "app/select/inheritance": ("app/select/test_dataset", "app/outputs/test_derivatives"),
     "app/select/segmentations": ("app/select/test_segmentations", "app/select/test_masks"),
     "app/status": ("app/test_cli", "app/select/test_dataset"),
+    "app/reports/image_shown": ("app/reports/test_image_report", "app/reports/test_reports"),
+    "in_memory": ("app/reports/test_reports",),
     "app/reports/grid": ("app/reports/test_image_report",),
     "app/reports/group": ("app/reports/test_reports",),
     "app/select/vocabulary": ("app/select/test_filters", "app/select/test_segmentations"),
