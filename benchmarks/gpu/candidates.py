@@ -1,8 +1,8 @@
 """Changes to the compiled loop that may pay on a GPU, tried by putting them in place of its parts.
 
-They take choices back that were made before: that the kernels of a CUDA graph may run side by side,
-that the loops are no graph of their own, that there are no Fourier transforms, and how often the
-histogram is copied.
+They take choices back that were made before: that the kernels of a CUDA graph may run side by
+side, that the loops are no graph of their own, that there are no Fourier transforms, and how often
+the histogram is copied.
 """
 
 from __future__ import annotations
