@@ -17,7 +17,6 @@ from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
 
-
 EVERY_WAY = ("head T1w, shrink 4", "2D slice T1w")
 """cases that are solved in every way of `parity.PATHS` at several levels; the others at one level,
 and at several as a list alone"""
