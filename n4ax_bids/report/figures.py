@@ -21,6 +21,8 @@ from n4ax_bids.report.mosaic import Paint, Sample, View
 
 QUALITY = 80
 """quality of WebP, 0 to 100"""
+GREY_EFFORT, COLOUR_EFFORT = 2, 4
+"""effort of WebP, 0 to 6: 4 takes twice the time of 2 for 3 % fewer bytes and truer colours"""
 N_BINS, SMOOTHING = 256, 3
 """bins of a histogram, and the standard deviation in bins of its smoothing"""
 WEAK = math.log(1.1)
@@ -83,7 +85,7 @@ def image(
     if sample_inside is not None:
         sample, paint = _with_mask(sample, sample_inside), _outlined(paint)
     drawn = mosaic.draw(views, sample, paint, text="white", ground="black")
-    drawn.save(path, "WEBP", quality=QUALITY, method=4)
+    drawn.save(path, "WEBP", quality=QUALITY, method=GREY_EFFORT)
 
 
 def field(
@@ -115,7 +117,8 @@ def field(
     drawn = mosaic.draw(
         views, _with_mask(sample_log, sample_inside), paint, text="black", ground="white"
     )
-    _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=4)
+    whole = _with_bar(drawn, table, scale, limits)
+    whole.save(path, "WEBP", quality=QUALITY, method=COLOUR_EFFORT)
 
 
 def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
