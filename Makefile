@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
-.PHONY: image constraints test-container kernels
+.PHONY: image constraints test-container kernels quality quality-full
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -107,6 +107,12 @@ bench: $(VENV)/test.stamp
 kernels:
 	@$(MAKE) --no-print-directory VENV=.venv-cuda JAX=cuda13 .venv-cuda/test.stamp
 	JAX_PLATFORMS=cpu .venv-cuda/bin/python -m benchmarks.kernels $(ARGS)
+
+quality: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.quality
+
+quality-full: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.quality --full
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity
