@@ -81,6 +81,7 @@ screenshots: $(VENV)/test.stamp
 
 notebook: $(VENV)/test.stamp
 	$(BIN)/python examples/realign_notebook.py
+	$(BIN)/ruff format --quiet docs/realign.ipynb
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
