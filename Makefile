@@ -102,6 +102,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 	$(BIN)/python -m benchmarks.app_masks
+	$(BIN)/python -m benchmarks.files
 
 # Compiled for a GPU, but run on the CPU.
 kernels:

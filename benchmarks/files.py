@@ -38,6 +38,26 @@ VARIANTS = {
     "reports off, no field": ("--no-reports", "--no-bias-field"),
     "with reports": (),
 }
+DECIDED = (
+    "Level 1 is used: levels 2 and 3 make files of the same size and take longer, level 0 makes "
+    "larger ones. A field that is stored without compression would save most of its encoding and "
+    "take 15 % more room, at every user's site for ever; room is dearer than a twentieth of a "
+    "second.",
+    "The field is written by default, as before. Reports, `--apply-to` and `n4ax-apply` read the "
+    "lattice, which has the same information in a few kB, so nothing here would break without it. "
+    "What would break is outside: scripts that read `desc-biasfield`, and programs that want the "
+    "second output of ANTs. At the lattice's resolution it would be another image under the same "
+    "name: such a script would multiply grids that do not fit, or resample by a spline other than "
+    "that of the lattice, and image = corrected × field would hold to interpolation only. "
+    "`--no-bias-field` leaves it out; the row above says what that saves.",
+    "Bytes of the data are as before, so the level of a field (`--field-scale`) is still a sum in "
+    "float32 in raster order, for which the voxels inside the mask are brought into that order. A "
+    "sum in float64 in the order of the file would save this step and change the last bit of the "
+    "level, and with it every voxel.",
+    "The division gives numpy's linear algebra one thread. With two, on two busy cores, its "
+    "threads turned idle for one another: ten times the processor time of the step.",
+)
+"""what was decided, and why"""
 
 
 class Run(NamedTuple):
@@ -79,15 +99,18 @@ def page(n: int, pairs: int, before: Path | None) -> Iterator[str]:
         yield from of_the_app(root, n, pairs, before)
         yield ""
         yield from of_one_image(root)
+    for paragraph in DECIDED:
+        yield ""
+        yield paragraph
 
 
 def of_the_app(root: Path, n: int, pairs: int, before: Path | None) -> Iterator[str]:
     checkouts = {"this one": ROOT} | ({"before": before} if before else {})
     yield from head("run", "checkout", "images/s", "CPU s an image", "MB an image", "load")
+    for place in checkouts.values():  # compiles
+        together({"": place}, root, 1, ("--no-reports",))
     for name, flags in VARIANTS.items():
         here = checkouts if name == "reports off" else {"this one": ROOT}
-        for place in checkouts.values():
-            together({"": place}, root, 1, flags)
         runs = [together(here, root, n, flags) for _ in range(pairs)]
         load = os.getloadavg()[0]
         for checkout in here:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +115,12 @@ def test_the_whole_day_with_a_gpu_is_rehearsed(tmp_path):
     solved = [found for found in parts["references"].values() if found != "no data"]
     assert all(found["within"] for found in solved)
     assert len({found["digest"] for found in parts["processes"].values()}) == 1
+
+
+def test_every_level_of_compression_has_a_row():
+    from benchmarks.files import encodings
+
+    table = rows("\n".join(encodings({"zeros": np.zeros((40, 30, 20), np.float32, order="F")})))
+    assert [cells[0] for cells in table[1:]] == ["stored", "0", "1", "2", "3"]
+    stored, *packed = (float(cells[2]) for cells in table[1:])
+    assert stored == 0.096 and all(0 < each < stored for each in packed)
