@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
-.PHONY: image constraints test-container kernels
+.PHONY: image constraints test-container kernels dist
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -26,6 +26,7 @@ help:
 	@echo "make test-fmriprep  fMRIPrep's workflow for head motion, in .venv-fmriprep"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
+	@echo "make dist          wheel and source distribution in dist, checked"
 	@echo "make constraints   the versions in the image, anew"
 	@echo "make fuzz          hostile files by the thousand, for MINUTES=$(MINUTES)"
 	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
@@ -67,6 +68,17 @@ image:
 	@test -n "$(BUILDER)" || { echo "make image: needs docker, podman or buildah" >&2; exit 1; }
 	$(BUILDER) build --build-arg JAX=$(IMAGE_JAX) --build-arg VERSION=$(VERSION) \
 		--tag n4ax-bids:$(VERSION)-$(IMAGE_JAX) --tag n4ax-bids .
+
+# In an environment of its own, because the tools of a release have many dependencies.
+dist:
+	@test -x .venv-dist/bin/python || $(PYTHON) -m venv .venv-dist
+	@.venv-dist/bin/python -m pip -qq --disable-pip-version-check install \
+		'build>=1.2' 'twine>=6' 'check-wheel-contents>=0.6'
+	rm -rf dist
+	.venv-dist/bin/python -m build
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/check-wheel-contents dist
+	.venv-dist/bin/python packaging/check_dist.py dist
 
 constraints:
 	PYTHON=$(PYTHON) container/constrain.sh
