@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
-.PHONY: image constraints test-container kernels dist
+.PHONY: image constraints test-container kernels dist docs
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -31,6 +31,7 @@ help:
 	@echo "make fuzz          hostile files by the thousand, for MINUTES=$(MINUTES)"
 	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
 	@echo "make format        let ruff put both right"
+	@echo "make docs          the documentation as a site, in site; a warning is an error"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
 	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
@@ -86,6 +87,13 @@ constraints:
 # CUDA=1 builds the image with CUDA as well.
 test-container: $(VENV)/test.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tests/container/run.sh
+
+# In an environment of its own. The reference is read from the source, so nothing is imported.
+docs:
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip -qq --disable-pip-version-check install \
+		'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=0.29' 'mkdocs-jupyter>=0.25' 'ruff>=0.12'
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp
