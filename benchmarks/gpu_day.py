@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import candidates, exactness, times
+from benchmarks.gpu import candidates, exactness, methods, times
 from benchmarks.gpu.day import Day, as_json
 
 LEAST = 25.0
@@ -44,7 +44,10 @@ PARTS = (
     Part("references", 80, exactness.references, "stored lattices of ITK and ANTs"),
     Part("iterations", 45, times.iterations, "the compiled loop alone"),
     Part("candidates", 110, candidates.candidates, "the loop with parts replaced"),
-    Part("kernels", 25, times.kernels, "kernels of some iterations"),
+    Part("peers", 70, methods.peers, "nitrix and n4ax, where they are installed"),
+    Part("methods", 150, methods.methods, "every other method beside the CPU"),
+    Part("app", 110, methods.app, "the App, files to files"),
+    Part("kernels", 40, times.kernels, "kernels of some iterations"),
     Part("statistic", 15, times.statistic_on_host, "ITK's statistic on the host"),
     Part("processes", 70, exactness.other_processes, "the same bits in another process?"),
     Part("tests", 60, times.tests, "tests that need no other package"),

@@ -1,7 +1,8 @@
 """Changes to the compiled loop that may pay on a GPU, tried by putting them in place of its parts.
 
-Each takes one of the choices back that were made by counting, without a GPU: that the loop is one
-CUDA graph, that it has no Fourier transforms, and how often the histogram is copied.
+Some take a choice back that was made before; some are options of the compiler that may pay with
+another version or on another device: the loop as one CUDA graph, graphs whose kernels run beside
+one another, Fourier transforms, and how often the histogram is copied.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from benchmarks.gpu import inputs
 from benchmarks.gpu.day import Day
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
 from n4ax_bids.core.n4 import sharpen, sharpen_direct
-from n4ax_bids.core.n4.compiled import ONE_GRAPH
+
+ONE_GRAPH = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,"
+    "DYNAMIC_SLICE_FUSION",
+    "xla_gpu_graph_min_graph_size": 1,
+}
+CONCURRENT = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"}
+NO_GRAPHS = {"xla_gpu_enable_command_buffer": ""}
 
 
 def candidates(day: Day) -> dict[str, Any]:
@@ -45,8 +53,10 @@ def candidates(day: Day) -> dict[str, Any]:
 
 def _changes() -> dict[str, tuple[dict[str, Callable[..., Any]], dict[str, Any] | None]]:
     return {
-        "as it is": ({}, ONE_GRAPH),
-        "not one graph": ({}, None),
+        "as it is": ({}, None),
+        "one graph": ({}, ONE_GRAPH),
+        "kernels of a graph side by side": ({}, CONCURRENT),
+        "no graphs": ({}, NO_GRAPHS),
         "Fourier transforms": ({"sharpening_map": sharpen.sharpening_map}, None),
     }
 
@@ -74,12 +84,12 @@ def _by_copies(day: Day, case: str, loop: Loop) -> dict[str, Any]:
     """Time an iteration with other numbers of copies of the histogram."""
     result: dict[str, Any] = {}
     program = loop.program
-    for copies in (1, 16):
+    for copies in (1, 16, 64):
         if not day.has_room(15):
             break
         loop.program = program._replace(copies=copies)
         try:
-            result[f"{case}: copies={copies}"] = loop.per_iteration(loop.fresh(ONE_GRAPH))
+            result[f"{case}: copies={copies}"] = loop.per_iteration(loop.fresh())
         except Exception as error:
             result[f"{case}: copies={copies}"] = f"{type(error).__name__}: {error}"[:200]
     loop.program = program

@@ -17,7 +17,7 @@ from benchmarks.gpu.day import ROOT, Day, digest
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
 from n4ax_bids.core import bspline, threshold
 from n4ax_bids.core.field import evaluate
-from n4ax_bids.core.n4 import sharpen, sharpen_direct
+from n4ax_bids.core.n4 import residual, sharpen, sharpen_direct
 from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
 from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.take import take
@@ -44,7 +44,7 @@ def primitives(day: Day) -> dict[str, Any]:
     for name, value in ours.items():
         wide = np.abs(value.astype(np.float64) - made[1][name].astype(np.float64))
         equal = bool(np.array_equal(value, made[1][name]))
-        result[name] = {"equal": equal, "max": float(wide.max())}
+        result[name] = {"equal": equal, "max": float(wide.max()), "n": int(np.count_nonzero(wide))}
     for one, other in (("expected", "expected directly"), ("tally", "tally without idle")):
         result[f"{one} equals {other}"] = bool(np.array_equal(ours[one], ours[other]))
     image, _ = inputs.head(day.sizes.small_shape, day.sizes.small_semi_axes)
@@ -55,7 +55,7 @@ def primitives(day: Day) -> dict[str, Any]:
 
 def _pieces(view: jax.Array, mask: jax.Array, copies: int) -> dict[str, jax.Array]:
     n, v_min = view.size, view.min()
-    width = ((view.max() - v_min).astype(jnp.float64) / (N_BINS - 1)).astype(view.dtype)
+    width, _ = residual.width_of(v_min, view.max(), N_BINS, view.dtype)
     position = sharpen.find_position(view, v_min, width, N_BINS)
     bins = sharpen.find_bins(position, N_BINS)
     total = sharpen.tally(bins, mask, N_BINS, n, repeats=0, copies=copies)

@@ -6,6 +6,7 @@ the names of that loop: `solve.run` and `solve.run_batch`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from benchmarks.gpu import target
 from benchmarks.gpu.day import Day
 from n4ax_bids.core.n4 import solve as solving
-from n4ax_bids.core.n4.compiled import ONE_GRAPH
+from n4ax_bids.core.n4.compiled import for_gpu
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
@@ -72,8 +73,7 @@ class Loop:
             self.rows, self.state, self.levels = jax.device_put(
                 jax.tree.map(jnp.asarray, (rows, state, levels))
             )
-        images = (rows,) if hasattr(rows, "n_voxels") else rows
-        self.compiled = solving.for_device(images[0], self.compiled)
+        images = rows if isinstance(rows, list) else [rows]
         self.n_voxels = sum(int(np.sum(np.asarray(each.n_voxels))) for each in images)
         self.n_iterations = sum(options.n_iterations)
 
@@ -83,34 +83,36 @@ class Loop:
         if most is not None:
             levels = levels._replace(max_iterations=jnp.full(self.n_levels, most, jnp.int32))
         with jax.enable_x64(True):
-            if function is None:
-                program = self.program
-                if program.n_iterations and most is not None:
-                    program = program._replace(n_iterations=(most,) * self.n_levels)
-                return self.compiled(self.rows, self.state, levels, self.numbers, program)
-            return function(self.rows, self.state, levels, self.numbers)
+            program = self.program
+            if program.n_iterations and most is not None:
+                program = program._replace(n_iterations=(most,) * self.n_levels)
+            called = function or self.compiled
+            return called(self.rows, self.state, levels, self.numbers, program)
 
     def fresh(self, compiler_options: dict[str, Any] | None = None) -> Callable[..., Any]:
         """Return the loop to be compiled anew, with what stands in place of its parts now."""
-        loop, program = self.compiled.__wrapped__, self.program
+        loop = self.compiled.__wrapped__
 
-        def again(rows, state, levels, numbers):
+        def again(rows, state, levels, numbers, program):
             return loop(rows, state, levels, numbers, program)
 
-        return jax.jit(again, compiler_options=compiler_options if self.day.on_gpu else None)
+        options = compiler_options if self.day.on_gpu else None
+        return jax.jit(again, static_argnames="program", compiler_options=options)
 
     def compiled_for_gpu(self) -> target.Compiled:
         """Return the loop as a GPU would run it, compiled without one."""
         counted = self.on_device and not self.program.can_stop
         counts = self.levels.max_iterations if counted else None
-        loop, program = self.compiled.__wrapped__, solving.for_gpu(self.program, counts)
+        image = self.rows[0] if isinstance(self.rows, list) else self.rows
+        n_values = math.prod(image.log_image.shape[-2:])
+        loop, program = self.compiled.__wrapped__, for_gpu(self.program, n_values, counts)
 
         def whole(rows, state, levels, numbers):
             return loop(rows, state, levels, numbers, program)
 
         with jax.enable_x64(True):
             given = (self.rows, self.state, self.levels, self.numbers)
-            return target.compile_for_gpu(jax.jit(whole), given, ONE_GRAPH)
+            return target.compile_for_gpu(jax.jit(whole), given)
 
     def per_iteration(self, function: Callable[..., Any] | None = None) -> dict[str, float]:
         """Return microseconds of an iteration: a long run less a short one."""
@@ -135,15 +137,12 @@ def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
         caught.append(arguments)
         raise _Caught
 
-    replaced = {name: catch, "for_device": lambda voxels, compiled: compiled}
-    before = {each: getattr(solving, each) for each in replaced}
+    before = getattr(solving, name)
     try:
-        for each, function in replaced.items():
-            setattr(solving, each, function)
+        setattr(solving, name, catch)
         call()
     except _Caught:
         return caught[0]
     finally:
-        for each, function in before.items():
-            setattr(solving, each, function)
+        setattr(solving, name, before)
     raise AssertionError(f"the solve did not call {name}")

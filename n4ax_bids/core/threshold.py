@@ -16,8 +16,9 @@ from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, without_ma
 MARGIN = 100
 """ITK puts the histogram's end 1/100 of a bin above the maximum, so that this is counted."""
 
-COPIES = 128
-"""copies of the histogram on a GPU, so that its threads rarely wait for one another"""
+COPIES, TOGETHER = 256, 32
+"""copies of the histogram on a GPU, so that its threads rarely wait for one another, and how many
+neighbouring values share a copy"""
 
 _CHUNK = 1 << 17  # values binned at a time: they stay in the processor's cache
 
@@ -63,7 +64,8 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
         values = values.ravel(order="K")
     if values.size == 0:
         raise ValueError("image is empty; expected at least one voxel")
-    low, high = np.asarray(values.min()), np.asarray(values.max())
+    ends: Any = jax.device_get(_ends(values)) if on_gpu else (values.min(), values.max())
+    low, high = ends
     if not (np.isfinite(low) and np.isfinite(high)):
         odd = not_finite(whole) if hidden is None else not_finite(whole) & ~hidden
         odd = describe_odd(np.asarray(whole), odd)
@@ -80,6 +82,8 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     counts: Any  # `sum` starts with the number 0
     if on_gpu:
         counts = np.asarray(counts_on_device(values, edges))
+    elif threads == 1:
+        counts = counts_between(np.asarray(values), edges)
     else:
         with ThreadPoolExecutor(threads) as pool:
             parts = np.array_split(values, threads)
@@ -170,6 +174,11 @@ class _Counts:
 
 
 @jax.jit
+def _ends(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return values.min(), values.max()
+
+
+@jax.jit
 def counts_on_device(values: jax.Array, edges: jax.Array | np.ndarray) -> jax.Array:
     """Return the counts of `counts_between`: bins found by multiplication, then corrected."""
     values, last = values.ravel(), edges.size - 2
@@ -177,7 +186,7 @@ def counts_on_device(values: jax.Array, edges: jax.Array | np.ndarray) -> jax.Ar
     bins = jnp.clip(nearest.astype(jnp.int32), 0, last)
     bins = jnp.where(values < edges[bins], bins - 1, bins)
     bins = jnp.where((values >= edges[bins + 1]) & (bins < last), bins + 1, bins)
-    copies = jnp.arange(values.size, dtype=jnp.int32) % COPIES
+    copies = jnp.arange(values.size, dtype=jnp.int32) // TOGETHER % COPIES
     counts = jnp.zeros((COPIES, last + 1), jnp.int32).at[copies, bins].add(1)
     return counts.sum(axis=0)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.n4.plan import Plan
@@ -66,22 +69,20 @@ def check_automatic_mask(
         If the mask is empty or constant, or leaves fewer samples than the first level has control
         points although the grid has many more.
     """
-    values, inside = _samples(image, mask, plan)
-    n, size, points = int(np.count_nonzero(inside)), inside.size, n_points(plan)
+    seen = _seen(image, mask, plan)
+    n, size, points = seen.n, math.prod(plan.sample_shape), n_points(plan)
     found = f"{name} mask holds {n} of {size} samples"
     if n < points and size >= FEW * points:
         raise ValueError(
             f"{found}, fewer than the {points} control points of the first level{cause}; "
             "expected another mask or a smaller shrink factor"
         )
-    if n and size >= FEW * points and not values[inside].min() < values[inside].max():
-        remedy = "another mask" if values.max() > 0 else "values above 0, and the image has none"
-        raise ValueError(
-            f"{found}, all of one intensity ({values[inside].flat[0]:g}); expected {remedy}"
-        )
+    if n and size >= FEW * points and not seen.low < seen.high:
+        remedy = "another mask" if seen.highest > 0 else "values above 0, and the image has none"
+        raise ValueError(f"{found}, all of one intensity ({seen.low:g}); expected {remedy}")
     if n < points:
         return few_samples(n, plan)
-    left_out = _left_out(values, inside)
+    left_out = _left_out(seen, size)
     if left_out:
         return (
             f"{found} and leaves out an object of {left_out[0]} that is {left_out[1]:.1f} times "
@@ -92,33 +93,95 @@ def check_automatic_mask(
     return None
 
 
-def _samples(image: Any, mask: Any, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return the samples of an image, float32, and of its mask, on the host."""
-    on_host = not isinstance(image, jax.Array) or next(iter(image.devices())).platform == "cpu"
-    values, inside = (np.asarray(array) if on_host else array for array in (image, mask))
+class _Seen(NamedTuple):
+    """What the check must know of the samples of an image and of its mask, on the host."""
+
+    n: int
+    """samples inside the mask"""
+    low: float
+    high: float
+    """lowest and highest of them; infinite if there are none"""
+    highest: float
+    """of all samples"""
+    thinned: np.ndarray
+    """float32, every few samples on each axis"""
+    thinned_inside: np.ndarray
+    """which of these are inside the mask"""
+    median: Callable[[], float]
+    """returns the median inside the mask; not always needed, and slow"""
+
+
+def _seen(image: Any, mask: Any, plan: Plan) -> _Seen:
+    if isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu":
+        *there, values, inside = _survey(image, mask, plan=plan)
+        n, low, high, highest, part, chosen = jax.device_get(there)
+        return _Seen(n, low, high, highest, part, chosen, lambda: float(_median(values, inside)))
     # Copied once, because each later pass over a view would touch the whole image.
-    values = np.array(plan.sample(values, plan.image_start).T, np.float32, order="C")
-    return values, np.array(plan.sample(inside, plan.image_start).T, bool, order="C")
+    values, inside = (
+        np.array(plan.sample(np.asarray(array), plan.image_start).T, dtype, order="C")
+        for array, dtype in ((image, np.float32), (mask, bool))
+    )
+    bright = values[inside]
+    thinned = _thinned(values.shape)
+    return _Seen(
+        bright.size,
+        bright.min(initial=np.inf),
+        bright.max(initial=-np.inf),
+        values.max(),
+        values[thinned],
+        inside[thinned],
+        lambda: float(np.median(bright)),
+    )
 
 
-def _left_out(values: np.ndarray, inside: np.ndarray) -> tuple[int, float] | None:
+def _thinned(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return which samples are looked at outside the mask."""
+    step = max(1, math.ceil((math.prod(shape) / _MOST_SAMPLES) ** (1 / len(shape))))
+    return (slice(None, None, step),) * len(shape)
+
+
+@partial(jax.jit, static_argnames="plan")
+def _survey(image: jax.Array, mask: jax.Array, *, plan: Plan) -> tuple[jax.Array, ...]:
+    """Return the first numbers and arrays of `_Seen`, and the samples, on their device."""
+    values = plan.sample(image, plan.image_start).T.astype(jnp.float32)
+    inside = plan.sample(mask, plan.image_start).T != 0
+    infinity, thinned = jnp.float32(np.inf), _thinned(values.shape)
+    return (
+        jnp.count_nonzero(inside),
+        jnp.where(inside, values, infinity).min(),
+        jnp.where(inside, values, -infinity).max(),
+        values.max(),
+        values[thinned],
+        inside[thinned],
+        values,
+        inside,
+    )
+
+
+@jax.jit
+def _median(values: jax.Array, inside: jax.Array) -> jax.Array:
+    """Return the median of the values inside a mask, as numpy's."""
+    ordered = jnp.sort(jnp.where(inside, values, jnp.float32(np.inf)).ravel())
+    n = jnp.count_nonzero(inside)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+
+
+def _left_out(seen: _Seen, size: int) -> tuple[int, float] | None:
     """Find an object outside the mask that is larger and much darker than the mask.
 
     The samples outside are split twice, because the first split may find only the dim part of the
     masked object. Return the number of samples and how many times darker they are.
     """
-    step = max(1, math.ceil((values.size / _MOST_SAMPLES) ** (1 / values.ndim)))
-    thinned = (slice(None, None, step),) * values.ndim
-    part, chosen = values[thinned], inside[thinned]
-    rest, bright, n_found = part[~chosen & np.isfinite(part)], values[inside], 0.0
+    part = seen.thinned
+    rest, n_found = part[~seen.thinned_inside & np.isfinite(part)], 0.0
     for _ in range(2):
         upper, rest, separated = _split(rest)
-        if not (upper.size and bright.size):
+        if not (upper.size and seen.n):
             return None
-        n_found += upper.size * values.size / part.size
-        darker = float(np.median(upper))
-        brightness = float(np.median(bright)) / darker if darker > 0 else 1.0
-        if n_found > bright.size:
+        n_found += upper.size * size / part.size
+        if n_found > seen.n:
+            darker = float(np.median(upper))
+            brightness = seen.median() / darker if darker > 0 else 1.0
             if brightness <= BRIGHTEST:  # it is the mask's own tissue
                 return None
             if separated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import jax
 import numpy as np
@@ -225,15 +225,25 @@ def _warn(planned: _Planned, result: N4Result, prefix: str = "") -> None:
 
 def _without_logarithm(planned: _Planned) -> str | None:
     """Return a warning if samples inside the mask are 0 or less."""
-    call, made = planned.call, planned.plan
-    values = made.sample(call.image, made.image_start)
-    odd, n_inside = values <= 0, values.size
+    call = planned.call
+    given = (call.image, call.mask, call.weight)
+    on_device = any(isinstance(array, jax.Array) for array in given)
+    counted = _counted_on_device if on_device else _counted
+    odd, n_inside = jax.device_get(counted(*given, plan=planned.plan))
+    masked = call.mask is not None or call.weight is not None
+    return without_logarithm(int(odd), int(n_inside), masked=masked)
+
+
+def _counted(image: Any, mask: Any, weight: Any, *, plan: Plan) -> tuple[Any, Any]:
+    """Return how many samples inside the mask are 0 or less, and how many there are."""
+    odd = plan.sample(image, plan.image_start) <= 0
     inside = None
-    if call.mask is not None:
-        inside = made.sample(call.mask, made.mask_start) != 0
-    if call.weight is not None:
-        positive = made.sample(call.weight, made.weight_start) > 0
+    if mask is not None:
+        inside = plan.sample(mask, plan.mask_start) != 0
+    if weight is not None:
+        positive = plan.sample(weight, plan.weight_start) > 0
         inside = positive if inside is None else inside & positive
-    if inside is not None:
-        odd, n_inside = odd & inside, int(inside.sum())
-    return without_logarithm(int(odd.sum()), n_inside, masked=inside is not None)
+    return (odd.sum(), odd.size) if inside is None else ((odd & inside).sum(), inside.sum())
+
+
+_counted_on_device = jax.jit(_counted, static_argnames="plan")

@@ -1,12 +1,12 @@
-"""The compiled loop: for one image or a batch, for a CPU or as one CUDA graph on a GPU.
+"""The compiled loop, for one image or a batch.
 
 These functions run inside `jax.enable_x64(True)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,13 +17,11 @@ from n4ax_bids.core.n4.iterate import State, run_levels
 from n4ax_bids.core.n4.levels import Levels
 from n4ax_bids.core.n4.residual import Numbers, Program
 from n4ax_bids.core.n4.storage import Storage
+from n4ax_bids.core.n4.whole_rows import WholeRows
 
-ONE_GRAPH = {
-    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,"
-    "DYNAMIC_SLICE_FUSION",
-    "xla_gpu_graph_min_graph_size": 1,
-}
-"""options of the compiler"""
+GPU_COPIES, PER_COPY = (16, 256), 4096
+"""fewest and most copies of the histogram on a GPU, and values for each one
+(docs/benchmarks/gpu.md)"""
 
 
 @partial(jax.jit, static_argnames="program")
@@ -36,13 +34,18 @@ def run(
 
 @partial(jax.jit, static_argnames="program")
 def run_batch(
-    voxels: tuple[Storage, ...], state: State, levels: Levels, numbers: Numbers, program: Program
+    voxels: WholeRows | list[Storage],
+    state: State,
+    levels: Levels,
+    numbers: Numbers,
+    program: Program,
 ) -> State:
     """Run several images of equal sizes; the first axis of the state counts images.
 
-    Images of one plan and layout share the levels; else their first axis counts images as well.
-    If no statistic can end a level, the images share the counters: `level`, `iteration`, `waits`
-    and `done` of the state then have no such axis.
+    The voxels are given one by one, or as whole rows with the same axis in front. Images of one
+    plan and layout share the levels; else their first axis counts images as well. If no statistic
+    can end a level, the images share the counters: `level`, `iteration`, `waits` and `done` of
+    the state then have no such axis.
     """
     state = jax.tree.map(jnp.asarray, state)
     apart = jax.tree.map(lambda _: 0, state)
@@ -51,17 +54,20 @@ def run_batch(
     shared = levels.values[0].ndim == 3
     each = jax.tree.map(lambda _: None if shared else 0, levels)._replace(max_iterations=None)
     mapped = jax.vmap(partial(run_levels, program=program), (0, apart, each, None), apart)
-    return mapped(stacked(voxels), state, levels, numbers)
+    together = stacked(voxels) if isinstance(voxels, list) else voxels
+    return mapped(together, state, levels, numbers)
 
 
-@lru_cache
-def as_one_graph(compiled: Callable[..., State]) -> Callable[..., State]:
-    """Return `run` or `run_batch` for a GPU, where the loops become one CUDA graph.
+def for_gpu(program: Program, n_values: int, n_iterations: Any = None) -> Program:
+    """Return how a program is compiled for a GPU.
 
-    The host then starts a whole solve at once and waits only for its end.
+    Numbers of iterations that the compiler knows cost a program for each set of them; on a CPU
+    they gain nothing.
     """
-    function: Any = compiled
-    return jax.jit(function.__wrapped__, static_argnames="program", compiler_options=ONE_GRAPH)
+    fewest, most = GPU_COPIES
+    copies = min(most, max(fewest, 1 << (n_values // PER_COPY).bit_length()))
+    counts = None if n_iterations is None else tuple(map(int, n_iterations))
+    return program._replace(copies=copies, n_iterations=counts)
 
 
 def stacked(trees: Sequence[Any]) -> Any:

@@ -124,7 +124,7 @@ def estimate_batch(
             if len(batch) == 1:
                 solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
             else:
-                rows, layouts = zip(*lay_out_alike([taken[i] for i in batch]), strict=True)
+                rows, layouts = lay_out_alike([taken[i] for i in batch])
                 solved = solve_batch(rows, layouts, [plans[i] for i in batch])
             for i, one in zip(batch, solved, strict=True):
                 if one.unseen:

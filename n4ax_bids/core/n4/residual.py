@@ -108,7 +108,7 @@ def of_rows(
     view = residual_of_rows.view_of(voxels, lattice, taps)
     v_min, v_max = residual_of_rows.range_of(voxels, view, skip_rising=program.skip_rising)
     n_bins = program.n_bins
-    bin_width, flat = _bin_width(v_min, v_max, n_bins, view.dtype)
+    bin_width, flat = width_of(v_min, v_max, n_bins, view.dtype)
     position = sharpen.find_position(view.ravel(), v_min, bin_width, n_bins)
     bins = sharpen.find_bins(position, n_bins)
     total = sharpen.tally(bins, None, n_bins, view.size, copies=program.copies)
@@ -134,7 +134,7 @@ def _residual(
     view = voxels.log_image - bias
     start, unseen = _after_rise(voxels, view, program)
     v_min, v_max = voxels.range(view, start)
-    bin_width, flat = _bin_width(v_min, v_max, program.n_bins, view.dtype)
+    bin_width, flat = width_of(v_min, v_max, program.n_bins, view.dtype)
     # `lax.cond` stops XLA:CPU recomputing this per voxel in its consumers, without vector
     # registers.
     position = jax.lax.cond(
@@ -173,7 +173,7 @@ def _by_slab(
     low, _, whole_low, whole_high = slabs.each(ranges)
     v_min = jnp.minimum(low[0], whole_low[1:].min(initial=jnp.inf))
     v_max = whole_high.max()
-    bin_width, flat = _bin_width(v_min, v_max, n_bins, slabs.log_image.dtype)
+    bin_width, flat = width_of(v_min, v_max, n_bins, slabs.log_image.dtype)
 
     def bins_of(view: jax.Array) -> sharpen.Bins:
         return sharpen.find_bins(sharpen.find_position(view, v_min, bin_width, n_bins), n_bins)
@@ -194,11 +194,12 @@ def _by_slab(
     return slabs.each(summed), unseen, None
 
 
-def _bin_width(
+def width_of(
     v_min: jax.Array, v_max: jax.Array, n_bins: int, dtype: np.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Return the width of a bin and whether the values are all equal; the width is 1 then."""
-    width = ((v_max - v_min).astype(jnp.float64) / (n_bins - 1)).astype(dtype)
+    width = sharpen.rounded((v_max - v_min).astype(jnp.float64) / (n_bins - 1), dtype)
+    width = width.astype(dtype)
     return jnp.where(width <= 0, 1, width), width <= 0
 
 

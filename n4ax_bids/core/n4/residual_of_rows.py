@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.n4 import sharpen
-from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows
+from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows, looked_up
 
 
 class Taps(NamedTuple):
@@ -138,8 +138,5 @@ def sharpened(
     # One comparison, because the compiler would keep the result of two.
     position = jnp.where(position >= 0, jnp.minimum(position, last), last)
     lower = position.astype(jnp.uint32)
-    bottom, rise = (
-        table.at[lower].get(mode="promise_in_bounds")
-        for table in (expected, sharpen.rise(expected))
-    )
+    bottom, rise = (looked_up(table, lower) for table in (expected, sharpen.rise(expected)))
     return bottom + rise * (position - lower.astype(position.dtype))

@@ -23,7 +23,7 @@ STEP = 16
 
 
 class Grid(NamedTuple):
-    """The samples of an image on its device, each (Z, Y, X)."""
+    """The samples of some images of one shape on their device, each (B, Z, Y, X)."""
 
     values: jax.Array
     """float32"""
@@ -48,19 +48,28 @@ class Seen(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="plan")
-def grid_of(image: Any, mask: Any, weight: Any, *, plan: Plan | None) -> tuple[Grid, jax.Array]:
-    """Take the samples of an image on its device.
+def grid_of(images: Any, masks: Any, weights: Any, *, plan: Plan | None) -> tuple[Grid, jax.Array]:
+    """Take the samples of images of one shape on their device.
 
     Parameters
     ----------
-    image, mask, weight : arrays; the weight may be None, the mask only with a plan
+    images, masks, weights : tuples of arrays, or an array with one more axis, in front; the
+        weights may be None, the masks only with a plan
     plan : that takes the samples; None: they are taken already
 
     Returns
     -------
     grid : Grid
-    numbers : array (7,), float64; `seen` reads them on the host
+    numbers : array (B, 7), float64; `seen` reads each row on the host
     """
+    given = (
+        jnp.stack(each) if isinstance(each, tuple) else each for each in (images, masks, weights)
+    )
+    return jax.vmap(partial(_grid_of, plan=plan))(*given)
+
+
+def _grid_of(image: Any, mask: Any, weight: Any, *, plan: Plan | None) -> tuple[Grid, jax.Array]:
+    """Take the samples of one image."""
     starts = plan and (plan.image_start, plan.mask_start, plan.weight_start)
     if plan and starts:
         mask = jnp.broadcast_to(True, plan.shape) if mask is None else mask
@@ -136,18 +145,31 @@ def n_bytes(found: Seen, itemsize: int) -> int:
 
 @partial(jax.jit, static_argnames=("sizes", "dtype", "first"))
 def lay_out(
-    grid: Grid, begin: Any, *, sizes: tuple[int, int], dtype: str, first: int
+    grid: Grid, number: Any, begin: Any, *, sizes: tuple[int, int], dtype: str, first: int
 ) -> WholeRows:
     """Lay out the rows that contain voxels of the mask.
 
     Parameters
     ----------
     grid : Grid
-    begin : first column that contains voxels of the mask
+    number : of the image in it; an array (B,) gives a batch, whose arrays have one more axis
+    begin : first column that contains voxels of the mask, of each image
     sizes : from `sizes_of`
     dtype : of the solve
     first : number of voxels that are searched for a rising run
     """
+
+    def one(number: jax.Array, begin: jax.Array) -> WholeRows:
+        own = jax.tree.map(lambda array: array[number], grid)
+        return _laid_out(own, begin, sizes, dtype, first)
+
+    return jax.vmap(one)(number, begin) if jnp.ndim(number) else one(number, begin)
+
+
+def _laid_out(
+    grid: Grid, begin: jax.Array, sizes: tuple[int, int], dtype: str, first: int
+) -> WholeRows:
+    """Lay out the rows of one image."""
     n0, n1, n2 = grid.inside.shape
     p0, p1, _ = layout_of(grid.inside.shape).sizes
     n_rows, width = sizes

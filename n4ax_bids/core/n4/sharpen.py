@@ -19,6 +19,10 @@ import numpy as np
 BIN_SATURATION = float(2**24)
 """ITK counts in float32: a bin stops growing here."""
 
+TOGETHER = 32
+"""values that use one copy of the histogram on a GPU: as many as its threads step together, which
+are neighbours and often fall into one part of the memory (docs/benchmarks/gpu.md)"""
+
 
 def find_position(
     log_image: jax.Array, v_min: jax.Array, slope: jax.Array, n_bins: int
@@ -86,8 +90,8 @@ def tally(
     n_values : int, upper limit of the number of values in all tallies that are added
     repeats : number of values at the end that repeat the value before them and are not counted;
         None: a value that is not counted is not added at all, where otherwise 0 is added for it
-    copies : int, copies of the histogram that neighbouring values use in turn, so that a GPU's
-        threads do not wait for one another; the sum is the same
+    copies : int, copies of the histogram that blocks of `TOGETHER` values use in turn, so that a
+        GPU's threads rarely wait for one another; the sum is the same
 
     Returns
     -------
@@ -100,7 +104,8 @@ def tally(
     word = jnp.where(counts, fixed + one, 0)
     place = bins.lower
     if copies > 1:
-        place = place + n_bins * (jnp.arange(place.size, dtype=jnp.uint32) % copies)
+        block = jnp.arange(place.size, dtype=jnp.uint32) // TOGETHER
+        place = place + n_bins * (block % copies)
     empty = jnp.zeros(copies * n_bins, jnp.int64)
     if repeats is None:
         place = jnp.where(counts, place, copies * n_bins)
@@ -198,8 +203,12 @@ def centres(padded: int, offset: int, v_min: jax.Array, slope: jax.Array) -> jax
 
 
 def rounded(value: jax.Array | float, dtype: np.dtype) -> jax.Array:
-    """Return a float64 value that was rounded to `dtype`."""
-    return jnp.asarray(value, jnp.float64).astype(dtype).astype(jnp.float64)
+    """Return a float64 value that was rounded to `dtype`.
+
+    A conversion to float32 and back is no rounding on a GPU: the compiler removes it.
+    """
+    kept = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(jnp.asarray(value, jnp.float64), kept.nexp, kept.nmant)
 
 
 def gaussian(n: int, slope: jax.Array, fwhm: jax.Array | float) -> jax.Array:

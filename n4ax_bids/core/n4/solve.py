@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from n4ax_bids.core import bspline
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import convergence
-from n4ax_bids.core.n4.compiled import as_one_graph, run, run_batch, stacked
+from n4ax_bids.core.n4.compiled import for_gpu, run, run_batch, stacked
 from n4ax_bids.core.n4.iterate import State, end_level, last_difference, start
 from n4ax_bids.core.n4.levels import (
     MOST_ENTRIES,
@@ -28,12 +29,8 @@ from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.n4.residual import Numbers, Program
 from n4ax_bids.core.n4.rows import Layout
 from n4ax_bids.core.n4.storage import Listed, Storage, listed_on_host
-from n4ax_bids.core.n4.take import platform
 from n4ax_bids.core.n4.whole_rows import WholeRows
 from n4ax_bids.options import N4Options
-
-GPU_COPIES = 128
-"""copies of the histogram, so many that threads rarely wait for one another; not yet measured"""
 
 
 class End(NamedTuple):
@@ -77,7 +74,7 @@ def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = N
     fields = _fields(plan)
     field, bias = fields[0], _no_bias(voxels)
     unseen = False
-    for group in _groups(plan, layout):
+    for group in _groups(plan, layout, _gpu(voxels)):
         numbers, program = _program(plan.options, report is not None, voxels, group)
         state = _start(group, field, bias)
         tell = report and (lambda level, *told, at=group.numbers: report(at[level] + 1, *told))
@@ -90,9 +87,14 @@ def solve(voxels: Storage, layout: Layout, plan: Plan, report: Report | None = N
 
 
 def solve_batch(
-    voxels: Sequence[Storage], layouts: Sequence[Layout], plans: Sequence[Plan]
+    voxels: WholeRows | list[Storage], layouts: Sequence[Layout], plans: Sequence[Plan]
 ) -> list[Solved]:
     """Run all levels of several images together; padded shapes and options must be equal.
+
+    Parameters
+    ----------
+    voxels, layouts : from `taken.lay_out_alike`
+    plans : Plan of each image
 
     Raises
     ------
@@ -104,30 +106,32 @@ def solve_batch(
         raise ValueError("levels that end by ITK's statistic are solved one image at a time")
     fields = [_fields(plan) for plan in plans]
     now = [each[0] for each in fields]
-    bias = [_no_bias(one) for one in voxels]
+    first = voxels[0] if isinstance(voxels, list) else voxels
+    bias = [_no_bias(first) for _ in plans]
     ends = [[End() for _ in options.n_iterations] for _ in plans]
     unseen = np.zeros(len(plans), bool)
-    for groups in zip(*map(_groups, plans, layouts), strict=True):
-        numbers, program = _program(options, False, voxels[0], groups[0])
+    gpu = _gpu(first)
+    every = [_groups(plan, layout, gpu) for plan, layout in zip(plans, layouts, strict=True)]
+    for groups in zip(*every, strict=True):
+        numbers, program = _program(options, False, first, groups[0])
         levels = _levels_of(groups)
         states = [_start(*each) for each in zip(groups, now, bias, strict=True)]
         state = stacked(states)
         if not program.can_stop:
             shared = ("level", "iteration", "waits", "done")
             state = state._replace(**{name: getattr(states[0], name) for name in shared})
-        state = for_device(voxels[0], run_batch)(tuple(voxels), state, levels, numbers, program)
+        state = run_batch(voxels, state, levels, numbers, program)
+        state = _on_host(state)
         bias = [None] * len(plans) if state.bias is None else list(state.bias)
-        unseen |= np.asarray(state.unseen)
-        lattices, changes = np.asarray(state.lattice), np.asarray(state.changes)
-        done = np.broadcast_to(state.done, changes.shape)
+        unseen |= state.unseen
+        done = np.broadcast_to(state.done, state.changes.shape)
         for i, group in enumerate(groups):
-            now[i] = _field_of(lattices[i], group)
-            _note(ends[i], group, state._replace(done=done[i], changes=changes[i]))
-    ranges = np.asarray(state.ranges)
+            now[i] = _field_of(state.lattice[i], group)
+            _note(ends[i], group, state._replace(done=done[i], changes=state.changes[i]))
     return [
         Solved(_refined(*each), end, bool(more), seen)
         for *each, end, more, seen in zip(
-            now, (f[-1] for f in fields), ends, unseen, ranges, strict=True
+            now, (f[-1] for f in fields), ends, unseen, state.ranges, strict=True
         )
     ]
 
@@ -141,12 +145,6 @@ def can_end_by_itk(options: N4Options) -> bool:
 def size_of_lattice(plan: Plan) -> tuple[int, ...]:
     """Return the padded size of the last lattice; images of one batch have the same."""
     return lattice_sizes(_fields(plan)[-1])
-
-
-def for_device(voxels: Storage, compiled: Callable[..., State]) -> Callable[..., State]:
-    """Return the compiled loop for the device on which the voxels lie."""
-    on_cpu = platform(voxels.log_image) == "cpu"
-    return compiled if on_cpu else as_one_graph(compiled)
 
 
 def _levels_of(groups: Sequence[_Group]) -> Levels:
@@ -164,7 +162,6 @@ def _program(
     threshold = options.convergence_threshold
     can_stop, by_itk = threshold > convergence.NO_STOP, can_end_by_itk(options)
     fwhm, noise, n_bins = options.histogram_sharpening
-    on_gpu = platform(voxels.log_image) != "cpu"
     numbers = Numbers(
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,
         host_decides=by_itk,
@@ -175,27 +172,27 @@ def _program(
     )
     skip_rising = options.itk_version == "5"
     program = Program(n_bins, can_stop, skip_rising, copies=1, order=options.bspline_order)
-    if not on_gpu:
+    if not _gpu(voxels):
         return numbers, program
     counted = isinstance(voxels, WholeRows) and not (told or can_stop)
-    return numbers, for_gpu(program, group.levels.max_iterations if counted else None)
+    return numbers, for_gpu(
+        program,
+        math.prod(voxels.log_image.shape[-2:]),
+        group.levels.max_iterations if counted else None,
+    )
 
 
-def for_gpu(program: Program, n_iterations: Any = None) -> Program:
-    """Return how a program is compiled for a GPU.
-
-    Numbers of iterations that the compiler knows cost a program for each set of them; on a CPU
-    they gain nothing.
-    """
-    counts = None if n_iterations is None else tuple(map(int, n_iterations))
-    return program._replace(copies=GPU_COPIES, n_iterations=counts)
+def _gpu(voxels: Storage) -> jax.Device | None:
+    """Return the GPU on which the voxels lie."""
+    (device,) = voxels.log_image.devices()
+    return None if device.platform == "cpu" else device
 
 
 def _no_bias(voxels: Storage) -> jax.Array | np.ndarray | None:
     if not isinstance(voxels, Listed):
         return None
     # numpy's on a CPU, so that nothing is compiled; on a GPU they would have to be transferred.
-    xp = np if platform(voxels.log_image) == "cpu" else jax.numpy
+    xp = jax.numpy if _gpu(voxels) else np
     return xp.zeros(voxels.log_image.shape, voxels.log_image.dtype)
 
 
@@ -214,8 +211,11 @@ def _fields(plan: Plan) -> tuple[LogField, ...]:
 
 
 @lru_cache(maxsize=32)
-def _groups(plan: Plan, layout: Layout) -> list[_Group]:
-    """Group the levels that have iterations: all together, or one by one to save memory."""
+def _groups(plan: Plan, layout: Layout, gpu: jax.Device | None = None) -> list[_Group]:
+    """Group the levels that have iterations: all together, or one by one to save memory.
+
+    On a GPU, the matrices lie there: they are not copied again for every image.
+    """
     fields, most = _fields(plan), plan.options.n_iterations
     active = [level for level, n in enumerate(most) if n]
     shared = active and len(active) * n_entries(fields[active[-1]], layout) <= MOST_ENTRIES
@@ -223,6 +223,9 @@ def _groups(plan: Plan, layout: Layout) -> list[_Group]:
     for numbers in [active] if shared else [[level] for level in active]:
         chosen = tuple(fields[level] for level in numbers)
         levels = stack(chosen, [most[level] for level in numbers], layout)
+        if gpu:
+            counts = levels.max_iterations
+            levels = jax.device_put(levels, gpu)._replace(max_iterations=counts)
         groups.append(_Group(tuple(numbers), chosen, levels))
     return groups
 
@@ -239,8 +242,7 @@ def _field_of(lattice: jax.Array | np.ndarray, group: _Group) -> LogField:
 
 
 def _note(ends: list[End], group: _Group, state: State) -> None:
-    done, changes = np.asarray(state.done), np.asarray(state.changes)
-    for level, n, value in zip(group.numbers, done, changes, strict=True):
+    for level, n, value in zip(group.numbers, state.done, state.changes, strict=True):
         ends[level] = End(int(n), float(value))
 
 
@@ -259,10 +261,11 @@ def _iterate(
     might end a level, or if each iteration is reported; the host then decides and continues it.
     """
     while True:
-        state = for_device(voxels, run)(voxels, state, levels, numbers, program)
-        if not state.waits or state.unseen:
-            return state
-        value, n = float(state.change), int(state.iteration)
+        state = run(voxels, state, levels, numbers, program)
+        known = _on_host(state)
+        if not known.waits or known.unseen:
+            return known
+        value, n = float(known.change), int(known.iteration)
         ends = program.can_stop and value <= numbers.stop_at
         shown = value
         if (numbers.host_decides and ends) or (tell and options.convergence_statistic == "itk"):
@@ -271,12 +274,19 @@ def _iterate(
         if numbers.host_decides and ends:
             value, ends = shown, shown <= options.convergence_threshold
         if tell:
-            tell(int(state.level), n, shown)
-        if ends or n == levels.max_iterations[state.level]:
+            tell(int(known.level), n, shown)
+        if ends or n == levels.max_iterations[known.level]:
             state = end_level(levels, state._replace(bias=None), value)._replace(bias=state.bias)
         else:
             goes_on: Any = np.False_  # nothing is compiled for it
             state = state._replace(waits=goes_on)
+
+
+def _on_host(state: State) -> State:
+    """Return a state whose small arrays are numpy's, after one wait for the device."""
+    few: Any = {"bias": None, "previous": None}  # long, and of no use to the host
+    known: State = jax.device_get(state._replace(**few))
+    return known._replace(bias=state.bias)
 
 
 def _refined(field: LogField, later: LogField) -> LogField:

@@ -26,8 +26,7 @@ def take(
     free: float = np.inf,
 ) -> Taken:
     """Check the arrays and take the samples that enter the solve; see `take_each`."""
-    started = _start(image, mask, weight, plan, on_device, free)
-    return _finished(started, None if started.grid is None else np.asarray(started.numbers))
+    return take_each([(image, mask, weight)], [plan], on_device, free)[0]
 
 
 def take_each(
@@ -52,51 +51,76 @@ def take_each(
         If an array does not have the plan's shape, no sample is inside the mask, or the samples
         inside it are constant or not finite.
     """
-    started: list[_Started] = []
+    passed: list[_Passed] = []
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    there: dict[int, _There] = {}
     for number, (arrays, plan) in enumerate(zip(given, plans, strict=True)):
         with numbered(number):
-            started.append(_start(*arrays, plan, on_device, free))
-    numbers = jax.device_get([one.numbers for one in started])
+            passed.append(_checked(*arrays, plan))
+            if key := _group_on_device(passed[-1], on_device, free):
+                groups.setdefault(key, []).append(number)
+    for group, members in enumerate(groups.values()):
+        grid, numbers = _started([passed[i] for i in members])
+        there |= {i: _There(grid, at, group, numbers) for at, i in enumerate(members)}
+    found = jax.device_get({one.group: one.numbers for one in there.values()})
     taken: list[Taken] = []
-    for number, both in enumerate(zip(started, numbers, strict=True)):
+    for number, each in enumerate(passed):
         with numbered(number):
-            taken.append(_finished(*both))
+            if number not in there:
+                taken.append(_take_listed(each))
+            else:
+                mine = there[number]
+                taken.append(_finished(each, mine, found[mine.group][mine.number]))
     return taken
 
 
-class _Started(NamedTuple):
-    """An image whose samples are being taken on a device; on the host, nothing has begun."""
+class _There(NamedTuple):
+    """Where the samples of an image are being taken on a device."""
 
-    passed: _Passed
-    grid: Grid | None
-    numbers: jax.Array | None
+    grid: Grid
+    number: int
+    """of the image in the grid"""
+    group: int
+    """number of the grid"""
+    numbers: jax.Array
+    """from `rows_on_device.grid_of`"""
 
 
-def _start(
-    image: Any, mask: Any, weight: Any, plan: Plan, on_device: bool | None, free: float
-) -> _Started:
+def _checked(image: Any, mask: Any, weight: Any, plan: Plan) -> _Passed:
     image, mask, weight, _ = plain(image, mask, weight)
     for name, array in {"image": image, "mask": mask, "weight": weight}.items():
         if array is not None and tuple(array.shape) != plan.shape:
             raise ValueError(
                 f"{name} has shape {tuple(array.shape)}; expected the image's {plan.shape}"
             )
-    passed = _Passed(image, mask, weight, plan)
+    return _Passed(image, mask, weight, plan)
+
+
+def _group_on_device(
+    passed: _Passed, on_device: bool | None, free: float
+) -> tuple[Any, ...] | None:
+    """Return what images share whose samples are taken together; None to take them on the host."""
+    *given, plan = passed
     if on_device is None:
-        on_device = _goes_to_a_gpu(image) and _bytes_there(plan) <= free
+        on_device = _goes_to_a_gpu(passed.image) and _bytes_there(plan) <= free
     if not on_device:
-        return _Started(passed, None, None)
-    given = (image, mask, weight)
-    if any(isinstance(array, jax.Array) for array in given):
-        return _Started(passed, *rows_on_device.grid_of(*given, plan=plan))
+        return None
+    kinds = (None if array is None else array.dtype for array in given)
+    if passed.on_host:
+        return (plan.sample_shape, *kinds)
+    return (plan, *kinds, *(type(array) for array in given))
+
+
+def _started(images: Sequence[_Passed]) -> tuple[Grid, jax.Array]:
+    """Take the samples of images of one group on the device; on the host, nothing waits for it."""
+    if not images[0].on_host:
+        given = zip(*((one.image, one.mask, one.weight) for one in images), strict=True)
+        kinds = (None if each[0] is None else each for each in given)
+        return rows_on_device.grid_of(*kinds, plan=images[0].plan)
     # Only the samples are copied to the device.
-    given = (image, np.broadcast_to(True, plan.shape) if mask is None else mask, weight)
-    starts = plan.image_start, plan.mask_start, plan.weight_start
-    samples = [
-        None if array is None else np.ascontiguousarray(plan.sample(array, start))
-        for array, start in zip(given, starts, strict=True)
-    ]
-    return _Started(passed, *rows_on_device.grid_of(*samples, plan=None))
+    sampled = zip(*(one.samples() for one in images), strict=True)
+    stacked = (None if each[0] is None else np.stack(each) for each in sampled)
+    return rows_on_device.grid_of(*stacked, plan=None)
 
 
 def _goes_to_a_gpu(image: Any) -> bool:
@@ -126,6 +150,19 @@ class _Passed(NamedTuple):
     mask: jax.Array | np.ndarray | None
     weight: jax.Array | np.ndarray | None
     plan: Plan
+
+    @property
+    def on_host(self) -> bool:
+        """Whether no array lies on a device."""
+        return not any(isinstance(array, jax.Array) for array in self[:3])
+
+    def samples(self) -> list[np.ndarray | None]:
+        """Return the samples of image, mask and weight; call it only for arrays of the host."""
+        plan = self.plan
+        mask = np.broadcast_to(True, plan.shape) if self.mask is None else self.mask
+        given = (self.image, plan.image_start), (mask, plan.mask_start)
+        every = (*given, (self.weight, plan.weight_start))
+        return [None if each is None else plan.sample(each, start) for each, start in every]
 
     def _inside(self) -> np.ndarray:
         given = np.broadcast_to(True, self.plan.shape) if self.mask is None else self.mask
@@ -173,8 +210,8 @@ def platform(array: jax.Array) -> str:
 ODD_MASK = "mask has values that are not finite; expected 0 outside, not 0 inside"
 
 
-def _take_listed(one: _Started) -> Taken:
-    image, mask, weight, plan = one.passed
+def _take_listed(passed: _Passed) -> Taken:
+    image, mask, weight, plan = passed
     # ITK reads every pixel type into float32, whatever the solve's precision.
     values = _in_three(plan.sample(np.asarray(image), plan.image_start))
     if mask is not None:
@@ -190,20 +227,19 @@ def _take_listed(one: _Started) -> Taken:
         weight = _in_three(plan.sample(np.asarray(weight), plan.weight_start))
         inside = inside & ~(weight <= 0)  # NaN stays inside and is refused below
     if not inside.any():
-        raise one.passed.nobody()
+        raise passed.nobody()
     found = voxels.find(values, inside, weight)
     low, high = found.intensities.min(), found.intensities.max()
-    one.passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
+    passed.require_contrast(low, high, 1.0 if found.weights is None else found.weights.max())
     return TakenListed(found, values.shape, np.dtype(plan.options.precision))
 
 
-def _finished(one: _Started, numbers: np.ndarray | None) -> Taken:
-    if one.grid is None or numbers is None:
-        return _take_listed(one)
+def _finished(passed: _Passed, there: _There, numbers: np.ndarray) -> Taken:
     found = rows_on_device.seen(numbers)
     if found.odd_mask:
         raise ValueError(ODD_MASK)
     if found.n_voxels == 0:
-        raise one.passed.nobody()
-    one.passed.require_contrast(found.low, found.high)
-    return TakenOnDevice(one.grid, found, np.dtype(one.passed.plan.options.precision))
+        raise passed.nobody()
+    passed.require_contrast(found.low, found.high)
+    precision = np.dtype(passed.plan.options.precision)
+    return TakenOnDevice(there.grid, there.number, there.group, found, precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -15,8 +15,12 @@ from n4ax_bids.core.n4 import rows_on_device
 from n4ax_bids.core.n4.rows import Layout
 from n4ax_bids.core.n4.rows_on_device import Grid, Seen
 from n4ax_bids.core.n4.storage import Storage
+from n4ax_bids.core.n4.whole_rows import WholeRows
 
 MOST_SLABS = 64
+
+Batch: TypeAlias = WholeRows | list[Storage]
+"""voxels of several images: with one more axis in front, or one by one"""
 
 
 class Taken(Protocol):
@@ -82,6 +86,11 @@ class TakenOnDevice:
     """The samples of an image on a device; they stay there."""
 
     grid: Grid
+    """of some images"""
+    number: int
+    """of the image in the grid"""
+    group: int
+    """number of the grid"""
     found: Seen
     dtype: np.dtype
     """of the solve"""
@@ -93,7 +102,7 @@ class TakenOnDevice:
 
     @property
     def size(self) -> tuple[Any, ...]:
-        return (*self.grid.inside.shape, str(self.dtype), self.grid.weight is None, "on device")
+        return (*self._shape, str(self.dtype), self.grid.weight is None, self.group)
 
     @property
     def length(self) -> int:
@@ -102,23 +111,37 @@ class TakenOnDevice:
     def n_bytes(self, slabs: int) -> int:
         return rows_on_device.n_bytes(self.found, self.dtype.itemsize)
 
-    def lay_out(
-        self, slabs: int, first: int, sizes: tuple[int, int] | None = None
-    ) -> tuple[Storage, Layout]:
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.grid.inside.shape[1:]
+
+    def lay_out(self, slabs: int, first: int) -> tuple[Storage, Layout]:
+        return self._laid_out(self.number, [self], first)
+
+    def with_others(self, every: Sequence[TakenOnDevice], first: int) -> tuple[WholeRows, Layout]:
+        """Lay out images of one grid together, with one more axis in front."""
+        return self._laid_out(np.array([one.number for one in every]), every, first)
+
+    def _laid_out(
+        self, number: Any, every: Sequence[TakenOnDevice], first: int
+    ) -> tuple[WholeRows, Layout]:
+        begins = np.array([one.found.columns[0] for one in every])
         made = rows_on_device.lay_out(
             self.grid,
-            self.found.columns[0],
-            sizes=sizes or rows_on_device.sizes_of([self.found]),
+            number,
+            begins if np.ndim(number) else begins[0],
+            sizes=rows_on_device.sizes_of([one.found for one in every]),
             dtype=str(self.dtype),
             first=first,
         )
-        return made, rows_on_device.layout_of(self.grid.inside.shape)
+        return made, rows_on_device.layout_of(self._shape)
 
 
-def lay_out_alike(taken: Sequence[Taken]) -> list[tuple[Storage, Layout]]:
+def lay_out_alike(taken: Sequence[Taken]) -> tuple[Batch, list[Layout]]:
     """Lay out images of equal `size` with equal sizes."""
     there = [one for one in taken if isinstance(one, TakenOnDevice)]
-    if len(there) < len(taken):
-        return [one.lay_out(0, voxels.FIRST) for one in taken]
-    sizes = rows_on_device.sizes_of([one.found for one in there])
-    return [one.lay_out(0, voxels.FIRST, sizes) for one in there]
+    if there:
+        made, layout = there[0].with_others(there, voxels.FIRST)
+        return made, [layout] * len(there)
+    rows, layouts = zip(*(one.lay_out(0, voxels.FIRST) for one in taken), strict=True)
+    return list(rows), list(layouts)

