@@ -33,7 +33,7 @@ help:
 	@echo "make format        let ruff put both right"
 	@echo "make docs          the documentation as a site, in site; a warning is an error"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
-	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
+	@echo "make notebook      runs and writes the notebooks of docs and their figures"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
 	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
@@ -101,6 +101,7 @@ screenshots: $(VENV)/test.stamp
 
 notebook: $(VENV)/test.stamp
 	$(BIN)/python examples/realign_notebook.py
+	$(BIN)/python examples/correction_notebook.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
