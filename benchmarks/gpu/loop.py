@@ -84,8 +84,9 @@ class Loop:
             levels = levels._replace(max_iterations=jnp.full(self.n_levels, most, jnp.int32))
         with jax.enable_x64(True):
             program = self.program
-            if program.n_iterations and most is not None:
-                program = program._replace(n_iterations=(most,) * self.n_levels)
+            if program.counted and most is not None:
+                fewer = program.counted._replace(n_iterations=(most,) * self.n_levels)
+                program = program._replace(counted=fewer)
             called = function or self.compiled
             return called(self.rows, self.state, levels, self.numbers, program)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, overload
 
 import jax
@@ -72,7 +73,23 @@ def plane_lattices(log_field: LogField, planes: np.ndarray) -> np.ndarray:
 
 def basis_matrices(log_field: LogField, box: Sequence[tuple[int, int]]) -> tuple[np.ndarray, ...]:
     """Return, for each axis, the weights of the control points at the voxels of a box."""
-    return _weights(log_field, [np.arange(*ends) for ends in box])
+    places = zip(log_field.first, log_field.step, log_field.clamp, strict=True)
+    shape, order = log_field.lattice.shape, log_field.order
+    return tuple(
+        _weights_of_axis(*map(float, place), int(n), order, *map(int, ends))
+        for place, n, ends in zip(places, shape, box, strict=True)
+    )
+
+
+@lru_cache(maxsize=64)
+def _weights_of_axis(
+    first: float, step: float, clamp: float, n: int, order: int, start: int, stop: int
+) -> np.ndarray:
+    """Return the weights at some voxels of an axis; they are not computed again for each image."""
+    position = np.clip(first + step * np.arange(start, stop), 0, clamp)
+    matrix = bspline.basis_matrix(position, n, order)
+    matrix.setflags(write=False)
+    return matrix
 
 
 def _weights(log_field: LogField, voxels: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -5,8 +5,8 @@ These functions run inside `jax.enable_x64(True)`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.n4.iterate import State, run_levels
-from n4ax_bids.core.n4.levels import Levels
+from n4ax_bids.core.n4.levels import Counted, Levels
 from n4ax_bids.core.n4.residual import Numbers, Program
 from n4ax_bids.core.n4.storage import Storage
 from n4ax_bids.core.n4.whole_rows import WholeRows
@@ -22,6 +22,10 @@ from n4ax_bids.core.n4.whole_rows import WholeRows
 GPU_COPIES, PER_COPY = (16, 256), 4096
 """fewest and most copies of the histogram on a GPU, and values for each one
 (docs/benchmarks/gpu.md)"""
+
+
+SIDE_BY_SIDE = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"}
+"""option of the compiler: kernels of a CUDA graph that do not need each other run side by side"""
 
 
 @partial(jax.jit, static_argnames="program")
@@ -58,7 +62,26 @@ def run_batch(
     return mapped(together, state, levels, numbers)
 
 
-def for_gpu(program: Program, n_values: int, n_iterations: Any = None) -> Program:
+@lru_cache
+def on_gpu(compiled: Callable[..., State]) -> Callable[..., State]:
+    """Return `run` or `run_batch` with the options of the compiler that pay on a GPU."""
+    function: Any = compiled
+    return jax.jit(
+        function.__wrapped__, static_argnames="program", compiler_options=_accepted_options()
+    )
+
+
+@lru_cache
+def _accepted_options() -> dict[str, str]:
+    """Return the options, or none if this version of the compiler does not know them."""
+    try:
+        jax.jit(jnp.negative, compiler_options=SIDE_BY_SIDE)(np.float32(1)).block_until_ready()
+    except Exception:  # which error it is depends on the version
+        return {}
+    return SIDE_BY_SIDE
+
+
+def for_gpu(program: Program, n_values: int, counted: Counted | None = None) -> Program:
     """Return how a program is compiled for a GPU.
 
     Numbers of iterations that the compiler knows cost a program for each set of them; on a CPU
@@ -66,8 +89,7 @@ def for_gpu(program: Program, n_values: int, n_iterations: Any = None) -> Progra
     """
     fewest, most = GPU_COPIES
     copies = min(most, max(fewest, 1 << (n_values // PER_COPY).bit_length()))
-    counts = None if n_iterations is None else tuple(map(int, n_iterations))
-    return program._replace(copies=copies, n_iterations=counts)
+    return program._replace(copies=copies, counted=counted)
 
 
 def stacked(trees: Sequence[Any]) -> Any:

@@ -72,7 +72,7 @@ def run_levels(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
     levels = _own(voxels, levels)
-    if program.n_iterations is not None:
+    if program.counted is not None:
         return _run_counted(voxels, state, levels, numbers, program)
     n_levels = levels.max_iterations.shape[0]
     weight_sums = jax.lax.map(partial(_weight_sum, voxels), levels.denominators)
@@ -135,16 +135,17 @@ def _own(voxels: Storage, levels: Levels) -> Levels:
 def _run_counted(
     voxels: Storage, state: State, levels: Levels, numbers: Numbers, program: Program
 ) -> State:
-    """Run all levels with numbers of iterations that the compiler knows.
+    """Run all levels with numbers of iterations and sizes of lattices that the compiler knows.
 
     A GPU then never waits for the host: it is not asked after each iteration whether to go on.
     """
-    assert isinstance(voxels, WholeRows) and program.n_iterations is not None
-    weight_sums = jax.lax.map(partial(_weight_sum, voxels), levels.denominators)
-    for at, n in enumerate(program.n_iterations):
-        values, numerators = (
-            [matrix[at] for matrix in group] for group in (levels.values, levels.numerators)
+    assert isinstance(voxels, WholeRows) and program.counted is not None
+    for at, (n, size) in enumerate(zip(*program.counted, strict=True)):
+        values, numerators, denominators = (
+            [matrix[at][:, :m] for matrix, m in zip(group, size, strict=True)]
+            for group in (levels.values, levels.numerators, levels.denominators)
         )
+        weight_sum = _weight_sum(voxels, denominators)
         taps = residual.taps_of(voxels, values, program)
         assert taps is not None
 
@@ -153,18 +154,23 @@ def _run_counted(
             now: tuple[jax.Array, jax.Array],
             taps: RowTaps = taps,
             numerators: Matrices = numerators,
-            at: int = at,
+            weight_sum: jax.Array = weight_sum,
         ) -> tuple[jax.Array, jax.Array]:
             sums = residual.of_rows(voxels, now[0], taps, numerators, numbers, program)
-            update = bspline.quotient(voxels.plane_sum(sums, numerators), weight_sums[at])
+            update = bspline.quotient(voxels.plane_sum(sums, numerators), weight_sum)
             update = update * numbers.over_relaxation
             return now[0] + update, update
 
-        lattice, update = jax.lax.fori_loop(0, n, once, (state.lattice, state.previous))
+        # Only this level's control points; those of later ones are 0.
+        own = tuple(map(slice, size))
+        later = [(0, most - m) for most, m in zip(state.lattice.shape, size, strict=True)]
+        first = state.lattice[own]
+        lattice, update = jax.lax.fori_loop(0, n, once, (first, first))
         # The lattice before the last iteration is not kept in the loop: that would be a copy.
-        state = state._replace(lattice=lattice, previous=lattice - update)
-        state = state._replace(iteration=jnp.int32(n), change=_change(voxels, state, values))
-        state = _next_level(levels, state)
+        before, after = (jnp.pad(each, later) for each in (lattice - update, lattice))
+        state = state._replace(lattice=after, previous=before, iteration=jnp.int32(n))
+        change = _change(voxels, state, [matrix[at] for matrix in levels.values])
+        state = _next_level(levels, state._replace(change=change))
     unseen = jnp.isnan(state.lattice).any() & (voxels.n_voxels > voxels.first.size)
     return state._replace(ranges=_ranges(voxels, state, levels), unseen=unseen)
 

@@ -37,6 +37,21 @@ class Levels(NamedTuple):
     """(L,)"""
 
 
+class Counted(NamedTuple):
+    """What the compiler knows of each level."""
+
+    n_iterations: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    """of its lattice, where that is padded to the longest axis, as in `lattice_sizes`"""
+
+
+def counted(fields: Sequence[LogField], levels: Levels) -> Counted:
+    """Return what the compiler may know of levels that nothing can end."""
+    *_, last = every = [lattice_sizes(field) for field in fields]
+    sizes = tuple(tuple(map(min, size, last)) for size in every)
+    return Counted(tuple(map(int, levels.max_iterations)), sizes)
+
+
 def stack(fields: Sequence[LogField], most: Sequence[int], layout: Layout) -> Levels:
     """Compute the matrices of some levels on the host in float64, then round them.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from n4ax_bids.core import bspline
 from n4ax_bids.core.n4 import residual_of_rows, sharpen, sharpen_direct
+from n4ax_bids.core.n4.levels import Counted
 from n4ax_bids.core.n4.residual_of_rows import RowTaps
 from n4ax_bids.core.n4.storage import Listed, Slabs, Storage
 from n4ax_bids.core.n4.whole_rows import Matrices, WholeRows
@@ -45,8 +46,8 @@ class Program(NamedTuple):
     """of the histogram; see `sharpen.tally`"""
     order: int
     """of the spline"""
-    n_iterations: tuple[int, ...] | None = None
-    """at each level, where nothing can end a level, on a GPU; None: those of `Levels`"""
+    counted: Counted | None = None
+    """on a GPU, where nothing can end a level; None: the numbers of iterations are in `Levels`"""
 
 
 Sums = tuple[jax.Array, jax.Array, jax.Array | None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,11 +14,12 @@ from n4ax_bids.core import bspline
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import convergence
-from n4ax_bids.core.n4.compiled import for_gpu, run, run_batch, stacked
+from n4ax_bids.core.n4.compiled import for_gpu, on_gpu, run, run_batch, stacked
 from n4ax_bids.core.n4.iterate import State, end_level, last_difference, start
 from n4ax_bids.core.n4.levels import (
     MOST_ENTRIES,
     Levels,
+    counted,
     lattice_sizes,
     n_entries,
     padded_lattice,
@@ -120,7 +121,7 @@ def solve_batch(
         if not program.can_stop:
             shared = ("level", "iteration", "waits", "done")
             state = state._replace(**{name: getattr(states[0], name) for name in shared})
-        state = run_batch(voxels, state, levels, numbers, program)
+        state = _for_device(first, run_batch)(voxels, state, levels, numbers, program)
         state = _on_host(state)
         bias = [None] * len(plans) if state.bias is None else list(state.bias)
         unseen |= state.unseen
@@ -174,12 +175,16 @@ def _program(
     program = Program(n_bins, can_stop, skip_rising, copies=1, order=options.bspline_order)
     if not _gpu(voxels):
         return numbers, program
-    counted = isinstance(voxels, WholeRows) and not (told or can_stop)
+    known = isinstance(voxels, WholeRows) and not (told or can_stop)
+    n_values = math.prod(voxels.log_image.shape[-2:])
     return numbers, for_gpu(
-        program,
-        math.prod(voxels.log_image.shape[-2:]),
-        group.levels.max_iterations if counted else None,
+        program, n_values, counted(group.fields, group.levels) if known else None
     )
+
+
+def _for_device(voxels: Storage, compiled: Callable[..., State]) -> Callable[..., State]:
+    """Return the compiled loop for the device on which the voxels lie."""
+    return on_gpu(compiled) if _gpu(voxels) else compiled
 
 
 def _gpu(voxels: Storage) -> jax.Device | None:
@@ -261,7 +266,7 @@ def _iterate(
     might end a level, or if each iteration is reported; the host then decides and continues it.
     """
     while True:
-        state = run(voxels, state, levels, numbers, program)
+        state = _for_device(voxels, run)(voxels, state, levels, numbers, program)
         known = _on_host(state)
         if not known.waits or known.unseen:
             return known
