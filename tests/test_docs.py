@@ -98,6 +98,26 @@ def test_python_of_a_page_imports_names_that_exist(page):
                     assert name.name == "*" or hasattr(module, name.name), (node.module, name.name)
 
 
+@pytest.mark.parametrize("page", ["start.md", "differentiable.md"])
+def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """On small images in place of those that the reader has."""
+    import nibabel as nb
+    import numpy as np
+
+    from n4ax_bids.phantoms import phantom
+
+    made = phantom((12, 14, 10))
+    nb.Nifti1Image(made.image, np.diag([12.0, 12, 12, 1])).to_filename(tmp_path / "T1w.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    both = np.stack([made.image, made.image])
+    names = {"image": made.image, "mask": made.mask, "target": made.image}
+    names |= {"images": both, "masks": np.stack([made.mask] * 2), "targets": both}
+    for text in blocks(ROOT / "docs" / page, "python"):
+        exec(compile(text, page, "exec"), names)
+    results = [names["corrected"]] if page == "start.md" else [names["gradient"], names["of_many"]]
+    assert all(np.isfinite(each).all() and np.any(each) for each in results)
+
+
 def referred(page: str) -> set[str]:
     text = (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8")
     return set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))

@@ -23,7 +23,7 @@ from n4ax_bids.phantoms import GREY, WHITE, mni152, mni152_affine
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 SIZE = (1366, 768)
 """of a laptop's screen, pixels"""
-N_T1W, N_T2W = 14, 8
+N_T1W, N_T2W = 10, 5
 WINDOW = "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --hide-scrollbars"
 
 
