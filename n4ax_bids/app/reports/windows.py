@@ -9,7 +9,7 @@ import numpy as np
 from n4ax_bids.app.reports.grid import grid_of
 from n4ax_bids.app.reports.stack_shown import Shown
 
-_EVERY = 1 << 20
+_EVERY = 1 << 18
 """most voxels that are used for a quantile"""
 _PLACES = 24
 """most positions on each axis at which the field is evaluated for its median"""
