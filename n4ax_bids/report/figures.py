@@ -89,7 +89,7 @@ def image(
         inside=sample_inside,
         filled=filled,
     )
-    drawn.save(path, "WEBP", quality=QUALITY, method=4)
+    drawn.save(path, "WEBP", quality=QUALITY, method=2)
 
 
 def field(
@@ -126,7 +126,7 @@ def field(
     drawn = mosaic.draw(
         views, _with_mask(sample_log, sample_inside), paint, text="black", ground="white"
     )
-    _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=4)
+    _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=2)
 
 
 def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
