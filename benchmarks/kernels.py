@@ -49,7 +49,8 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         kept = {"versions": versions(), "cases": found}
         BEFORE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     yield (
-        f"Compiled for an {target.NAME} on a machine without a GPU: counted, not yet run. "
+        f"Compiled for an {target.NAME} on a machine without a GPU, and counted; [gpu.md](gpu.md) "
+        "has what was measured on one. "
         "*Kernels* are all that one iteration of the innermost loop starts, with copies on the "
         "device; *moved* are the bytes that they read and write; *graphs* are the CUDA graphs "
         "that the host starts in each iteration, 0 if the whole loop is part of one; *waits* are "

@@ -12,12 +12,12 @@ import jax
 
 from n4ax_bids import correct_steps as steps
 from n4ax_bids import device as devices
-from n4ax_bids import methods
+from n4ax_bids import in_memory, methods
 from n4ax_bids.arguments import suggesting
 from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.correct_request import CallArguments
-from n4ax_bids.correction import Correction, FieldNumbers, statistics
+from n4ax_bids.correction import Correction
 from n4ax_bids.image_files import Outputs, parametrisation, save, stored
 from n4ax_bids.skull_strip import Means
 
@@ -138,7 +138,6 @@ def correct(
     made = steps.solve(asked, found, where, seconds)
     with steps.timed(seconds, "divide"):
         steps.finish(asked, found, made)
-        numbers = statistics(image.data, made.bias, region.inside)
     with steps.timed(seconds, "encode"):
         save(
             outputs,
@@ -151,14 +150,15 @@ def correct(
             whole=copy_header,
             further=made.estimate.images,
         )
-    return _record(outputs, found, made, numbers, where, method.name, seconds)
+    if output_dtype == "float32" and not shift:  # other files hold other values than memory
+        in_memory.offer(in_memory.Corrected(image, made.corrected, region))
+    return _record(outputs, found, made, where, method.name, seconds)
 
 
 def _record(
     outputs: Outputs,
     found: steps.Found,
     made: steps.Made,
-    numbers: FieldNumbers,
     where: jax.Device,
     method: str,
     seconds: dict[str, float],
@@ -182,10 +182,10 @@ def _record(
         rescale_intercept=intercept,
         stored_slope=stored_slope,
         stored_intercept=stored_intercept,
-        notes=steps.all_notes(found, made, numbers),
+        notes=steps.all_notes(found, made),
         sha256={"input_image": image.sha256} | region.sha256,
         seconds=seconds,
-        **numbers,
+        **made.numbers,
     )
 
 

@@ -20,12 +20,12 @@ from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.brain_programs import TOOLS
 from n4ax_bids.core.arrays import NothingSampled
 from n4ax_bids.core.call import NAMES, without_logarithm
+from n4ax_bids.core.division import division, limits
 from n4ax_bids.core.estimator import Automatic, Estimate, Given, Solve
-from n4ax_bids.core.field import at_level, divide
 from n4ax_bids.correct_request import CallArguments
-from n4ax_bids.correction import FieldNumbers, field_of
+from n4ax_bids.correction import FieldNumbers
 from n4ax_bids.io import geometry, volume
-from n4ax_bids.io.finite import extremes, require_finite
+from n4ax_bids.io.finite import extremes, has_contrast, require_finite
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.region import LEAVE_OUT, Region
 from n4ax_bids.region import region as find_region
@@ -53,6 +53,7 @@ class Made:
     """float32"""
     bias: np.ndarray
     """float32, the field"""
+    numbers: FieldNumbers
     scale: tuple[float, float] | None = None
     """slope and intercept of the rescaling; None without it"""
     notes: tuple[str, ...] = ()
@@ -87,14 +88,26 @@ def solve(
         with devices.use(where), compilation.kept(), timed(seconds, "solve"):
             estimate = run(asked.report)
         with timed(seconds, "divide"), devices.few_threads():
-            corrected, log_bias = divide(image.data, estimate.log_field)
-            if asked.field_scale != "as-is":
-                log_field, corrected, log_bias = at_level(
-                    estimate.log_field, corrected, log_bias, region.inside, asked.field_scale
-                )
-                estimate = estimate._replace(log_field=log_field)
-            bias = field_of(image.data, corrected, log_bias)
-    return Made(estimate, corrected, bias)
+            done = division(image.data, estimate.log_field, region.inside, asked.field_scale)
+            if not done.usable:
+                raise _not_usable(*limits(image.data.shape, done.log_field))
+    numbers = FieldNumbers(
+        n_voxels_mask=done.numbers.n_inside,
+        non_positive=done.numbers.non_positive,
+        field_min=done.numbers.lowest,
+        field_max=done.numbers.highest,
+        field_cv=done.numbers.variation,
+    )
+    estimate = estimate._replace(log_field=done.log_field)
+    return Made(estimate, done.corrected, done.bias, numbers)
+
+
+def _not_usable(low: float, high: float) -> ValueError:
+    """Return the error for a field that is not finite or not above 0, or overflows the image."""
+    return ValueError(
+        f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
+        "inside the mask enter the estimate as they are; use a mask or shift the image)"
+    )
 
 
 def finish(asked: CallArguments, found: Found, made: Made) -> None:
@@ -112,11 +125,13 @@ def finish(asked: CallArguments, found: Found, made: Made) -> None:
         made.notes = () if made.scale else (f"{found.region.name}: {NOT_RESCALED}",)
 
 
-def all_notes(found: Found, made: Made, numbers: FieldNumbers) -> tuple[str, ...]:
+def all_notes(found: Found, made: Made) -> tuple[str, ...]:
     """Return the notes on image, region and result."""
     image, _, region = found
     dark = without_logarithm(
-        numbers["non_positive"], numbers["n_voxels_mask"], masked=region.inside is not None
+        made.numbers["non_positive"],
+        made.numbers["n_voxels_mask"],
+        masked=region.inside is not None,
     )
     others = () if dark is None else (dark,)
     return (*image.notes, *region.notes, *made.notes, *made.estimate.notes, *others)
@@ -141,14 +156,22 @@ def load_image(asked: CallArguments) -> tuple[Volume, float]:
         raise ValueError(f"{path}: dimension is {shown(dimension)}; expected 2 or 3")
     if dimension is not None and dimension != n_axes:
         raise ValueError(f"{path}: shape {shape} has {n_axes} axes; dimension is {dimension}")
-    low, high = extremes(image.data)
-    if math.isnan(low):
-        raise ValueError(f"{path}: every voxel is NaN or infinite; expected numbers")
-    if low == high:
-        raise ValueError(f"{path}: constant image, every voxel is {low:g}; expected contrast")
+    if not (image.finite is image.data and has_contrast(image.data)):
+        _require_contrast(image)
     for note in image.notes:
         _log.info(note)
     return volume.lifted(image) if asked.shift_negative else (image, 0.0)
+
+
+def _require_contrast(image: Volume) -> None:
+    """Refuse an image without numbers, or with a single one."""
+    low, high = extremes(image.data)
+    if math.isnan(low):
+        raise ValueError(f"{image.path}: every voxel is NaN or infinite; expected numbers")
+    if low == high:
+        raise ValueError(
+            f"{image.path}: constant image, every voxel is {low:g}; expected contrast"
+        )
 
 
 @contextmanager
@@ -175,6 +198,8 @@ def _prepare(asked: CallArguments, image: Volume, region: Region) -> Solve:
         path = headers[role]
         if path is None:
             return None
+        if path == image.path:
+            return geometry.shrink_start(place, padded, factors, lower)
         return geometry.itk_shrink_start(path, padded, factors, lower)
 
     automatic = None

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class Correction:
@@ -61,32 +59,6 @@ class Correction:
     """wall time of decode, mask, solve, divide and encode, without waiting for the device"""
 
 
-def field_of(image: np.ndarray, corrected: np.ndarray, log_bias: np.ndarray) -> np.ndarray:
-    """Return the field, computed in the memory of its logarithm.
-
-    Raises
-    ------
-    ValueError
-        If the field is not finite or not above 0, or makes a finite voxel infinite or NaN.
-    """
-    low, high = log_bias.min(), log_bias.max()
-    with np.errstate(over="ignore", under="ignore"):
-        usable = 0 < np.exp(low) and np.exp(high) < np.inf
-    if not (usable and _finite_where_image_is(corrected, image)):
-        raise ValueError(
-            f"no usable field: its logarithm goes from {low:.3g} to {high:.3g} (intensities <= 0 "
-            "inside the mask enter the estimate as they are; use a mask or shift the image)"
-        )
-    return np.exp(log_bias, out=log_bias)
-
-
-def _finite_where_image_is(corrected: np.ndarray, image: np.ndarray) -> bool:
-    """Return whether every voxel that was finite before the division still is."""
-    if np.isfinite(corrected.min()) and np.isfinite(corrected.max()):
-        return True
-    return bool((np.isfinite(corrected) | ~np.isfinite(image)).all())
-
-
 class FieldNumbers(TypedDict):
     """The numbers of a field inside a mask; the keys are fields of `Correction`."""
 
@@ -95,27 +67,3 @@ class FieldNumbers(TypedDict):
     field_min: float
     field_max: float
     field_cv: float
-
-
-def statistics(image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None) -> FieldNumbers:
-    """Return the numbers of a field inside a mask.
-
-    Parameters
-    ----------
-    image : float32 array, as recorded
-    bias : array like `image`, the field
-    inside : bool array like `image`; None for every voxel
-    """
-    with np.errstate(invalid="ignore"):  # NaN outside the mask
-        non_positive = image <= 0
-    field = bias.T
-    if inside is not None:
-        non_positive &= inside
-        field = field[inside.T]  # Fortran order: one sweep over memory
-    return {
-        "n_voxels_mask": int(field.size),
-        "non_positive": int(np.count_nonzero(non_positive)),
-        "field_min": float(field.min()),
-        "field_max": float(field.max()),
-        "field_cv": float(field.std(dtype=np.float64) / field.mean(dtype=np.float64)),
-    }

@@ -132,7 +132,8 @@ def region(
     if weight_file.values is not None:
         weight = weight_file.values.data
         inside = _weighted(cast(Path, weight_image), weight, mask, name)
-    if found is None:  # an automatic mask was checked before it was made
+    # An automatic mask was checked before it was made.
+    if found is None and image.finite is not image.data:
         require_finite(image.path, image.data, inside, LEAVE_OUT)
     notes = mask_file.notes + weight_file.notes
     for note in notes:
@@ -191,7 +192,8 @@ def automatic(image: Volume, word: str) -> Found:
         If a voxel is NaN or infinite, or the word is "brain" and no plausible one is found; one
         line that names the file.
     """
-    require_finite(image.path, image.data, None, LEAVE_OUT)
+    if image.finite is not image.data:
+        require_finite(image.path, image.data, None, LEAVE_OUT)
     try:
         if word == "otsu":
             return Found(cast(np.ndarray, otsu_mask(image.data)), {}, ())

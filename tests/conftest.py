@@ -20,6 +20,12 @@ os.environ.setdefault("NIPYPE_NO_ET", "1")  # no telemetry, no network
 # Programs that one test's processes compile serve the next one's; the user's folder stays clean.
 os.environ.setdefault("N4AX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "n4ax"))
 
+# nipype's engines look for results every 2 s, if nobody tells them otherwise.
+_NIPYPE = Path(__file__).parents[1] / ".pytest_cache" / "nipype"
+_NIPYPE.mkdir(parents=True, exist_ok=True)
+(_NIPYPE / "nipype.cfg").write_text("[execution]\npoll_sleep_duration = 0.1\n")
+os.environ.setdefault("NIPYPE_CONFIG_DIR", str(_NIPYPE))
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("N4AX_TEST_DATA") or ROOT.parent / "shared" / "data")
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")

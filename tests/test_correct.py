@@ -228,7 +228,7 @@ def test_only_the_solve_holds_the_device(ball, monkeypatch):
     all_free, held = turns._value, {}
     for name, module in (
         ("find_region", correct_steps),
-        ("divide", correct_steps),
+        ("division", correct_steps),
         ("save", n4ax_bids.correct),
     ):
         kept = getattr(module, name)
@@ -239,7 +239,7 @@ def test_only_the_solve_holds_the_device(ball, monkeypatch):
 
         monkeypatch.setattr(module, name, recorded)
     run(ball, auto_mask="otsu", report=lambda *_: held.update(solve=all_free - turns._value))
-    assert held == {"find_region": 0, "solve": 1, "divide": 0, "save": 0}
+    assert held == {"find_region": 0, "solve": 1, "division": 0, "save": 0}
     assert turns._value == all_free
 
 

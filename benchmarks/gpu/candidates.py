@@ -1,8 +1,8 @@
 """Changes to the compiled loop that may pay on a GPU, tried by putting them in place of its parts.
 
-Some take a choice back that was made before; some are options of the compiler that may pay with
-another version or on another device: the loop as one CUDA graph, graphs whose kernels run beside
-one another, Fourier transforms, and how often the histogram is copied.
+They take choices back that were made before: that the kernels of a CUDA graph may run side by
+side, that the loops are no graph of their own, that there are no Fourier transforms, and how often
+the histogram is copied.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import numpy as np
 from benchmarks.gpu import inputs
 from benchmarks.gpu.day import Day
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
-from n4ax_bids.core.n4 import sharpen, sharpen_direct
+from n4ax_bids.core.n4 import compiled, sharpen, sharpen_direct
 
 ONE_GRAPH = {
     "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,"
     "DYNAMIC_SLICE_FUSION",
     "xla_gpu_graph_min_graph_size": 1,
 }
-CONCURRENT = {"xla_gpu_command_buffer_scheduling_mode": "CONCURRENT"}
 NO_GRAPHS = {"xla_gpu_enable_command_buffer": ""}
 
 
@@ -53,9 +52,9 @@ def candidates(day: Day) -> dict[str, Any]:
 
 def _changes() -> dict[str, tuple[dict[str, Callable[..., Any]], dict[str, Any] | None]]:
     return {
-        "as it is": ({}, None),
+        "as it is": ({}, compiled.SIDE_BY_SIDE),
         "one graph": ({}, ONE_GRAPH),
-        "kernels of a graph side by side": ({}, CONCURRENT),
+        "kernels one after the other": ({}, None),
         "no graphs": ({}, NO_GRAPHS),
         "Fourier transforms": ({"sharpening_map": sharpen.sharpening_map}, None),
     }
@@ -89,7 +88,9 @@ def _by_copies(day: Day, case: str, loop: Loop) -> dict[str, Any]:
             break
         loop.program = program._replace(copies=copies)
         try:
-            result[f"{case}: copies={copies}"] = loop.per_iteration(loop.fresh())
+            result[f"{case}: copies={copies}"] = loop.per_iteration(
+                loop.fresh(compiled.SIDE_BY_SIDE)
+            )
         except Exception as error:
             result[f"{case}: copies={copies}"] = f"{type(error).__name__}: {error}"[:200]
     loop.program = program

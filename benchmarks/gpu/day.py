@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ class Day:
         return min(self.left(), self.deadline - time.perf_counter()) > seconds
 
     def save(self) -> None:
+        self.found["date"] = str(date.today())
         self.found["seconds"] = round(time.perf_counter() - self.start, 1)
         if self.out:
             self.out.parent.mkdir(parents=True, exist_ok=True)

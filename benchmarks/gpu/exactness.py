@@ -94,7 +94,8 @@ def references(day: Day) -> dict[str, Any]:
         names = ["2D slice T1w", "spine T2*w, in-plane 4"]
     first, last = names[0], names[-1]
     jobs = [(first, "list", 0.0), (first, "on device", 0.0), (first, "batch", 0.0)]
-    jobs += [(name, "list", 0.0) for name in names[1:]]
+    jobs += [(name, "on device", 0.0) for name in names[1:]]
+    jobs += [(last, "list", 0.0)]
     jobs += [(first, "list", 1e-3), (last, "list", 1e-3), (first, "slabs", 0.0)]
     result: dict[str, Any] = {}
     for name, path, stop in jobs:

@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks.gpu import target
 from benchmarks.gpu.day import Day
 from n4ax_bids.core.n4 import solve as solving
-from n4ax_bids.core.n4.compiled import for_gpu
+from n4ax_bids.core.n4.compiled import SIDE_BY_SIDE, for_gpu
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
+from n4ax_bids.core.n4.levels import counted
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
 
@@ -57,7 +58,7 @@ class Loop:
         self.day, self.n, self.n_levels = day, n, len(options.n_iterations)
         self.on_device = on_device
         self.compiled: Any = solving.run_batch if n else solving.run
-        made = plan(options, np.shape(image), zooms)
+        self.plan = made = plan(options, np.shape(image), zooms)
         if on_device:
             image, mask = jnp.asarray(image), jnp.asarray(mask)
 
@@ -74,6 +75,7 @@ class Loop:
                 jax.tree.map(jnp.asarray, (rows, state, levels))
             )
         images = rows if isinstance(rows, list) else [rows]
+        self.compiled = solving._for_device(images[0], self.compiled)
         self.n_voxels = sum(int(np.sum(np.asarray(each.n_voxels))) for each in images)
         self.n_iterations = sum(options.n_iterations)
 
@@ -102,8 +104,8 @@ class Loop:
 
     def compiled_for_gpu(self) -> target.Compiled:
         """Return the loop as a GPU would run it, compiled without one."""
-        counted = self.on_device and not self.program.can_stop
-        counts = self.levels.max_iterations if counted else None
+        known = self.on_device and not self.program.can_stop
+        counts = counted(solving._fields(self.plan), self.levels) if known else None
         image = self.rows[0] if isinstance(self.rows, list) else self.rows
         n_values = math.prod(image.log_image.shape[-2:])
         loop, program = self.compiled.__wrapped__, for_gpu(self.program, n_values, counts)
@@ -113,7 +115,7 @@ class Loop:
 
         with jax.enable_x64(True):
             given = (self.rows, self.state, self.levels, self.numbers)
-            return target.compile_for_gpu(jax.jit(whole), given)
+            return target.compile_for_gpu(jax.jit(whole), given, SIDE_BY_SIDE)
 
     def per_iteration(self, function: Callable[..., Any] | None = None) -> dict[str, float]:
         """Return microseconds of an iteration: a long run less a short one."""
@@ -138,12 +140,15 @@ def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
         caught.append(arguments)
         raise _Caught
 
-    before = getattr(solving, name)
+    replaced = {name: catch, "_for_device": lambda voxels, compiled: compiled}
+    before = {each: getattr(solving, each) for each in replaced}
     try:
-        setattr(solving, name, catch)
+        for each, function in replaced.items():
+            setattr(solving, each, function)
         call()
     except _Caught:
         return caught[0]
     finally:
-        setattr(solving, name, before)
+        for each, function in before.items():
+            setattr(solving, each, function)
     raise AssertionError(f"the solve did not call {name}")

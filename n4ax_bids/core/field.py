@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, overload
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline
+from n4ax_bids.core.raster import values_inside
 
 SLAB = 1 << 18
 """voxels divided at a time: they stay in the processor's cache"""
@@ -154,13 +156,21 @@ def log_scale(log_bias: Any, mask: Any, field_scale: str) -> Any:
     -------
     float, or an array of no axes if `log_bias` is an array of jax
     """
-    xp = np if isinstance(log_bias, np.ndarray) else jnp
-    log_bias = xp.asarray(log_bias)  # of a masked array, all values
-    inside = log_bias.ravel() if mask is None else log_bias[mask != 0]
+    if not isinstance(log_bias, np.ndarray):
+        log_bias = jnp.asarray(log_bias)
+        inside = log_bias.ravel() if mask is None else log_bias[mask != 0]
+        if field_scale == "median":
+            return jnp.median(inside)
+        highest = inside.max()
+        return highest + jnp.log(jnp.mean(jnp.exp(inside - highest)))
+    # Of masked arrays, all values count. The order matters for the last bit of the sum.
+    mask = None if mask is None else np.asarray(mask)
+    inside = values_inside(np.asarray(log_bias), mask)
     if field_scale == "median":
-        return xp.median(inside)
+        return np.median(inside, overwrite_input=True)
     highest = inside.max()
-    return highest + xp.log(xp.mean(xp.exp(inside - highest)))
+    inside -= highest
+    return highest + np.log(np.mean(np.exp(inside, out=inside)))
 
 
 def at_level(
@@ -216,38 +226,48 @@ def divide_checked(
 
     numpy arrays are checked while their values are in the processor's cache.
     """
-    matrices = [
-        m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in image.shape])
-    ]
-    lattice = log_field.lattice
     if not isinstance(image, np.ndarray):
-        lattice = jnp.asarray(lattice, jnp.float32)
+        matrices = _whole_matrices(log_field, image.shape)
+        lattice = jnp.asarray(log_field.lattice, jnp.float32)
         return _divide(jnp.asarray(image, jnp.float32), lattice, matrices)
     # Arrays read from NIfTI files are in Fortran order: their transpose is no copy.
-    lattice = np.asarray(lattice, np.float32)
-    corrected, log_bias, finite = _divide_by_slab(image.T, lattice.T, matrices[::-1])
-    return corrected.T, log_bias.T, finite
-
-
-def _divide_by_slab(
-    image: np.ndarray, lattice: np.ndarray, matrices: list[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Divide on the host, a few planes at a time: nothing is compiled for the image's shape."""
-    finite = True
-    corrected, log_bias = (np.empty(image.shape, np.float32) for _ in range(2))
-    planes = max(1, SLAB // max(1, image[0].size))
+    finite, turned = True, image.T
+    corrected, log_bias = (np.empty(turned.shape, np.float32) for _ in range(2))
     with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-        for start in range(0, image.shape[0], planes):
-            slab = slice(start, start + planes)
-            field = np.tensordot(matrices[0][slab], lattice, (1, 0))
-            for axis, matrix in enumerate(matrices[1:], start=1):
-                field = np.moveaxis(np.tensordot(field, matrix, (axis, 1)), -1, axis)
+        for slab, field in log_slabs(image.shape, log_field):
             log_bias[slab] = field
-            np.divide(image[slab], np.exp(field), out=corrected[slab])
+            np.divide(turned[slab], np.exp(field), out=corrected[slab])
             # A sum is the cheapest test; it can overflow although every value is finite.
             if not np.isfinite(corrected[slab].sum()):
                 finite = finite and bool(np.isfinite(corrected[slab]).all())
-    return corrected, log_bias, finite
+    return corrected.T, log_bias.T, finite
+
+
+def log_slabs(shape: Sequence[int], log_field: LogField) -> Iterator[tuple[slice, np.ndarray]]:
+    """Evaluate ln b on the host, a few planes at a time: nothing is compiled for a shape.
+
+    Parameters
+    ----------
+    shape : of the image
+    log_field : LogField on the image's grid
+
+    Yields
+    ------
+    planes of the image's last axis, and ln b there, whose axes are in reverse order
+    """
+    first, *others = _whole_matrices(log_field, shape)[::-1]
+    lattice = np.asarray(log_field.lattice, np.float32).T
+    planes = max(1, SLAB // max(1, math.prod(shape[:-1])))
+    for start in range(0, shape[-1], planes):
+        slab = slice(start, min(start + planes, shape[-1]))
+        field = np.tensordot(first[slab], lattice, (1, 0))
+        for axis, matrix in enumerate(others, start=1):
+            field = np.moveaxis(np.tensordot(field, matrix, (axis, 1)), -1, axis)
+        yield slab, field
+
+
+def _whole_matrices(log_field: LogField, shape: Sequence[int]) -> list[np.ndarray]:
+    return [m.astype(np.float32) for m in basis_matrices(log_field, [(0, n) for n in shape])]
 
 
 @jax.jit

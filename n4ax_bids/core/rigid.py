@@ -77,7 +77,7 @@ def inverse(rigid: Any) -> Any:
     """Return the inverses of rigid matrices (..., 4, 4)."""
     xp = _of(rigid)
     turned = xp.swapaxes(rigid[..., :3, :3], -1, -2)
-    moved = -xp.einsum("...ij,...j->...i", turned, rigid[..., :3, 3])
+    moved = -(turned * rigid[..., None, :3, 3]).sum(axis=-1)
     top = xp.concatenate([turned, moved[..., None]], axis=-1)
     return xp.concatenate([top, rigid[..., 3:, :]], axis=-2)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from n4ax_bids.core import rigid
 from n4ax_bids.core.interpolate import sample_padded
+from n4ax_bids.core.products import matmul
 from n4ax_bids.core.samples import FEWEST, Model
 from n4ax_bids.core.spline_basis import margin
 from n4ax_bids.options.realign import RealignOptions
@@ -104,8 +105,8 @@ def moved_points(
     array (..., 3), voxels; what rounding puts beyond the edge of the grid lies on it
     """
     back = rigid.inverse(rigid.matrix(q))
-    turn = to_voxels @ back[:3, :3] @ to_mm
-    move = to_voxels @ back[:3, 3]
+    turn = matmul(matmul(to_voxels, back[:3, :3]), to_mm)
+    move = matmul(to_voxels, back[:3, 3])
     axes = []
     for axis, n in enumerate(shape):
         y = turn[axis, 0] * x[0] + turn[axis, 1] * x[1] + turn[axis, 2] * x[2]
@@ -139,7 +140,7 @@ def pseudo_solve(normal: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Ar
     values, vectors = jnp.linalg.eigh(normal / size[:, None] / size[None, :])
     usable = values > 1e-5 * values[-1:]
     inverse = jnp.where(usable, 1 / jnp.where(usable, values, 1), 0)
-    solution = vectors @ (inverse * (vectors.T @ (right / size))) / size
+    solution = matmul(vectors, inverse * matmul(vectors.T, right / size)) / size
     return solution, usable.sum()
 
 
@@ -160,17 +161,18 @@ def reference_step(
     f, weight, n_samples = _sampled(state.q, volume, model, search)
     shrink = _ratio((weight * model.g).sum(), (weight * f).sum())
     r = shrink * f - model.g
-    jacobian = jnp.matmul(model.jacobian, model.free, precision="highest")
+    jacobian = matmul(model.jacobian, model.free)
     weighted = weight[:, None] * jacobian
-    normal = jnp.matmul(weighted.T, jacobian, precision="highest")
-    delta, rank = solve(normal, jnp.matmul(weighted.T, r, precision="highest"))
-    small = rigid.matrix(search.damping * (model.free @ delta))
-    moved = jnp.matmul(small, rigid.matrix(state.q), precision="highest")
+    normal = matmul(weighted.T, jacobian)
+    delta, rank = solve(normal, matmul(weighted.T, r))
+    change = matmul(model.free, delta)
+    small = rigid.matrix(search.damping * change)
+    moved = matmul(small, rigid.matrix(state.q))
     residual = (weight * r**2).sum() / jnp.maximum(weight.sum(), 1e-30)
     return _advanced(
         state,
         rigid.parameters(moved),
-        model.free @ delta,
+        change,
         _ratio(jnp.ones(()), shrink),
         residual,
         n_samples,
@@ -185,7 +187,7 @@ def forward_step(
     """One Gauss-Newton step in scale and motion, with the gradient of the moving volume."""
 
     def values(free: jax.Array) -> tuple[jax.Array, AtSamples]:
-        q = state.q + model.free @ free
+        q = state.q + matmul(model.free, free)
         found = _sampled(q, volume, model, search)
         return found.f, found
 
@@ -194,9 +196,9 @@ def forward_step(
     r = f - state.scale * model.g
     jacobian = jnp.concatenate([-model.g[:, None], slopes], axis=1)
     weighted = weight[:, None] * jacobian
-    normal = jnp.matmul(weighted.T, jacobian, precision="highest")
-    delta, rank = solve(normal, jnp.matmul(weighted.T, r, precision="highest"))
-    step = model.free @ delta[1:]
+    normal = matmul(weighted.T, jacobian)
+    delta, rank = solve(normal, matmul(weighted.T, r))
+    step = matmul(model.free, delta[1:])
     q = state.q - search.damping * step
     scale = state.scale - search.damping * delta[0]
     residual = (weight * r**2).sum() / jnp.maximum(weight.sum(), 1e-30)

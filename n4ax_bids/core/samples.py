@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from n4ax_bids.core.interpolate import sample_flagged, sample_padded
+from n4ax_bids.core.interpolate import sample, sample_padded
 from n4ax_bids.core.smoothing import Grid, spline_matrices, width
 from n4ax_bids.core.spline_coefficients import apply_matrices
 from n4ax_bids.options.realign import RealignOptions
@@ -199,9 +199,11 @@ def model_of(
     points = positions(grid, options)
     unit = unit_of(reference)
     smooth = _smoothed(jnp.asarray(np.asarray(reference, np.float32) / unit), matrices)
-    at = jnp.asarray(points, jnp.float32)
+    # Padded as the samples are, so that grids of one shape share a program.
+    at = np.pad(points, [(0, bucket(len(points)) - len(points)), (0, 0)]).astype(np.float32)
     how: Any = {"degree": options.degree, "boundary": options.boundary}
-    g, slopes = map(np.asarray, _values(smooth, at, shape=grid.shape, **how))
+    found = _values(smooth, jnp.asarray(at), shape=grid.shape, **how)
+    g, slopes = (np.asarray(part)[: len(points)] for part in found)
     weights = np.ones(len(points)) if weight is None else _weights(weight, points)
     jacobian = motion_jacobian(grid, points, slopes)
     free = free_directions(grid)
@@ -218,10 +220,11 @@ def model_of(
     return made._replace(unit=jnp.float32(unit))
 
 
+_linear = jax.jit(functools.partial(sample, degree=1))
+
+
 def _weights(weight: np.ndarray, points: np.ndarray) -> np.ndarray:
-    values = sample_flagged(
-        jnp.asarray(weight, jnp.float32), jnp.asarray(points, jnp.float32), degree=1
-    ).values
+    values = _linear(jnp.asarray(weight, jnp.float32), jnp.asarray(points, jnp.float32))
     return np.maximum(np.nan_to_num(np.asarray(values, np.float64)), 0) ** 2
 
 

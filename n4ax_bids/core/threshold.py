@@ -20,7 +20,8 @@ COPIES, TOGETHER = 256, 32
 """copies of the histogram on a GPU, so that its threads rarely wait for one another, and how many
 neighbouring values share a copy"""
 
-_CHUNK = 1 << 17  # values binned at a time: they stay in the processor's cache
+_CHUNK = 1 << 15  # values binned at a time: they stay in the processor's cache
+_COUNTED = 32 * _CHUNK  # bins counted at a time: each count adds to a table of 65 thousand pairs
 
 
 def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> float:
@@ -127,20 +128,24 @@ def counts_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     doubt = (4 * n_bins + 2 * np.abs(edges).max() * scale) * np.finfo(np.float32).eps
     shift = np.minimum(np.float32(doubt), np.float32(0.5))
     position, moved = np.empty((2, _CHUNK), np.float32)
-    bins, other = np.empty((2, _CHUNK), np.min_scalar_type(n_bins))
+    small = np.min_scalar_type(n_bins)
+    bins, other = np.empty(_COUNTED, small), np.empty(_CHUNK, small)
     counts = _Counts(n_bins, bins)
-    for start in range(0, values.size, _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        now = slice(chunk.size)
-        np.subtract(chunk, edges[0], out=position[now])
-        np.multiply(position[now], scale, out=position[now])
-        for add, found in ((np.subtract, bins), (np.add, other)):
-            add(position[now], shift, out=moved[now])
-            np.copyto(found[now], moved[now], casting="unsafe")
-        unsure = np.flatnonzero((bins[now] != other[now]) | (doubt > shift))
-        if unsure.size:
-            bins[unsure] = np.searchsorted(edges[1:-1], chunk[unsure], side="right")
-        counts.add(chunk.size)
+    for begin in range(0, values.size, _COUNTED):
+        end = min(begin + _COUNTED, values.size)
+        for start in range(begin, end, _CHUNK):
+            chunk = values[start : min(start + _CHUNK, end)]
+            now = slice(chunk.size)
+            found = bins[start - begin :][now]
+            np.subtract(chunk, edges[0], out=position[now])
+            np.multiply(position[now], scale, out=position[now])
+            for add, out in ((np.subtract, found), (np.add, other[now])):
+                add(position[now], shift, out=moved[now])
+                np.copyto(out, moved[now], casting="unsafe")
+            unsure = np.flatnonzero((found != other[now]) | (doubt > shift))
+            if unsure.size:
+                found[unsure] = np.searchsorted(edges[1:-1], chunk[unsure], side="right")
+        counts.add(end - begin)
     return counts.result()
 
 

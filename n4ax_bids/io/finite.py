@@ -43,6 +43,12 @@ def require_finite(
     raise ValueError(f"{path}: {voxels} NaN or infinite, the first at {first}; {remedy}")
 
 
+def has_contrast(data: np.ndarray) -> bool:
+    """Return whether a voxel differs from the first one; few are looked at in most images."""
+    flat = data.reshape(-1, order="F")
+    return any((flat[i : i + SLAB] != flat[0]).any() for i in range(0, flat.size, SLAB))
+
+
 def extremes(data: np.ndarray) -> tuple[float, float]:
     """Return the lowest and the highest finite value of an array; NaN if there is none."""
     flat = data.reshape(-1, order="F")

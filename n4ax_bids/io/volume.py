@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -20,6 +21,10 @@ from n4ax_bids.io.header import load_header as load_header
 EXTENSIONS = (".nii", ".nii.gz")
 SLAB = 1 << 22
 """voxels converted at a time"""
+LEVEL = 1
+"""of compression, 0 to 3; see docs/benchmarks/files.md"""
+PIECE = 1 << 18
+"""bytes compressed at a time"""
 OF_VALUES = {
     *("cal_min", "cal_max", "glmin", "glmax"),  # the display range and the data range
     *("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3"),
@@ -45,6 +50,8 @@ class Volume:
     """digest of the file's bytes"""
     notes: tuple[str, ...] = ()
     """what a user should know about the file"""
+    finite: np.ndarray | None = None
+    """`data` itself if its voxels are known to be finite; a copy with other data says nothing"""
 
     @property
     def zooms(self) -> tuple[float, ...]:
@@ -71,13 +78,20 @@ def load(path: str | Path) -> Volume:
         data = scaled(stored, header)
         affine = placement.affine(header)
     dtype = stored.dtype.newbyteorder("=")
-    return Volume(data, affine, header, path, dtype, sha256, notes)
+    finite = data if dtype.kind in "iu" and is_plain(header) else None
+    return Volume(data, affine, header, path, dtype, sha256, notes, finite)
+
+
+def is_plain(header: nb.Nifti1Header) -> bool:
+    """Return whether the voxels of a file are as they are stored, without slope and intercept."""
+    slope, inter = header.get_slope_inter()
+    return slope is None or (slope, inter) == (1.0, 0.0)
 
 
 def scaled(stored: np.ndarray, header: nb.Nifti1Header) -> np.ndarray:
     """Apply slope and intercept; float32 voxels without them are not copied."""
     slope, inter = header.get_slope_inter()
-    plain = slope is None or (slope, inter) == (1.0, 0.0)
+    plain = is_plain(header)
     if plain and stored.dtype == np.dtype(np.float32):
         return stored
     data = np.empty(stored.shape, np.float32, order="F")
@@ -187,7 +201,33 @@ def write_image(path: str | Path, image: nb.Nifti1Image) -> None:
     require_name(path)
     with open(path, "xb") as raw:
         if str(path).endswith(".gz"):
-            with igzip.IGzipFile("", "wb", compresslevel=2, fileobj=raw, mtime=0) as stream:
-                image.to_stream(stream)
+            with igzip.IGzipFile("", "wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as stream:
+                _write_to(stream, image)
         else:
-            image.to_stream(raw)
+            _write_to(raw, image)
+
+
+def _write_to(stream: Any, image: nb.Nifti1Image) -> None:
+    """Write what nibabel would write; voxels that lie in memory as in the file are not copied."""
+    data: Any = image.dataobj
+    as_in_file = isinstance(data, np.ndarray) and data.dtype == image.get_data_dtype()
+    scaled_by = image.header.get_slope_inter()  # None: as nibabel chooses
+    if not (as_in_file and data.flags.f_contiguous and scaled_by == (None, None)):
+        image.to_stream(stream)
+        return
+    stream.write(_before_voxels(image))
+    voxels = memoryview(data.reshape(-1, order="F").view(np.uint8))
+    for start in range(0, len(voxels), PIECE):
+        stream.write(voxels[start : start + PIECE])
+
+
+def _before_voxels(image: nb.Nifti1Image) -> bytes:
+    """Return header and extensions as nibabel writes them for voxels that need no scaling."""
+    header, buffer = image.header, BytesIO()
+    one = np.zeros((1,) * image.ndim, image.get_data_dtype())
+    type(image)(one, None, header).to_stream(buffer)
+    block = buffer.getvalue()
+    made = type(header)(block[: header.sizeof_hdr], check=False)
+    for name in ("dim", "pixdim"):
+        made[name] = header[name]
+    return bytes(made.binaryblock) + block[header.sizeof_hdr : -one.nbytes]

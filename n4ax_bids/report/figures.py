@@ -22,6 +22,8 @@ from n4ax_bids.report.mosaic import Sample, View
 
 QUALITY = 72
 """quality of WebP, 0 to 100"""
+GREY_EFFORT, COLOUR_EFFORT = 2, 4
+"""effort of WebP, 0 to 6: 4 takes twice the time of 2 for 3 % fewer bytes and truer colours"""
 N_BINS, SMOOTHING = 256, 3
 """bins of a histogram, and the standard deviation in bins of its smoothing"""
 WEAK = math.log(1.1)
@@ -89,7 +91,7 @@ def image(
         inside=sample_inside,
         filled=filled,
     )
-    drawn.save(path, "WEBP", quality=QUALITY, method=2)
+    drawn.save(path, "WEBP", quality=QUALITY, method=GREY_EFFORT)
 
 
 def field(
@@ -126,7 +128,8 @@ def field(
     drawn = mosaic.draw(
         views, _with_mask(sample_log, sample_inside), paint, text="black", ground="white"
     )
-    _with_bar(drawn, table, scale, limits).save(path, "WEBP", quality=QUALITY, method=2)
+    whole = _with_bar(drawn, table, scale, limits)
+    whole.save(path, "WEBP", quality=QUALITY, method=COLOUR_EFFORT)
 
 
 def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,40 @@ def unvalidated(request, monkeypatch):
 
     if "validator" not in request.fixturenames:
         monkeypatch.setattr(validation, "_program", lambda: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_index():
+    """Let every index in memory begin with a copy of the empty one: pybids takes longer to make it
+    than most runs here take for the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        copy_empty_index(patch)
+        yield
+
+
+def copy_empty_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pybids's empty database, with its tables of entities, only once for each process."""
+    from bids.layout import db
+
+    made, empty = db.ConnectionManager.reset_database, {}
+
+    def reset_database(self, init_args, config):
+        if self.database_file is not None:
+            return made(self, init_args, config)
+        here = self.engine.raw_connection().driver_connection
+        key = json.dumps(config)
+        if key in empty:
+            empty[key].backup(here)
+            self.session.add(db.LayoutInfo(**init_args))
+            return self.session.commit()
+        made(self, init_args, config)
+        kept = sqlite3.connect(":memory:", check_same_thread=False)
+        here.backup(kept)
+        kept.execute("DELETE FROM layout_info")
+        kept.commit()
+        empty[key] = kept
+
+    monkeypatch.setattr(db.ConnectionManager, "reset_database", reset_database)
 
 
 @pytest.fixture

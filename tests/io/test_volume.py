@@ -282,6 +282,30 @@ def test_saved_files_have_the_usual_permissions(tmp_path):
     assert stat.S_IMODE((tmp_path / "y.nii.gz").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("klass", [nb.Nifti1Image, nb.Nifti2Image])
+@pytest.mark.parametrize("shape", [(7, 6, 5), (7, 6), (7, 6, 1), (1, 1, 1)])
+def test_files_are_byte_for_byte_those_of_nibabel(tmp_path, klass, shape):
+    """Also where voxels go to the file from where they lie in memory."""
+    for number, (dtype, order, slope) in enumerate(
+        (
+            (np.float32, "F", None),
+            (np.float32, "C", None),
+            (np.uint8, "F", None),
+            (np.float32, "F", (2.0, 1.0)),
+            (">f4", "F", None),
+        )
+    ):
+        data = np.asarray(stored_values(np.uint8, shape).astype(dtype), order=order)
+        image = klass(data, OBLIQUE)
+        image.set_data_dtype(dtype)
+        image.header["descrip"], image.header["intent_code"] = b"a test", 1001
+        image.header.extensions.append(nb.nifti1.Nifti1Extension(6, b"of an odd length"))
+        image.header.set_slope_inter(*slope or (np.nan, np.nan))
+        path = tmp_path / f"{number}.nii"
+        volume.write_image(path, image)
+        assert path.read_bytes() == image.to_bytes()
+
+
 @pytest.mark.parametrize("name", ["plain", "x.mgz", "x.nii.bz2"])
 def test_a_name_without_niftis_extension_is_refused(tmp_path, name):
     image = volume.load(write_nifti(tmp_path / "x.nii", stored_values("int16")))

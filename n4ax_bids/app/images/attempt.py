@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def attempt(
 def _attempt(
     job: Job, request: Request, claim: Claim, work: Path, share: Share, memory: Memory
 ) -> Outcome:
+    from n4ax_bids import in_memory
     from n4ax_bids.device import DeviceError
 
     begun = time.perf_counter()
@@ -75,6 +76,7 @@ def _attempt(
         with (
             memory.reserved(_memory_needed(job, request, share)),
             _private(work, job.name) as private,
+            in_memory.keeping() if request.reports else nullcontext(),
         ):
             begun = time.perf_counter()
             correction = correct(

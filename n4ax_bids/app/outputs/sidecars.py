@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def _record(
     happened["notes"] = list(correction.get("notes", ()))
     for path, link in links.items():
         happened["notes"] = [note.replace(path, link) for note in happened["notes"]]
-    versions = {name: packages.version(name) for name in ("jax", "numpy")}
+    versions = {name: version_of(name) for name in ("jax", "numpy")}
     return {
         "Method": request.method,
         "Options": asdict(request.options),
@@ -197,3 +198,9 @@ def camel_case(facts: Mapping[str, Any]) -> dict[str, Any]:
         )
         for key, value in facts.items()
     }
+
+
+@cache
+def version_of(package: str) -> str:
+    """Return the version of an installed package; the file that has it is read once."""
+    return packages.version(package)

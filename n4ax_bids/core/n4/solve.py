@@ -188,7 +188,6 @@ def _for_device(voxels: Storage, compiled: Callable[..., State]) -> Callable[...
 
 
 def _gpu(voxels: Storage) -> jax.Device | None:
-    """Return the GPU on which the voxels lie."""
     (device,) = voxels.log_image.devices()
     return None if device.platform == "cpu" else device
 
@@ -289,8 +288,7 @@ def _iterate(
 
 def _on_host(state: State) -> State:
     """Return a state whose small arrays are numpy's, after one wait for the device."""
-    few: Any = {"bias": None, "previous": None}  # long, and of no use to the host
-    known: State = jax.device_get(state._replace(**few))
+    known: State = jax.device_get(state._replace(bias=None, previous=np.zeros(0)))
     return known._replace(bias=state.bias)
 
 

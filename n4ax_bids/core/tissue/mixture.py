@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core import bspline
+from n4ax_bids.core.products import einsum, matmul
 
 N_BINS = 256
 """bins of the logarithm of the corrected intensity"""
@@ -178,9 +179,9 @@ def tissues_of(classes: Classes) -> jax.Array:
     members = jnp.asarray(np.array(splits), classes.mean.dtype)
     order = jnp.argsort(classes.mean)
     mean, share = classes.mean[order], classes.share[order]
-    weight = jnp.einsum("skt,k->st", members, share)
-    middle = jnp.einsum("skt,k->st", members, share * mean) / weight
-    away = jnp.einsum("skt,st->sk", members, middle) - mean[None]
+    weight = einsum("skt,k->st", members, share)
+    middle = einsum("skt,k->st", members, share * mean) / weight
+    away = einsum("skt,st->sk", members, middle) - mean[None]
     best = jnp.argmin((share[None] * away**2).sum(axis=1))
     return jnp.zeros((n, N_TISSUES), mean.dtype).at[order].set(members[best])
 
@@ -198,8 +199,8 @@ def local_shares(
     pull : weight of the shares of the whole image, in blocks
     """
     density = densities(seen, classes)[1].reshape(-1, len(classes.mean))
-    total = old @ density.T + classes.outliers * seen.uniform
-    belongs = old * ((seen.local / jnp.maximum(total, TINY)) @ density)
+    total = matmul(old, density.T) + classes.outliers * seen.uniform
+    belongs = old * matmul(seen.local / jnp.maximum(total, TINY), density)
     cells = [len(each) for each in smoothing]
     both = jnp.concatenate([belongs, seen.local.sum(axis=1, keepdims=True)], axis=1)
     smooth = bspline.contract(both.reshape(*cells, -1), smoothing).reshape(both.shape)
@@ -221,12 +222,13 @@ def demands(seen: Histogram, classes: Classes, shares: jax.Array, balance: Any) 
     frequent = (total * per_noise[None]).sum(axis=1)
     rare = jnp.repeat(jnp.maximum(frequent / frequent.max(), RARE) ** -balance, N_NOISES)
     density, precise = (part.reshape(len(rare), -1) for part in (each, each / variance))
-    here = jnp.maximum(shares @ density.T + classes.outliers * seen.uniform, TINY)
+    here = jnp.maximum(matmul(shares, density.T) + classes.outliers * seen.uniform, TINY)
     # For each tissue the weight, then the weight times the mean: (K, 2, 3, bins * noises).
     members = tissues_of(classes)[:, None, :, None]
     terms = jnp.stack([precise.T, (precise * classes.mean[None]).T], axis=1)
     terms = terms[:, :, None] * members
-    table = (shares @ terms.reshape(len(terms), -1)).reshape(len(shares), 2 * N_TISSUES, -1)
+    table = matmul(shares, terms.reshape(len(terms), -1))
+    table = table.reshape(len(shares), 2 * N_TISSUES, -1)
     table = table / here[:, None]
     sums = seen.local * table[:, :N_TISSUES].sum(axis=1)
     before, after = sums.sum(), (sums * rare[None]).sum()

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.products import einsum, matmul
+
 KERNEL = 3
 """voxels of a depthwise kernel on each axis"""
 
@@ -104,7 +106,7 @@ def _separable(layer: Layer, values: jax.Array) -> jax.Array:
     """Apply one layer to (channels, n_1, ..., n_D), with zeros outside."""
     total = _depthwise(layer.depthwise, values)
     flat = total.reshape(total.shape[0], -1) + layer.depthwise_bias[:, None]
-    flat = jnp.matmul(layer.pointwise, flat, precision=jax.lax.Precision.HIGHEST)
+    flat = matmul(layer.pointwise, flat)
     return (flat + layer.pointwise_bias[:, None]).reshape(-1, *values.shape[1:])
 
 
@@ -117,12 +119,12 @@ def _depthwise(kernels: jax.Array, values: jax.Array) -> jax.Array:
     n_channels, *rest, n = values.shape
     kernels = kernels.reshape(n_channels, *(KERNEL,) * (values.ndim - 1))
     diagonals = np.stack([np.eye(n, k=1 - tap, dtype=np.float32) for tap in range(KERNEL)])
-    bands = jnp.einsum("...t,tio->...io", kernels, diagonals.astype(values.dtype))
+    bands = einsum("...t,tio->...io", kernels, diagonals.astype(values.dtype))
     for axis in range(1, 1 + len(rest)):
         values = _neighbours(values, axis)
     rows = values.reshape(n_channels, math.prod(rest), -1)
     bands = bands.reshape(n_channels, -1, n)
-    total = jnp.matmul(rows, bands, precision=jax.lax.Precision.HIGHEST)
+    total = matmul(rows, bands)
     return total.reshape(n_channels, *rest, n)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids.app.reports import contents, image_report
+from n4ax_bids import in_memory
+from n4ax_bids.app.reports import contents, image_report, image_shown
 from n4ax_bids.app.reports import grid as grid_module
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.io import volume
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"
 MOST = 400_000
@@ -199,23 +201,32 @@ def test_turned_axes_show_the_same_head(tmp_path):
     np.testing.assert_array_equal(grid.values(other)(cuts), data[np.ix_(*cuts)])
 
 
-def test_the_field_of_the_lattice_is_that_of_the_file(make_dataset, tmp_path):
-    """At the cuts of an oblique image whose axes are turned."""
+def test_the_field_of_the_lattice_is_that_of_the_file(make_dataset, tmp_path, monkeypatch):
+    """At the cuts of an oblique image whose axes are turned; and figures from memory are those
+    from files."""
     from n4ax_bids.app import cli
 
     root, out = make_dataset(NAME), tmp_path / "out"
     image = nb.load(root / NAME)
     turned = image.as_reoriented(nb.orientations.axcodes2ornt("PSR"))
     turned.to_filename(root / NAME)
-    flags = ["--device", "cpu", "--n-iterations", "4", "3", "--no-reports"]
-    assert cli.main([str(root), str(out), "participant", *flags]) == 0
+    flags = ["--device", "cpu", "--n-iterations", "4", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(image_shown, "load", None)  # no file of voxels is needed
+        patch.setattr(image_shown, "region", None)
+        assert cli.main([str(root), str(out), "participant", *flags]) == 0
     (job,) = dataset.select(Request(root, out)).jobs
-    source = image_report.volume.load(job.source)
+    at_once = contents.names(job.name, out / "sub-01" / contents.FOLDER)
+    again = drawn(job, tmp_path / "again")["names"]
+    assert in_memory.last() is None
+    for label, path in again.items():
+        assert path.read_bytes() == at_once[label].read_bytes(), label
+    source = volume.load(job.source)
     grid = grid_module.grid_of(source)
-    field = image_report.volume.load(job.outputs.field).data
+    field = volume.load(job.outputs.field).data
     cuts = tuple(np.array([0, n // 3, n - 1]) for n in grid.turned(field).shape)
     expected = grid.values(field)(cuts)
-    found = np.exp(grid.field(image_report._log_field(job.outputs.lattice))(cuts))
+    found = np.exp(grid.field(image_shown._log_field(job.outputs.lattice))(cuts))
     np.testing.assert_allclose(found, expected, rtol=2e-6)  # float32, sums in another order
 
 

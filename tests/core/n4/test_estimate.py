@@ -72,11 +72,13 @@ def test_a_report_of_each_iteration_changes_nothing(head, options):
 
     told = []
     silent, result = solve(), solve(report=lambda *line: told.append(line))
-    np.testing.assert_array_equal(result.log_field.lattice, silent.log_field.lattice)
-    # On a GPU, a silent solve rounds the lattice before the last iteration once more.
+    # On a GPU, the program of a silent solve is another one, which rounds in another order.
     on_gpu = jax.local_devices()[0].platform != "cpu"
+    lattices = (each.log_field.lattice for each in (result, silent))
+    np.testing.assert_allclose(*lattices, rtol=0, atol=1e-6 * on_gpu)
     np.testing.assert_allclose(result.convergence, silent.convergence, rtol=2e-3 * on_gpu)
-    assert result[1:2] + result[3:] == silent[1:2] + silent[3:]
+    assert result[1:2] + result[3:5] == silent[1:2] + silent[3:5]
+    np.testing.assert_allclose(result[5:], silent[5:], rtol=0, atol=1e-6 * on_gpu)
     lines = [(level, n) for level, n, _ in told]
     assert lines == [
         (level, n + 1) for level, done in enumerate(result.n_iterations, 1) for n in range(done)
