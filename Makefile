@@ -93,7 +93,7 @@ docs:
 	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
 	@.venv-docs/bin/python -m pip -qq --disable-pip-version-check install \
 		'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=0.29' 'mkdocs-jupyter>=0.25' 'ruff>=0.12'
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp

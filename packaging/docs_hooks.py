@@ -1,6 +1,6 @@
 """Adapts pages for the site: they also have to read well in the repository itself.
 
-Links to files that are not part of the site become the names of these files, because the
+Links to folders and to files that are not part of the site become the names of these files, because the
 repository has no public address yet. The page on contributing gets the text of CONTRIBUTING.md.
 """
 
@@ -25,7 +25,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     def shown(link: re.Match[str]) -> str:
         text, target = link[1], link[2]
         path = posixpath.normpath(posixpath.join(folder, target.partition("#")[0]))
-        if ":" in target or target.startswith("#") or path.startswith("docs/"):
+        is_page = path.startswith("docs/") and not target.endswith("/")
+        if ":" in target or target.startswith("#") or is_page:
             return link[0]
         return text if text.strip("`") == path else f"{text} (`{path}`)"
 
