@@ -1,7 +1,8 @@
 """Adapts pages for the site: they also have to read well in the repository itself.
 
-Links to folders and to files that are not part of the site become the names of these files, because the
-repository has no public address yet. The page on contributing gets the text of CONTRIBUTING.md.
+Links to folders and to files that are not part of the site become the names of these files,
+because the repository has no public address yet. The page on contributing gets the text of
+CONTRIBUTING.md.
 """
 
 from __future__ import annotations
