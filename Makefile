@@ -102,6 +102,7 @@ screenshots: $(VENV)/test.stamp
 notebook: $(VENV)/test.stamp
 	$(BIN)/python examples/realign_notebook.py
 	$(BIN)/python examples/correction_notebook.py
+	$(BIN)/ruff format --quiet docs/*.ipynb
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -102,7 +102,8 @@ def cases(day: Day) -> dict[str, Case]:
 
 def counted(made: target.Compiled, loop: Loop) -> dict[str, Any]:
     """Return the figures of one case."""
-    started = hlo.iteration(hlo.thunks(made.thunks))
+    known = hlo.trips_known(made.hlo)
+    started = hlo.iteration(hlo.thunks(made.thunks), trips_known=known)
     n_bytes, scatters = hlo.moved(made.hlo)
     n = loop.n or 1
     return {

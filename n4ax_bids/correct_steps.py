@@ -87,7 +87,7 @@ def solve(
         # Only the computation on the device holds it; other threads read and write meanwhile.
         with devices.use(where), compilation.kept(), timed(seconds, "solve"):
             estimate = run(asked.report)
-        with timed(seconds, "divide"), devices.few_threads():
+        with timed(seconds, "divide"), devices.one_thread():
             done = division(image.data, estimate.log_field, region.inside, asked.field_scale)
             if not done.usable:
                 raise _not_usable(*limits(image.data.shape, done.log_field))

@@ -79,12 +79,16 @@ def _complaints_kept() -> Iterator[None]:
 
 
 @contextmanager
-def few_threads() -> Iterator[None]:
-    """Give numpy's linear algebra as many threads as a solve, during any such block."""
+def one_thread() -> Iterator[None]:
+    """Give numpy's linear algebra one thread, during any such block.
+
+    Its products are small here. More threads would wait for one another by turning idle: on two
+    busy cores, that took ten times the processor time of the work itself.
+    """
     global _n_limited, _limit
     with _limiting:
         if _n_limited == 0:
-            _limit = _linear_algebra().limit(limits=start(), user_api="blas")
+            _limit = _linear_algebra().limit(limits=1, user_api="blas")
         _n_limited += 1
     try:
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import nibabel as nb
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -60,7 +59,10 @@ def head(mm: np.ndarray, voxel: float) -> np.ndarray:
 def affine_of(zooms: tuple[float, ...], shape: tuple[int, ...], *, oblique: bool) -> np.ndarray:
     """Return an affine that puts the grid's centre near the origin."""
     linear = (TILT if oblique else np.eye(3)) @ np.diag(zooms)
-    return nb.affines.from_matvec(linear, [7.0, -11, 5] - linear @ (np.array(shape) - 1) / 2)
+    affine = np.eye(4)
+    affine[:3, :3] = linear
+    affine[:3, 3] = [7.0, -11, 5] - linear @ (np.array(shape) - 1) / 2
+    return affine
 
 
 def motions(n: int, most_mm: float = 3.0, most_degrees: float = 3.0, seed: int = 3) -> np.ndarray:

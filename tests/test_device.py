@@ -201,16 +201,16 @@ def blas():
     return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
 
 before = blas()
-assert device.start(1) == 1
-with device.few_threads():
-    with device.few_threads():
+device.start()
+with device.one_thread():
+    with device.one_thread():
         assert set(blas()) == {1}
     assert set(blas()) == {1}
 assert blas() == before
 """
 
 
-def test_linear_algebra_has_the_threads_of_a_solve():
+def test_linear_algebra_has_one_thread_and_then_its_own_number_again():
     subprocess.run([sys.executable, "-c", ONE_CORE], check=True, timeout=120)
 
 

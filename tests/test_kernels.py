@@ -47,12 +47,12 @@ ENTRY %main (x: f32[100], y: s32[10]) -> f32[100] {
 
 def test_what_an_iteration_starts():
     """Of a condition the longer branch counts; the host waits for a loop outside a graph."""
-    found = hlo.iteration(hlo.thunks(THUNKS))
+    found = hlo.iteration(hlo.thunks(THUNKS), trips_known=False)
     assert found == hlo.Started(
         kernels=5, ffts=1, products=1, graphs=1, waits=1, loops_in_graph=False
     )
     lines = ["000: kCommandBuffer [source]", *("    " + line for line in THUNKS.splitlines())]
-    inside = hlo.iteration(hlo.thunks("\n".join(lines)))
+    inside = hlo.iteration(hlo.thunks("\n".join(lines)), trips_known=False)
     assert (inside.kernels, inside.graphs, inside.waits) == (5, 0, 0) and inside.loops_in_graph
     least, most = kernels.model(found, 0)
     assert 0 < kernels.model(inside, 0)[0] < least < most < kernels.model(found, 10**9)[0]

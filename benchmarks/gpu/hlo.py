@@ -92,17 +92,24 @@ def innermost(root: Thunk) -> tuple[Thunk, bool]:
     return loop, in_graph
 
 
-def iteration(root: Thunk) -> Started:
+def trips_known(text: str) -> bool:
+    """Say whether the compiler knows how often each loop goes round: the host then never asks."""
+    loops = [line for line in text.splitlines() if re.search(r" while\(", line)]
+    return all("known_trip_count" in line for line in loops)
+
+
+def iteration(root: Thunk, *, trips_known: bool) -> Started:
     """Count what an iteration of the innermost loop starts; of a condition, the longest branch."""
     loop, in_graph = innermost(root)
     leaves = [thunk for thunk in _taken(loop) if thunk.kind not in CONTROL]
     holders = [one for one, inside in loop.walk(in_graph) if not inside]
+    asked = ("kConditional",) if trips_known else ("kWhile", "kConditional")
     return Started(
         kernels=len(leaves),
         ffts=sum(thunk.kind == "kFft" for thunk in leaves),
         products=sum("ublas" in thunk.kind or "Gemm" in thunk.kind for thunk in leaves),
         graphs=sum(thunk.kind == "kCommandBuffer" for thunk in holders),
-        waits=0 if in_graph else sum(one.kind in ("kWhile", "kConditional") for one in holders),
+        waits=0 if in_graph else sum(one.kind in asked for one in holders),
         loops_in_graph=in_graph,
     )
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from n4ax_bids.core.field import LogField, log_scale, log_slabs
+from n4ax_bids.core.field import LogField, log_slabs, scale_of
+from n4ax_bids.core.raster import values_inside
 
 SLAB = 1 << 17
 """voxels at a time: image, field, result and a copy of them stay in the processor's cache"""
@@ -75,9 +76,11 @@ def division(
             if field_scale == "as-is":
                 work.finish(slab, level)
         if field_scale != "as-is":
-            level = np.float32(log_scale(work.bias.T, inside, field_scale))
+            values = values_inside(work.bias.T, inside)
+            level = np.float32(scale_of(values, field_scale))
             log_field = log_field._replace(lattice=log_field.lattice - level)
             work.finish(slice(0, len(work.bias)), level)
+            work.count_logs(values, level)
         numbers = work.numbers()
     usable = work.stays_finite and _is_positive(log_field, work.bias)
     return Division(log_field, work.corrected.T, work.bias.T, usable, numbers)
@@ -142,17 +145,23 @@ class _Work:
             if not np.isfinite(np.dot(flat, flat)):
                 finite = np.isfinite(corrected) | ~np.isfinite(image)
                 self.stays_finite = self.stays_finite and bool(finite.all())
-            self._count(image, bias, None if self.inside is None else self.inside[now])
+            inside = None if self.inside is None else self.inside[now]
+            dark = image <= 0
+            if inside is not None:
+                dark &= inside
+            self.non_positive += int(np.count_nonzero(dark))
+            if level is None:
+                self._count(bias.reshape(-1) if inside is None else bias[inside])
 
-    def _count(self, image: np.ndarray, bias: np.ndarray, inside: np.ndarray | None) -> None:
-        """Add some planes of the image and of b to the sums."""
-        dark = image <= 0
-        if inside is None:
-            values = bias.reshape(-1)
-        else:
-            values = bias[inside]
-            dark &= inside
-        self.non_positive += int(np.count_nonzero(dark))
+    def count_logs(self, values: np.ndarray, level: np.float32) -> None:
+        """Add values of ln b, from which a level is subtracted first; they are overwritten."""
+        for start in range(0, values.size, SLAB):
+            some = values[start : start + SLAB]
+            some -= level
+            self._count(np.exp(some, out=some))
+
+    def _count(self, values: np.ndarray) -> None:
+        """Add values of b inside the mask to the sums."""
         if not values.size:
             return
         exact = values.astype(np.float64)

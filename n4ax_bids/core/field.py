@@ -165,12 +165,16 @@ def log_scale(log_bias: Any, mask: Any, field_scale: str) -> Any:
         return highest + jnp.log(jnp.mean(jnp.exp(inside - highest)))
     # Of masked arrays, all values count. The order matters for the last bit of the sum.
     mask = None if mask is None else np.asarray(mask)
-    inside = values_inside(np.asarray(log_bias), mask)
+    return scale_of(values_inside(np.asarray(log_bias), mask), field_scale)
+
+
+def scale_of(inside: np.ndarray, field_scale: str) -> Any:
+    """Return ln of the mean or median of a field from ln b inside a mask, in raster order."""
     if field_scale == "median":
-        return np.median(inside, overwrite_input=True)
+        return np.median(inside)
     highest = inside.max()
-    inside -= highest
-    return highest + np.log(np.mean(np.exp(inside, out=inside)))
+    shifted = inside - highest
+    return highest + np.log(np.mean(np.exp(shifted, out=shifted)))
 
 
 def at_level(

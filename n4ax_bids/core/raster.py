@@ -27,8 +27,18 @@ def values_inside(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     inside = mask if mask is None or mask.dtype == bool else mask != 0
     if values.ndim != 3 or values.flags.c_contiguous:
         return values.flatten() if inside is None else values[inside]
-    values = _in_raster_order(values)
-    return values.reshape(-1) if inside is None else values[_in_raster_order(inside)]
+    if inside is None:
+        return _in_raster_order(values).reshape(-1)
+    box = _box(inside)
+    return _in_raster_order(values[box])[_in_raster_order(inside[box])]
+
+
+def _box(inside: np.ndarray) -> tuple[slice, ...]:
+    """Return the smallest box of an array (I, J, K) in Fortran order that contains its voxels."""
+    flat = np.asarray(inside.T.any(axis=0))  # (J, I)
+    planes = inside.T.reshape(inside.shape[2], -1).any(axis=1)
+    found = (np.flatnonzero(each) for each in (flat.any(axis=0), flat.any(axis=1), planes))
+    return tuple(slice(each[0], each[-1] + 1) if each.size else slice(0) for each in found)
 
 
 def _in_raster_order(array: np.ndarray) -> np.ndarray:

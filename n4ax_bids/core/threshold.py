@@ -142,8 +142,9 @@ def counts_between(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
             for add, out in ((np.subtract, found), (np.add, other[now])):
                 add(position[now], shift, out=moved[now])
                 np.copyto(out, moved[now], casting="unsafe")
-            unsure = np.flatnonzero((found != other[now]) | (doubt > shift))
-            if unsure.size:
+            odd = found != other[now]
+            if doubt > shift or odd.any():
+                unsure = np.flatnonzero(odd | (doubt > shift))
                 found[unsure] = np.searchsorted(edges[1:-1], chunk[unsure], side="right")
         counts.add(end - begin)
     return counts.result()

@@ -115,6 +115,21 @@ def test_two_images_share_one_field(made, estimate):
         tissue_joint([made.image, other[1:]], "otsu", zooms=ZOOMS)
 
 
+def test_an_image_that_the_model_does_not_fit_has_no_part_in_a_joint_field(made, estimate):
+    """A texture without tissue levels: regions differ in ways that no smooth field explains."""
+    noise = np.random.default_rng(0).standard_normal(SHAPE)
+    smooth = ndimage.gaussian_filter(noise, 2.5)
+    texture = np.exp(0.4 * smooth / smooth.std()).astype(np.float32)
+    options = TissueOptions(largest_misfit=2 * estimate.details.misfit)
+    images, given = [made.image, texture], {"zooms": ZOOMS, "return_bias": True}
+    with pytest.warns(N4Warning, match=r"images\[1\]: .*the field is that of the other images"):
+        field = tissue_joint(images, made.mask, options=options, **given)[1]
+    alone = divide(made.image, estimate.log_field)[1]
+    np.testing.assert_array_equal(field, alone)
+    loose = TissueOptions(largest_misfit=1.0)
+    assert np.abs(tissue_joint(images, made.mask, options=loose, **given)[1] - alone).max() > 0.01
+
+
 def test_the_scale_of_the_image_does_not_matter(made, estimate):
     scaled = method.prepare(Given(1000 * made.image, made.mask, None, ZOOMS), MAPS)(None)
     found = (scaled.log_field.lattice, estimate.log_field.lattice)

@@ -42,7 +42,8 @@ def killing(self, runtime):
 
 Node._run_interface = killing
 """
-FAST = ["--device", "cpu", "--n-iterations", "2", "--skip-bids-validation", "--no-reports"]
+FAST = ["--device", "cpu", "--n-iterations", "2", "--skip-bids-validation"]
+FAST += ["--no-reports", "--mask", "otsu"]  # finding a brain takes longer than the rest
 
 
 @pytest.fixture

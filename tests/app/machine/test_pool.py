@@ -180,7 +180,8 @@ def test_two_devices_share_the_images_evenly_with_equal_results(
     make_dataset, tmp_path, two_devices, monkeypatch, capsys
 ):
     root, one, two = make_dataset(*FOUR), tmp_path / "one", tmp_path / "two"
-    flags = ["participant", "--device", "cpu", "--n-iterations", "4", "3", "--omp-nthreads"]
+    flags = ["participant", "--device", "cpu", "--n-iterations", "4", "3", "--mask", "otsu"]
+    flags += ["--omp-nthreads"]
     assert cli.main([str(root), str(two), *flags, "2", "--nprocs", "4"]) == 0
     text = capsys.readouterr().err
     # Two threads each, so that each device has two of the four from the start.
@@ -202,7 +203,7 @@ def test_two_devices_share_the_images_evenly_with_equal_results(
 
 def test_a_process_that_dies_is_replaced(make_dataset, tmp_path, two_devices):
     root, out = make_dataset(*FOUR), tmp_path / "out"
-    request = Request(root, out, options=N4Options(n_iterations=(2,)))
+    request = Request(root, out, options=N4Options(n_iterations=(2,)), mask="otsu")
     jobs = dataset.select(request).jobs
     with (
         presence.at_work(out, tmp_path / "work") as (here, work),

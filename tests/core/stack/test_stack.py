@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from n4ax_bids import N4Options, n4
 from n4ax_bids.core.field import Section, evaluate
@@ -169,6 +168,7 @@ def anisotropic():
 def test_agreement_with_itk_on_an_anisotropic_stack(anisotropic):
     """S10: axes and spacing in ITK's order."""
     known, zooms, options, done = anisotropic
+    sitk = pytest.importorskip("SimpleITK")
     image = sitk.GetImageFromArray(known.image)
     mask = sitk.GetImageFromArray(known.mask.astype(np.uint8))
     for each in (image, mask):

@@ -1,0 +1,231 @@
+"""Files to files on a CPU: what the App takes for an image of 256×176×256, and where.
+
+`python -m benchmarks.files` makes N phantoms (int16, .nii.gz), runs `n4ax-bids --mask otsu` on
+them with the corrected image and the field written, and shows what leaving out the field, or
+drawing reports, changes. With `--before FOLDER`, another checkout runs at the same time on the
+same cores: CPU seconds depend on what else the machine does, and both then see the same. Last
+come the steps of one image, and what compression costs at each level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import nibabel as nb
+import numpy as np
+
+from benchmarks.machine import ROOT, arguments, figure, head, publish, row
+
+SHAPE = (256, 176, 256)
+MAKE = """
+import sys
+from benchmarks.files import make
+make(sys.argv[1], int(sys.argv[2]))
+"""
+PROGRAM = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
+VARIANTS = {
+    "reports off": ("--no-reports",),
+    "reports off, no field": ("--no-reports", "--no-bias-field"),
+    "with reports": (),
+}
+
+
+class Run(NamedTuple):
+    """What a run of the App took."""
+
+    wall: float
+    cpu: float
+    """s, of all threads, from the start of Python"""
+    n_bytes: int
+    """of the files written"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    own = argparse.ArgumentParser(add_help=False)
+    own.add_argument("-n", type=int, default=32)
+    own.add_argument("--pairs", type=int, default=3)
+    own.add_argument("--before", type=Path)
+    mine, rest = own.parse_known_args(argv)
+    given = arguments("files", __doc__, rest)
+    n, pairs = (2, 1) if given.quick else (mine.n, mine.pairs)
+    given.command += f" -n {n} --pairs {pairs}" + (" --before FOLDER" if mine.before else "")
+    publish(given, "Files to files on a CPU", page(n, pairs, mine.before))
+
+
+def page(n: int, pairs: int, before: Path | None) -> Iterator[str]:
+    cores = len(os.sched_getaffinity(0))
+    yield (
+        f"`n4ax-bids --mask otsu --device cpu` on {n} phantoms of the MNI152 template in "
+        f"{'×'.join(map(str, SHAPE))} voxels (int16, .nii.gz), {cores} cores, nothing to compile. "
+        f"Medians of {pairs} runs; the start of Python is counted. Load is how many processes "
+        "wanted a core in the last minute, ours included: with more than the cores, times are too "
+        "long, and only the ratio of two checkouts that ran together says something."
+    )
+    yield ""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        # In a process of its own: its memory would be counted to its children.
+        subprocess.run([sys.executable, "-c", MAKE, str(root / "raw"), str(n)], check=True)
+        yield from of_the_app(root, n, pairs, before)
+        yield ""
+        yield from of_one_image(root)
+
+
+def of_the_app(root: Path, n: int, pairs: int, before: Path | None) -> Iterator[str]:
+    checkouts = {"this one": ROOT} | ({"before": before} if before else {})
+    yield from head("run", "checkout", "images/s", "CPU s an image", "MB an image", "load")
+    for name, flags in VARIANTS.items():
+        here = checkouts if name == "reports off" else {"this one": ROOT}
+        for place in checkouts.values():
+            together({"": place}, root, 1, flags)
+        runs = [together(here, root, n, flags) for _ in range(pairs)]
+        load = os.getloadavg()[0]
+        for checkout in here:
+            wall, cpu, size = (median(each[checkout][k] for each in runs) for k in range(3))
+            cells = (figure(n / wall), figure(cpu / n), figure(size / n / 1e6), figure(load))
+            yield row(name, checkout, *cells)
+
+
+def together(
+    checkouts: dict[str, Path], root: Path, n: int, flags: Sequence[str]
+) -> dict[str, Run]:
+    """Run the App from some checkouts at the same time on the first n images."""
+    labels = [f"{number:02}" for number in range(1, n + 1)]
+    words = ["participant", "--skip-bids-validation", "--mask", "otsu", "--device", "cpu", *flags]
+    start, started = time.perf_counter(), {}
+    for name, place in checkouts.items():
+        out = root / f"out-{name}"
+        call = [sys.executable, "-c", PROGRAM, str(root / "raw"), str(out), *words]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(place.resolve()),
+            "N4AX_CACHE_DIR": str(root / f"programs-{place.name}"),
+        }
+        process = subprocess.Popen(
+            [*call, "--participant-label", *labels],
+            env=environment,
+            cwd=root,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        started[process.pid] = name, out
+    found = {}
+    for _ in checkouts:
+        pid, status, used = os.wait3(0)
+        name, out = started[pid]
+        if status:
+            raise RuntimeError(f"the App of {checkouts[name]} has failed")
+        found[name] = Run(time.perf_counter() - start, used.ru_utime + used.ru_stime, size_of(out))
+        subprocess.run(["rm", "-r", str(out)], check=True)
+    return found
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def make(path: str, n: int) -> None:
+    """Write a BIDS dataset of n phantoms."""
+    from n4ax_bids.phantoms import mni152
+
+    for number in range(1, n + 1):
+        head = np.transpose(mni152("T1w", number, "coils", 0.4).image, (1, 2, 0))[:, 7:183]
+        space = [size - has for size, has in zip(SHAPE, head.shape, strict=True)]
+        made = np.pad(head, [(each // 2, each - each // 2) for each in space])
+        file = Path(path, f"sub-{number:02}", "anat", f"sub-{number:02}_T1w.nii.gz")
+        file.parent.mkdir(parents=True)
+        nb.Nifti1Image(np.rint(1000 * made).astype(np.int16), np.eye(4)).to_filename(file)
+    text = '{"Name": "files", "BIDSVersion": "1.10.0", "DatasetType": "raw"}'
+    Path(path, "dataset_description.json").write_text(text)
+
+
+def of_one_image(root: Path) -> Iterator[str]:
+    """Yield tables of the steps of one image, and of compression."""
+    from n4ax_bids import device, preset
+    from n4ax_bids.core.division import division
+    from n4ax_bids.core.n4.estimate import estimate
+    from n4ax_bids.core.n4.plan import plan
+    from n4ax_bids.core.threshold import otsu_mask
+    from n4ax_bids.io import volume
+
+    device.start(1)
+    path = next((root / "raw").rglob("*.nii.gz"))
+    image = volume.load(path)
+    mask = np.asarray(otsu_mask(image.data))
+    solve_plan = plan(preset("standard"), image.data.shape, image.zooms)
+
+    def solve():
+        return estimate(image.data, mask, plan=solve_plan)
+
+    field = solve().log_field
+    done = division(image.data, field, mask, "mean")
+    steps: dict[str, Callable[[], object]] = {
+        "decode the image": lambda: volume.load(path),
+        "Otsu's mask": lambda: otsu_mask(image.data),
+        "solve, preset `standard`": solve,
+        "divide; field, level 1 in the mask, numbers": lambda: division(
+            image.data, field, mask, "mean"
+        ),
+        "the same without a level": lambda: division(image.data, field, mask),
+        "encode the corrected image": lambda: volume.save(
+            root / "c.nii.gz", done.corrected, image
+        ),
+        "encode the field": lambda: volume.save(root / "b.nii.gz", done.bias, image),
+    }
+    yield from head("step of one image, one thread", "CPU, s")
+    with device.one_thread():
+        for name, step in steps.items():
+            yield row(name, figure(spent(step)))
+    yield ""
+    yield from encodings({"corrected image": done.corrected, "field": done.bias})
+
+
+def encodings(arrays: dict[str, np.ndarray]) -> Iterator[str]:
+    """Yield the table of the levels of isal's compression."""
+    from isal import isal_zlib
+
+    yield from head(
+        "compression, level", *(f"{name}, {what}" for name in arrays for what in ("CPU s", "MB"))
+    )
+    for level in (None, 0, 1, 2, 3):
+        cells: list[str] = []
+        for array in arrays.values():
+            raw = memoryview(array.reshape(-1, order="F").view(np.uint8))
+
+            def packed(level=level, raw=raw) -> int:
+                if level is None:  # blocks as they are, with their checksum
+                    isal_zlib.crc32(raw)
+                    return len(bytes(raw))
+                made = isal_zlib.compressobj(level, isal_zlib.DEFLATED, 31)
+                pieces = range(0, len(raw), 1 << 18)
+                return sum(len(made.compress(raw[k : k + (1 << 18)])) for k in pieces) + len(
+                    made.flush()
+                )
+
+            cells += [figure(spent(packed)), figure(packed() / 1e6)]
+        yield row("stored" if level is None else level, *cells)
+
+
+def spent(call: Callable[[], object], repeats: int = 5) -> float:
+    """Return the least processor time of a call, all threads."""
+    seconds = []
+    for _ in range(repeats):
+        start = resource.getrusage(resource.RUSAGE_SELF)
+        call()
+        end = resource.getrusage(resource.RUSAGE_SELF)
+        seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()
