@@ -288,8 +288,8 @@ def _iterate(
 
 def _on_host(state: State) -> State:
     """Return a state whose small arrays are numpy's, after one wait for the device."""
-    known: State = jax.device_get(state._replace(bias=None, previous=np.zeros(0)))
-    return known._replace(bias=state.bias)
+    long: Any = {"bias": None, "previous": None}
+    return State(**jax.device_get(state._replace(**long))._asdict() | {"bias": state.bias})
 
 
 def _refined(field: LogField, later: LogField) -> LogField:
