@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .PHONY: help demo screenshots test test-large fuzz test-clients test-fmriprep notebook lint format bench validate masks
-.PHONY: image constraints test-container kernels
+.PHONY: image constraints test-container kernels quality quality-full dist docs
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -26,12 +26,14 @@ help:
 	@echo "make test-fmriprep  fMRIPrep's workflow for head motion, in .venv-fmriprep"
 	@echo "make image         the container image, by docker, podman or buildah; JAX=cpu: without CUDA"
 	@echo "make test-container  images built and run by Docker and Apptainer: needs root on Debian"
+	@echo "make dist          wheel and source distribution in dist, checked"
 	@echo "make constraints   the versions in the image, anew"
 	@echo "make fuzz          hostile files by the thousand, for MINUTES=$(MINUTES)"
 	@echo "make lint          ruff for style and format, mypy for types, actionlint where there is one"
 	@echo "make format        let ruff put both right"
+	@echo "make docs          the documentation as a site, in site; a warning is an error"
 	@echo "make screenshots   pictures of the report for docs, by Chromium"
-	@echo "make notebook      runs and writes docs/realign.ipynb, and the figures of docs/realign.md"
+	@echo "make notebook      runs and writes the notebooks of docs and their figures"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
 	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
@@ -68,6 +70,17 @@ image:
 	$(BUILDER) build --build-arg JAX=$(IMAGE_JAX) --build-arg VERSION=$(VERSION) \
 		--tag n4ax-bids:$(VERSION)-$(IMAGE_JAX) --tag n4ax-bids .
 
+# In an environment of its own, because the tools of a release have many dependencies.
+dist:
+	@test -x .venv-dist/bin/python || $(PYTHON) -m venv .venv-dist
+	@.venv-dist/bin/python -m pip -qq --disable-pip-version-check install \
+		'build>=1.2' 'twine>=6' 'check-wheel-contents>=0.6'
+	rm -rf dist
+	.venv-dist/bin/python -m build
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/check-wheel-contents dist
+	.venv-dist/bin/python packaging/check_dist.py dist
+
 constraints:
 	PYTHON=$(PYTHON) container/constrain.sh
 
@@ -75,13 +88,21 @@ constraints:
 test-container: $(VENV)/test.stamp
 	PYTHON=$(CURDIR)/$(BIN)/python tests/container/run.sh
 
+# In an environment of its own. The reference is read from the source, so nothing is imported.
+docs:
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip -qq --disable-pip-version-check install \
+		'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=0.29' 'mkdocs-jupyter>=0.25' 'ruff>=0.12'
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 # Of the report's pages, for docs; needs Chromium with its driver.
 screenshots: $(VENV)/test.stamp
 	N4AX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/app/reports/test_browser.py
 
 notebook: $(VENV)/test.stamp
 	$(BIN)/python examples/realign_notebook.py
-	$(BIN)/ruff format --quiet docs/realign.ipynb
+	$(BIN)/python examples/correction_notebook.py
+	$(BIN)/ruff format --quiet docs/*.ipynb
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -108,6 +129,12 @@ bench: $(VENV)/test.stamp
 kernels:
 	@$(MAKE) --no-print-directory VENV=.venv-cuda JAX=cuda13 .venv-cuda/test.stamp
 	JAX_PLATFORMS=cpu .venv-cuda/bin/python -m benchmarks.kernels $(ARGS)
+
+quality: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.quality
+
+quality-full: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.quality --full
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

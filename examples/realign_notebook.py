@@ -1,26 +1,12 @@
-"""Makes docs/realign.ipynb and the figures of docs/realign.md: python examples/realign_notebook.py
+"""Makes docs/realign-steps.ipynb and the figures of docs/realign.md.
 
-The cells below are run here, one after another, and the notebook holds what they print and draw.
-It needs no Jupyter; any Jupyter can open and run the result.
+Run it with `python examples/realign_notebook.py`.
 """
 
 from __future__ import annotations
 
-import ast
-import base64
-import contextlib
-import io
-import json
-import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+from notebook import write
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from PIL import Image
-
-DOCS = Path(__file__).parents[1] / "docs"
 CELLS: tuple[tuple[str, str], ...] = (
     (
         "markdown",
@@ -132,78 +118,9 @@ PICTURES = {4: "realign-motion.webp", 5: "realign-slices.webp"}
 """cells with code, counted from 1, whose figures the page shows"""
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=70, metadata={"Software": None})
-    return stream.getvalue()
-
-
-def outputs_of(source: str, names: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """Run a cell; return what it prints, and the value of its last expression."""
-    tree, said = ast.parse(source), io.StringIO()
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    with contextlib.redirect_stdout(said):
-        exec(compile(tree, "cell", "exec"), names)
-        expression = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
-        value = eval(compile(expression, "cell", "eval"), names) if expression else None
-    found: list[dict[str, Any]] = []
-    if said.getvalue():
-        found.append({"output_type": "stream", "name": "stdout", "text": said.getvalue()})
-    if value is not None:
-        data = {"text/plain": repr(value)}
-        if isinstance(value, Figure):
-            image = png(value)
-            data = {"text/plain": "figure", "image/png": base64.b64encode(image).decode()}
-            if number in PICTURES:
-                Image.open(io.BytesIO(image)).save(DOCS / PICTURES[number], quality=80, method=6)
-        found.append(
-            {
-                "output_type": "execute_result",
-                "execution_count": number,
-                "metadata": {},
-                "data": data,
-            }
-        )
-    return found
-
-
-def notebook() -> dict[str, Any]:
-    """Run all cells and return the notebook, in the format of Jupyter (nbformat 4.5)."""
-    names: dict[str, Any] = {"__name__": "__main__"}
-    cells: list[dict[str, Any]] = []
-    number = 0
-    for place, (kind, source) in enumerate(CELLS):
-        cell: dict[str, Any] = {
-            "cell_type": kind,
-            "id": f"cell-{place}",
-            "metadata": {},
-            "source": source.splitlines(keepends=True),
-        }
-        if kind == "code":
-            number += 1
-            cell |= {
-                "execution_count": number,
-                "outputs": outputs_of(source, names, number),
-            }
-        cells.append(cell)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {
-        "cells": cells,
-        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-
-
 def main() -> None:
-    """Write the notebook."""
-    mpl.use("agg")
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        made = notebook()
-    path = DOCS / "realign.ipynb"
-    path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{path}\n")
+    """Write the notebook and its figures."""
+    write("realign-steps.ipynb", CELLS, PICTURES)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ class Method:
     figure beside the histograms"""
     caption: str = ""
     """caption of that figure"""
+    words: str = ""
+    """name of a function of options and details that returns sentences about the figure of one
+    image, which follow the caption"""
     shown: tuple[tuple[str, str], ...] = ()
     """(label, name) of the details that the page of an image lists"""
     measures: tuple[Measure, ...] = ()

@@ -115,6 +115,7 @@ register(
         replaces={"shrink_factor": "shrink_mm"},
         cited="n4",
         panel="n4ax_bids.report.convergence:draw",
+        words="n4ax_bids.report.convergence:in_words",
         caption='At each level: iterations done of those allowed, "met" where the threshold ended '
         "it.",
         shown=(("voxels used", "n_voxels_used"),),

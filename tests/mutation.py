@@ -56,6 +56,8 @@ OTHERS = {
     "app/command/consistent": ("app/test_cli", "app/test_apply_to"),
     "app/command/files": ("app/test_files",),
     "app/images/applied": ("app/test_apply_to",),
+    "app/reports/image_figures": ("app/reports/test_image_report",),
+    "app/reports/windows": ("app/reports/test_image_report",),
     "app/reports/checked": ("app/test_files", "app/reports/test_reports"),
     "app/select/applied": ("app/test_apply_to",),
     "app/select/plain": ("app/test_files",),

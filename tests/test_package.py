@@ -146,6 +146,9 @@ def test_names_are_listed():
         ("boutiques/n4ax-stack.json", '  "tool-version": "{}",'),
         ("Dockerfile", "ARG VERSION={}"),
         ("Singularity.def", "    VERSION={}"),
+        ("packaging/conda-forge/recipe.yaml", '  version: "{}"'),
+        ("packaging/neurodesk/build.yaml", "version: {}"),
+        (".zenodo.json", '  "version": "{}",'),
     ],
 )
 def test_the_version_is_that_of_pyproject(file, line):

@@ -62,6 +62,37 @@ def draw(axes: Any, options: Mapping[str, Any], details: Mapping[str, Any]) -> N
     axes.set_ylim(lowest / 2, highest * 3)
 
 
+def in_words(options: Mapping[str, Any], details: Mapping[str, Any]) -> str:
+    """Say in a sentence or two how far the iterations got.
+
+    Parameters
+    ----------
+    options, details : N4's, as in a sidecar
+    """
+    levels, threshold = _levels(options, details), options["convergence_threshold"]
+    if not levels or not math.isfinite(levels[-1].convergence):
+        return ""
+    last = levels[-1]
+    change = f"{100 * last.convergence:.2g} %"
+    if threshold > 0 and all(level.converged for level in levels):
+        return (
+            f"Every level ended because the field changed by less than the threshold; the last "
+            f"iteration changed it by {change}."
+        )
+    if threshold > 0:
+        ended = sum(level.converged for level in levels)
+        return (
+            f"{ended} of {len(levels)} levels ended because the field changed by less than the "
+            f"threshold, the others after all their iterations; the last iteration changed the "
+            f"field by {change}."
+        )
+    return (
+        f"No threshold was set, so every level used all its iterations; the last one changed the "
+        f"field by {change}. A change far below the field's own variation means that more "
+        "iterations would make little difference."
+    )
+
+
 def _levels(options: Mapping[str, Any], details: Mapping[str, Any]) -> list[Level]:
     rows = zip(
         details["n_iterations"],

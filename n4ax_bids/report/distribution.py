@@ -29,12 +29,13 @@ class Point(NamedTuple):
     odd: bool
 
 
-def strips(groups: Mapping[str, tuple[Sequence[Point], Box | None]]) -> Markup:
+def strips(groups: Mapping[tuple[str, str], tuple[Sequence[Point], Box | None]]) -> Markup:
     """Draw strips on a common scale.
 
     Parameters
     ----------
-    groups : name of each strip → its images, and their box if there are enough images
+    groups : suffix and state of each strip ("before", "after" or "") → its images, and their box
+        if there are enough images
     """
     values = np.array([p.value for points, _ in groups.values() for p in points], float)
     low, high = float(values.min()), float(values.max())
@@ -45,13 +46,14 @@ def strips(groups: Mapping[str, tuple[Sequence[Point], Box | None]]) -> Markup:
         return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
 
     rows = []
-    for number, (name, (points, box)) in enumerate(groups.items()):
+    for number, ((name, state), (points, box)) in enumerate(groups.items()):
         many = len(points) > MOST_DOTS
         dots = [p for p in points if p.odd or not many]
         usual = [p.value for p in points if not p.odd] if many else []
         rows.append(
             {
                 "name": name,
+                "state": state,
                 "n": len(points),
                 "top": number * STRIP,
                 "box": box and {key: x(value) for key, value in box._asdict().items()},

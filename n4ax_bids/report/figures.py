@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from n4ax_bids.report import mosaic
 from n4ax_bids.report.colours import AFTER, BEFORE
-from n4ax_bids.report.mosaic import Paint, Sample, View
+from n4ax_bids.report.measures import percent
+from n4ax_bids.report.mosaic import Sample, View
 
-QUALITY = 80
+QUALITY = 72
 """quality of WebP, 0 to 100"""
 GREY_EFFORT, COLOUR_EFFORT = 2, 4
 """effort of WebP, 0 to 6: 4 takes twice the time of 2 for 3 % fewer bytes and truer colours"""
@@ -27,8 +28,6 @@ N_BINS, SMOOTHING = 256, 3
 """bins of a histogram, and the standard deviation in bins of its smoothing"""
 WEAK = math.log(1.1)
 """in ln b; a field that varies less than this about its middle does not use all colours"""
-OUTLINE = (240, 200, 40)
-"""colour of a mask's rim, red, green, blue"""
 
 _PLACES = {"left": 0.05, "right": 0.985, "top": 0.89, "bottom": 0.17, "wspace": 0.2}
 _DRAWING = threading.Lock()  # matplotlib is not thread-safe
@@ -41,10 +40,10 @@ class _Scale(NamedTuple):
     reach: float
 
     @classmethod
-    def of(cls, limits: tuple[float, float]) -> _Scale:
-        """Return the scale for a range of b; a narrow range is shown in pale colours."""
-        low, high = (math.log(limit) for limit in limits)
-        return cls((low + high) / 2, max((high - low) / 2, WEAK))
+    def of(cls, limits: tuple[float, float], median: float) -> _Scale:
+        """Return the scale for a range of b about its median; a narrow range has pale colours."""
+        low, middle, high = map(math.log, (limits[0], median, limits[1]))
+        return cls(middle, max(high - middle, middle - low, WEAK))
 
     def place(self, log_value: np.ndarray | float) -> np.ndarray | float:
         """Return the position of ln b on the scale."""
@@ -70,6 +69,7 @@ def image(
     sample: Sample,
     window: tuple[float, float],
     sample_inside: Sample | None = None,
+    filled: bool = False,
 ) -> None:
     """Write cuts through an image in greys, with the outline of a mask.
 
@@ -80,11 +80,17 @@ def image(
     sample : returns the image's values at voxel indices
     window : intensities that are drawn black and white
     sample_inside : returns whether voxels are inside the mask; None for no outline
+    filled : draw only the outer edge of the mask, not the edges of its holes
     """
-    paint = mosaic.grey(window)
-    if sample_inside is not None:
-        sample, paint = _with_mask(sample, sample_inside), _outlined(paint)
-    drawn = mosaic.draw(views, sample, paint, text="white", ground="black")
+    drawn = mosaic.draw(
+        views,
+        sample,
+        mosaic.grey(window),
+        text="white",
+        ground="black",
+        inside=sample_inside,
+        filled=filled,
+    )
     drawn.save(path, "WEBP", quality=QUALITY, method=GREY_EFFORT)
 
 
@@ -94,8 +100,12 @@ def field(
     sample_log: Sample,
     sample_inside: Sample,
     limits: tuple[float, float],
+    median: float,
 ) -> None:
     """Write cuts through the field with a colour bar; colours are pale outside the mask.
+
+    White is the median of the field, and the bar is labelled relative to it: N4 and most other
+    methods do not determine the level of the field.
 
     Parameters
     ----------
@@ -104,8 +114,9 @@ def field(
     sample_log : returns ln b at voxel indices
     sample_inside : returns whether voxels are inside the mask
     limits : lowest and highest b inside the mask
+    median : median of b inside the mask
     """
-    scale = _Scale.of(limits)
+    scale = _Scale.of(limits, median)
     table = _colours()
 
     def paint(values: np.ndarray) -> np.ndarray:
@@ -130,21 +141,6 @@ def _with_mask(sample: Sample, sample_inside: Sample) -> Sample:
     return both
 
 
-def _outlined(paint: Paint) -> Paint:
-    """Return a painter for the samples of `_with_mask` that draws the mask's outline."""
-
-    def outlined(values: np.ndarray) -> np.ndarray:
-        greys, inside = paint(values[..., 0]), values[..., 1] > 0
-        around = np.pad(inside, ((0, 0), (1, 1), (1, 1)), mode="edge")
-        core = around[:, :-2, 1:-1] & around[:, 2:, 1:-1]
-        core &= around[:, 1:-1, :-2] & around[:, 1:-1, 2:]
-        colours = np.repeat(greys[..., np.newaxis], 3, axis=-1)
-        colours[inside & ~core] = OUTLINE
-        return colours
-
-    return outlined
-
-
 def histogram(before: np.ndarray, after: np.ndarray, window: tuple[float, float]) -> Histogram:
     """Count the intensities of two images in the same bins, and smooth the counts.
 
@@ -164,7 +160,13 @@ def _smoothed(counts: np.ndarray) -> np.ndarray:
     return np.convolve(counts, kernel, mode="same") / share
 
 
-def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = None) -> None:
+def curves(
+    path: Path,
+    counts: Histogram,
+    panel: Callable[[Any], None] | None = None,
+    *,
+    xlabel: str = "intensity",
+) -> None:
     """Write histograms, and the method's own figure beside them, as SVG.
 
     Parameters
@@ -172,16 +174,17 @@ def curves(path: Path, counts: Histogram, panel: Callable[[Any], None] | None = 
     path : .svg
     counts : from `histogram`
     panel : draws on matplotlib axes; None for only the histograms
+    xlabel : describes the axis of intensities
     """
     from matplotlib.figure import Figure
 
     with styled():
         drawn = Figure(figsize=(12, 3.1))
         if panel is None:
-            _histograms(drawn.subplots(gridspec_kw=_PLACES), counts)
+            _histograms(drawn.subplots(gridspec_kw=_PLACES), counts, xlabel)
         else:
             left, right = drawn.subplots(1, 2, width_ratios=(3, 2), gridspec_kw=_PLACES)
-            _histograms(left, counts)
+            _histograms(left, counts, xlabel)
             panel(right)
         drawn.savefig(path, format="svg", metadata={"Date": None})
 
@@ -207,15 +210,13 @@ def styled() -> Iterator[None]:
         yield
 
 
-def _histograms(axes: Any, counts: Histogram) -> None:
+def _histograms(axes: Any, counts: Histogram, xlabel: str) -> None:
     for name, heights, colour in (
         ("before", counts.before, BEFORE),
         ("after", counts.after, AFTER),
     ):
         axes.plot(counts.centres, heights / 1000, color=colour, label=name, linewidth=1.8)
-    axes.set(
-        title="Intensities inside the mask", xlabel="intensity", ylabel="thousand voxels a bin"
-    )
+    axes.set(title="Intensities inside the mask", xlabel=xlabel, ylabel="thousand voxels a bin")
     axes.set_xlim(counts.centres[0], counts.centres[-1])
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -250,7 +251,12 @@ def _with_bar(
         value = scale.value(place)
         pen.line((x(value), top + bar_height, x(value), top + bar_height + 5), fill="black")
         below = (x(value), top + bar_height + 7)
-        pen.text(below, f"{value:.3g}", fill="black", font=font, anchor="ma")
+        text = (
+            percent(value / scale.value(0.5)).replace("−", "-")
+            if place != 0.5
+            else f"median {value:.3g}"
+        )
+        pen.text(below, text, fill="black", font=font, anchor="ma")
     for value in limits:
         pen.polygon(
             [(x(value) - 6, top - 9), (x(value) + 6, top - 9), (x(value), top + 2)], "black"

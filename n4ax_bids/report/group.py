@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from n4ax_bids.report import measures, templates
 from n4ax_bids.report.distribution import Point, strips
@@ -28,7 +28,7 @@ class Row:
     """address of its section on the participant's page"""
     values: Mapping[str, float | None]
     status: str
-    n_warnings: int
+    warnings: tuple[str, ...]
     outliers: tuple[str, ...]
     """measures that are outliers among the images of the same suffix"""
 
@@ -77,7 +77,7 @@ def gather(
             record["page"],
             numbers,
             record.get("status", CORRECTED),
-            len(record["warnings"]),
+            tuple(record["warnings"]),
             tuple(_outliers(numbers, record["suffix"], boxes)),
         )
         for record, numbers in zip(records, values, strict=True)
@@ -103,7 +103,9 @@ def tsv(table: Table) -> str:
     for row in table.rows:
         numbers = ["n/a" if row.values[n] is None else repr(row.values[n]) for n in names]
         outliers = ",".join(row.outliers) or "n/a"
-        lines.append([row.name, row.suffix, row.status, *numbers, str(row.n_warnings), outliers])
+        lines.append(
+            [row.name, row.suffix, row.status, *numbers, str(len(row.warnings)), outliers]
+        )
     known = {row.name for row in table.rows}
     for failure in table.failed:
         if failure.name not in known:
@@ -125,9 +127,9 @@ def html(table: Table, *, generator: str) -> str:
         m for m in table.measures if any(row.values[m.name] is not None for row in table.rows)
     ]
     suffixes = sorted({row.suffix for row in table.rows})
-    spread = {m.name: _spread(table, m.name) for m in shown if m.plotted}
-    plots = [(m, _plot(table, m.name, suffixes)) for m in shown if spread.get(m.name)]
-    equal = [m for m in shown if spread.get(m.name) is False]
+    panels = [panel for panel in _panels(shown) if _several(table, panel)]
+    plots = [(p, _plot(table, p, suffixes)) for p in panels if _spread(table, p)]
+    equal = [p.measures[0] for p in panels if not _spread(table, p)]
     style, script = templates.assets(generator)
     return (
         templates.environment()
@@ -139,7 +141,9 @@ def html(table: Table, *, generator: str) -> str:
             equal=[(m.label, _first(table, m.name)) for m in equal],
             head=style,
             script=script,
-            odd=sorted(filter(attrgetter("outliers"), table.rows), key=_least_odd_last),
+            n_odd=sum(bool(row.outliers) for row in table.rows),
+            odd=_odd(table.rows),
+            subjects=len({_subject(row) for row in table.rows}),
             labels={m.name: m.label for m in table.measures},
             fewest=measures.FEWEST,
             whisker=measures.WHISKER,
@@ -147,29 +151,79 @@ def html(table: Table, *, generator: str) -> str:
     )
 
 
-def _least_odd_last(row: Row) -> tuple[int, str]:
-    return -len(row.outliers), row.name
+def _subject(row: Row) -> str:
+    """Return the page of an image without the image's place on it."""
+    return row.page.partition("#")[0]
 
 
-def _spread(table: Table, name: str) -> bool:
-    """Return whether a measure has different values."""
-    return len({row.values[name] for row in table.rows} - {None}) > 1
+def _odd(rows: Iterable[Row]) -> list[list[Row]]:
+    """Return the images that stand out by participant, the one with most outliers first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.outliers:
+            found.setdefault(_subject(row), []).append(row)
+    for images in found.values():
+        images.sort(key=lambda row: (-len(row.outliers), row.name))
+
+    def order(images: list[Row]) -> tuple[int, str]:
+        return -sum(len(row.outliers) for row in images), images[0].name
+
+    return sorted(found.values(), key=order)
+
+
+class Panel(NamedTuple):
+    """What is drawn together: a measure, or the same one before and after the correction."""
+
+    label: str
+    meaning: str
+    measures: tuple[Measure, ...]
+
+
+def _panels(shown: Sequence[Measure]) -> list[Panel]:
+    """Return the panels of the measures; one before the correction is with that after it."""
+    by_name, panels = {measure.name: measure for measure in shown if measure.plotted}, []
+    for name, measure in by_name.items():
+        start = name.removesuffix("_before")
+        after = by_name.get(f"{start}_after") if start != name else None
+        if after:
+            label = measure.label.removesuffix(" before")
+            panels.append(Panel(label, measure.meaning, (measure, after)))
+        elif not (name.endswith("_after") and f"{name.removesuffix('_after')}_before" in by_name):
+            panels.append(Panel(measure.label, measure.meaning, (measure,)))
+    return panels
+
+
+def _several(table: Table, panel: Panel) -> bool:
+    """Return whether several images of one kind have a measure: one alone has no distribution."""
+    kinds = Counter(
+        row.suffix for row in table.rows if row.values[panel.measures[0].name] is not None
+    )
+    return max(kinds.values(), default=0) > 1
+
+
+def _spread(table: Table, panel: Panel) -> bool:
+    """Return whether the measures of a panel have different values."""
+    values = {row.values[each.name] for row in table.rows for each in panel.measures} - {None}
+    return len(values) > 1
 
 
 def _first(table: Table, name: str) -> float | None:
     return next(row.values[name] for row in table.rows if row.values[name] is not None)
 
 
-def _plot(table: Table, name: str, suffixes: Sequence[str]) -> str:
-    points = {
-        suffix: [
-            Point(value, row.name, row.page, name in row.outliers)
-            for row in table.rows
-            if row.suffix == suffix and (value := row.values[name]) is not None
-        ]
-        for suffix in suffixes
-    }
-    return strips({s: (found, table.boxes[s, name]) for s, found in points.items() if found})
+def _plot(table: Table, panel: Panel, suffixes: Sequence[str]) -> str:
+    strips_of = {}
+    for suffix in suffixes:
+        for when, measure in zip(("before", "after"), panel.measures, strict=False):
+            points = [
+                Point(value, row.name, row.page, measure.name in row.outliers)
+                for row in table.rows
+                if row.suffix == suffix and (value := row.values[measure.name]) is not None
+            ]
+            if points:
+                key = (suffix, when if len(panel.measures) > 1 else "")
+                strips_of[key] = (points, table.boxes[suffix, measure.name])
+    return strips(strips_of)
 
 
 def _cell(text: str) -> str:

@@ -86,9 +86,14 @@ def number(values: Mapping[str, object], name: str) -> float | None:
     return value
 
 
+def percent(ratio: float) -> str:
+    """Return how far a ratio is from 1, in percent, as text such as "−12.5 %"."""
+    return f"{100 * (ratio - 1):+.3g} %".replace("-", "−")
+
+
 def text(value: float | None) -> str:
-    """Return a number as text: four digits; whole and large numbers without decimals."""
+    """Return a number as text: three digits; whole and large numbers without decimals."""
     if value is None:
         return "n/a"
-    whole = isinstance(value, int) or 1e4 <= abs(value) < 1e9
-    return f"{value:.0f}" if whole else f"{value:.4g}"
+    whole = isinstance(value, int) or 1e3 <= abs(value) < 1e9
+    return f"{value:.0f}" if whole else f"{value:.3g}"

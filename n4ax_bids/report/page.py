@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from markupsafe import escape
+
 from n4ax_bids.report import templates
 
 _FACTS = ("BiasCorrection", "MotionCorrection")
@@ -44,6 +46,8 @@ class Image:
     """of the corrected image"""
     figures: Mapping[str, str]
     """addresses relative to the page"""
+    files: Sequence[tuple[str, str]] = ()
+    """(name, address relative to the page) of the image's outputs"""
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -88,6 +92,7 @@ def html(
     methods: str = "",
     generator: str,
     digest: str = "",
+    neighbours: tuple[str, str] = ("", ""),
 ) -> str:
     """Return a participant's page.
 
@@ -102,6 +107,7 @@ def html(
     methods : text in Markdown: paragraphs, headings and lists
     generator : the program and its version
     digest : digest of the page's content, which is stored in it
+    neighbours : names of the participants before and after this one; "" for none
     """
     pieces: Any = templates.environment().get_template("pieces.html").module
     sections = {
@@ -114,10 +120,17 @@ def html(
         "Skipped": [pieces.skipped(skipped)] if skipped else [],
         "Methods": [pieces.methods(_blocks(methods))] if methods else [],
     }
-    head, script = templates.assets(generator, digest)
+    head, script = templates.assets(generator, digest, " | ".join(neighbours))
     template = templates.environment().get_template("subject.html")
     shown = {name: filled for name, filled in sections.items() if filled}
-    return template.render(subject=subject, sections=shown, head=head, script=script)
+    return template.render(
+        subject=subject, sections=shown, head=head, script=script, neighbours=neighbours
+    )
+
+
+def beside_in_head(neighbours: tuple[str, str]) -> str:
+    """Return the part of a page's head that contains the names of its neighbours."""
+    return f'name="beside" content="{escape(" | ".join(neighbours))}"'
 
 
 def _blocks(markdown: str) -> list[tuple[str, str]]:

@@ -35,21 +35,27 @@ def environment() -> Environment:
         undefined=StrictUndefined,
     )
     made.filters["number"] = measures.text
+    made.filters["percent"] = measures.percent
     return made
 
 
-def assets(generator: str, state: str = "") -> Assets:
+def assets(generator: str, state: str = "", beside: str = "") -> Assets:
     """Return style and script of a page.
 
     Parameters
     ----------
     generator : the program and its version
     state : digest of the page's content
+    beside : names of the pages before and after this one
     """
     css, script = ((FOLDER / name).read_text("utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     head = environment().get_template("head.html")
     filled = head.render(
-        css=Markup(css), digest=Markup(f"sha256-{digest}"), generator=generator, state=state
+        css=Markup(css),
+        digest=Markup(f"sha256-{digest}"),
+        generator=generator,
+        state=state,
+        beside=beside,
     )
     return Assets(Markup(filled), Markup(f"<script>{script}</script>"))

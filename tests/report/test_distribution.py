@@ -12,7 +12,7 @@ from n4ax_bids.report.distribution import LEFT, RIGHT, WIDTH, Point, strips
 def places(values):
     """Where the dots of these values are, from 0 to 1 along the scale."""
     points = [Point(value, f"sub-{n}", "sub.html", False) for n, value in enumerate(values)]
-    found = re.findall(r'<circle[^>]* cx="([^"]+)"', strips({"T1w": (points, None)}))
+    found = re.findall(r'<circle[^>]* cx="([^"]+)"', strips({("T1w", ""): (points, None)}))
     assert len(found) == len(values)
     return [(float(x) - LEFT) / (WIDTH - LEFT - RIGHT) for x in found]
 

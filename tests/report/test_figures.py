@@ -34,7 +34,7 @@ def views():
 
 def drawn_field(path, views, log_field, limits, inside=None):
     inside = np.ones(SHAPE, bool) if inside is None else inside
-    figures.field(path, views, sample(log_field), sample(inside), limits)
+    figures.field(path, views, sample(log_field), sample(inside), limits, 1.0)
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
@@ -55,7 +55,7 @@ def test_the_outline_of_a_mask_lies_on_its_rim_alone(tmp_path, views):
     colours, grey = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (path, plain))
     assert colours.shape == grey.shape
     yellow = colours[..., 0] - colours[..., 2] > 60
-    assert 0.01 < yellow.mean() < 0.2
+    assert 0.002 < yellow.mean() < 0.1
     assert not (grey[..., 0] - grey[..., 2] > 60).any()
     assert np.median(np.abs(colours - grey)[~yellow]) <= 3  # lossy
     full = np.ones(SHAPE, bool)  # a mask that goes on beyond the cuts has no rim in them
@@ -82,12 +82,42 @@ def test_a_weak_field_is_pale(tmp_path, views):
     assert abs(colours[..., 0] - colours[..., 2]).max() < 40
 
 
-def test_scale_places_ends_and_middle():
-    scale = figures._Scale.of((0.5, 2.0))
+def test_an_outer_edge_is_not_drawn_around_holes(tmp_path, views):
+    """Otsu's mask of a head has a hole at every dark voxel."""
+    inside = np.zeros(SHAPE, bool)
+    inside[6:34, 6:38, 4:32] = True
+    holed = inside.copy()
+    holed[14:26, 16:28, 12:24] = False
+    counts = []
+    for mask, filled in ((inside, True), (holed, True), (holed, False)):
+        volume = sample(np.full(SHAPE, 30.0))
+        figures.image(tmp_path / "a.webp", views, volume, (0, 60), sample(mask), filled)
+        colours = np.asarray(Image.open(tmp_path / "a.webp").convert("RGB")).astype(int)
+        counts.append((colours[..., 0] - colours[..., 2] > 60).sum())
+    assert counts[1] == pytest.approx(counts[0], rel=0.01) and counts[2] > 1.1 * counts[0]
+
+
+def test_scale_has_the_median_in_the_middle():
+    scale = figures._Scale.of((0.5, 2.0), 1.0)
     assert [scale.place(math.log(b)) for b in (0.5, 1, 2)] == pytest.approx([0, 0.5, 1])
     assert scale.value(1) == pytest.approx(2)
-    far = figures._Scale.of((1.4, 2.5))  # N4 leaves the level of a field open
-    assert far.place(math.log(1.4)) == pytest.approx(0)
+    far = figures._Scale.of((1.4, 2.5), 1.5)  # N4 leaves the level of a field open
+    assert far.place(math.log(1.5)) == pytest.approx(0.5)
+    assert far.place(math.log(2.5)) == pytest.approx(1) and 0 < far.place(math.log(1.4)) < 0.5
+
+
+def test_convergence_in_words():
+    def words(threshold, converged):
+        options = {"n_iterations": [50, 50], "convergence_threshold": threshold}
+        return convergence.in_words(options, DETAILS | {"converged": converged})
+
+    assert "used all its iterations" in words(0.0, [False, False])
+    assert "1 of 2 levels ended because" in words(1e-4, [False, True])
+    assert "Every level ended because" in words(1e-4, [True, True])
+    assert all("0.009 %" in words(t, [True, True]) for t in (0.0, 1e-4))  # the last change
+    unknown = {"n_iterations": [0], "convergence": [None], "converged": [False]}
+    options = {"n_iterations": [50], "convergence_threshold": 0}
+    assert convergence.in_words(options, unknown) == ""
 
 
 def test_histogram_keeps_the_counts_and_is_smooth():
@@ -140,7 +170,7 @@ def test_equal_figures_are_equal_files_in_threads_too(tmp_path, views):
     def make(number):
         image, field, svg = (tmp_path / f"{number}.{end}" for end in ("webp", "f.webp", "svg"))
         figures.image(image, views, sample(volume), (0, 60))
-        figures.field(field, views, sample(volume / 99), sample(volume > 9), (0.9, 1.6))
+        figures.field(field, views, sample(volume / 99), sample(volume > 9), (0.9, 1.6), 1.2)
         figures.curves(svg, counts, panel(0))
         return [path.read_bytes() for path in (image, field, svg)]
 

@@ -65,6 +65,37 @@ def test_page_has_links_marks_and_plots(table):
     assert "white CV" not in page  # nobody has it
 
 
+def test_pairs_share_a_panel_and_one_image_has_none(make_record):
+    """A measure before and after has one scale; an image that is alone has no distribution."""
+    records = [
+        make_record(f"sub-{n}_T1w", cv_before=0.3 + n / 99, cv_after=0.2, white_cv_before=n)
+        for n in range(3)
+    ]
+    page = group.html(group.gather(records, []), generator="us")
+    (panel,) = [p for p in page.split("<figure>") if ">before</text>" in p]
+    assert panel.index("<b>CV</b>") < panel.index(">before</text>") < panel.index(">after</text>")
+    assert "<b>white CV before</b>" in page  # there is none after
+    alone = group.html(
+        group.gather([make_record("sub-1_T1w", cv_before=0.3), make_record("sub-1_T2w")], []),
+        generator="us",
+    )
+    assert "<svg" not in alone and "has been corrected more than once" in alone
+
+
+def test_outliers_are_counted_by_participant(make_record):
+    records = [
+        make_record(f"sub-{n:02}_{s}", field_cv=0.1, cv_after=0.2)
+        for n in range(9)
+        for s in ("T1w", "T2w")
+    ]
+    for number, name in ((4, "field_cv"), (5, "field_cv"), (5, "cv_after"), (8, "cv_after")):
+        records[number]["measures"][name] = 0.9
+    page = group.html(group.gather(records, []), generator="us")
+    assert "18 images of 9 participants corrected" in page
+    assert "Numbers of 3 images of 2 participants stand out" in page
+    assert page.index('>sub-02</td><td class="n" rowspan="2">3<') < page.index(">sub-04</td>")
+
+
 def test_text_stays_text(make_record, evil):
     records = [make_record("sub-1_T1w", warnings=[evil], field_cv=n) for n in range(6)]
     plain = group.html(group.gather(records, []), generator="us")

@@ -25,10 +25,23 @@ def test_among_equal_values_another_one_stands_out():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "n/a"), (3, "3"), (0.123456, "0.1235"), (93315.4, "93315"), (1e-7, "1e-07"), (0, "0")],
+    [
+        (None, "n/a"),
+        (3, "3"),
+        (0.123456, "0.123"),
+        (1864.3, "1864"),
+        (93315.4, "93315"),
+        (1e-7, "1e-07"),
+        (0, "0"),
+    ],
 )
 def test_numbers_in_words(value, text):
     assert measures.text(value) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(1, "+0 %"), (0.742, "−25.8 %"), (4.5, "+350 %")])
+def test_ratios_in_percent(ratio, text):
+    assert measures.percent(ratio) == text
 
 
 @pytest.mark.parametrize("value", [None, "x", True, float("nan"), float("inf")])

@@ -124,6 +124,23 @@ def test_equal_contents_give_equal_pages(make_record, make_sidecar):
     assert source_of([image]) == source_of([image])
 
 
+def test_links_to_neighbours_to_all_images_and_to_files(make_record, make_sidecar):
+    files = [("sub-01_desc-biascorr_T1w.nii.gz", "./sub-01/anat/x.nii.gz")]
+    image = Image(make_record("sub-01_T1w"), make_sidecar(), figures(), files)
+    found = write([image], neighbours=("sub-00", "sub 2"))
+    targets = [a["href"] for tag, a in found.elements if tag == "a"]
+    for target in ("./sub-00.html", "./group.html", "./sub%202.html", files[0][1]):
+        assert target in targets
+    ends = [a["href"] for tag, a in write([image]).elements if tag == "a"]
+    assert "./group.html" in ends and not any("sub-00" in each for each in ends)
+
+
+def test_warnings_are_in_the_summary_in_words(make_record, make_sidecar):
+    record = make_record("sub-01_T1w", warnings=["The field is odd.", "look here"])
+    text = write([Image(record, make_sidecar(), figures())]).text
+    assert "The field is odd; look here" in text
+
+
 def test_the_digest_stands_at_the_top():
     assert "a1b2c3" in source_of(digest="a1b2c3")[:2048]
 

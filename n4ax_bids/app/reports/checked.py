@@ -24,16 +24,21 @@ def is_record(record: Any) -> bool:
         return False
     if not (isinstance(record.get("details"), list) and isinstance(record.get("panel"), str)):
         return False  # from an earlier version
+    files = record.get("files")
+    if not _are_texts(files) or not all(map(_is_name, record["files"])):
+        return False
     texts = [record.get(key) for key in ("image", "source", "suffix", "sidecar", "sidecar_sha256")]
     if not all(map(_are_texts, (texts, record.get("warnings"), record.get("notes")))):
         return False
-    if not all(isinstance(record.get(key), str) for key in ("region", "method")):
+    if not all(isinstance(record.get(key), str) for key in ("region", "method", "outline")):
         return False
     if not (_are_texts(record.get("tissues")) and _are_numbers(record.get("window"), 2)):
         return False
     measures = record["measures"]
     own = [each[1:] for each in record["details"] if isinstance(each, list)]
     if len(own) < len(record["details"]) or not all(_are_numbers(each, 1) for each in own):
+        return False
+    if "field_median" not in record or not _are_numbers([record["field_median"]]):
         return False
     if not _are_numbers([record.get("gain"), *map(measures.get, SHOWN), *measures.values()]):
         return False
@@ -47,6 +52,11 @@ def is_record(record: Any) -> bool:
 
 def _are_texts(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(each, str) for each in values)
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text is the name of a file without a folder."""
+    return "/" not in text and text not in ("", ".", "..")
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:

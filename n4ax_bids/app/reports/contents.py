@@ -7,7 +7,8 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import escape
@@ -60,6 +61,8 @@ class Contents:
     methods: str
     applied: tuple[tuple[str, str], ...] = ()
     """(file, what was done) of each image that got the field of another one"""
+    neighbours: tuple[str, str] = ("", "")
+    """names of the participants before and after this one; "" for none"""
 
     @property
     def digest(self) -> str:
@@ -68,8 +71,15 @@ class Contents:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def of_subject(subject: str, request: Request) -> Contents:
-    """Return the content for a participant, "sub-01", from the output folder."""
+def of_subject(subject: str, request: Request, everyone: Sequence[str] = ()) -> Contents:
+    """Return the content for a participant, "sub-01", from the output folder.
+
+    Parameters
+    ----------
+    subject : name of the page
+    request : the run
+    everyone : sorted names of all pages, of which the page links its neighbours
+    """
     found = list(records(request.output_dir, escape(subject)))
     logs = request.output_dir / "logs"
     return Contents(
@@ -80,6 +90,16 @@ def of_subject(subject: str, request: Request) -> Contents:
         participant=_participant(subject, request),
         methods=_methods(request.output_dir, subject),
         applied=_applied(request.output_dir, subject),
+        neighbours=beside(subject, everyone),
+    )
+
+
+def beside(subject: str, everyone: Sequence[str]) -> tuple[str, str]:
+    """Return the names before and after a participant's among sorted names; "" for none."""
+    before, after = bisect_left(everyone, subject), bisect_right(everyone, subject)
+    return (
+        everyone[before - 1] if before > 0 else "",
+        everyone[after] if after < len(everyone) else "",
     )
 
 

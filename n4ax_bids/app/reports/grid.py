@@ -21,6 +21,9 @@ class Grid:
     """the axes of the image that go to the right, to anterior and to superior"""
     flipped: tuple[bool, ...]
     shape: tuple[int, ...]
+    mm: tuple[tuple[float, float], ...] = ()
+    """of each turned axis: position of the first plane in the scanner, and the distance from it to
+    the next one along the same direction; mm, at the centre of the plane"""
 
     def turned(self, array: np.ndarray) -> np.ndarray:
         """Return a view of an array, 2D or 3D, with its axes turned."""
@@ -50,4 +53,21 @@ def grid_of(image: Volume) -> Grid:
     """Return the grid of an image."""
     axes, flipped = geometry.closest_axes(image.affine)
     shape = (*image.data.shape, 1)[:3]
-    return Grid(axes, flipped, shape)
+    return Grid(axes, flipped, shape, _positions(image, axes, flipped, shape))
+
+
+def _positions(
+    image: Volume, axes: tuple[int, ...], flipped: tuple[bool, ...], shape: tuple[int, ...]
+) -> tuple[tuple[float, float], ...]:
+    """Return start and step of each turned axis, see `Grid.mm`."""
+    lengths = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+    unit = float(image.zooms[0] / lengths[0]) if lengths[0] else 1.0  # mm per unit of the affine
+    centre = np.array([(n - 1) / 2 for n in shape])
+    found = []
+    for world, (axis, flip) in enumerate(zip(axes, flipped, strict=True)):
+        at = centre.copy()
+        at[axis] = shape[axis] - 1 if flip else 0
+        start = float(image.affine[world, :3] @ at + image.affine[world, 3])
+        step = float(image.affine[world, axis]) * (-1 if flip else 1)
+        found.append((start * unit, step * unit))
+    return tuple(found)

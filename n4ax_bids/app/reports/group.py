@@ -14,6 +14,7 @@ from n4ax_bids.app.job import LATTICE, page_of
 from n4ax_bids.app.outputs.derivatives import require_inside, write_text
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.reports.contents import GENERATOR
+from n4ax_bids.app.reports.reports import relink, with_earlier
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
@@ -22,6 +23,7 @@ from n4ax_bids.methods import METHODS
 
 if TYPE_CHECKING:
     from n4ax_bids.report.measures import Measure
+    from n4ax_bids.report.page import Failure
 
 log = logging.getLogger("n4ax_bids")
 
@@ -62,6 +64,7 @@ def write(request: Request) -> Status:
             print(printable(f"removed: {old}"))
         return Status.OK
     table = pages.gather(rows, failed, _own_measures(rows))
+    relink(_pages(rows, failed, request), request)
     write_text(output_dir / TABLE, pages.tsv(table))
     write_text(output_dir / PAGE, pages.html(table, generator=GENERATOR))
     if old:
@@ -70,6 +73,15 @@ def write(request: Request) -> Status:
     _warn(rows, request)
     log.info("%s: %s", gathered, output_dir / PAGE)
     return Status.OK
+
+
+def _pages(
+    rows: Sequence[Mapping[str, Any]], failed: Sequence[Failure], request: Request
+) -> list[str]:
+    """Return the sorted names of the pages of participants that are in the output folder."""
+    known = {page_of(row["source"]) for row in rows} | {each.page for each in failed if each.page}
+    names = with_earlier(known, request)
+    return [name for name in names if (request.output_dir / f"{name}.html").is_file()]
 
 
 def write_of_files(request: Request) -> None:

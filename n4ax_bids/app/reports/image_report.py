@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from n4ax_bids import methods
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
 from n4ax_bids.app.outputs.sidecars import KEY
-from n4ax_bids.app.reports import tissues
-from n4ax_bids.app.reports.grid import grid_of
+from n4ax_bids.app.reports import image_figures, tissues
 from n4ax_bids.app.reports.image_shown import shown_image
 from n4ax_bids.app.reports.stack_shown import shown_stack
+from n4ax_bids.app.reports.windows import levels
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.io.text import parse_json, read_bytes
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.methods import METHODS
-from n4ax_bids.options import MASK_PROGRAMS
-
-_EVERY = 1 << 20
-"""most voxels that are used for a quantile"""
-FOUND = ("auto", "head", "brain", *MASK_PROGRAMS)
-"""masks whose outline is drawn; Otsu's mask has an edge at every dark voxel of the tissue"""
 
 
 def write(
@@ -65,15 +57,17 @@ def write(
         )
     method = METHODS[facts["Method"]]
     shown = shown_stack(job) if method.streams else shown_image(job, output_dir, facts)
-    image, corrected, inside, where, log_field = shown
+    image, corrected, inside, where, _ = shown
     before, after = image.data.T[inside.T], corrected.data.T[inside.T]
-    window = _window(image.data, before, after)
     folders = {} if method.streams else derivatives  # segmentations are of single images
     found, notes = tissues.find(image, job.relative, folders)
+    tissue = None if found is None else found.white | found.grey
+    level = levels(shown, tissue)
+    line = image_figures.line_of(job, facts)
     values = _measures(facts, image, corrected, before, after, found)
     values |= {each.name: each.of(facts["Details"]) for each in method.measures}
     remarks = _remarks(values)
-    values["mask_ml"] = before.size * float(np.prod(_zooms(image))) / 1000
+    values["mask_ml"] = before.size * float(np.prod(image_figures.zooms_of(image))) / 1000
     record = {
         "image": job.name,
         "suffix": job.entities["suffix"],
@@ -81,81 +75,29 @@ def write(
         "sidecar": sidecar.relative_to(output_dir).as_posix(),
         "sidecar_sha256": hashlib.sha256(text).hexdigest(),
         "method": method.name,
-        "panel": method.caption if method.panel else "",
+        "panel": image_figures.panel_in_words(method, facts),
         "details": [(label, facts["Details"][name]) for label, name in method.shown],
         "warnings": [*facts.get("Notes", ()), *remarks],
         "region": where,
-        "window": window,
-        "gain": _median(before) / (_median(after) or 1.0),
+        "outline": line.words,
+        "files": [path.name for path in _files(job) if path.exists()],
+        "window": level.window,
+        "gain": level.gain,
         "tissues": found.files if found else (),
         "notes": notes,
+        "field_median": level.field_median,
         "measures": values,
     }
     names["record"].write_text(encode(record), encoding="utf-8")
-    _draw(names, image, corrected, inside, window, facts, log_field)
-    _draw_curves(names["curves"], before, after, window, facts)
+    image_figures.draw(names, shown, level, line, facts)
     return remarks
 
 
-def _draw(
-    names: Mapping[str, Path],
-    image: Volume,
-    corrected: Volume,
-    inside: np.ndarray,
-    window: tuple[float, float],
-    facts: Mapping[str, Any],
-    log_field: Callable[[tuple[np.ndarray, ...]], np.ndarray],
-) -> None:
-    """Draw sections of the image before and after the correction, and of the field."""
-    from n4ax_bids.report import figures as draw
-    from n4ax_bids.report import mosaic
-
-    grid = grid_of(image)
-    views = mosaic.plan(grid.turned(inside), [_zooms(image)[axis] for axis in grid.axes])
-    outline = grid.values(inside) if facts.get("Mask") in FOUND else None
-    draw.image(names["before"], views, grid.values(image.data), window, outline)
-    draw.image(names["after"], views, grid.values(corrected.data), window, outline)
-    limits = facts["FieldMin"], facts["FieldMax"]
-    draw.field(names["field"], views, log_field, grid.values(inside), limits)
-
-
-def _draw_curves(
-    path: Path,
-    before: np.ndarray,
-    after: np.ndarray,
-    window: tuple[float, float],
-    facts: Mapping[str, Any],
-) -> None:
-    """Draw the histograms inside the mask, and the method's own figure beside them."""
-    from n4ax_bids.report import figures as draw
-
-    panel, method = None, METHODS[facts["Method"]]
-    if method.panel:
-        own = methods.load(method.panel)
-        panel = partial(own, options=facts["Options"], details=facts["Details"])
-    draw.curves(path, draw.histogram(before, after, window), panel)
-
-
-def _window(image: np.ndarray, *inside: np.ndarray) -> tuple[float, float]:
-    """Return the intensities shown as black and white, the same before and after."""
-    shown = _thinned(image)
-    low = float(np.percentile(shown[np.isfinite(shown)], 1))
-    high = float(np.percentile(np.concatenate([_thinned(values) for values in inside]), 99.3))
-    return low, high if high > low else low + 1.0
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(_thinned(values)))
-
-
-def _thinned(values: np.ndarray) -> np.ndarray:
-    flat = values.ravel(order="K")
-    return flat[:: max(1, flat.size // _EVERY)]
-
-
-def _zooms(image: Volume) -> tuple[float, ...]:
-    zooms = image.zooms
-    return zooms if len(zooms) == 3 else (*zooms, max(zooms))
+def _files(job: Job) -> list[Path]:
+    """Return the paths of an image's outputs, those that may not exist included."""
+    outputs = job.outputs
+    masks = outputs.masks.values()
+    return [*outputs.images, *masks, sidecar_path(outputs.corrected)]
 
 
 def _measures(

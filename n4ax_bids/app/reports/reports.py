@@ -7,7 +7,7 @@ import re
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -48,13 +48,14 @@ class Pages:
     ) -> None:
         self._selection, self._request, self._work = selection, request, work
         self._left = Counter(map(subject_of, jobs))
+        self._everyone = _everyone(selection, request)
 
     def tell(self, job: Job) -> None:
         """Note that an image is done, whether it succeeded or failed."""
         subject = subject_of(job)
         self._left[subject] -= 1
         if self._left[subject] == 0 and self._request.reports:
-            _page_or_word(subject, self._request)
+            _page_or_word(subject, self._request, self._everyone)
 
     def close(self) -> bool:
         """Draw missing figures and write the other pages; return whether all reports exist.
@@ -67,7 +68,10 @@ class Pages:
         with ThreadPoolExecutor(LOOKS) as looking:
             late = [job for job in looking.map(partial(_if_late, request=request), jobs) if job]
         drawn = _images(late, request, self._work)
-        pages = [_page_or_word(s, request) for s in subjects(self._selection, request)]
+        pages = [
+            _page_or_word(subject, request, self._everyone)
+            for subject in subjects(self._selection, request)
+        ]
         return all(drawn) and all(pages)
 
 
@@ -86,7 +90,8 @@ def again(selection: Selection, request: Request, work: Path) -> Status:
         if job not in there:
             log.warning("%s: not corrected yet: nothing to report", job.name)
     drawn = _images(there, request, work)
-    pages = [_page_or_word(subject, request) for subject in subjects(selection, request)]
+    everyone = _everyone(selection, request)
+    pages = [_page_or_word(subject, request, everyone) for subject in subjects(selection, request)]
     log.info("%d of %d images reported", sum(drawn), len(jobs))
     tell_pages(selection, request)
     return Status.OK if sum(drawn) == len(jobs) and all(pages) else Status.SOME_FAILED
@@ -156,7 +161,36 @@ def subjects(selection: Selection, request: Request) -> list[str]:
     return sorted({*map(subject_of, selection.jobs), *named})
 
 
-def page(subject: str, request: Request) -> None:
+def _everyone(selection: Selection, request: Request) -> tuple[str, ...]:
+    """Return the sorted names of the pages of a run, and of earlier runs into the same folder."""
+    return with_earlier(subjects(selection, request), request)
+
+
+def with_earlier(names: Iterable[str], request: Request) -> tuple[str, ...]:
+    """Return names of pages and those of pages that are in the output folder, sorted."""
+    there = request.output_dir.glob("sub-*.html") if request.is_bids else ()
+    return tuple(sorted({*names, *(path.stem for path in there)}))
+
+
+def relink(names: Sequence[str], request: Request) -> None:
+    """Write the pages again whose links to their neighbours are out of date.
+
+    Runs on one participant each, as on a cluster, do not know the participants of other runs.
+
+    Parameters
+    ----------
+    names : sorted names of all pages
+    request : the run
+    """
+    from n4ax_bids.report.page import beside_in_head
+
+    for name in names:
+        head = beside_in_head(contents.beside(name, names))
+        if not _holds(request.output_dir / f"{name}.html", head):
+            _page_or_word(name, request, names)
+
+
+def page(subject: str, request: Request, everyone: Sequence[str] = ()) -> None:
     """Write the page of a participant from the content of the output folder.
 
     Several runs may work on one participant at the same time. Each one writes until the content
@@ -166,17 +200,20 @@ def page(subject: str, request: Request) -> None:
     ----------
     subject : "sub-01"
     request : the run
+    everyone : sorted names of all pages, of which the page links its neighbours
     """
     from n4ax_bids.report import page as pages
 
     path = request.output_dir / f"{subject}.html"
-    found = contents.of_subject(subject, request)
+    found = contents.of_subject(subject, request, everyone)
     while not _holds(path, found.digest):
         shown = []
         for record, sidecar in zip(found.records, found.sidecars, strict=True):
             names = contents.names(record["image"], path.parent / subject / FOLDER)
             addresses = {label: pages.address(name, path) for label, name in names.items()}
-            shown.append(pages.Image(record, sidecar, addresses))
+            folder = (request.output_dir / record["sidecar"]).parent
+            files = [(each, pages.address(folder / each, path)) for each in record["files"]]
+            shown.append(pages.Image(record, sidecar, addresses, files))
         text = pages.html(
             subject,
             shown,
@@ -187,9 +224,11 @@ def page(subject: str, request: Request) -> None:
             methods=found.methods,
             generator=GENERATOR,
             digest=found.digest,
+            neighbours=found.neighbours,
         )
         write_text(path, text)
-        found = contents.of_subject(subject, request)  # another run may have added something
+        # Another run may have added something.
+        found = contents.of_subject(subject, request, everyone)
 
 
 def _images(jobs: Sequence[Job], request: Request, work: Path) -> list[bool]:
@@ -209,20 +248,20 @@ def _if_late(job: Job, request: Request) -> Job | None:
     return job if there and not contents.is_drawn(job, request.output_dir) else None
 
 
-def _page_or_word(subject: str, request: Request) -> bool:
+def _page_or_word(subject: str, request: Request, everyone: Sequence[str]) -> bool:
     """Write a page; if that fails, log why and return False."""
     try:
-        page(subject, request)
+        page(subject, request, everyone)
     except OSError as error:
         log.error("%s: no page: %s", subject, error)
         return False
     return True
 
 
-def _holds(path: Path, digest: str) -> bool:
-    """Return whether a page was made from contents with this digest."""
+def _holds(path: Path, text: str) -> bool:
+    """Return whether a page has a text such as a digest at its beginning."""
     try:
         with opened(path, what="a page") as stream:
-            return digest.encode() in stream.read(2048)
+            return text.encode() in stream.read(2048)
     except (OSError, ValueError):  # it does not exist, or is no page
         return False

@@ -22,15 +22,22 @@ for (const flicker of document.querySelectorAll(".flicker")) {
     }
   });
   let timer = null;
-  const auto = flicker.parentElement.querySelector("input[name=auto]");
+  const figure = flicker.closest("figure");
+  const auto = figure.querySelector("input[name=auto]");
   auto.addEventListener("change", () => {
     clearInterval(timer);
     timer = auto.checked ? setInterval(change, 700) : null;
   });
-  const gain = flicker.parentElement.querySelector("input[name=gain]");
-  gain.addEventListener("change", () => {
+  const level = figure.querySelector("input[name=level]");
+  level?.addEventListener("change", () => {
     flicker.querySelector("img + img").style.filter =
-      gain.checked ? `brightness(${Number(flicker.dataset.gain)})` : "";
+      level.checked ? `brightness(${1 / Number(flicker.dataset.gain)})` : "";
+  });
+  const zoom = figure.querySelector("input[name=zoom]");
+  zoom.addEventListener("change", () => {
+    const frame = flicker.parentElement;
+    frame.classList.toggle("zoomed", zoom.checked);
+    frame.scrollTo((frame.scrollWidth - frame.clientWidth) / 2, 0);
   });
 }
 

@@ -23,7 +23,7 @@ from n4ax_bids.phantoms import GREY, WHITE, mni152, mni152_affine
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 SIZE = (1366, 768)
 """of a laptop's screen, pixels"""
-N_T1W, N_T2W = 14, 8
+N_T1W, N_T2W = 10, 5
 WINDOW = "--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --hide-scrollbars"
 
 
@@ -153,11 +153,17 @@ def test_flicker(browser, out):
     flicker.send_keys("\ue014")  # arrow to the right
     assert label.text == "after"
 
-    one(browser, "input[name=gain]").click()
-    brighter = shot(browser, flicker)
-    gain = float(flicker.get_attribute("data-gain"))
-    assert np.sign(brighter.mean() - after.mean()) == np.sign(gain - 1)
-    one(browser, "input[name=gain]").click()
+    browser.execute_script("arguments[0].dataset.gain = 0.5", flicker)
+    one(browser, "input[name=level]").click()
+    assert shot(browser, flicker).mean() > 1.2 * after.mean()
+    one(browser, "input[name=level]").click()
+    width = flicker.size["width"]
+    one(browser, "input[name=zoom]").click()
+    assert label.text == "after" and flicker.size["width"] > 2 * width  # a zoom changes no state
+    frame = one(browser, ".frame").size
+    assert frame["width"] == width and frame["height"] <= 0.9 * SIZE[1] + 1
+    one(browser, "input[name=zoom]").click()
+    assert flicker.size["width"] == width
     one(browser, "input[name=auto]").click()
     seen = browser.execute_async_script(
         "const done = arguments[0], b = document.querySelector('.flicker b'), seen = [];"
@@ -224,6 +230,19 @@ def test_group(browser, out):
     assert browser.execute_script(shown) == N_T1W + N_T2W
     keep(browser, "report-group.webp", 2750)
     assert browser.get_log("browser") == []
+
+
+def test_the_pages_are_linked_with_each_other(browser, out):
+    opened(browser, out / "sub-01.html")
+    one(browser, "a[rel=next]").click()
+    assert browser.title == "sub-02"
+    one(browser, "a[rel=prev]").click()
+    assert browser.title == "sub-01" and not browser.find_elements("css selector", "a[rel=prev]")
+    files = browser.find_elements("css selector", ".files a")
+    targets = [out / each.get_attribute("href").rpartition("/out/")[2] for each in files]
+    assert len(targets) >= 2 * 4 and all(target.is_file() for target in targets)
+    one(browser, "a[href='./group.html']").click()
+    assert browser.title == "All images"
 
 
 def test_an_odd_dot_leads_to_its_image(browser, out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -78,14 +79,33 @@ def test_without_a_segmentation_there_are_no_tissues(corrected, tmp_path):
     assert found["tissues"] == [] and "cjv_after" not in found["measures"]
 
 
-def test_before_is_brighter_than_half_of_it_at_the_one_window(corrected, tmp_path):
+def test_half_the_image_is_drawn_as_bright_as_the_whole(corrected, tmp_path):
     names = drawn(corrected, tmp_path / "sub-01")["names"]
     before, after = (
         np.asarray(Image.open(names[k]).convert("L"), float) for k in ("before", "after")
     )
     assert before.shape == after.shape
     tissue = (before > 60) & (before < 250)
-    assert np.median(after[tissue] / before[tissue]) == pytest.approx(0.5, abs=0.03)
+    assert tissue.any()
+    assert np.median(after[tissue] / before[tissue]) == pytest.approx(1, abs=0.03)
+
+
+def test_the_window_is_that_of_the_tissue_not_of_fat_around_it():
+    """A sphere of tissue under a bright skin, which is as large as a tenth of it."""
+    from n4ax_bids.app.reports.stack_shown import Shown
+    from n4ax_bids.app.reports.windows import levels
+
+    away = np.sqrt(sum(x**2 for x in np.ogrid[-1:1:60j, -1:1:60j, -1:1:60j]))
+    data = np.where(away < 0.85, 100.0, np.where(away < 0.95, 900.0, 0.0)).astype(np.float32)
+    image = image_report.Volume(
+        np.asfortranarray(data), np.eye(4), nb.Nifti1Header(), Path("x"), np.dtype(np.float32)
+    )
+    half = dataclasses.replace(image, data=image.data / 2)
+    shown = Shown(image, half, image.data > 50, "", lambda at: np.zeros([len(i) for i in at]))
+    for tissue in (None, np.asfortranarray(away < 0.85)):
+        found = levels(shown, tissue)
+        assert found.window == pytest.approx((0, 115)) and found.gain == pytest.approx(2)
+        assert found.spread == pytest.approx((100, 900)) and found.field_median == 1
 
 
 def test_a_mask_file_is_where_the_numbers_are_from(corrected, tmp_path):

@@ -234,6 +234,9 @@ ODD_RECORDS = [
     *[("gain", value) for value in (None, "x", [], HUGE, 1e308)],
     *[("window", value) for value in (None, 5, "ab", [], [1], [1, "x"], [1, HUGE], [[1], 2])],
     *[("region", value) for value in (None, 5, [])],
+    *[("outline", value) for value in (None, 5)],
+    *[("field_median", value) for value in ("x", HUGE)],
+    *[("files", value) for value in (None, [5], ["../x"], [".."], ["/etc/passwd"])],
     *[("tissues", value) for value in (5, True, {"a": 1}, [1], [["a"]])],
     *[("details", value) for value in ([1], ["ab"], [[]], [["a"]], [["a", "b"]], [["a", HUGE]])],
     *[("measures", value) for value in ({}, {"cv_before": 1})],
@@ -485,3 +488,16 @@ def test_hidden_files_of_macos_are_no_images(fake_node, run, out, capsys):
     assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
     with open(out / "group_bias.tsv", encoding="utf-8") as stream:
         assert len(list(csv.DictReader(stream, delimiter="\t"))) == len(NAMES)
+
+
+def test_pages_of_separate_runs_are_linked_by_the_group(fake_node, run, out):
+    """On a cluster, each run knows only its own participant."""
+    for label in ("02", "01"):
+        assert run("--participant-label", label) == 0
+    page = out / "sub-02.html"
+    assert 'rel="prev"' not in page.read_text()  # there was no other page when it was written
+    assert 'href="./sub-02.html">sub-02 →' in (out / "sub-01.html").read_text()
+    before = (out / "sub-01.html").stat().st_mtime_ns
+    assert run(level="group") == 0
+    assert 'href="./sub-01.html">← sub-01' in page.read_text()
+    assert (out / "sub-01.html").stat().st_mtime_ns == before  # it was right

@@ -1,0 +1,53 @@
+"""The page on quality says what its rows say."""
+
+import csv
+
+from benchmarks import quality_page
+
+FIGURES = {"r": 0.9, "cv of the ratio": 0.1, "cv white": 0.05, "cv grey": 0.06, "contrast": 1.0}
+
+
+def of(rmse, cjv=0.5):
+    return {**FIGURES, "rmse": rmse, "cjv": cjv, "seconds": 1.0}
+
+
+ROWS = {
+    "T1w coils 0.5, noise 3%, brain": {
+        "none, label": of(0.2),
+        "n4 ants, label": of(0.1),
+        "n4 as SimpleITK, label": of(0.1234),
+        "tissue, label": of(0.05, cjv=0.6),
+        "SimpleITK, label": of(0.1236),
+    },
+    "T1w coils 0.2, noise 3%, brain": {
+        "none, label": of(0.1),
+        "n4 ants, label": of(0.04),
+        "n4 as SimpleITK, label": of(0.04),
+        "tissue, label": of(0.06, cjv=0.4),
+    },
+    "head: one": {"none, label": {"cjv": 0.7}, "tissue, label": {"cjv": 0.65}},
+}
+
+
+def test_wins_and_losses_are_counted():
+    page = "\n".join(quality_page.lines(ROWS))
+    assert "| tissue | label | 50% of 2 | 50% of 2 | 1.00 |" in page
+    assert "| n4 ants | 0.900 | 0.070 |" in page  # the mean over both cases
+    assert "| SimpleITK |" not in page.partition("## Beside")[0]  # it has one case of two
+    assert "| one | 0.700 | 0.650 |" in page
+
+
+def test_a_difference_from_simpleitk_is_said():
+    page = "\n".join(quality_page.lines(ROWS))
+    assert "Of 7 figures of this package with SimpleITK's settings, 6 are SimpleITK's" in page
+    assert "1.6e-03 (rmse of “T1w coils 0.5, noise 3%, brain”: 0.1234 and 0.1236)" in page
+
+
+def test_every_figure_is_in_the_table_and_the_picture_is_drawn(tmp_path):
+    quality_page.write_csv(ROWS, tmp_path / "quality.csv")
+    with (tmp_path / "quality.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    assert rows[3]["method"] == "tissue" and rows[3]["mask"] == "label" and rows[3]["cjv"] == "0.6"
+    quality_page.draw(ROWS, tmp_path / "quality.png")
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
