@@ -49,13 +49,13 @@ DECIDED = (
     "second output of ANTs. At the lattice's resolution it would be another image under the same "
     "name: such a script would multiply grids that do not fit, or resample by a spline other than "
     "that of the lattice, and image = corrected × field would hold to interpolation only. "
-    "`--no-bias-field` leaves it out; the row above says what that saves.",
+    "`--no-bias-field` leaves it out, and with it the step that encodes it and its bytes.",
     "Bytes of the data are as before, so the level of a field (`--field-scale`) is still a sum in "
     "float32 in raster order, for which the voxels inside the mask are brought into that order. A "
     "sum in float64 in the order of the file would save this step and change the last bit of the "
     "level, and with it every voxel.",
     "The division gives numpy's linear algebra one thread. With two, on two busy cores, its "
-    "threads turned idle for one another: ten times the processor time of the step.",
+    "threads turned idle for one another: five to fifteen times the processor time of the step.",
 )
 """what was decided, and why"""
 

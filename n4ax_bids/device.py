@@ -83,7 +83,7 @@ def one_thread() -> Iterator[None]:
     """Give numpy's linear algebra one thread, during any such block.
 
     Its products are small here. More threads would wait for one another by turning idle: on two
-    busy cores, that took ten times the processor time of the work itself.
+    busy cores, that took 5 to 15 times the processor time of the work itself.
     """
     global _n_limited, _limit
     with _limiting:
