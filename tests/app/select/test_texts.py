@@ -192,6 +192,9 @@ def test_a_table_of_participants_that_is_a_link(tmp_path, caplog, place, of_imag
         {"source": "sub-01/../../x"},
         {"source": "/sub-01/x"},
         {"sidecar": None},
+        {"files": ["../x"]},
+        {"outline": None},
+        {"field_median": "1"},
     ],
 )
 def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
@@ -218,6 +221,9 @@ def test_a_record_of_figures_with_odd_parts_counts_as_none(tmp_path, change):
         "tissues": [],
         "window": [0, 1],
         "gain": 1,
+        "files": ["sub-01_T1w.nii.gz"],
+        "outline": "",
+        "field_median": 1.0,
     }
     path.write_text(json.dumps(record))
     assert list(contents.records(tmp_path)) == [(record, content)]
