@@ -27,7 +27,7 @@ from n4ax_bids.core.n4.solve import (
     solve,
     solve_batch,
 )
-from n4ax_bids.core.n4.take import default_device, take, take_each
+from n4ax_bids.core.n4.take import default_device, n_at_once, take, take_each
 from n4ax_bids.core.n4.taken import Taken, lay_out_alike
 
 Array: TypeAlias = jax.Array | np.ndarray
@@ -115,22 +115,32 @@ def estimate_batch(
     """
     if not (default_device().platform != "cpu" if together is None else together):
         return _side_by_side(images, masks, weights, plans, on_device, memory)
-    results: dict[int, N4Result] = {}
+    given = list(zip(images, masks, weights, strict=True))
+    results: list[N4Result] = []
     with jax.enable_x64(True):
         free = _free(memory)
-        given = list(zip(images, masks, weights, strict=True))
-        taken = take_each(given, plans, on_device, free)
-        for batch in _batches(taken, plans, free):
-            if len(batch) == 1:
-                solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
-            else:
-                rows, layouts = lay_out_alike([taken[i] for i in batch])
-                solved = solve_batch(rows, layouts, [plans[i] for i in batch])
-            for i, one in zip(batch, solved, strict=True):
-                if one.unseen:
-                    one = _solve(taken[i], plans[i], None, free)
-                results[i] = _result(one, taken[i].n_voxels, plans[i])
-    return [results[i] for i in range(len(images))]
+        while len(results) < len(given):
+            n = len(results)
+            part = slice(n, n + n_at_once(plans[n:], free))
+            taken = take_each(given[part], plans[part], on_device, free, n)
+            results += _together(taken, plans[part], free)
+    return results
+
+
+def _together(taken: Sequence[Taken], plans: Sequence[Plan], free: float) -> list[N4Result]:
+    """Solve images in batches, whose samples lie on the device at the same time."""
+    results: dict[int, N4Result] = {}
+    for batch in _batches(taken, plans, free):
+        if len(batch) == 1:
+            solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
+        else:
+            rows, layouts = lay_out_alike([taken[i] for i in batch])
+            solved = solve_batch(rows, layouts, [plans[i] for i in batch])
+        for i, one in zip(batch, solved, strict=True):
+            if one.unseen:
+                one = _solve(taken[i], plans[i], None, free)
+            results[i] = _result(one, taken[i].n_voxels, plans[i])
+    return [results[i] for i in range(len(taken))]
 
 
 def _side_by_side(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ def take(
     free: float = np.inf,
 ) -> Taken:
     """Check the arrays and take the samples that enter the solve; see `take_each`."""
-    return take_each([(image, mask, weight)], [plan], on_device, free)[0]
+    return take_each([(image, mask, weight)], [plan], on_device, free, None)[0]
 
 
 def take_each(
@@ -34,6 +35,7 @@ def take_each(
     plans: Sequence[Plan],
     on_device: bool | None = None,
     free: float = np.inf,
+    first: int | None = 0,
 ) -> list[Taken]:
     """Check the arrays of some images and take the samples that enter the solves.
 
@@ -44,6 +46,7 @@ def take_each(
     given : image, mask and weight of each
     plans, on_device : as for `n4ax_bids.core.n4.estimate.estimate_batch`
     free : bytes of memory that are available
+    first : number of the first image, for errors; None for a single image without a number
 
     Raises
     ------
@@ -55,7 +58,7 @@ def take_each(
     groups: dict[tuple[Any, ...], list[int]] = {}
     there: dict[int, _There] = {}
     for number, (arrays, plan) in enumerate(zip(given, plans, strict=True)):
-        with numbered(number):
+        with _numbered(first, number):
             passed.append(_checked(*arrays, plan))
             if key := _group_on_device(passed[-1], on_device, free):
                 groups.setdefault(key, []).append(number)
@@ -65,13 +68,17 @@ def take_each(
     found = jax.device_get({one.group: one.numbers for one in there.values()})
     taken: list[Taken] = []
     for number, each in enumerate(passed):
-        with numbered(number):
+        with _numbered(first, number):
             if number not in there:
                 taken.append(_take_listed(each))
             else:
                 mine = there[number]
                 taken.append(_finished(each, mine, found[mine.group][mine.number]))
     return taken
+
+
+def _numbered(first: int | None, number: int) -> AbstractContextManager[None]:
+    return nullcontext() if first is None else numbered(first + number)
 
 
 class _There(NamedTuple):
@@ -135,6 +142,15 @@ def default_device() -> jax.Device:
     config: Any = jax.config  # its settings are not annotated
     chosen: jax.Device = config.jax_default_device or jax.local_devices()[0]
     return chosen
+
+
+def n_at_once(plans: Sequence[Plan], free: float) -> int:
+    """Return how many of the first images may lie on a device at the same time, at least one.
+
+    Half of the memory is left to their solves.
+    """
+    total = np.cumsum([_bytes_there(plan) for plan in plans])
+    return max(1, int(np.searchsorted(total, free / 2, side="right")))
 
 
 def _bytes_there(plan: Plan) -> int:

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from n4ax_bids.core.field import evaluate
+from n4ax_bids.core.n4 import estimate as estimating
 from n4ax_bids.core.n4 import sharpen, sharpen_direct, solve
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
+from n4ax_bids.core.n4.take import n_at_once
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
 
@@ -82,6 +84,32 @@ def test_a_batch_equals_single_solves(head, as_on_a_gpu, version):
     batch = estimate_batch(*given, plans=[made] * 2, on_device=True, together=True)
     for found, image, mask in zip(batch, *given[:2], strict=True):
         require_equal(found, estimate(image, mask, plan=made, on_device=False), mask)
+
+
+def test_images_that_do_not_fit_at_once_are_solved_in_parts(head, as_on_a_gpu, monkeypatch):
+    """Each part is taken, solved and dropped; errors name the image by its number among all."""
+    made = plan(OPTIONS, head.image.shape)
+    needed = np.prod(made.sample_shape) * 24
+    assert [n_at_once([made] * 3, free) for free in (needed, 4 * needed, np.inf)] == [1, 2, 3]
+    parts = []
+
+    def few(plans, free):
+        parts.append(len(plans))
+        return 2
+
+    monkeypatch.setattr(estimating, "n_at_once", few)
+    images = [head.image, 2 * head.image, head.image + 1]
+    given = images, [head.mask] * 3, [None] * 3
+    found = estimate_batch(*given, plans=[made] * 3, on_device=True, together=True)
+    assert parts == [3, 1]
+    for one, image in zip(found, images, strict=True):
+        require_equal(one, estimate(image, head.mask, plan=made, on_device=False), head.mask)
+    images[2] = np.ones_like(head.image)
+    with pytest.raises(ValueError, match=r"^images\[2\]: image is constant"):
+        estimate_batch(*given, plans=[made] * 3, on_device=True, together=True)
+    for there in (True, False):  # a single image has no number
+        with pytest.raises(ValueError, match="^image is constant"):
+            estimate(images[2], head.mask, plan=made, on_device=there)
 
 
 def test_an_image_that_rises_beyond_the_first_voxels(as_on_a_gpu):
