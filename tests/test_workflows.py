@@ -17,9 +17,10 @@ FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CLASSIFIER = "Programming Language :: Python :: "
 
 
-def jobs() -> dict[str, dict]:
+def jobs() -> dict[tuple[str, str], dict]:
+    """Return the jobs by the names of file and job; two files may have jobs of one name."""
     return {
-        name: job
+        (file.stem, name): job
         for file in FILES
         for name, job in yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"].items()
     }
@@ -29,7 +30,7 @@ def test_every_python_that_is_promised_is_tested():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     words = [each.removeprefix(CLASSIFIER) for each in pyproject["project"]["classifiers"]]
     promised = {word for word in words if re.fullmatch(r"3\.\d+", word)}
-    tested = set(jobs()["test"]["strategy"]["matrix"]["python"])
+    tested = set(jobs()["checks", "test"]["strategy"]["matrix"]["python"])
     assert promised and promised <= tested
     assert min(promised) in pyproject["project"]["requires-python"]
 

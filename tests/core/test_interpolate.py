@@ -142,7 +142,7 @@ def test_the_derivative_is_that_of_central_differences(data, degree):
             return values.sum(), values
 
         # Beside each point those before and behind it on each axis, all in one call.
-        found, values = slope(jnp.concatenate([x[None], x + shifts]))
+        found, values = slope(jnp.concatenate([x[None], x[None] + shifts]))
         for axis in range(3):
             expected = (values[1 + axis] - values[4 + axis]) / (2 * step)
             error = np.abs(found[0, :, axis] - expected).max()
