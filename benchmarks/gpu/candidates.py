@@ -7,7 +7,7 @@ the histogram is copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.gpu import inputs
 from benchmarks.gpu.day import Day
 from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
-from n4ax_bids.core.n4 import compiled, sharpen, sharpen_direct
+from n4ax_bids.core.n4 import compiled, sharpen, sharpen_direct, whole_rows
 
 ONE_GRAPH = {
     "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,"
@@ -30,13 +30,13 @@ def candidates(day: Day) -> dict[str, Any]:
     """Time an iteration as it is and with its parts replaced."""
     result: dict[str, Any] = {}
     for case, loop in _cases(day):
-        for name, (functions, options) in _changes().items():
+        for name, (parts, options) in _changes().items():
             key = f"{case}: {name}"
             if not day.has_room(15):
                 result[key] = "no time"
                 continue
             try:
-                result[key], lattice = _timed(day, loop, functions, options)
+                result[key], lattice = _timed(day, loop, parts, options)
             except Exception as error:  # a compiler that does not know the options, for example
                 result[key] = f"{type(error).__name__}: {error}"[:300]
                 continue
@@ -50,13 +50,19 @@ def candidates(day: Day) -> dict[str, Any]:
     return result
 
 
-def _changes() -> dict[str, tuple[dict[str, Callable[..., Any]], dict[str, Any] | None]]:
+def _changes() -> dict[str, tuple[dict[tuple[Any, str], Any], dict[str, Any] | None]]:
     return {
         "as it is": ({}, compiled.SIDE_BY_SIDE),
         "one graph": ({}, ONE_GRAPH),
         "kernels one after the other": ({}, None),
         "no graphs": ({}, NO_GRAPHS),
-        "Fourier transforms": ({"sharpening_map": sharpen.sharpening_map}, None),
+        "Fourier transforms": (
+            {(sharpen_direct, "sharpening_map"): sharpen.sharpening_map},
+            compiled.SIDE_BY_SIDE,
+        ),
+        "each thread another copy": ({(sharpen, "TOGETHER"): 1}, compiled.SIDE_BY_SIDE),
+        "the plane summed by a product": ({(whole_rows, "FEW_POINTS"): 0}, compiled.SIDE_BY_SIDE),
+        "the plane summed by hand": ({(whole_rows, "FEW_POINTS"): 1 << 20}, compiled.SIDE_BY_SIDE),
     }
 
 
@@ -70,9 +76,9 @@ def _cases(day: Day) -> Iterator[tuple[str, Loop]]:
 
 
 def _timed(
-    day: Day, loop: Loop, functions: dict[str, Callable[..., Any]], options: dict[str, Any] | None
+    day: Day, loop: Loop, parts: dict[tuple[Any, str], Any], options: dict[str, Any] | None
 ) -> tuple[dict[str, Any], np.ndarray]:
-    with replaced(**functions):
+    with replaced(parts):
         function = loop.fresh(options)
         each = loop.per_iteration(function)
         lattice = np.asarray(loop.run(function).lattice)
@@ -98,13 +104,13 @@ def _by_copies(day: Day, case: str, loop: Loop) -> dict[str, Any]:
 
 
 @contextmanager
-def replaced(**functions: Callable[..., Any]) -> Iterator[None]:
-    """Put functions in place of those of `sharpen_direct` within a block."""
-    before = {name: getattr(sharpen_direct, name) for name in functions}
+def replaced(parts: dict[tuple[Any, str], Any]) -> Iterator[None]:
+    """Put other values in place of names of modules within a block."""
+    before = {at: getattr(*at) for at in parts}
     try:
-        for name, function in functions.items():
-            setattr(sharpen_direct, name, function)
+        for at, value in parts.items():
+            setattr(*at, value)
         yield
     finally:
-        for name, function in before.items():
-            setattr(sharpen_direct, name, function)
+        for at, value in before.items():
+            setattr(*at, value)

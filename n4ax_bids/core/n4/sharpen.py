@@ -21,7 +21,7 @@ BIN_SATURATION = float(2**24)
 
 TOGETHER = 32
 """values that use one copy of the histogram on a GPU: as many as its threads step together, which
-are neighbours and often fall into one part of the memory (docs/benchmarks/gpu.md)"""
+are neighbours and often fall into one part of the memory"""
 
 
 def find_position(

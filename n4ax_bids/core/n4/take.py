@@ -115,7 +115,10 @@ def _group_on_device(
     kinds = (None if array is None else array.dtype for array in given)
     if passed.on_host:
         return (plan.sample_shape, *kinds)
-    return (plan, *kinds, *(type(array) for array in given))
+    places = (
+        frozenset(array.devices()) if isinstance(array, jax.Array) else None for array in given
+    )
+    return (plan, *kinds, *places)
 
 
 def _started(images: Sequence[_Passed]) -> tuple[Grid, jax.Array]:

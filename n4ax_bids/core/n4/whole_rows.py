@@ -102,7 +102,7 @@ class WholeRows(NamedTuple):
         """Sum the result of `row_sums` against the matrices of the plane.
 
         On few control points, the second axis is summed by hand: a matrix product would take
-        longer there, and much shorter on many (docs/benchmarks/gpu.md).
+        longer there, and much shorter on many.
         """
         sums = looked_up(sums.reshape(-1, sums.shape[-1]), self.row)
         first, second = bspline.first_summed(matrices[0], sums), matrices[1]
