@@ -52,24 +52,14 @@ def _has_gpu() -> bool:
 def _programs_of_one_module():
     """Let go of compiled programs before Linux refuses the process one more piece of memory.
 
-    Each program that XLA compiles for a CPU lies in pieces of memory of its own. Linux gives a
-    process 65530 of them (vm.max_map_count), and XLA ends the process where one more is refused.
+    The package does so at half of what Linux allows, but not for programs that tests compile.
     """
+    import jax
+
+    from n4ax_bids.core.memory_maps import is_crowded
+
     yield
-    _let_go()
-
-
-def _let_go() -> None:
-    """Drop what JAX compiled, if this process holds a third of the pieces that it may have."""
-    try:
-        allowed = int(Path("/proc/sys/vm/max_map_count").read_text())
-        with open("/proc/self/maps") as maps:
-            held = sum(1 for _ in maps)
-    except OSError:  # not Linux
-        return
-    if held > allowed // 3:
-        import jax
-
+    if is_crowded(1 / 3):
         jax.clear_caches()
 
 

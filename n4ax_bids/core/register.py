@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.rigid_steps import (
     COARSE,
     Search,
@@ -176,6 +177,7 @@ def register(
     -------
     Motion
     """
+    make_room()
     matrices = spline_matrices(grid, options)
     start = np.zeros((len(which), 6)) if start is None else np.asarray(start, np.float64)
     search = Search.of(options, n_fine)

@@ -18,6 +18,7 @@ from n4ax_bids.core.arrays import numbered
 from n4ax_bids.core.call import n_cores
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
+from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.n4.rows import FIRST
 from n4ax_bids.core.n4.solve import (
@@ -89,6 +90,7 @@ def estimate(
     MemoryError
         If even the smallest slabs need more than `memory`.
     """
+    make_room()
     with jax.enable_x64(True):
         free = _free(memory)
         taken = take(image, mask, weight, plan, on_device, free)
@@ -120,6 +122,7 @@ def estimate_batch(
     with jax.enable_x64(True):
         free = _free(memory)
         while len(results) < len(given):
+            make_room()
             n = len(results)
             part = slice(n, n + n_at_once(plans[n:], free))
             taken = take_each(given[part], plans[part], on_device, free, n)

@@ -12,6 +12,7 @@ import numpy as np
 
 from n4ax_bids.core.estimator import Given, positive_values, require_axes
 from n4ax_bids.core.field import LogField
+from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.core.tissue import blocks as block_means
 from n4ax_bids.core.tissue import spline as splines
@@ -128,6 +129,7 @@ def estimate(images: Sequence[Image], options: TissueOptions) -> list[Found | No
 
 def _estimated(both: list[tuple[Blocks, np.ndarray]], options: TissueOptions) -> list[Found]:
     """Estimate the field from blocks and their weights, of each image."""
+    make_room()
     first = both[0][0]
     ok = np.any([blocks.ok for blocks, _ in both], axis=0)
     spline = splines.spline_of(first._replace(ok=ok), options.knots)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
+from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.zero_dce import fit, network, solve
 from n4ax_bids.core.zero_dce.fit import Fitted
 from n4ax_bids.options.zero_shot import ZeroShotOptions
@@ -88,6 +89,7 @@ def solve_all(
     fitting : fits the networks
     report : called with 1, the step from 1, and the loss before it
     """
+    make_room()
     views = [solve.seen(image, options) for image in images]
     forms = [solve.form_of(image, options) for image in images]
     fitted = fitting([view.arrays for view in views], forms, options)
