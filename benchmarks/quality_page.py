@@ -83,11 +83,12 @@ def _named(kept: Kept) -> Iterator[str]:
         return
     yield from ("", "## Beside the peers", "")
     yield (
-        f"Means over {len(found)} cases, with the brain's own mask or the automatic one. "
+        f"{len(found)} cases, with the brain's own mask or the automatic one; means over the "
+        "cases that a method was run on. "
         "*Seconds*: of processor time, compilation included."
     )
     yield ""
-    yield from head("method", *MEASURES, "seconds")
+    yield from head("method", "cases", *MEASURES, "seconds")
     names = dict.fromkeys(
         name.rpartition(", ")[0]
         for each in found.values()
@@ -102,7 +103,8 @@ def _named(kept: Kept) -> Iterator[str]:
             if key in (f"{name}, label", f"{name}, auto")
         ]
         seconds = float(np.median([one["seconds"] for one in each]))
-        yield row(name, *(_mean(each, measure) for measure in MEASURES), f"{seconds:.2g}")
+        shown = (_mean(each, measure) for measure in MEASURES)
+        yield row(name, len(each), *shown, f"{seconds:.2g}")
 
 
 def _same(kept: Kept) -> Iterator[str]:

@@ -95,29 +95,36 @@ def in_a_head(made: Phantom, mm: float, seed: int = 0) -> np.ndarray:
     return np.where(made.mask, made.image, around)
 
 
-def known(quick: bool) -> Iterator[Known]:
-    """Make the suite of known fields: the brain alone, and in a head with the mask found in it."""
+def known(quick: bool, first: Sequence[str] = ()) -> Iterator[Known]:
+    """Make the suite of known fields: the brain alone, and in a head with the mask found in it.
+
+    Cases with the names in `first` come before the others.
+    """
     if quick:
         made = phantom((40, 36, 32), field="coils", amplitude=0.5)
         yield Known("phantom", made, made.mask, 4.0)
         return
-    for noise, whole in product(NOISES, (False, True)):
-        for amplitude, shape, contrast in product(AMPLITUDES, SHAPES, CONTRASTS):
-            if amplitude > 0 or shape == SHAPES[0]:
-                yield _known_case(contrast, shape, amplitude, noise, whole=whole)
+    every = {
+        f"{contrast} {shape} {amplitude:g}, noise {noise:.0%}, {where}": (
+            (contrast, 0, shape, amplitude, noise),
+            where == "head",
+        )
+        for noise, where in product(NOISES, ("brain", "head"))
+        for amplitude, shape, contrast in product(AMPLITUDES, SHAPES, CONTRASTS)
+        if amplitude > 0 or shape == SHAPES[0]
+    }
+    for name in sorted(every, key=lambda name: name not in first):
+        yield _known_case(name, *every[name])
 
 
-def _known_case(
-    contrast: Any, shape: Any, amplitude: float, noise: float, *, whole: bool
-) -> Known:
+def _known_case(name: str, wanted: tuple[Any, ...], whole: bool) -> Known:
     """Make one case: the brain alone, or in a head."""
-    made = mni152(contrast, 0, shape, amplitude, noise)
-    name = f"{contrast} {shape} {amplitude:g}, noise {noise:.0%}"
+    made = mni152(*wanted)
     if not whole:
-        return Known(f"{name}, brain", made, made.mask, 1.0)
+        return Known(name, made, made.mask, 1.0)
     made = made._replace(image=in_a_head(made, 1.0))
     mask = auto_mask(made.image, (1.0, 1.0, 1.0)).mask
-    return Known(f"{name}, head", made, mask, 1.0)
+    return Known(name, made, mask, 1.0)
 
 
 def measure_known(each: Known) -> dict[str, Any]:

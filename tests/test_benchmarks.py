@@ -49,6 +49,7 @@ def rows(page: str) -> list[list[str]]:
         "masks",
         "samples",
         "adaptive",
+        "presets",
     ),
 )
 def test_a_page_is_written(name, tmp_path):
