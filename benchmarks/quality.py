@@ -54,8 +54,6 @@ NAMED = tuple(
     )
 )
 """cases on which slow methods and peers are run too, before all others"""
-FOR_DIPY = NAMED[3:6:2]
-"""of these, the cases on which dipy is run: it takes a quarter of an hour for each"""
 Estimate = Callable[[np.ndarray, np.ndarray, tuple[float, ...]], np.ndarray]
 """image, mask and mm to ln b"""
 
@@ -112,8 +110,6 @@ def measure(rows: Rows, *, quick: bool, full: bool) -> None:
                 chosen = {name: chosen[name] for name in OTSU}
             elif everyone:
                 chosen |= {"n4 fast": _by_preset("fast"), "zero-shot": by_zero_shot, **peers()}
-                if not (full or quick or case.name in FOR_DIPY):
-                    chosen.pop("dipy B-splines", None)
             for name, estimate in chosen.items():
                 add_known(rows, case, f"{name}, {mask_name}", estimate, mask)
 
