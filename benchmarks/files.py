@@ -174,12 +174,13 @@ def make(path: str, n: int) -> None:
 
 def of_one_image(root: Path) -> Iterator[str]:
     """Yield tables of the steps of one image, and of compression."""
-    from n4ax_bids import device, preset
+    from n4ax_bids import preset
     from n4ax_bids.core.division import division
     from n4ax_bids.core.n4.estimate import estimate
     from n4ax_bids.core.n4.plan import plan
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.io import volume
+    from n4ax_bids.runtime import device
 
     device.start(1)
     path = next((root / "raw").rglob("*.nii.gz"))
