@@ -24,7 +24,7 @@ import numpy as np
 from nipype.interfaces.ants import N4BiasFieldCorrection as AntsNode
 from scipy import ndimage
 
-from benchmarks.parity import (
+from benchmarks.parity_cases import (
     DATA,
     HEAD,
     ROOT,

@@ -162,7 +162,14 @@ def write(image: images.Image, step: int, folder: Path) -> tuple[Path, tuple[int
 
 def ours(words: Sequence[str | Path], cache: Path, device: str) -> None:
     """Run `n4ax-n4` as its script does, with a cache folder of its own."""
-    call = [sys.executable, "-m", "n4ax_bids.ants_cli", *map(str, words), "--device", device]
+    call = [
+        sys.executable,
+        "-m",
+        "n4ax_bids.commands.ants_cli",
+        *map(str, words),
+        "--device",
+        device,
+    ]
     subprocess.run(call, check=True, env=_environment(cache))
 
 
@@ -174,7 +181,7 @@ def ants(words: Sequence[str | Path], quick: bool) -> float:
 
 def _warm_up() -> None:
     """Let the disk give its files, and Python compile its own, before anything is timed."""
-    imports = "import n4ax_bids.ants_cli, n4ax_bids.correct"
+    imports = "import n4ax_bids.commands.ants_cli, n4ax_bids.correct"
     subprocess.run([sys.executable, "-c", imports], check=True, env=_environment(None))
 
 

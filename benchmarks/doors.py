@@ -24,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.images import DATA
-from benchmarks.parity import (
+from benchmarks.parity_cases import (
     BOUNDS,
     Difference,
     difference,

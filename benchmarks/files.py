@@ -2,9 +2,9 @@
 
 `python -m benchmarks.files` makes N phantoms (int16, .nii.gz), runs `n4ax-bids --mask otsu` on
 them with the corrected image and the field written, and shows what leaving out the field, or
-drawing reports, changes. With `--before FOLDER`, another checkout runs at the same time on the
-same cores: CPU seconds depend on what else the machine does, and both then see the same. Last
-come the steps of one image, and what compression costs at each level.
+drawing reports, changes. With `--before FOLDER`, another checkout takes turns with this one: how
+long an image takes depends on the machine, and both then see the same one. Last come the steps of
+one image, and what compression costs at each level.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def page(n: int, pairs: int, before: Path | None) -> Iterator[str]:
     yield (
         f"`n4ax-bids --mask otsu --device cpu` on {n} phantoms of the MNI152 template in "
         f"{'×'.join(map(str, SHAPE))} voxels (int16, .nii.gz), {cores} cores, nothing to compile. "
-        f"Medians of {pairs} runs; the start of Python is counted. Load is how many processes "
-        "wanted a core in the last minute, ours included: with more than the cores, times are too "
-        "long, and only the ratio of two checkouts that ran together says something."
+        f"Medians of {pairs} runs; two checkouts take turns. The start of Python is counted, "
+        "about 2.6 CPU seconds of a run. Load is how many processes wanted a core in the last "
+        "minute, ours included: with more than the cores, times are too long."
     )
     yield ""
     with tempfile.TemporaryDirectory() as folder:
@@ -108,10 +108,13 @@ def of_the_app(root: Path, n: int, pairs: int, before: Path | None) -> Iterator[
     checkouts = {"this one": ROOT} | ({"before": before} if before else {})
     yield from head("run", "checkout", "images/s", "CPU s an image", "MB an image", "load")
     for place in checkouts.values():  # compiles
-        together({"": place}, root, 1, ("--no-reports",))
+        run_app(place, root, 1, ("--no-reports",))
     for name, flags in VARIANTS.items():
         here = checkouts if name == "reports off" else {"this one": ROOT}
-        runs = [together(here, root, n, flags) for _ in range(pairs)]
+        runs = [
+            {checkout: run_app(place, root, n, flags) for checkout, place in here.items()}
+            for _ in range(pairs)
+        ]
         load = os.getloadavg()[0]
         for checkout in here:
             wall, cpu, size = (median(each[checkout][k] for each in runs) for k in range(3))
@@ -119,38 +122,31 @@ def of_the_app(root: Path, n: int, pairs: int, before: Path | None) -> Iterator[
             yield row(name, checkout, *cells)
 
 
-def together(
-    checkouts: dict[str, Path], root: Path, n: int, flags: Sequence[str]
-) -> dict[str, Run]:
-    """Run the App from some checkouts at the same time on the first n images."""
+def run_app(place: Path, root: Path, n: int, flags: Sequence[str]) -> Run:
+    """Run the App of a checkout on the first n images."""
     labels = [f"{number:02}" for number in range(1, n + 1)]
     words = ["participant", "--skip-bids-validation", "--mask", "otsu", "--device", "cpu", *flags]
-    start, started = time.perf_counter(), {}
-    for name, place in checkouts.items():
-        out = root / f"out-{name}"
-        call = [sys.executable, "-c", PROGRAM, str(root / "raw"), str(out), *words]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(place.resolve()),
-            "N4AX_CACHE_DIR": str(root / f"programs-{place.name}"),
-        }
-        process = subprocess.Popen(
-            [*call, "--participant-label", *labels],
-            env=environment,
-            cwd=root,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        started[process.pid] = name, out
-    found = {}
-    for _ in checkouts:
-        pid, status, used = os.wait3(0)
-        name, out = started[pid]
-        if status:
-            raise RuntimeError(f"the App of {checkouts[name]} has failed")
-        found[name] = Run(time.perf_counter() - start, used.ru_utime + used.ru_stime, size_of(out))
-        subprocess.run(["rm", "-r", str(out)], check=True)
-    return found
+    out = root / "out"
+    call = [sys.executable, "-c", PROGRAM, str(root / "raw"), str(out), *words]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(place.resolve()),
+        "N4AX_CACHE_DIR": str(root / f"programs-{place.name}"),
+    }
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*call, "--participant-label", *labels],
+        env=environment,
+        cwd=root,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"the App of {place} has failed")
+    took = Run(time.perf_counter() - start, used.ru_utime + used.ru_stime, size_of(out))
+    subprocess.run(["rm", "-r", str(out)], check=True)
+    return took
 
 
 def size_of(folder: Path) -> int:
@@ -174,12 +170,13 @@ def make(path: str, n: int) -> None:
 
 def of_one_image(root: Path) -> Iterator[str]:
     """Yield tables of the steps of one image, and of compression."""
-    from n4ax_bids import device, preset
+    from n4ax_bids import preset
     from n4ax_bids.core.division import division
     from n4ax_bids.core.n4.estimate import estimate
     from n4ax_bids.core.n4.plan import plan
     from n4ax_bids.core.threshold import otsu_mask
     from n4ax_bids.io import volume
+    from n4ax_bids.runtime import device
 
     device.start(1)
     path = next((root / "raw").rglob("*.nii.gz"))

@@ -25,8 +25,8 @@ import jax
 import numpy as np
 
 import n4ax_bids
-from n4ax_bids import compilation
-from n4ax_bids import device as devices
+from n4ax_bids.runtime import compilation
+from n4ax_bids.runtime import device as devices
 
 T = TypeVar("T")
 

@@ -10,11 +10,10 @@ import argparse
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nb
 import numpy as np
@@ -22,129 +21,34 @@ import SimpleITK as sitk
 
 from benchmarks.images import DATA, HEAD
 from benchmarks.machine import ROOT
+from benchmarks.parity_cases import (
+    ANTS_WORDS,
+    CASES,
+    FULL,
+    MANY_VOXELS,
+    REFERENCE,
+    SHORT,
+    THRESHOLD,
+    Difference,
+    difference,
+    final_grid,
+    itk_otsu,
+    largest,
+    log_bias,
+    ours,
+    phantom_case,
+    short_threads,
+    within_full_run_bounds,
+)
 from benchmarks.peers import ants_n4, itk_n4
-from n4ax_bids.core.field import LogField, basis_matrices, evaluate
-from n4ax_bids.core.n4.estimate import N4Result, estimate, estimate_batch
-from n4ax_bids.core.n4.plan import plan
-from n4ax_bids.core.n4.take import take
+from n4ax_bids.core.field import LogField, basis_matrices
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import correct
-from n4ax_bids.options import N4Options, preset
-from n4ax_bids.phantoms import phantom
+from n4ax_bids.options import preset
 
 PAGE = ROOT / "docs" / "validation" / "itk-parity.md"
-REFERENCE = ROOT / "tests" / "reference" / "n4.npz"
-
-SHORT = ((1,), (5,), (5, 5))
-FULL = (50, 50, 50, 50)
-THRESHOLD = 1e-3
-MANY_VOXELS = 200_000
-"""ITK adds up in float32, voxel after voxel, in one part for each thread: beyond so many voxels
-its own rounding with 2 threads is larger than the bound of a short run."""
-
-ANTS_WORDS = {
-    "ants": ["-s", "4"],
-    "fmriprep": ["-s", "4", "-b", "[200]", "-c", "[50x50x50x50x50,1e-7]"],
-}
-
-
-class Case(NamedTuple):
-    """An image and its mask, given alike to ITK and to us."""
-
-    image: np.ndarray
-    mask: np.ndarray
-
-
-class Difference(NamedTuple):
-    """Of |ours/theirs - 1|."""
-
-    mean: float
-    p99: float
-    max: float
-
-
-def difference(log_ours: np.ndarray, log_theirs: np.ndarray) -> Difference:
-    """Return how much the corrected intensities differ that two log fields lead to."""
-    error = np.abs(np.expm1(np.asarray(log_theirs, np.float64) - log_ours))
-    return Difference(float(error.mean()), float(np.quantile(error, 0.99)), float(error.max()))
-
-
-BOUNDS = Difference(mean=5e-5, p99=2e-4, max=5e-4)
-"""of a full run"""
-
-
-def within_full_run_bounds(found: Difference, itk_itself: Difference) -> bool:
-    """Say whether a full run is within the bounds, or 3 times what ITK differs from itself."""
-    return all(
-        value <= max(bound, 3 * own)
-        for value, bound, own in zip(found, BOUNDS, itk_itself, strict=True)
-    )
-
-
-def largest(found: Iterable[Difference]) -> Difference:
-    return Difference(*map(max, zip(*found, strict=True)))
-
-
-def _otsu(image: sitk.Image) -> sitk.Image:
-    return sitk.OtsuThreshold(image, 0, 1, 200)
-
-
-def _shrunk(name: str, factors: tuple[int, ...]) -> Case:
-    image = sitk.ReadImage(str(DATA / name), sitk.sitkFloat32)
-    both = (sitk.Shrink(part, factors) for part in (image, _otsu(image)))
-    image, mask = (sitk.GetArrayFromImage(part).T for part in both)
-    return Case(image, mask > 0)
-
-
-def _phantom() -> Case:
-    made = phantom((96, 96, 96), seed=0, field="polynomial", amplitude=0.4, noise=0.02)
-    return Case(made.image, made.mask)
-
-
-CASES = {
-    "head T1w, shrink 4": lambda: _shrunk(HEAD, (4, 4, 4)),
-    "kidney GRE, in-plane 2": lambda: _shrunk("kidney-ge3t_GRE.nii.gz", (2, 2, 1)),
-    "phantom 96³": _phantom,
-    "2D slice T1w": lambda: _shrunk("slice2d-ixi002/T1w.nii.gz", (1, 1)),
-    "spine T2*w, in-plane 4": lambda: _shrunk("spine-sct_T2starw.nii.gz", (4, 4, 1)),
-    "IXI T1w, shrink 3": lambda: _shrunk(
-        "bids-small/sub-ixi012/anat/sub-ixi012_T1w.nii", (3, 3, 3)
-    ),
-}
-
-
-def short_threads(case: Case) -> int:
-    """Return with how many threads ITK is exact enough to compare single iterations with."""
-    return 16 if np.count_nonzero(case.mask) > MANY_VOXELS else 2
-
-
-PATHS = ("list", "slabs", "on device", "batch")
-"""The ways to run a solve: the mask's voxels listed on the host; the same in slabs, as where
-memory is short; whole rows, found on the device, as on a GPU; several images at once."""
-
-
-def ours(
-    case: Case, n_iterations: tuple[int, ...], threshold: float = 0.0, path: str = "list"
-) -> N4Result:
-    options = N4Options(
-        shrink_factor=1, n_iterations=n_iterations, convergence_threshold=threshold
-    )
-    solve = plan(options, case.image.shape)
-    if path == "batch":
-        images = [case.image, 2 * case.image + 1]
-        return estimate_batch(
-            images, [case.mask] * 2, [None] * 2, plans=[solve] * 2, together=True
-        )[0]
-    memory = None
-    if path == "slabs":
-        memory = take(case.image, case.mask, None, solve).n_bytes(3)
-    return estimate(
-        case.image, case.mask, plan=solve, on_device=path == "on device", memory=memory
-    )
-
-
-def log_bias(result: N4Result, case: Case) -> np.ndarray:
-    return np.asarray(evaluate(result.log_field, [(0, n) for n in case.image.shape]))[case.mask]
+Rows = Callable[[dict[str, np.ndarray], Path | None], Iterator[str]]
+"""makes the rows of a table, and adds to what is stored for the tests"""
 
 
 def lattice_of(values: np.ndarray, log_field: LogField) -> np.ndarray:
@@ -204,7 +108,7 @@ def itk_rows(stored: dict[str, np.ndarray], keep: Path | None) -> Iterator[str]:
 
 
 def thread_rows(stored: dict[str, np.ndarray], keep: Path | None) -> Iterator[str]:
-    case = _phantom()
+    case = phantom_case()
     mine = log_bias(ours(case, (5, 5)), case)
     for threads in (1, 2, 4, 8, 16, 32):
         theirs = itk_n4(case.image, case.mask, n_iterations=(5, 5), threads=threads, keep=keep)
@@ -224,7 +128,7 @@ def otsu_rows(stored: dict[str, np.ndarray], keep: Path | None) -> Iterator[str]
         theirs, ours = [], []
         for _ in range(5):
             start = time.perf_counter()
-            mask = _otsu(as_itk)
+            mask = itk_otsu(as_itk)
             theirs.append(time.perf_counter() - start)
             start = time.perf_counter()
             found = otsu_mask(image)
@@ -238,7 +142,7 @@ def otsu_rows(stored: dict[str, np.ndarray], keep: Path | None) -> Iterator[str]
 def ants_rows(stored: dict[str, np.ndarray], keep: Path | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         mask = Path(folder, "mask.nii.gz")
-        sitk.WriteImage(_otsu(sitk.ReadImage(str(DATA / HEAD), sitk.sitkFloat32)), str(mask))
+        sitk.WriteImage(itk_otsu(sitk.ReadImage(str(DATA / HEAD), sitk.sitkFloat32)), str(mask))
         for name, words in ANTS_WORDS.items():
             for given in (None, mask):
                 yield _ants_row(Path(folder), name, words, given, stored)
@@ -270,17 +174,52 @@ def _ants_row(
     )
 
 
-def final_grid(name: str, shape: tuple[int, ...]) -> LogField:
-    """Return a zero field on the last level's lattice of a preset, for the head's file."""
-    solved = plan(preset(name), shape, nb.load(DATA / HEAD).header.get_zooms())
-    scale = 2 ** (len(preset(name).n_iterations) - 1)
-    points = tuple((m - 3) * scale + 3 for m in solved.n_control_points)
-    axes = [tuple(v * scale for v in axis.image) for axis in solved.axes]
-    return LogField(np.zeros(points, np.float32), 3, *zip(*axes, strict=True))
-
-
 def _read(path: Path) -> np.ndarray:
     return np.asarray(nb.load(path).dataobj, np.float32)
+
+
+ABOUT = (
+    "Figures are |ours/theirs - 1| of corrected intensities, and no scale is removed. The "
+    "comparison with SimpleITK is inside the mask, and that with ANTs is at every voxel. "
+    "Full runs have 4 × 50 iterations and are compared with ITK on 2 threads: mean / 99th "
+    "percentile / max. *ITK itself* compares ITK on 1 thread with ITK on 2 threads and, "
+    "if this does not explain the difference, also on 4 and 8 threads (the largest is "
+    f"given). Short runs: max / the same for ITK itself; beyond {MANY_VOXELS} voxels they "
+    "are compared with ITK on 16 threads instead of 2. ITK adds float32 numbers voxel "
+    "after voxel, in one part for each thread. The more parts there are, the smaller is "
+    "the rounding error, and the closer ITK comes to our numbers (second table). Bounds: "
+    "for short runs 2e-6; for full runs a mean of 5e-5, a 99th percentile of 2e-4 and a "
+    "max of 5e-4, or 3 × ITK itself if that is larger. The iteration counts must be "
+    "equal."
+)
+TABLES: tuple[tuple[Rows, str, str, str], ...] = (
+    (
+        itk_rows,
+        "SimpleITK, same arrays and mask",
+        "",
+        "image | voxels | 1 | 5 | 5 + 5 | 4 × 50, threshold 0 | ITK itself | within | "
+        "4 × 50, threshold 1e-3 | ITK itself | within | counts, ITK | counts, ours",
+    ),
+    (
+        thread_rows,
+        "One short run of ITK with more and more threads",
+        "Phantom 96³, 5 + 5 iterations: maximum and mean of |ours/theirs - 1|.",
+        "threads of ITK | max | mean",
+    ),
+    (
+        otsu_rows,
+        "Otsu's mask",
+        "Times as fast: ITK's time (2 threads) divided by ours, medians of 5 runs, taken in turn.",
+        "image | shape | equal to ITK's | times as fast",
+    ),
+    (
+        ants_rows,
+        f"The ANTs program, whole file `{HEAD}`",
+        "",
+        "preset | mask | bias field | corrected | ANTs itself | within",
+    ),
+)
+"""of the page: what makes the rows, heading, text and columns"""
 
 
 def main() -> None:
@@ -291,72 +230,12 @@ def main() -> None:
         keep.mkdir(parents=True, exist_ok=True)
     stored: dict[str, np.ndarray] = {}
     versions = ", ".join(f"{name} {version(name)}" for name in ("SimpleITK", "antspyx", "jax"))
-    lines = [
-        "# Agreement with ITK and ANTs",
-        "",
-        f"Written by `python -m benchmarks.parity`; {versions}; CPU.",
-        "",
-        *textwrap.wrap(
-            "Figures are |ours/theirs - 1| of corrected intensities, and no scale is removed. The "
-            "comparison with SimpleITK is inside the mask, and that with ANTs is at every voxel. "
-            "Full runs have 4 × 50 iterations and are compared with ITK on 2 threads: mean / 99th "
-            "percentile / max. *ITK itself* compares ITK on 1 thread with ITK on 2 threads and, "
-            "if this does not explain the difference, also on 4 and 8 threads (the largest is "
-            f"given). Short runs: max / the same for ITK itself; beyond {MANY_VOXELS} voxels they "
-            "are compared with ITK on 16 threads instead of 2. ITK adds float32 numbers voxel "
-            "after voxel, in one part for each thread. The more parts there are, the smaller is "
-            "the rounding error, and the closer ITK comes to our numbers (second table). Bounds: "
-            "for short runs 2e-6; for full runs a mean of 5e-5, a 99th percentile of 2e-4 and a "
-            "max of 5e-4, or 3 × ITK itself if that is larger. The iteration counts must be "
-            "equal.",
-            95,
-        ),
-        "",
-        "## SimpleITK, same arrays and mask",
-        "",
-        "| image | voxels | 1 | 5 | 5 + 5 | 4 × 50, threshold 0 | ITK itself | within "
-        "| 4 × 50, threshold 1e-3 | ITK itself | within | counts, ITK | counts, ours |",
-        "|" + " --- |" * 13,
-    ]
-    for rows, table in (
-        (itk_rows, []),
-        (
-            thread_rows,
-            [
-                "",
-                "## One short run of ITK with more and more threads",
-                "",
-                "Phantom 96³, 5 + 5 iterations: maximum and mean of |ours/theirs - 1|.",
-                "",
-                "| threads of ITK | max | mean |",
-                "|" + " --- |" * 3,
-            ],
-        ),
-        (
-            otsu_rows,
-            [
-                "",
-                "## Otsu's mask",
-                "",
-                "Times as fast: ITK's time (2 threads) divided by ours, medians of 5 runs, taken "
-                "in turn.",
-                "",
-                "| image | shape | equal to ITK's | times as fast |",
-                "|" + " --- |" * 4,
-            ],
-        ),
-        (
-            ants_rows,
-            [
-                "",
-                f"## The ANTs program, whole file `{HEAD}`",
-                "",
-                "| preset | mask | bias field | corrected | ANTs itself | within |",
-                "|" + " --- |" * 6,
-            ],
-        ),
-    ):
-        lines += table
+    lines = ["# Agreement with ITK and ANTs", ""]
+    lines += [f"Written by `python -m benchmarks.parity`; {versions}; CPU.", ""]
+    lines += textwrap.wrap(ABOUT, 95)
+    for rows, heading, text, columns in TABLES:
+        lines += ["", f"## {heading}", "", *([text, ""] if text else [])]
+        lines += [f"| {columns} |", "|" + " --- |" * len(columns.split(" | "))]
         for row in rows(stored, keep):
             print(row, flush=True)
             lines.append(row)

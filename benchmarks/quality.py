@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import quality_page
+from benchmarks.known_fields import Known, known
 from benchmarks.machine import ROOT, arguments, computing_on, has, publish
 from benchmarks.masks import cases as heads
-from benchmarks.tissue import Known, known
 from n4ax_bids import n4, otsu_mask, preset, tissue, zero_shot
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
 from n4ax_bids.phantoms import GREY, WHITE

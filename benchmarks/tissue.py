@@ -12,13 +12,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
 from benchmarks.images import DATA
+from benchmarks.known_fields import (
+    AMPLITUDES,
+    CONTRASTS,
+    SHAPES,
+    Known,
+    known,
+)
 from benchmarks.machine import ROOT, arguments, computing_on, publish
 from benchmarks.masks import Case, cases
 from benchmarks.pictures import draw
@@ -27,13 +34,9 @@ from n4ax_bids import TissueOptions, auto_mask, n4, otsu_mask, preset, tissue, t
 from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.metrics import joint_variation
 from n4ax_bids.core.tissue.method import prepare
-from n4ax_bids.phantoms import GREY, WHITE, Phantom, mni152, phantom
+from n4ax_bids.phantoms import GREY, WHITE, mni152
 
 PAGE = ROOT / "docs" / "validation"
-SHAPES = ("polynomial", "coils", "dome")
-AMPLITUDES = (0.0, 0.2, 0.5, 1.2)
-NOISES = (0.05, 0.0, 0.03, 0.09)
-CONTRASTS = ("T1w", "T2w")
 N4S = {"ants": preset("ants"), "fmriprep": preset("fmriprep")}
 OTHERS = (
     "kidney-ge3t_GRE",
@@ -53,16 +56,6 @@ FAR_MM = 20.0
 Estimate = Callable[[np.ndarray, Any, tuple[float, ...]], np.ndarray]
 
 
-class Known(NamedTuple):
-    """An image with a known field."""
-
-    name: str
-    made: Phantom
-    mask: np.ndarray
-    """where the field is estimated"""
-    mm: float
-
-
 def by_n4(name: str) -> Estimate:
     """Return an estimator of ln b by N4."""
     return lambda image, mask, zooms: np.asarray(
@@ -79,52 +72,6 @@ def by_standard(image: np.ndarray, mask: Any, zooms: tuple[float, ...]) -> np.nd
     """Estimate ln b by N4 with samples about 4 mm apart."""
     options = preset("standard")
     return np.asarray(n4(image, mask, zooms=zooms, options=options, return_bias=True)[1])
-
-
-def in_a_head(made: Phantom, mm: float, seed: int = 0) -> np.ndarray:
-    """Return the image with a dark skull, bright fat and noisy air around the brain."""
-    outside = ndimage.distance_transform_edt(~made.mask) * mm
-    level = np.zeros(made.image.shape, np.float32)
-    level[(outside > 0) & (outside <= 3)] = 0.25
-    level[(outside > 3) & (outside <= 8)] = 0.08
-    level[(outside > 8) & (outside <= 13)] = 1.3
-    level *= np.exp(made.log_field)
-    rng = np.random.default_rng(seed)
-    noise = 0.03 * rng.standard_normal((2, *level.shape)).astype(np.float32)
-    around = np.hypot(level + noise[0], noise[1])
-    return np.where(made.mask, made.image, around)
-
-
-def known(quick: bool, first: Sequence[str] = ()) -> Iterator[Known]:
-    """Make the suite of known fields: the brain alone, and in a head with the mask found in it.
-
-    Cases with the names in `first` come before the others.
-    """
-    if quick:
-        made = phantom((40, 36, 32), field="coils", amplitude=0.5)
-        yield Known("phantom", made, made.mask, 4.0)
-        return
-    every = {
-        f"{contrast} {shape} {amplitude:g}, noise {noise:.0%}, {where}": (
-            (contrast, 0, shape, amplitude, noise),
-            where == "head",
-        )
-        for noise, where in product(NOISES, ("brain", "head"))
-        for amplitude, shape, contrast in product(AMPLITUDES, SHAPES, CONTRASTS)
-        if amplitude > 0 or shape == SHAPES[0]
-    }
-    for name in sorted(every, key=lambda name: name not in first):
-        yield _known_case(name, *every[name])
-
-
-def _known_case(name: str, wanted: tuple[Any, ...], whole: bool) -> Known:
-    """Make one case: the brain alone, or in a head."""
-    made = mni152(*wanted)
-    if not whole:
-        return Known(name, made, made.mask, 1.0)
-    made = made._replace(image=in_a_head(made, 1.0))
-    mask = auto_mask(made.image, (1.0, 1.0, 1.0)).mask
-    return Known(name, made, mask, 1.0)
 
 
 def measure_known(each: Known) -> dict[str, Any]:

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
         n4_correct_per_section,
         sharpen_residual,
     )
-    from n4ax_bids.motion_outputs import show
     from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions, preset
     from n4ax_bids.options.realign import RealignOptions
     from n4ax_bids.realign import Realign
-    from n4ax_bids.streaming import stream
+    from n4ax_bids.series.outputs import show
+    from n4ax_bids.stacks.streaming import stream
 
 __all__ = [
     "BSpline",
@@ -99,8 +99,8 @@ _HOMES = {
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
     "sharpen_residual": "n4ax_bids.linumpy",
-    "show": "n4ax_bids.motion_outputs",
-    "stream": "n4ax_bids.streaming",
+    "show": "n4ax_bids.series.outputs",
+    "stream": "n4ax_bids.stacks.streaming",
     "Realign": "n4ax_bids.realign",
     "RealignOptions": "n4ax_bids.options.realign",
     "tissue": "n4ax_bids.core.tissue.call",

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from n4ax_bids import ants
-from n4ax_bids.ants_cli import reporter
 from n4ax_bids.arguments import kind
+from n4ax_bids.commands.ants_cli import reporter
+from n4ax_bids.foreign import ants
 from n4ax_bids.options import N4Options
 
 __all__ = ["abp_n4", "n4_bias_field_correction"]
@@ -162,8 +162,8 @@ def _corrected(
     from n4ax_bids.core.call import N4Warning
     from n4ax_bids.core.estimator import Given
     from n4ax_bids.core.field import divide
-    from n4ax_bids.foreign import solve
-    from n4ax_bids.rescale import rescaled, restored
+    from n4ax_bids.foreign.solve import solve
+    from n4ax_bids.image.rescale import rescaled, restored
 
     values = np.asarray(image.numpy(), np.float32)
     if image.components != 1:

@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 import jax
 
-from n4ax_bids import correct_steps as steps
-from n4ax_bids import device as devices
-from n4ax_bids import in_memory, methods
+from n4ax_bids import methods
 from n4ax_bids.arguments import suggesting
 from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core.estimator import Report
-from n4ax_bids.correct_request import CallArguments
-from n4ax_bids.correction import Correction
-from n4ax_bids.image_files import Outputs, parametrisation, save, stored
-from n4ax_bids.skull_strip import Means
+from n4ax_bids.image import in_memory, steps
+from n4ax_bids.image.outputs import Outputs, parametrisation, save, stored
+from n4ax_bids.image.record import Correction
+from n4ax_bids.image.request import CallArguments
+from n4ax_bids.masks.skull_strip import Means
+from n4ax_bids.runtime import device as devices
+from n4ax_bids.runtime.timing import timed
 
 
 @suggesting("correct")
@@ -130,15 +131,15 @@ def correct(
     outputs = asked.checked()
     where = devices.resolve(device)
     seconds: dict[str, float] = {}
-    with steps.timed(seconds, "decode"):
+    with timed(seconds, "decode"):
         image, shift = steps.load_image(asked)
-    with steps.timed(seconds, "mask"):
+    with timed(seconds, "mask"):
         region = steps.find(asked, image, _means(where, outputs))
     found = steps.Found(image, shift, region)
     made = steps.solve(asked, found, where, seconds)
-    with steps.timed(seconds, "divide"):
+    with timed(seconds, "divide"):
         steps.finish(asked, found, made)
-    with steps.timed(seconds, "encode"):
+    with timed(seconds, "encode"):
         save(
             outputs,
             image,

@@ -26,9 +26,9 @@ from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.stack.call import require_stack_shape, voxel_sizes
 from n4ax_bids.core.tissue_mask import compute_tissue_mask as compute_tissue_mask
-from n4ax_bids.device import resolve, use
 from n4ax_bids.options import N4Options
-from n4ax_bids.stack_files import require_apart, require_buffer
+from n4ax_bids.runtime.device import resolve, use
+from n4ax_bids.stacks.files import require_apart, require_buffer
 
 BACKENDS = ("cpu", "gpu", "auto")
 CPU_ITERATIONS, GPU_ITERATIONS = (50, 50, 50, 50), (25, 25, 25)

@@ -6,7 +6,6 @@ import functools
 import inspect
 import logging
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from n4ax_bids import compilation, motion_outputs, realign_steps
-from n4ax_bids import device as devices
 from n4ax_bids.arguments import is_among, kind, shown
 from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.core import rigid, samples, smoothing
@@ -24,8 +21,12 @@ from n4ax_bids.core.reslice import finite
 from n4ax_bids.core.series import Realignment, estimate, first_reference, flaws
 from n4ax_bids.io import series
 from n4ax_bids.io.series import Series
-from n4ax_bids.motion_outputs import Realigned
 from n4ax_bids.options.realign import RealignOptions, require_options
+from n4ax_bids.runtime import compilation
+from n4ax_bids.runtime import device as devices
+from n4ax_bids.runtime.timing import timed
+from n4ax_bids.series import outputs, steps
+from n4ax_bids.series.outputs import Realigned
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +77,10 @@ class Realign:
         self.path = Path(input_image)
         self._volumes = volumes
         self._loaded: Series | None = None
-        with self._timed("decode"):
+        with timed(self.seconds, "decode"):
             self.series  # noqa: B018
-            self._reference = realign_steps.on_grid(reference_image, self.series)
-            self._weight = realign_steps.on_grid(weight_image, self.series)
+            self._reference = steps.on_grid(reference_image, self.series)
+            self._weight = steps.on_grid(weight_image, self.series)
         with self._naming():
             self.grid = smoothing.grid_of(self.series.volume.affine, self.shape)
         self._found: Realignment | None = None
@@ -158,7 +159,7 @@ class Realign:
         Parameters
         ----------
         output_dtype : type of the voxels of the realigned series, or "source" for the input's
-        files : paths by the names of the fields of `n4ax_bids.motion_outputs.Files`
+        files : paths by the names of the fields of `n4ax_bids.series.outputs.Files`
 
         Returns
         -------
@@ -166,9 +167,9 @@ class Realign:
         """
         if not is_among(output_dtype, ("float32", "source")):
             raise ValueError(f"output_dtype is {shown(output_dtype)}; expected float32 or source")
-        wanted = motion_outputs.checked(files, self.inputs)
-        realign_steps.require_field(wanted.bias_image, self.options)
-        drawing = motion_outputs.drawing() if wanted.figures else None
+        wanted = outputs.checked(files, self.inputs)
+        steps.require_field(wanted.bias_image, self.options)
+        drawing = outputs.drawing() if wanted.figures else None
         found, field = self.estimate_all(), self._field
         motion, whole = found.motion, self.series.volume
         before = drawing.look_at(whole.data) if drawing else None
@@ -176,24 +177,24 @@ class Realign:
             "Sources": [str(path) for path in self.inputs.values() if path is not None],
             "SourceSHA256": whole.sha256,
             "Device": devices.describe(self._where),
-            **motion_outputs.motion_record(motion, found.flagged, self.options, wanted),
+            **outputs.motion_record(motion, found.flagged, self.options, wanted),
             **({"BiasField": field.record} if field else {}),
         }
         mappings = rigid.mapping(motion.q, whole.affine, self.shape)
         centre = rigid.grid_centre(whole.affine, self.shape)
         further = {"scale": motion.scale, "residual": motion.residual_after}
-        table = motion_outputs.motion_columns(motion.q, mappings, centre, further)
+        table = outputs.motion_columns(motion.q, mappings, centre, further)
         made: dict[str, np.ndarray] = {"reference_image": found.reference}
         made |= {"bias_image": field.values} if field else {}
-        if any(getattr(wanted, name) for name in motion_outputs.RESAMPLED):
+        if any(getattr(wanted, name) for name in outputs.RESAMPLED):
             made |= self._resampled(found)
-        with self._timed("encode"):
-            motion_outputs.write_images(wanted, made, whole, output_dtype)
-            motion_outputs.write_texts(wanted, mappings, table, whole, found.reference, record)
+        with timed(self.seconds, "encode"):
+            outputs.write_images(wanted, made, whole, output_dtype)
+            outputs.write_texts(wanted, mappings, table, whole, found.reference, record)
             if drawing is not None and wanted.figures is not None:
                 after = drawing.look_at(made["output_image"])
                 figures = drawing.drawn(table, before, after, tuple(self.grid.zooms))
-                motion_outputs.write_figures(wanted.figures, figures)
+                outputs.write_figures(wanted.figures, figures)
         return Realigned(
             files=wanted,
             n_volumes=len(motion.q),
@@ -217,16 +218,16 @@ class Realign:
         data, field = self.series.volume.data, self._field.values if self._field else None
         self._loaded = None
         with self._naming(), self._computing("resample"):
-            return realign_steps.resampled(data, found, self.grid, self.options, field)
+            return steps.resampled(data, found, self.grid, self.options, field)
 
     @functools.cached_property
-    def _field(self) -> realign_steps.Field | None:
+    def _field(self) -> steps.Field | None:
         """The bias field of the series, if the options want one."""
         if self.options.bias == "none":
             return None
         found = self.estimate_all()
         with self._naming(), self._computing("bias field"):
-            return realign_steps.field_of(self.series, self.grid, found, self.options)
+            return steps.field_of(self.series, self.grid, found, self.options)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
@@ -238,16 +239,8 @@ class Realign:
 
     @contextmanager
     def _computing(self, stage: str) -> Iterator[None]:
-        with devices.use(self._where), compilation.kept(), self._timed(stage):
+        with devices.use(self._where), compilation.kept(), timed(self.seconds, stage):
             yield
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def realign(
@@ -271,7 +264,7 @@ def realign(
     output_image : the realigned series, .nii or .nii.gz
     output_dtype : as `Realign.write`
     reference_output : the image to which the volumes were realigned
-    files : further outputs, by the names of `n4ax_bids.motion_outputs.Files`
+    files : further outputs, by the names of `n4ax_bids.series.outputs.Files`
 
     Returns
     -------
@@ -284,7 +277,7 @@ def realign(
     """
     wanted = {**files, "output_image": output_image, "reference_image": reference_output}
     inputs = {"input": input_image, "reference": reference_image, "weight": weight_image}
-    motion_outputs.checked(wanted, inputs)
+    outputs.checked(wanted, inputs)
     run = Realign(
         input_image,
         reference_image=reference_image,

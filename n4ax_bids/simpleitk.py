@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 
-from n4ax_bids.simpleitk_steps import divided, is_ours, placed, prepared, sampled
+from n4ax_bids.foreign.simpleitk_steps import divided, is_ours, placed, prepared, sampled
 
 if TYPE_CHECKING:
     from n4ax_bids.core.estimator import Estimate, Report

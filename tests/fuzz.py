@@ -85,7 +85,7 @@ def nifti_files(draw: st.DrawFn) -> tuple[str, bytes]:
 
 def check_header(file: tuple[str, bytes]) -> str:
     """Read a damaged image in every way that the program does; return how that ended."""
-    from n4ax_bids.demand import axes, memory_needed
+    from n4ax_bids.image.demand import axes, memory_needed
     from n4ax_bids.io import geometry, grids, volume
     from n4ax_bids.options import N4Options
 

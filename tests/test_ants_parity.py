@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks import parity
+from benchmarks import parity_cases as parity
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.correct import correct
 from n4ax_bids.options import preset

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import parity
+from benchmarks import parity_cases as parity
 from n4ax_bids import antspy as ours
 from n4ax_bids.phantoms import phantom
 

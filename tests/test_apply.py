@@ -13,9 +13,9 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids import apply_cli
 from n4ax_bids.app.command import descriptor
 from n4ax_bids.apply import apply_field, load_field
+from n4ax_bids.commands import apply_cli
 from n4ax_bids.core import bspline
 from n4ax_bids.core.field import LogField, divide
 from n4ax_bids.core.placed_field import at_voxels, of_samples
@@ -292,6 +292,6 @@ def test_every_command_of_the_page_runs(tmp_path, lattice):
     lattice.rename(tmp_path / "sub-01_desc-biaslattice_T1w.nii.gz")
     save(tmp_path / "field.nii.gz", np.full(SHAPE, 2.0))
     for command in commands:
-        words = [sys.executable, "-m", "n4ax_bids.apply_cli", *command.split()[1:]]
+        words = [sys.executable, "-m", "n4ax_bids.commands.apply_cli", *command.split()[1:]]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stderr)

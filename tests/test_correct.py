@@ -16,17 +16,17 @@ import pytest
 import SimpleITK as sitk
 
 import n4ax_bids.correct
-from n4ax_bids import correct_steps
-from n4ax_bids import device as devices
 from n4ax_bids.core.field import LogField, evaluate
 from n4ax_bids.core.n4.shrinking import padding, predict_shrink_start
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.correct import correct
-from n4ax_bids.demand import axes, memory_needed
+from n4ax_bids.image import steps as correct_steps
+from n4ax_bids.image.demand import axes, memory_needed
 from n4ax_bids.io import volume
 from n4ax_bids.io.geometry import itk_shrink_start
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.options import N4Options
+from n4ax_bids.runtime import device as devices
 
 SHAPE = (26, 24, 22)
 OBLIQUE = nb.affines.from_matvec(

@@ -55,8 +55,9 @@ def commands(page: Path) -> list[list[str]]:
 
 def parsed(words: list[str]) -> None:
     """Let the parser of a program read the words of a command."""
-    from n4ax_bids import ants, apply_cli, realign_cli, stack_cli
     from n4ax_bids.app.command import asked, consistent, files, parser
+    from n4ax_bids.commands import apply_cli, realign_cli, stack_cli
+    from n4ax_bids.foreign import ants
 
     program, *rest = words
     redirected = [k for k, word in enumerate(rest) if re.fullmatch(r"\d?>>?|<", word)]

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ONLY_OF_THE_APP = {"app", "report", "__main__"}
 """parts of the package that need the extra"""
-OF_THE_STACKS = {"planes", "stack_cli", "stack_picture"}
+OF_THE_STACKS = {"planes", "commands.stack_cli", "stacks.picture"}
 """parts that need the extra `stack`"""
-ELSEWHERE = {"jaxlib": "jax", "nilearn": "demo"}
+ELSEWHERE = {"jaxlib": "jax", "nilearn": "demo", "ants": "compare"}
 """modules that come with another package, or with an extra for those who ask for it"""
 MODULES = {"SimpleITK": "simpleitk", "PIL": "pillow"}
 
@@ -104,8 +104,8 @@ def test_the_plain_parts_need_no_extra():
     """Nodes, workflows, the command n4ax-n4 and the functions load where the extra is missing."""
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({tuple(extra.PACKAGES)!r}))\n"
-        "import n4ax_bids, n4ax_bids.ants_cli, n4ax_bids.interfaces, n4ax_bids.interfaces.patch\n"
-        "import n4ax_bids.phantoms, n4ax_bids.workflows\n"
+        "import n4ax_bids, n4ax_bids.commands.ants_cli, n4ax_bids.interfaces\n"
+        "import n4ax_bids.interfaces.patch, n4ax_bids.phantoms, n4ax_bids.workflows\n"
         "print([getattr(n4ax_bids, name) for name in n4ax_bids.__all__])\n"
     )
     done = subprocess.run(

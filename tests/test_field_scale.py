@@ -6,7 +6,8 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from n4ax_bids import N4Options, ants_cli, correct, correct_array
+from n4ax_bids import N4Options, correct, correct_array
+from n4ax_bids.commands import ants_cli
 from n4ax_bids.io.lattice import load_lattice
 
 OPTIONS = N4Options(n_iterations=(4,), shrink_factor=2)

@@ -25,7 +25,7 @@ def test_its_function_runs_unchanged(tmp_path, monkeypatch):
     nb.Nifti1Image(made.image, np.diag([2.0, 2, 2, 1])).to_filename(image)
     program = tmp_path / "bin" / "N4BiasFieldCorrection"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m n4ax_bids.ants_cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m n4ax_bids.commands.ants_cli "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     set_global_runner(LocalRunner(data_dir=tmp_path / "styx"))

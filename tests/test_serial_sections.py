@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n4ax_bids import stack_cli
-from n4ax_bids.stack_files import load_correction, open_source
-from tests.test_streaming import rise_of
+from n4ax_bids.commands import stack_cli
+from n4ax_bids.stacks.files import load_correction, open_source
+from tests.stacks.test_streaming import rise_of
 
 pytestmark = pytest.mark.large
 

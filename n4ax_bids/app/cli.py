@@ -7,7 +7,6 @@ import os
 import traceback
 from collections.abc import Sequence
 
-from n4ax_bids import compilation
 from n4ax_bids.app import logs
 from n4ax_bids.app.command import extra
 from n4ax_bids.app.command.asked import (
@@ -22,6 +21,7 @@ from n4ax_bids.app.command.files import FILES
 from n4ax_bids.app.command.parser import DATASET, LEVELS, Program, build_parser
 from n4ax_bids.app.machine import signals, writable
 from n4ax_bids.app.status import Refusal, Status
+from n4ax_bids.runtime import compilation
 
 CONTINUE = "run the same command again to continue: images that are finished stay"
 

@@ -249,7 +249,7 @@ def _opened(request: Request, n_jobs: int) -> Iterator[Pool]:
         for device in found:
             log.info("device: %s", device)
         if request.device == "auto" and not any("gpu" in each.lower() for each in found):
-            from n4ax_bids.device import has_nvidia, why_no_gpu
+            from n4ax_bids.runtime.device import has_nvidia, why_no_gpu
 
             level = logging.WARNING if has_nvidia() else logging.INFO
             log.log(level, "JAX sees no GPU: computing on the CPU (%s)", why_no_gpu())

@@ -24,7 +24,7 @@ from nipype.utils.gpu_count import gpu_count
 from n4ax_bids.options import FIELD_SCALES, MASK_PROGRAMS, MASK_WORDS
 
 if TYPE_CHECKING:
-    from n4ax_bids.correction import Correction
+    from n4ax_bids.image.record import Correction
 
 _log = logging.getLogger("nipype.interface")
 
@@ -134,7 +134,7 @@ class BiasFieldCorrectionOutputSpec(TraitedSpec):
     lattice_image = File(exists=True, desc="estimated log field, as control points")
     found_mask_image = File(exists=True, desc="mask that auto_mask has found, as 0 and 1")
     method_images = traits.Dict(desc="further images of the method, by their labels")
-    correction = traits.Dict(desc="what was done: fields of n4ax_bids.correction.Correction")
+    correction = traits.Dict(desc="what was done: fields of n4ax_bids.image.record.Correction")
 
 
 class BiasFieldCorrection(SimpleInterface):
@@ -183,8 +183,8 @@ class BiasFieldCorrection(SimpleInterface):
         # Worker processes share the GPU. By default, the first one would reserve most of its
         # memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from n4ax_bids import device
         from n4ax_bids.correct import correct
+        from n4ax_bids.runtime import device
 
         inputs = self.inputs
         device.start(inputs.num_threads if inputs.num_threads > 0 else None)

@@ -17,7 +17,7 @@ from nipype.interfaces.ants.segmentation import (
 from nipype.interfaces.base import File, isdefined, traits
 from nipype.utils.filemanip import fname_presuffix, split_filename
 
-from n4ax_bids import ants
+from n4ax_bids.foreign import ants
 from n4ax_bids.interfaces.bias import (
     BiasFieldCorrection,
     add_shared_traits,
@@ -72,7 +72,7 @@ class N4BiasFieldCorrectionOutputSpec(AntsOutputSpec):
 
     lattice_image = File(exists=True, desc="estimated log field, as control points")
     found_mask_image = File(exists=True, desc="mask that auto_mask has found, as 0 and 1")
-    correction = traits.Dict(desc="what was done: fields of n4ax_bids.correction.Correction")
+    correction = traits.Dict(desc="what was done: fields of n4ax_bids.image.record.Correction")
 
 
 class N4BiasFieldCorrection(AntsCommand, BiasFieldCorrection):

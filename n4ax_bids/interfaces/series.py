@@ -22,7 +22,7 @@ FILES = {
     "transforms": "itk_transforms",
     "confounds": "motion_table",
 }
-"""labels of further outputs, and their names in `n4ax_bids.motion_outputs.Files`"""
+"""labels of further outputs, and their names in `n4ax_bids.series.outputs.Files`"""
 GRADIENTS = {"b_values": 1, "b_vectors": 3}
 """inputs and further outputs of a DWI series, and the rows of their files"""
 
@@ -80,9 +80,9 @@ class RealignSeries(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from n4ax_bids import device
         from n4ax_bids.realign import Realign
-        from n4ax_bids.realign_steps import write_gradients
+        from n4ax_bids.runtime import device
+        from n4ax_bids.series.steps import write_gradients
 
         inputs, cwd = self.inputs, Path(runtime.cwd)
         device.start(inputs.num_threads if inputs.num_threads > 0 else None)

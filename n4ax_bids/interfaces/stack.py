@@ -56,8 +56,8 @@ class StackCorrection(SimpleInterface):
     output_spec = StackCorrectionOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from n4ax_bids.stack_files import save_correction
-        from n4ax_bids.streaming import stream
+        from n4ax_bids.stacks.files import save_correction
+        from n4ax_bids.stacks.streaming import stream
 
         given = self.inputs
         name = given.out_stack if isdefined(given.out_stack) else None

@@ -71,10 +71,10 @@ class StackImageCorrection(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        from n4ax_bids import device
-        from n4ax_bids.stack_files import save_correction
-        from n4ax_bids.stack_record import record
-        from n4ax_bids.streaming import stream
+        from n4ax_bids.runtime import device
+        from n4ax_bids.stacks.files import save_correction
+        from n4ax_bids.stacks.record import record
+        from n4ax_bids.stacks.streaming import stream
 
         given, cwd = self.inputs, Path(runtime.cwd)
         device.start(given.num_threads if given.num_threads > 0 else None)

@@ -77,7 +77,7 @@ def test_without_v_there_is_no_line_for_the_mask(places, capsys):
 
 def test_reports_alone_find_the_same_mask(places):
     """It is found from the files, without anything kept from the run."""
-    from n4ax_bids import region
+    from n4ax_bids.masks import region
 
     _, out = places
     path = out / "sub-01" / "figures" / "sub-01_desc-record_T1w.json"

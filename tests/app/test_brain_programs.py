@@ -128,7 +128,7 @@ def test_a_dry_run_says_which_program(home, root, tmp_path, install, capsys):
 
 
 def test_another_version_or_program_does_the_image_again(home, root, tmp_path, install, capsys):
-    from n4ax_bids import brain_programs
+    from n4ax_bids.masks import brain_programs
 
     log, out = install(home / "bin"), tmp_path / "out"
     flags = (*SYNTHSTRIP, "--no-reports", "-v")

@@ -19,7 +19,7 @@ from n4ax_bids.app.images import node
 from n4ax_bids.app.job import Job, OutputNames
 from n4ax_bids.app.machine.resources import Share
 from n4ax_bids.app.outputs import derivatives
-from n4ax_bids.stack_files import load_correction, open_source
+from n4ax_bids.stacks.files import load_correction, open_source
 from tests.core.stack.stacks import ellipsoid
 
 ZARR = "sub-01/micr/sub-01_sample-A_OCT.ome.zarr"

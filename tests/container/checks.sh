@@ -276,7 +276,7 @@ cuda_image() {
     say "  built in $(bc_seconds "$start") s"
     sizes n4ax-bids:cuda
     docker run --rm --network none --entrypoint python n4ax-bids:cuda -c \
-        'import jax_plugins.xla_cuda12, jax_cuda12_plugin, n4ax_bids.interfaces, n4ax_bids.device' || failed "import"
+        'import jax_plugins.xla_cuda12, jax_cuda12_plugin, n4ax_bids.interfaces, n4ax_bids.runtime.device' || failed "import"
     devices n4ax-bids:cuda
 }
 

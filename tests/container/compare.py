@@ -22,7 +22,7 @@ import nibabel as nb
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.parity import FULL, Difference, difference, largest, within_full_run_bounds
+from benchmarks.parity_cases import FULL, Difference, difference, largest, within_full_run_bounds
 from benchmarks.peers import itk_n4
 from n4ax_bids.core.threshold import otsu_mask
 

@@ -14,7 +14,7 @@ import pytest
 from nipype import Node, Workflow
 from nipype.interfaces.ants.base import Info
 
-from n4ax_bids import ants_cli
+from n4ax_bids.commands import ants_cli
 from n4ax_bids.interfaces import FixN4BiasFieldCorrection, N4BiasFieldCorrection
 
 OURS = (N4BiasFieldCorrection, FixN4BiasFieldCorrection)

@@ -18,8 +18,8 @@ from nipype import MapNode, Node, Workflow
 from nipype.interfaces.base import isdefined
 
 import n4ax_bids.correct
-from n4ax_bids import ants
 from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.foreign import ants
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 from n4ax_bids.interfaces import bias as door
 from n4ax_bids.options import N4Options
@@ -125,7 +125,7 @@ def test_what_is_undefined_is_left_to_ants_defaults(calls, image, work):
 @pytest.mark.parametrize(("num_threads", "asked_for"), [(None, 1), (3, 3), (-1, None)])
 def test_threads_are_asked_of_jax(calls, image, work, monkeypatch, num_threads, asked_for):
     """nipype reckons with 1 where nothing is said; -1 is the program's own choice."""
-    from n4ax_bids import device
+    from n4ax_bids.runtime import device
 
     started = []
     monkeypatch.setattr(device, "start", started.append)

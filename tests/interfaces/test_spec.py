@@ -8,7 +8,7 @@ import pytest
 from nipype.interfaces.base import Undefined, isdefined
 
 from benchmarks import ants_parity
-from n4ax_bids import ants
+from n4ax_bids.foreign import ants
 from n4ax_bids.interfaces import N4BiasFieldCorrection
 from n4ax_bids.interfaces.n4 import AntsInputSpec
 from n4ax_bids.interfaces.spec import node_inputs, read_options

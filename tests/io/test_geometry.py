@@ -80,7 +80,7 @@ def test_geometry_is_what_itk_reads(tmp_path):
 
 
 def test_a_slice_whose_file_has_three_axes(tmp_path):
-    """ITK reads it as 2D without a direction; against the ANTs program: tests/test_ants_cli.py."""
+    """ITK reads it as 2D without a direction; commands/test_ants_cli.py has the ANTs program."""
     path = write_header(tmp_path / "x.nii", (9, 8, 1), np.random.default_rng(3), True)
     place = geometry.read_geometry(path, 2)
     whole = geometry.read_geometry(path, 3)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from n4ax_bids.demand import axes, memory_needed
+from n4ax_bids.image.demand import axes, memory_needed
 from n4ax_bids.io import geometry, volume, voxels
 from n4ax_bids.options import N4Options
 

@@ -14,11 +14,11 @@ from n4ax_bids.core.stack.samples import Along, thinning
 from n4ax_bids.options import StackOptions
 from n4ax_bids.planes.ome_zarr import ZarrLevel, ZarrSource
 from n4ax_bids.planes.ome_zarr_sink import ZarrSink
-from n4ax_bids.stack_files import open_source
-from n4ax_bids.stream_steps import plan_stream, thinned_stack
-from n4ax_bids.streaming import stream
+from n4ax_bids.stacks.files import open_source
+from n4ax_bids.stacks.steps import plan_stream, thinned_stack
+from n4ax_bids.stacks.streaming import stream
 from tests.core.stack.stacks import OPTIONS, ellipsoid, solved
-from tests.test_streaming import PLANE_GB, raising
+from tests.stacks.test_streaming import PLANE_GB, raising
 
 zarr = pytest.importorskip("zarr")
 yaozarrs = pytest.importorskip("yaozarrs")

@@ -154,7 +154,7 @@ def mask_program(arguments: argparse.Namespace) -> str | None:
     """
     if arguments.mask not in MASK_PROGRAMS or arguments.analysis_level == "group":
         return None
-    from n4ax_bids import brain_programs
+    from n4ax_bids.masks import brain_programs
 
     try:
         return brain_programs.installed(arguments.mask).label

@@ -12,13 +12,13 @@ import json
 from dataclasses import fields
 from typing import Any
 
-from n4ax_bids import apply_cli, stack_cli
 from n4ax_bids.app.command import files
 from n4ax_bids.app.command.parser import LEVELS, build_parser
 from n4ax_bids.app.status import MEANINGS
+from n4ax_bids.commands import apply_cli, stack_cli
+from n4ax_bids.commands.realign_cli import FILES
+from n4ax_bids.commands.realign_cli import build_parser as build_realign_parser
 from n4ax_bids.methods import METHODS
-from n4ax_bids.realign_cli import FILES
-from n4ax_bids.realign_cli import build_parser as build_realign_parser
 
 SCHEMA_VERSION = "0.5"
 POSITIONAL_TYPES = {

@@ -51,8 +51,8 @@ def memory_needed(job: Job) -> int:
 
 def divide(job: Job, share: Share, folder: Path) -> tuple[Mapping[str, Any], dict[str, Path]]:
     """Divide an image by its field; return what was done, and the files by their labels."""
-    from n4ax_bids import device
     from n4ax_bids.apply import apply_field
+    from n4ax_bids.runtime import device
 
     assert job.reference is not None and job.reference.outputs.lattice is not None
     if job.problem:

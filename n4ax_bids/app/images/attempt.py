@@ -68,8 +68,8 @@ def attempt(
 def _attempt(
     job: Job, request: Request, claim: Claim, work: Path, share: Share, memory: Memory
 ) -> Outcome:
-    from n4ax_bids import in_memory
-    from n4ax_bids.device import DeviceError
+    from n4ax_bids.image import in_memory
+    from n4ax_bids.runtime.device import DeviceError
 
     begun = time.perf_counter()
     try:
@@ -103,7 +103,7 @@ def _memory_needed(job: Job, request: Request, share: Share) -> int:
 
     Otherwise the system would kill the whole run, without naming the image.
     """
-    from n4ax_bids.demand import memory_needed
+    from n4ax_bids.image.demand import memory_needed
 
     if job.reference:
         return applied.memory_needed(job)

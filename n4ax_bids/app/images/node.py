@@ -80,7 +80,7 @@ def inputs(
     OSError, ValueError
         If the image cannot be corrected; one line that names it.
     """
-    from n4ax_bids.demand import axes
+    from n4ax_bids.image.demand import axes
 
     if job.problem:
         raise ValueError(f"{job.source}: {job.problem}")

@@ -27,7 +27,7 @@ class Share:
     n_images : images in flight, each in its own thread
     n_threads : threads of a solve on the CPU
     memory : bytes for all images in flight; an image that needs more is processed alone
-    device : name of the device for `n4ax_bids.device.resolve`
+    device : name of the device for `n4ax_bids.runtime.device.resolve`
     environment : variables to set before JAX is imported, so that it sees only this device
     label : name of the device in the log; "" if there is only one
     most : bytes that the whole job can use; no image may need more

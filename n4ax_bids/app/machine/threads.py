@@ -29,7 +29,7 @@ def start(share: Share) -> str:
 
     This happens once in each process, before its first image.
     """
-    from n4ax_bids import correct, device, interfaces  # noqa: F401
+    from n4ax_bids.runtime import device  # noqa: F401
 
     device.start(share.n_threads)
     return device.describe(device.resolve(share.device))
@@ -82,7 +82,7 @@ def running(
             thread.start()  # a signal may arrive here
         yield
     except BaseException:
-        from n4ax_bids import device
+        from n4ax_bids.runtime import device
 
         begin_no_more()
         with device.closed():

@@ -9,18 +9,18 @@ from typing import Any, cast
 
 import numpy as np
 
-from n4ax_bids import in_memory
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.outputs import finished as record_of
 from n4ax_bids.app.outputs.sidecars import how_found
 from n4ax_bids.app.reports.grid import grid_of
 from n4ax_bids.app.reports.stack_shown import Shown
 from n4ax_bids.core.field import LogField
+from n4ax_bids.image import in_memory
 from n4ax_bids.io.lattice import load_lattice
 from n4ax_bids.io.text import read_object
 from n4ax_bids.io.volume import Volume, load
+from n4ax_bids.masks.region import Region, region
 from n4ax_bids.options import MASK_PROGRAMS, MASK_WORDS
-from n4ax_bids.region import Region, region
 
 KINDS = {
     "brain": "voxels of the brain that was found in the image",

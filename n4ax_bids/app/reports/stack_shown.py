@@ -16,7 +16,7 @@ from n4ax_bids.app.reports.grid import grid_of
 from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.core.stack.numbers import thin_log_field
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.stack_files import load_correction, open_source
+from n4ax_bids.stacks.files import load_correction, open_source
 
 MOST_PLANES, MOST = 96, 256
 """planes, and rows or columns, that are kept for figures"""

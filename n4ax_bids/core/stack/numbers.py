@@ -30,8 +30,8 @@ def thin_log_field(done: StackCorrection, plane: int) -> np.ndarray:
 def field_numbers(done: StackCorrection) -> dict[str, float | int]:
     """Return number of samples in the tissue, and range and CV of the field there.
 
-    The names are those of `n4ax_bids.correction.FieldNumbers`. Without any tissue the field counts
-    everywhere.
+    The names are those of `n4ax_bids.image.record.FieldNumbers`. Without any tissue the field
+    counts everywhere.
     """
     mask = done.thin_mask if done.thin_mask.any() else np.ones_like(done.thin_mask)
     low, high, total, squares, n = np.inf, 0.0, 0.0, 0.0, 0

@@ -308,7 +308,7 @@ def test_method_is_recorded_and_an_unknown_one_is_refused(run, capsys):
 
 
 def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
-    from n4ax_bids import device
+    from n4ax_bids.runtime import device
 
     # At shrink 4 so small an image is warned of, and so is one without a brain.
     assert run("--mask", "otsu", "--shrink-factor", "2")[2]["BiasCorrection"]["Device"] == "cpu"
@@ -323,7 +323,7 @@ def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])
 def test_a_gpu_that_is_not_there(make_dataset, tmp_path, capsys, monkeypatch, name):
-    from n4ax_bids import device
+    from n4ax_bids.runtime import device
 
     monkeypatch.setattr(device, "_gpus", lambda: [])
     words = [str(make_dataset(NAMES[0])), str(tmp_path / "out"), "participant"]

@@ -14,7 +14,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from n4ax_bids import device
 from n4ax_bids.app import cli
 from n4ax_bids.app.images import attempt
 from n4ax_bids.app.machine import pool, presence, processes, signals, threads
@@ -23,6 +22,7 @@ from n4ax_bids.app.machine.resources import Share, shares
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.options import N4Options
+from n4ax_bids.runtime import device
 
 FOUR = [f"sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz" for n in range(1, 5)]
 

@@ -42,7 +42,7 @@ def test_a_home_for_this_run_alone(monkeypatch, caplog):
     with caplog.at_level(logging.INFO, "n4ax_bids"), writable.places():
         home = Path(os.environ["HOME"])
         (home / ".cache").mkdir()
-        code = "from n4ax_bids.compilation import shared_folder; print(shared_folder())"
+        code = "from n4ax_bids.runtime.compilation import shared_folder; print(shared_folder())"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert home in Path(done.stdout.strip()).parents
     assert not home.exists()

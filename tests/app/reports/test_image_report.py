@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from n4ax_bids import in_memory
 from n4ax_bids.app.reports import contents, image_report, image_shown
 from n4ax_bids.app.reports import grid as grid_module
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import dataset
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
 from n4ax_bids.core.threshold import otsu_mask
+from n4ax_bids.image import in_memory
 from n4ax_bids.io import volume
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"

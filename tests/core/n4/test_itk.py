@@ -9,7 +9,7 @@ with another number of threads (docs/validation/itk-parity.md).
 import numpy as np
 import pytest
 
-from benchmarks import parity
+from benchmarks import parity_cases as parity
 from benchmarks.peers import itk_n4
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.n4.estimate import estimate

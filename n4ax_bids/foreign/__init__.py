@@ -1,0 +1,1 @@
+"""What the names of other packages mean here."""

@@ -1,0 +1,1 @@
+"""The device and the process: threads, compiled programs, programs of others."""

@@ -1,0 +1,1 @@
+"""Stacks of sections in files, which need not fit into memory."""
