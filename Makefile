@@ -134,7 +134,7 @@ quality: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.quality
 
 quality-full: $(VENV)/test.stamp
-	$(BIN)/python -m benchmarks.quality --full
+	$(BIN)/python -m benchmarks.quality --full --resume
 
 validate: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.parity

@@ -1,13 +1,13 @@
 """How well every method corrects: known fields on a head, real heads, and the peers beside them.
 
-    python -m benchmarks.quality            the peers on twelve named cases
-    python -m benchmarks.quality --full     the peers on every case: hours
+    python -m benchmarks.quality                    the peers on twelve named cases
+    python -m benchmarks.quality --full --resume    the peers on every case: hours
 
 Known fields: three shapes and four amplitudes on the ICBM 152 template, T1w- and T2w-like, with
 noise of 0 to 9 %, the brain alone with its own mask, and a head with Otsu's and with the automatic
 mask. No method is judged by one figure: a field that removes the contrast of the tissues also
-lowers their variation. The rows are kept in docs/validation/quality-rows.json as they are made, so
-that a run can be ended and continued; --rows writes only the pages from them.
+lowers their variation. The rows are kept in docs/validation/quality-rows.json as they are made.
+--resume measures only what is not among them; --rows measures nothing and writes the pages.
 """
 
 from __future__ import annotations
@@ -59,10 +59,12 @@ Estimate = Callable[[np.ndarray, np.ndarray, tuple[float, ...]], np.ndarray]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    given = arguments("quality", __doc__, argv, "--full", "--rows")
+    given = arguments("quality", __doc__, argv, "--full", "--resume", "--rows")
     given.out = given.out or (None if given.quick else PAGE)
     folder = given.out or Path(".")
     rows = Rows(None if given.quick else folder / "quality-rows.json")
+    if not (given.resume or given.rows):
+        rows.kept.clear()
     if not given.rows:
         with computing_on(given.device, quick=True):
             measure(rows, quick=given.quick, full=given.full)
