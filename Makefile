@@ -144,6 +144,7 @@ masks: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.masks
 	$(BIN)/python -m benchmarks.samples
 	$(BIN)/python -m benchmarks.presets
+	$(BIN)/python -m benchmarks.invariance
 	$(BIN)/python -m benchmarks.adaptive
 
 # One stamp for each extra: it is older than pyproject.toml when the installation is out of date.

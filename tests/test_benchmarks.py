@@ -50,6 +50,7 @@ def rows(page: str) -> list[list[str]]:
         "samples",
         "adaptive",
         "presets",
+        "invariance",
     ),
 )
 def test_a_page_is_written(name, tmp_path):
