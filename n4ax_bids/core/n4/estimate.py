@@ -77,7 +77,8 @@ def estimate(
     on_device : find the voxels of the mask on the device and process whole rows of the grid,
         instead of listing the voxels on the host; None: on a GPU, if that fits into `memory`
     memory : bytes that the voxels may take; if they need more, they are processed in slabs. None:
-        what the device reports as free
+        what the device reports as free. If it then refuses to give so much, because other programs
+        use it too, the voxels are processed in more slabs
 
     Returns
     -------
@@ -92,9 +93,14 @@ def estimate(
     """
     make_room()
     with jax.enable_x64(True):
-        free = _free(memory)
-        taken = take(image, mask, weight, plan, on_device, free)
-        solved = _solve(taken, plan, report, free)
+        free, solved = _free(memory), None
+        while solved is None:
+            taken = take(image, mask, weight, plan, on_device, free)
+            try:
+                solved = _solve(taken, plan, report, free)
+            except jax.errors.JaxRuntimeError as error:
+                _require_short_of_memory(error)
+                free = taken.n_bytes(_n_slabs(taken, free)) / 2
     return _result(solved, taken.n_voxels, plan)
 
 
@@ -126,7 +132,18 @@ def estimate_batch(
             n = len(results)
             part = slice(n, n + n_at_once(plans[n:], free))
             taken = take_each(given[part], plans[part], on_device, free, n)
-            results += _together(taken, plans[part], free)
+            try:
+                results += _together(taken, plans[part], free)
+            except jax.errors.JaxRuntimeError as error:
+                _require_short_of_memory(error)
+                del taken
+                for number, (one, its) in enumerate(
+                    zip(given[part], plans[part], strict=True), start=n
+                ):
+                    with numbered(number):
+                        results.append(
+                            estimate(*one, plan=its, on_device=on_device, memory=memory)
+                        )
     return results
 
 
@@ -177,8 +194,14 @@ def _free(memory: int | None) -> float:
     return known["bytes_limit"] - known["bytes_in_use"] if known else np.inf
 
 
-def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solved:
-    """Solve one image, in slabs if memory is short."""
+def _require_short_of_memory(error: jax.errors.JaxRuntimeError) -> None:
+    """Raise an error of the device again unless it has no memory left."""
+    if not str(error).startswith("RESOURCE_EXHAUSTED"):
+        raise error
+
+
+def _n_slabs(taken: Taken, free: float) -> int:
+    """Return in how many slabs the samples fit into the memory; 0: all at once."""
     slabs = 0
     while taken.n_bytes(slabs) > free:
         slabs = max(2, 2 * slabs)
@@ -188,6 +211,12 @@ def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solv
                 f"the solve takes {needed} bytes for {taken.n_voxels} voxels; "
                 f"expected at most {free:.0f}"
             )
+    return slabs
+
+
+def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solved:
+    """Solve one image, in slabs if memory is short."""
+    slabs = _n_slabs(taken, free)
     voxels, layout = taken.lay_out(slabs, FIRST)
     solved = solve(voxels, layout, plan, report)
     if solved.unseen:  # a synthetic image whose values rise from voxel to voxel

@@ -80,6 +80,68 @@ def test_too_little_memory_is_said():
         estimate(image, mask, plan=plan(SHORT, image.shape), memory=10)
 
 
+FULL_DEVICE = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+
+
+def refusing(real, times, asked):
+    """A function that the device refuses memory for, so many times."""
+
+    def call(voxels, *given, **more):
+        asked.append(voxels)
+        if len(asked) <= times:
+            raise FULL_DEVICE
+        return real(voxels, *given, **more)
+
+    return call
+
+
+@pytest.mark.parametrize("on_device", (None, False))
+def test_a_solve_is_done_in_slabs_if_the_device_refuses_the_memory(on_device, monkeypatch):
+    """Other programs may use a device after it has reported its free memory."""
+    (image,), (mask,) = heads((40, 42, 38))
+    its = plan(SHORT, image.shape)
+    alone = estimate(image, mask, plan=its).log_field.lattice
+    asked = []
+    monkeypatch.setattr(n4_module, "solve", refusing(n4_module.solve, 2, asked))
+    found = estimate(image, mask, plan=its, on_device=on_device).log_field.lattice
+    np.testing.assert_allclose(found, alone, atol=1e-6)
+    sizes = [sum(leaf.nbytes for leaf in jax.tree.leaves(each)) for each in asked]
+    assert len(asked) == 3 and len({type(each) for each in asked}) == 2, sizes
+
+
+def test_a_device_that_refuses_every_amount_is_said(monkeypatch):
+    (image,), (mask,) = heads((40, 42, 38))
+    monkeypatch.setattr(n4_module, "solve", refusing(n4_module.solve, 99, []))
+    with pytest.raises(MemoryError, match="bytes for .* voxels; expected at most"):
+        estimate(image, mask, plan=plan(SHORT, image.shape))
+
+
+def test_another_error_of_the_device_is_raised_at_once(monkeypatch):
+    (image,), (mask,) = heads((40, 42, 38))
+    asked = []
+
+    def broken(*given):
+        asked.append(1)
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+    monkeypatch.setattr(n4_module, "solve", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        estimate(image, mask, plan=plan(SHORT, image.shape))
+    assert len(asked) == 1
+
+
+def test_images_of_a_batch_are_solved_alone_if_the_device_refuses_the_memory(monkeypatch):
+    images, masks = heads((40, 42, 38), (40, 42, 38))
+    plans = [plan(SHORT, image.shape) for image in images]
+    asked = []
+    monkeypatch.setattr(n4_module, "solve_batch", refusing(solve_batch, 99, asked))
+    found = estimate_batch(images, masks, [None] * 2, plans=plans, together=True)
+    assert len(asked) == 1
+    for image, mask, its, one in zip(images, masks, plans, found, strict=True):
+        alone = estimate(image, mask, plan=its).log_field.lattice
+        np.testing.assert_array_equal(one.log_field.lattice, alone)
+
+
 @pytest.mark.parametrize("slabs", (0, 16))
 def test_memory_is_known_before_the_solve(slabs):
     """What XLA sets aside is what was reckoned; in slabs at most 3 float32 volumes of the box.
