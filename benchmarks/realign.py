@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def by_dipy(path: Path, image: nb.Nifti1Image) -> np.ndarray:
 PROGRAMS: dict[str, Callable[[Path, nb.Nifti1Image], np.ndarray]] = {
     "n4ax_bids": ours,
     "n4ax_bids, again": ours,
+    "n4ax_bids as SPM": partial(ours, fwhm=5.0, degree=2),
     "SimpleITK": by_simpleitk,
     "antspyx": by_ants,
     "dipy": by_dipy,
