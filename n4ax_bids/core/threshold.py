@@ -20,8 +20,10 @@ COPIES, TOGETHER = 256, 32
 """copies of the histogram on a GPU, so that its threads rarely wait for one another, and how many
 neighbouring values share a copy"""
 
-_CHUNK = 1 << 15  # values binned at a time: they stay in the processor's cache
-_COUNTED = 32 * _CHUNK  # bins counted at a time: each count adds to a table of 65 thousand pairs
+# Values binned at a time. Each step of numpy gives up Python's lock and takes it again, which
+# other threads delay: so not too few of them.
+_CHUNK = 1 << 18
+_COUNTED = 4 * _CHUNK  # bins counted at a time: each count adds to a table of 65 thousand pairs
 
 
 def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> float:

@@ -23,8 +23,8 @@ SLAB = 1 << 22
 """voxels converted at a time"""
 LEVEL = 1
 """of compression, 0 to 3; see docs/benchmarks/files.md"""
-PIECE = 1 << 18
-"""bytes compressed at a time"""
+PIECE = 1 << 22
+"""bytes compressed at a time: with small ones, threads wait for Python's lock more often"""
 OF_VALUES = {
     *("cal_min", "cal_max", "glmin", "glmax"),  # the display range and the data range
     *("intent_code", "intent_name", "intent_p1", "intent_p2", "intent_p3"),
