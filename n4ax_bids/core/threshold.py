@@ -22,8 +22,8 @@ neighbouring values share a copy"""
 
 # Values binned at a time. Each step of numpy gives up Python's lock and takes it again, which
 # other threads delay: so not too few of them.
-_CHUNK = 1 << 18
-_COUNTED = 4 * _CHUNK  # bins counted at a time: each count adds to a table of 65 thousand pairs
+_CHUNK = 1 << 17
+_COUNTED = 8 * _CHUNK  # bins counted at a time: each count adds to a table of 65 thousand pairs
 
 
 def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads: int = 1) -> float:
