@@ -37,6 +37,21 @@ def test_wins_and_losses_are_counted():
     assert "| one | 0.700 | 0.650 |" in page
 
 
+def test_measures_that_are_worse_on_average_are_named():
+    rows = {
+        "T1w coils 0.5, noise 3%, brain": {
+            "n4 ants, label": of(0.1) | {"contrast": 0.9},
+            "tissue, label": of(0.05, cjv=0.6) | {"contrast": 1.05},
+        },
+        "T1w coils 0.2, noise 3%, brain": {
+            "n4 ants, label": of(0.04) | {"contrast": 1.1},
+            "tissue, label": of(0.06, cjv=0.6) | {"contrast": 1.05, "r": 0.8},
+        },
+    }
+    page = "\n".join(quality_page.lines(rows))
+    assert "| tissue | r, cjv |  |  |" in page  # errors of the contrast do not cancel
+
+
 def test_a_difference_from_simpleitk_is_said():
     page = "\n".join(quality_page.lines(ROWS))
     assert "Of 7 figures of this package with SimpleITK's settings, 6 are SimpleITK's" in page
