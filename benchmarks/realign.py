@@ -22,7 +22,7 @@ import nibabel as nb
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 
 BOLD = "bids-small/sub-001/func/sub-001_task-rest_bold.nii.gz"
 DATA = Path(os.environ.get("N4AX_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")

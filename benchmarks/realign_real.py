@@ -42,7 +42,7 @@ from benchmarks.realign import (
     moved_volume,
     ours,
 )
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 
 SERIES = {"BOLD of a head": BOLD, "BOLD of a cervical spine": "spine-sct_bold.nii.gz"}
 VOLUMES = {

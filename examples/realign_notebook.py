@@ -23,7 +23,7 @@ import nibabel as nb
 import numpy as np
 
 from n4ax_bids import BSpline, Realign, RealignOptions, show
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 
 shape, affine = (32, 36, 24), np.diag([5.0, 5.0, 5.0, 1.0])
 x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
@@ -100,7 +100,7 @@ print("in the data: the weights of", int((jnp.abs(in_data) > 1e-3).sum()), "voxe
     (
         "code",
         """\
-from n4ax_bids.core import register, samples, smoothing
+from n4ax_bids.core.motion import register, samples, smoothing
 
 options, box = RealignOptions(), smoothing.grid_of(affine, shape)
 model = samples.model_of(series[..., 0], box, options)

@@ -15,10 +15,10 @@ import numpy as np
 
 from n4ax_bids.arguments import is_among, kind, shown
 from n4ax_bids.callable_module import CallableModule
-from n4ax_bids.core import rigid, samples, smoothing
-from n4ax_bids.core.register import Motion, register
-from n4ax_bids.core.reslice import finite
-from n4ax_bids.core.series import Realignment, estimate, first_reference, flaws
+from n4ax_bids.core.motion import rigid, samples, smoothing
+from n4ax_bids.core.motion.register import Motion, register
+from n4ax_bids.core.motion.reslice import finite
+from n4ax_bids.core.motion.series import Realignment, estimate, first_reference, flaws
 from n4ax_bids.io import series
 from n4ax_bids.io.series import Series
 from n4ax_bids.options.realign import RealignOptions, require_options

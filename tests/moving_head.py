@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 
 BRIGHT = 600.0
 TILT = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()

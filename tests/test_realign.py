@@ -14,8 +14,8 @@ import pytest
 
 import n4ax_bids
 from n4ax_bids import Realign, RealignOptions
-from n4ax_bids.core import rigid
-from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.motion import rigid
+from n4ax_bids.core.motion.reslice import reslice
 from n4ax_bids.io import motion_files, series
 from n4ax_bids.report import motion as figures
 from tests.moving_head import motions, moving_head, rms

@@ -90,7 +90,7 @@ def _realign(day: Day) -> Callable[[], np.ndarray]:
     """Of a series whose volumes are one head, moved by steps of a voxel and interpolated."""
     from scipy.ndimage import shift
 
-    from n4ax_bids.core import series, smoothing
+    from n4ax_bids.core.motion import series, smoothing
 
     n, shape = (3, (20, 22, 16)) if day.quick else (200, (64, 64, 36))
     still = phantom(shape, seed=2, field="coils", amplitude=0.1, noise=0.02).image

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from n4ax_bids.core import rigid
-from n4ax_bids.core.register import Motion
+from n4ax_bids.core.motion import rigid
+from n4ax_bids.core.motion.register import Motion
 from n4ax_bids.io import motion_files, volume
 from n4ax_bids.io.atomic import replacing, require_writable, same_place
 from n4ax_bids.io.volume import Volume

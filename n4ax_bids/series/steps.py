@@ -11,9 +11,9 @@ import numpy as np
 
 from n4ax_bids import methods
 from n4ax_bids.core import call as calls
-from n4ax_bids.core.reslice import finite, resampled_in_place
-from n4ax_bids.core.series import Realignment, mean_of
-from n4ax_bids.core.smoothing import Grid
+from n4ax_bids.core.motion.reslice import finite, resampled_in_place
+from n4ax_bids.core.motion.series import Realignment, mean_of
+from n4ax_bids.core.motion.smoothing import Grid
 from n4ax_bids.io import gradients, grids, volume
 from n4ax_bids.io.atomic import replacing
 from n4ax_bids.io.series import Series

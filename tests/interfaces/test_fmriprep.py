@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n4ax_bids import Realign, RealignOptions
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 from n4ax_bids.interfaces import MCFLIRT, patch
 
 pytestmark = pytest.mark.fmriprep

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nipype import Node
 
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 from n4ax_bids.interfaces import MCFLIRT, Realign, patch
 from n4ax_bids.io import motion_files
 from tests.moving_head import motions, moving_head

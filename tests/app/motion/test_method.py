@@ -15,7 +15,7 @@ from n4ax_bids.app import cli
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.select import validation
 from n4ax_bids.app.status import Status
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 from n4ax_bids.io import gradients
 from n4ax_bids.methods import METHODS
 from tests.moving_head import motions, moving_head, rms

@@ -1,4 +1,4 @@
-"""One step of a rigid registration, in either of the forms of `n4ax_bids.core.register`."""
+"""One step of a rigid registration, in either of the forms of `n4ax_bids.core.motion.register`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from n4ax_bids.core import rigid
 from n4ax_bids.core.interpolate import sample_padded
+from n4ax_bids.core.motion import rigid
+from n4ax_bids.core.motion.samples import FEWEST, Model
 from n4ax_bids.core.products import matmul
-from n4ax_bids.core.samples import FEWEST, Model
 from n4ax_bids.core.spline_basis import margin
 from n4ax_bids.options.realign import RealignOptions
 

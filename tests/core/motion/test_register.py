@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from n4ax_bids.core import register, samples, series, smoothing
-from n4ax_bids.core.reslice import reslice
+from n4ax_bids.core.motion import register, samples, series, smoothing
+from n4ax_bids.core.motion.reslice import reslice
 from n4ax_bids.options.realign import RealignOptions
 from tests.moving_head import BRIGHT, motions, moving_head, rms
 

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.memory_maps import make_room
-from n4ax_bids.core.rigid_steps import (
+from n4ax_bids.core.motion.samples import FEWEST, Model
+from n4ax_bids.core.motion.smoothing import Grid, spline_matrices
+from n4ax_bids.core.motion.steps import (
     COARSE,
     Search,
     State,
@@ -29,8 +31,6 @@ from n4ax_bids.core.rigid_steps import (
     pseudo_solve,
     reference_step,
 )
-from n4ax_bids.core.samples import FEWEST, Model
-from n4ax_bids.core.smoothing import Grid, spline_matrices
 from n4ax_bids.core.spline_coefficients import apply_matrices
 from n4ax_bids.options.realign import RealignOptions
 
@@ -129,7 +129,7 @@ def final_residual(
     Parameters
     ----------
     volume : array (I, J, K), not smoothed yet
-    model : of the reference, from `n4ax_bids.core.samples.model_of`
+    model : of the reference, from `n4ax_bids.core.motion.samples.model_of`
     """
     smooth = apply_matrices(volume / model.unit, spline_matrices(grid, options))
     search = Search.of(options)

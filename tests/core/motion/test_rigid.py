@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from n4ax_bids.core import rigid
+from n4ax_bids.core.motion import rigid
 from n4ax_bids.io import motion_files
 
 SHAPE = (21, 17, 11)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.interpolate import sample_padded
-from n4ax_bids.core.register import CHUNK_BYTES, stacks
-from n4ax_bids.core.rigid_steps import moved_points
-from n4ax_bids.core.smoothing import Grid, padded_matrices
+from n4ax_bids.core.motion.register import CHUNK_BYTES, stacks
+from n4ax_bids.core.motion.smoothing import Grid, padded_matrices
+from n4ax_bids.core.motion.steps import moved_points
 from n4ax_bids.core.spline_coefficients import apply_matrices
 
 MOST_AT_ONCE = 8

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from n4ax_bids.core.interpolate import sample, sample_padded
-from n4ax_bids.core.smoothing import Grid, spline_matrices, width
+from n4ax_bids.core.motion.smoothing import Grid, spline_matrices, width
 from n4ax_bids.core.spline_coefficients import apply_matrices
 from n4ax_bids.options.realign import RealignOptions
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from n4ax_bids.core.register import CHUNK_BYTES, Motion, register
-from n4ax_bids.core.reslice import finite, reslice
-from n4ax_bids.core.samples import FEWEST, model_of
-from n4ax_bids.core.smoothing import Grid
+from n4ax_bids.core.motion.register import CHUNK_BYTES, Motion, register
+from n4ax_bids.core.motion.reslice import finite, reslice
+from n4ax_bids.core.motion.samples import FEWEST, model_of
+from n4ax_bids.core.motion.smoothing import Grid
 from n4ax_bids.options.realign import RealignOptions
 
 ROUGH = 1

@@ -1,0 +1,1 @@
+"""Rigid motion of the volumes of a series: parameters, registration, resampling."""
