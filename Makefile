@@ -36,7 +36,7 @@ help:
 	@echo "make notebook      runs and writes the notebooks of docs and their figures"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
-	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
+	@echo "make masks         compare masks, presets, and files of one head written differently"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
