@@ -124,6 +124,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.app --out docs/benchmarks/app.md
 	$(BIN)/python -m benchmarks.app_masks
 	$(BIN)/python -m benchmarks.files
+	$(BIN)/python -m benchmarks.host_work
 
 # Compiled for a GPU, but run on the CPU.
 kernels:

@@ -155,10 +155,10 @@ def lines(quick: bool) -> Iterator[str]:
     yield ""
     yield (
         "A shrink factor takes every fourth voxel, of a flipped image other ones, and of voxels "
-        "of twice the size an eighth as many. `n4 ants` is ITK's and ANTs' own arithmetic (see "
-        "[itk-parity.md](itk-parity.md)), so these differences are theirs as well. `n4 robust` "
-        "takes every voxel, but ITK's statistic, which ends its levels, depends on the order of "
-        "the voxels. `n4 adaptive` places samples and knots in mm."
+        "of twice the size an eighth as many. `n4 ants` is ITK's and ANTs' own "
+        "arithmetic, so these differences are theirs as well. `n4 robust` takes every voxel, but "
+        "ITK's statistic, which ends its levels, depends on the order of the voxels. `n4 "
+        "adaptive` places samples and knots in mm."
     )
 
 

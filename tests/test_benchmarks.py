@@ -51,6 +51,7 @@ def rows(page: str) -> list[list[str]]:
         "adaptive",
         "presets",
         "invariance",
+        "host_work",
     ),
 )
 def test_a_page_is_written(name, tmp_path):
