@@ -20,6 +20,8 @@ MOST_COMPRESSED = 1100
 """bytes per compressed byte; deflate reaches at most 1032"""
 MOST_BEHIND = 2**26
 """bytes after the voxels that are read to reach the end of the file, where gzip's checksum is"""
+PIECE = 1 << 20
+"""bytes read at a time: a gzip stream copies each piece, and a small copy stays in the cache"""
 
 
 def read(path: Path) -> tuple[np.ndarray, nb.Nifti1Header, tuple[str, ...], str]:
@@ -129,29 +131,30 @@ def _read_voxels(
     stream.seek(start)
     stored = np.empty(shape, dtype, order="F")
     buffer: Any = stored.reshape(-1, order="F").view(np.uint8)
-    target, source = memoryview(buffer), cast(io.RawIOBase, stream)
-    done = 0
-    while done < n_bytes:
-        n = source.readinto(target[done:])
-        if not n:
-            raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
-        done += n
+    done = fill(stream, memoryview(buffer))
+    if done < n_bytes:
+        raise ValueError(f"{path}: truncated, {done} of {n_bytes} bytes of voxels are there")
     read_to_the_end(path, stream)
     return stored
 
 
+def fill(stream: IO[bytes], target: memoryview) -> int:
+    """Fill memory from a stream; return how many bytes there were, fewer if the stream ends."""
+    done, source = 0, cast(io.RawIOBase, stream)
+    while done < len(target):
+        n = source.readinto(target[done : done + PIECE])
+        if not n:
+            break
+        done += n
+    return done
+
+
 def filled(stream: IO[bytes], target: memoryview) -> bool:
-    """Fill a part of memory from a stream; return False if the stream ends before."""
-    done = 0
+    """Fill memory from a stream; return False if the stream ends before."""
     try:
-        while done < len(target):
-            n = cast(Any, stream).readinto(target[done:])
-            if not n:
-                return False
-            done += n
+        return fill(stream, target) == len(target)
     except EOFError:  # the compressed data end
         return False
-    return True
 
 
 def require_room(

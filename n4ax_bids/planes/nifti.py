@@ -44,12 +44,8 @@ class NiftiSource:
         with failures(self._path):
             stream = self._at(self._start + start * plane * self.dtype.itemsize)
             stored = bytearray(n_bytes)
-            done, view = 0, memoryview(stored)
-            while done < n_bytes:
-                n = stream.readinto(view[done:])
-                if not n:
-                    raise ValueError(f"{self._path}: truncated in plane {start} or after it")
-                done += n
+            if voxels.fill(stream, memoryview(stored)) < n_bytes:
+                raise ValueError(f"{self._path}: truncated in plane {start} or after it")
             if stop == self.shape[0]:
                 voxels.read_to_the_end(self._path, stream)
         planes = np.frombuffer(stored, self.dtype).reshape(stop - start, *self.shape[1:])
