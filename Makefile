@@ -36,7 +36,9 @@ help:
 	@echo "make notebook      runs and writes the notebooks of docs and their figures"
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
-	@echo "make masks         compare masks on real heads; writes docs/validation/masks.md"
+	@echo "make masks         compare masks, samples and presets on real heads, for docs/validation"
+	@echo "make quality       compare every method on known fields and labelled heads: half an hour"
+	@echo "make quality-full  the same with all peers on every case, for hours; goes on where it ended"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp
