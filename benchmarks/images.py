@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,3 +64,10 @@ def variants(image: np.ndarray, n: int) -> list[np.ndarray]:
         image * np.exp(make_log_field(everywhere, "coils", amplitude=0.2, seed=seed))
         for seed in range(n)
     ]
+
+
+def block_means(array: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
+    """Return the means of blocks of voxels; what is left over at the end of an axis is dropped."""
+    whole = array[tuple(slice(n // b * b) for n, b in zip(array.shape, blocks, strict=True))]
+    shape = [m for n, b in zip(whole.shape, blocks, strict=True) for m in (n // b, b)]
+    return whole.reshape(shape).mean((1, 3, 5), dtype=np.float64).astype(np.float32)
