@@ -50,9 +50,9 @@ def usual(given) -> Image:
     return synthetic(SHAPE)
 
 
-def synthetic(shape: tuple[int, ...], seed: int = 0) -> Image:
+def synthetic(shape: tuple[int, ...]) -> Image:
     """Return an ellipsoid of blobs, made with numpy and scipy alone."""
-    made = phantom(shape, seed=seed).image
+    made = phantom(shape, seed=0).image
     name = "synthetic ellipsoid (`n4ax_bids.phantoms.phantom`)"
     return Image(made, (1.0,) * len(shape), np.eye(4), name)
 
