@@ -1,5 +1,6 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
-# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep, .venv-cuda for kernels).
+# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep, .venv-cuda for kernels,
+# .venv-dist for dist, .venv-docs for docs).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 # The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
