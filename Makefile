@@ -1,5 +1,6 @@
 # One word for each habit. Needs Python 3.11 or newer and git; all else is installed into .venv
-# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep, .venv-cuda for kernels).
+# (.venv-clients for test-clients, .venv-fmriprep for test-fmriprep, .venv-cuda for kernels,
+# .venv-dist for dist, .venv-docs for docs).
 # For an NVIDIA GPU: make demo JAX=cuda12 (or cuda13), in a fresh .venv.
 # The image is for CPU and GPU, unless: make image JAX=cpu.
 PYTHON ?= python3
@@ -37,6 +38,8 @@ help:
 	@echo "make bench         time and memory, beside ITK and ANTs; writes docs/benchmarks: 20 minutes"
 	@echo "make kernels       count what the loop costs on a GPU that is not there, in .venv-cuda"
 	@echo "make masks         compare masks, presets, and files of one head written differently"
+	@echo "make quality       compare every method on known fields and labelled heads: half an hour"
+	@echo "make quality-full  the same with all peers on every case, for hours; goes on where it ended"
 	@echo "make validate      compare numbers with ITK and ANTs: an hour, needs the real images"
 
 demo: $(VENV)/demo.stamp

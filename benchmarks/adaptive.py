@@ -6,11 +6,12 @@ Writes docs/validation/adaptive.md.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.images import block_means
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
 from n4ax_bids import n4, otsu_mask, preset
 from n4ax_bids.core.metrics import field_error
@@ -49,21 +50,14 @@ def bodies(quick: bool) -> Iterator[Body]:
         ("adult head, 3 mm", (3, 3, 3), 1.0, (1.1, 1.1, 1.1)),
         ("adult head, thick slices", (1, 1, 5), 1.0, (1.2, 1.1, 1.0)),
     ):
-        inside = means(brain.mask.astype(np.float32), blocks) > 0.5
+        inside = block_means(brain.mask.astype(np.float32), blocks) > 0.5
         zooms = tuple(mm * n for n in blocks)
-        yield Body(name, zooms, means(brain.image, blocks), inside, margin)
+        yield Body(name, zooms, block_means(brain.image, blocks), inside, margin)
     made = phantom((250, 170, 36), noise=0.0, amplitude=1e-6)
     yield Body("pelvis", (1.5, 1.5, 6.0), made.image, made.mask, (1.1, 1.3, 1.0))
     yield Body(
         "pelvis, 3 mm", (3.0, 3.0, 6.0), made.image[::2, ::2], made.mask[::2, ::2], (1.1, 1.3, 1.0)
     )
-
-
-def means(array: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
-    """Return the means of blocks of voxels."""
-    whole = array[tuple(slice(n // b * b) for n, b in zip(array.shape, blocks, strict=True))]
-    shape = [m for n, b in zip(whole.shape, blocks, strict=True) for m in (n // b, b)]
-    return whole.reshape(shape).mean((1, 3, 5), dtype=np.float64).astype(np.float32)
 
 
 def framed(body: Body, field: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -41,8 +41,7 @@ VARIANTS = {
 DECIDED = (
     "Level 1 is used: levels 2 and 3 make files of the same size and take longer, level 0 makes "
     "larger ones. A field that is stored without compression would save most of its encoding and "
-    "take 15 % more room, at every user's site for ever; room is dearer than a twentieth of a "
-    "second.",
+    "take 15 % more room, on every user's disk; that costs more than a twentieth of a second.",
     "The field is written by default, as before. Reports, `--apply-to` and `n4ax-apply` read the "
     "lattice, which has the same information in a few kB, so nothing here would break without it. "
     "What would break is outside: scripts that read `desc-biasfield`, and programs that want the "
@@ -55,7 +54,8 @@ DECIDED = (
     "sum in float64 in the order of the file would save this step and change the last bit of the "
     "level, and with it every voxel.",
     "The division gives numpy's linear algebra one thread. With two, on two busy cores, its "
-    "threads turned idle for one another: five to fifteen times the processor time of the step.",
+    "threads spun while they waited for one another, and the step took five to fifteen times the "
+    "processor time.",
 )
 """what was decided, and why"""
 

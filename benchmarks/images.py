@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +50,9 @@ def usual(given) -> Image:
     return synthetic(SHAPE)
 
 
-def synthetic(shape: tuple[int, ...], seed: int = 0) -> Image:
+def synthetic(shape: tuple[int, ...]) -> Image:
     """Return an ellipsoid of blobs, made with numpy and scipy alone."""
-    made = phantom(shape, seed=seed).image
+    made = phantom(shape, seed=0).image
     name = "synthetic ellipsoid (`n4ax_bids.phantoms.phantom`)"
     return Image(made, (1.0,) * len(shape), np.eye(4), name)
 
@@ -63,3 +64,10 @@ def variants(image: np.ndarray, n: int) -> list[np.ndarray]:
         image * np.exp(make_log_field(everywhere, "coils", amplitude=0.2, seed=seed))
         for seed in range(n)
     ]
+
+
+def block_means(array: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
+    """Return the means of blocks of voxels; what is left over at the end of an axis is dropped."""
+    whole = array[tuple(slice(n // b * b) for n, b in zip(array.shape, blocks, strict=True))]
+    shape = [m for n, b in zip(whole.shape, blocks, strict=True) for m in (n // b, b)]
+    return whole.reshape(shape).mean((1, 3, 5), dtype=np.float64).astype(np.float32)

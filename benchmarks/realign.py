@@ -10,7 +10,6 @@ mean squares over the volumes that moved, in mm and degrees, of the motion about
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,19 +21,17 @@ import nibabel as nb
 import numpy as np
 from scipy.ndimage import map_coordinates
 
+from benchmarks.images import DATA
 from n4ax_bids.core.motion import rigid
 
 BOLD = "bids-small/sub-001/func/sub-001_task-rest_bold.nii.gz"
-DATA = Path(os.environ.get("N4AX_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
-def moved_series(
-    path: Path, n: int, noise: float, most: float = 2.0
-) -> tuple[nb.Nifti1Image, np.ndarray]:
+def moved_series(path: Path, n: int, noise: float) -> tuple[nb.Nifti1Image, np.ndarray]:
     """Return a series of one real volume with known motion, and the motion (n, 6)."""
     image = nb.load(path)
     first = np.asarray(image.dataobj[..., 0], np.float64)
-    return moved_copies(first, image.affine, n, noise, most)
+    return moved_copies(first, image.affine, n, noise)
 
 
 def motion_of(n: int, most: float, seed: int) -> np.ndarray:
@@ -58,11 +55,10 @@ def moved_copies(
     affine: np.ndarray,
     n: int,
     noise: float,
-    most: float = 2.0,
     seed: int = 17,
 ) -> tuple[nb.Nifti1Image, np.ndarray]:
     """Return a series of one volume (I, J, K) with known motion, and the motion (n, 6)."""
-    q, rng = motion_of(n, most, seed), np.random.default_rng(seed + 1)
+    q, rng = motion_of(n, 2.0, seed), np.random.default_rng(seed + 1)
     volumes = np.empty((*first.shape, n), np.float32)
     scale = noise * np.percentile(first, 99)
     for i, mapping in enumerate(rigid.mapping(q, affine, first.shape)):

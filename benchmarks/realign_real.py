@@ -32,9 +32,9 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
+from benchmarks.images import DATA
 from benchmarks.realign import (
     BOLD,
-    DATA,
     PROGRAMS,
     errors,
     motion_of,

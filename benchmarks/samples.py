@@ -12,7 +12,7 @@ from typing import NamedTuple
 import nibabel as nb
 import numpy as np
 
-from benchmarks.images import DATA
+from benchmarks.images import DATA, block_means
 from benchmarks.machine import ROOT, arguments, computing_on, figure, head, publish, row
 from n4ax_bids import N4Options, auto_mask, n4, otsu_mask
 from n4ax_bids.core.metrics import field_error
@@ -54,15 +54,8 @@ def cases(quick: bool) -> Iterator[Case]:
         image, field, brain = read
         parts = image, np.log(np.maximum(field, 1e-6)), brain
         for block in (1, 2):
-            coarse, truth, inside = (means(part, block) for part in parts)
+            coarse, truth, inside = (block_means(part, (block,) * 3) for part in parts)
             yield Case(MEASURED, coarse, 2.0 * block, truth, inside > 0.5)
-
-
-def means(array: np.ndarray, block: int) -> np.ndarray:
-    """Return the means of blocks of voxels."""
-    whole = array[tuple(slice(n // block * block) for n in array.shape)]
-    shape = [size for n in array.shape for size in (n // block, block)]
-    return whole.reshape(shape).mean((1, 3, 5), dtype=np.float64).astype(np.float32)
 
 
 def measured(case: Case) -> Iterator[str]:

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Write container/constraints.txt: the newest versions that fit together, for the Python of the
-# base image on x86_64. `make constraints` runs it; any Python 3.8 or newer that has venv will do,
-# for uv, which it fetches, resolves for another Python than its own.
+# base image on x86_64. `make constraints` runs it. Any Python 3.8 or newer that has venv will do,
+# because uv, which it fetches, can resolve versions for another Python than its own.
 #
 # One file serves both images: it is resolved with the extra cuda12, which asks for all that the
-# extra cpu asks for. No address is written, so that any index can serve it.
+# extra cpu asks for. No address is written, so that any index can provide the packages.
 set -eu
 here=$(dirname "$0")
 work=$(mktemp -d)

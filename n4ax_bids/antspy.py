@@ -2,8 +2,8 @@
 
 A script that corrects with ANTsPy needs to change one import: `import n4ax_bids.antspy as ants`.
 The functions below have the arguments, the defaults and the numbers of ANTsPy's; every other name
-is ANTsPy's own. ANTsPy's function runs the ANTs program, and so are the settings read here. jax is
-imported at the first solve, and ANTsPy for its own names alone.
+is ANTsPy's own. ANTsPy's function runs the ANTs program, so the settings are read here as that
+program reads them. jax is imported at the first solve, and ANTsPy for its own names alone.
 """
 
 from __future__ import annotations

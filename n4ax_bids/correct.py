@@ -65,13 +65,14 @@ def correct(
     Parameters
     ----------
     input_image : NIfTI file
-    mask_image, weight_image : NIfTI files on the image's voxels, in any order of the axes
+    mask_image : NIfTI file on the image's voxels, in any order of the axes; not 0 = inside
     output_image, bias_image, lattice_image : .nii or .nii.gz, or None for no such file; the
         folders must exist
     auto_mask : "otsu" for the voxels above Otsu's threshold; "head", "brain", or "auto" for the
         brain where one is found, else the head, else Otsu's mask; "synthstrip" or "hd-bet" for
         the brain that this program finds; it must be installed
-    weight_image : confidence; voxels with a weight <= 0 are left out of the estimate
+    weight_image : NIfTI file like `mask_image`, confidence; voxels with a weight <= 0 are left
+        out of the estimate
     options : options of a method, such as N4Options; the ANTs program's defaults where not given
     rescale_intensities : ANTs' option -r; has an effect only with a mask file
     output_dtype : type of the corrected voxels in the file, or "source" for the input's own

@@ -58,6 +58,7 @@ OTHERS = {
     "app/images/applied": ("app/test_apply_to",),
     "app/reports/image_figures": ("app/reports/test_image_report",),
     "app/reports/windows": ("app/reports/test_image_report",),
+    "app/reports/record": ("app/reports/test_image_report", "app/motion/test_method"),
     "app/reports/checked": ("app/test_files", "app/reports/test_reports"),
     "app/select/applied": ("app/test_apply_to",),
     "app/select/plain": ("app/test_files",),

@@ -51,14 +51,6 @@ def head(
     return np.asfortranarray(image.astype(np.float32)), np.asfortranarray(mask)
 
 
-def boxed(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both cut to the smallest box that contains the mask."""
-    axes = [tuple(j for j in range(mask.ndim) if j != i) for i in range(mask.ndim)]
-    filled = [np.flatnonzero(mask.any(axis=others)) for others in axes]
-    box = tuple(slice(int(at[0]), int(at[-1]) + 1) for at in filled)
-    return np.asfortranarray(image[box]), np.asfortranarray(mask[box])
-
-
 def reference_case(name: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return image and mask of a case whose lattice is stored; None where its file is missing."""
     if name == PHANTOM:

@@ -1,1 +1,1 @@
-"""The commands, but for the BIDS-App's."""
+"""The commands, except those of the BIDS-App."""

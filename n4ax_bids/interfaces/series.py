@@ -75,9 +75,6 @@ class RealignSeries(SimpleInterface):
     input_spec = RealignSeriesInputSpec
     output_spec = RealignSeriesOutputSpec
 
-    _tell_notes = True
-    """not used; the node logs nothing by itself"""
-
     def _run_interface(self, runtime: Any) -> Any:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids.realign import Realign

@@ -19,7 +19,7 @@ def add_option_traits(spec: type[BaseTraitedSpec], options: type) -> None:
     Parameters
     ----------
     spec : class of nipype inputs
-    options : dataclass whose fields are made with `n4ax_bids.options.option`
+    options : dataclass whose fields are made with `n4ax_bids.options.base.option`
     """
     hints = typing.get_type_hints(options)
     there = spec.class_trait_names()

@@ -90,7 +90,7 @@ class ZeroShotOptions:
 
     @property
     def refines(self) -> bool:
-        """Whether rounds by tissue levels follow the network."""
+        """Whether rounds by tissue classes follow the network."""
         return self.n_levels > 1 and self.n_rounds > 0
 
     def _require_ranges(self) -> None:

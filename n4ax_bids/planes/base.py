@@ -38,7 +38,7 @@ class Sink(Protocol):
         """Write consecutive planes."""
 
     def flush(self) -> None:
-        """Make what was written last an interruption of this process."""
+        """Make sure that what was written survives an interruption of this process."""
 
     def close(self) -> None:
         """Put the finished stack in place under its final name."""

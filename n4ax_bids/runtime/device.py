@@ -82,7 +82,7 @@ def _complaints_kept() -> Iterator[None]:
 def one_thread() -> Iterator[None]:
     """Give numpy's linear algebra one thread, during any such block.
 
-    Its products are small here. More threads would wait for one another by turning idle: on two
+    Its products are small here. More threads would spin while they wait for one another: on two
     busy cores, that took 5 to 15 times the processor time of the work itself.
     """
     global _n_limited, _limit

@@ -110,21 +110,16 @@ def _add_dataset_words(parser: argparse.ArgumentParser) -> None:
 DATASET = Program("n4ax-bids", DESCRIPTION, EXAMPLES, _add_dataset_words)
 
 
-def build_parser(
-    kind: type[argparse.ArgumentParser] = Parser,
-    method: str = DEFAULT_METHOD,
-    program: Program = DATASET,
-) -> Any:
+def build_parser(method: str = DEFAULT_METHOD, program: Program = DATASET) -> Any:
     """Return the parser of the command line.
 
     Parameters
     ----------
-    kind : class of the parser
     method : the chosen method; its options come first. The parser knows the options of the other
         methods too, for --help and so that `asked.parse` can refuse them by name
     program : the command
     """
-    parser = kind(
+    parser = Parser(
         prog=program.name,
         description=program.description,
         epilog=_epilog(program),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import numpy as np
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.motion.names import CONFOUNDS
 from n4ax_bids.app.outputs import finished as record_of
-from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
+from n4ax_bids.app.outputs.derivatives import encode
 from n4ax_bids.app.outputs.sidecars import MOTION_KEY
 from n4ax_bids.app.reports.grid import grid_of
+from n4ax_bids.app.reports.record import common, described
 from n4ax_bids.io import series
 from n4ax_bids.io.series import Series
-from n4ax_bids.io.text import parse_json, read_bytes, read_object, read_text
+from n4ax_bids.io.text import read_object, read_text
 from n4ax_bids.methods import METHODS
 
 DIM = 0.1
@@ -38,14 +38,8 @@ def report(
     """
     from n4ax_bids.report import motion as look
 
-    sidecar = sidecar_path(job.outputs.corrected)
-    text = read_bytes(sidecar, what="JSON")
-    facts = parse_json(sidecar, text).get(MOTION_KEY)
-    if not isinstance(facts, dict):
-        raise ValueError(
-            f"{sidecar}: has no {MOTION_KEY}; expected a sidecar of this version (realign the "
-            "series again)"
-        )
+    sidecar = described(job, MOTION_KEY, "realign the series")
+    facts = sidecar.facts
     source, after = _pair(job, output_dir)
     looks = look.look_at(source.volume.data), look.look_at(after.volume.data)
     method, table = METHODS[facts["Method"]], _table(job.outputs.further[CONFOUNDS])
@@ -53,19 +47,11 @@ def report(
     values |= {each.name: each.of(facts["Details"]) for each in method.measures}
     window = _draw(names, source, looks)
     look.write_curves(names["curves"], table)
-    record = {
-        "image": job.name,
-        "suffix": job.entities["suffix"],
-        "source": job.relative,
-        "sidecar": sidecar.relative_to(output_dir).as_posix(),
-        "sidecar_sha256": hashlib.sha256(text).hexdigest(),
-        "method": method.name,
+    record = common(job, output_dir, sidecar) | {
         "panel": "",
-        "details": [(label, facts["Details"][name]) for label, name in method.shown],
         "warnings": list(facts.get("Notes", ())),
         "region": "",
         "outline": "",
-        "files": [p.name for p in (*job.outputs.images, sidecar) if p.exists()],
         "window": window,
         "gain": 1.0,
         "field_median": None,

@@ -132,12 +132,12 @@ def text(
         "started": started.isoformat(timespec="seconds"),
         "seconds": {"total": seconds, **correction.get("seconds", {})},
         **({} if request.is_bids else {COMMAND: "n4ax-files"}),
-        **({APPLIED: _applied(job, correction)} if job.reference else {}),
+        **({APPLIED: _applied(correction)} if job.reference else {}),
     }
     return derivatives.encode(content)
 
 
-def _applied(job: Job, correction: Mapping[str, Any]) -> dict[str, Any]:
+def _applied(correction: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a record says of an image that got the field of another one."""
     return {key: correction[key] for key in ("reference", "n_voxels", "n_outside", "n_volumes")}
 

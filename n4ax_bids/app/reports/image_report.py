@@ -6,7 +6,6 @@ made again without a solve.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from n4ax_bids.app.job import Job
-from n4ax_bids.app.outputs.derivatives import encode, sidecar_path
+from n4ax_bids.app.outputs.derivatives import encode
 from n4ax_bids.app.outputs.sidecars import KEY
 from n4ax_bids.app.reports import image_figures, tissues
 from n4ax_bids.app.reports.image_shown import shown_image
+from n4ax_bids.app.reports.record import common, described
 from n4ax_bids.app.reports.stack_shown import shown_stack
 from n4ax_bids.app.reports.windows import levels
 from n4ax_bids.core.metrics import coefficient_of_variation, joint_variation
-from n4ax_bids.io.text import parse_json, read_bytes
 from n4ax_bids.io.volume import Volume
 from n4ax_bids.methods import METHODS
 
@@ -47,14 +46,8 @@ def write(
     OSError, ValueError
         If a file does not exist or does not fit; one line that names it.
     """
-    sidecar = sidecar_path(job.outputs.corrected)
-    text = read_bytes(sidecar, what="JSON")
-    facts = parse_json(sidecar, text).get(KEY)
-    if not isinstance(facts, dict):
-        raise ValueError(
-            f"{sidecar}: has no {KEY}; expected a sidecar of this version (correct the image "
-            "again)"
-        )
+    sidecar = described(job, KEY, "correct the image")
+    facts = sidecar.facts
     method = METHODS[facts["Method"]]
     shown = shown_stack(job) if method.streams else shown_image(job, output_dir, facts)
     image, corrected, inside, where, _ = shown
@@ -68,19 +61,11 @@ def write(
     values |= {each.name: each.of(facts["Details"]) for each in method.measures}
     remarks = _remarks(values)
     values["mask_ml"] = before.size * float(np.prod(image_figures.zooms_of(image))) / 1000
-    record = {
-        "image": job.name,
-        "suffix": job.entities["suffix"],
-        "source": job.relative,
-        "sidecar": sidecar.relative_to(output_dir).as_posix(),
-        "sidecar_sha256": hashlib.sha256(text).hexdigest(),
-        "method": method.name,
+    record = common(job, output_dir, sidecar) | {
         "panel": image_figures.panel_in_words(method, facts),
-        "details": [(label, facts["Details"][name]) for label, name in method.shown],
         "warnings": [*facts.get("Notes", ()), *remarks],
         "region": where,
         "outline": line.words,
-        "files": [path.name for path in _files(job) if path.exists()],
         "window": level.window,
         "gain": level.gain,
         "tissues": found.files if found else (),
@@ -91,13 +76,6 @@ def write(
     names["record"].write_text(encode(record), encoding="utf-8")
     image_figures.draw(names, shown, level, line, facts)
     return remarks
-
-
-def _files(job: Job) -> list[Path]:
-    """Return the paths of an image's outputs, those that may not exist included."""
-    outputs = job.outputs
-    masks = outputs.masks.values()
-    return [*outputs.images, *masks, sidecar_path(outputs.corrected)]
 
 
 def _measures(

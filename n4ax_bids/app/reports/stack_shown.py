@@ -59,7 +59,7 @@ def shown_stack(job: Job) -> Shown:
     )
     fields = [thin_log_field(done, int(k))[np.ix_(rows, columns)] for k in planes]
     mask = done.thin_mask[np.ix_(planes, rows, columns)]
-    header = _header(job, done, planes, pixels, before.shape)
+    header = _header(job, planes, pixels, before.shape)
     volumes = [_volume(values, header, job) for values in (before, after)]
     inside = np.asfortranarray(mask.T) if mask.any() else np.ones(mask.T.shape, bool, order="F")
     grid = grid_of(volumes[0])
@@ -87,11 +87,7 @@ def _read(
 
 
 def _header(
-    job: Job,
-    done: StackCorrection,
-    planes: np.ndarray,
-    pixels: tuple[np.ndarray, ...],
-    shape: tuple[int, ...],
+    job: Job, planes: np.ndarray, pixels: tuple[np.ndarray, ...], shape: tuple[int, ...]
 ) -> nb.Nifti1Header:
     """Return a header with the distances of what is kept; axes are columns, rows, planes."""
     from n4ax_bids.app.outputs.sidecars import KEY

@@ -65,7 +65,7 @@ def start(lattice: np.ndarray, bias: jax.Array | np.ndarray | None, n_levels: in
 
 
 _Loop = tuple[State, jax.Array | None]
-"""a state and the rows that iterations write to, as `Storage.scratch`"""
+"""a state and the rows that iterations write to, as `scratch` of the storage returns them"""
 
 
 def run_levels(

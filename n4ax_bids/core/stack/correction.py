@@ -59,7 +59,6 @@ def correct_planes(
     *,
     height: int | None = None,
     part: tuple[tuple[int, int], tuple[int, int]] | None = None,
-    out: Corrected | None = None,
 ) -> Corrected:
     """Correct consecutive planes; the answer does not depend on how many there are.
 
@@ -70,10 +69,9 @@ def correct_planes(
     first : number of the first of these planes in the stack
     height : the most planes of any call for this stack; slabs of one height share one program
     part : first and last + 1 of the rows and of the columns that `planes` holds; None: all
-    out : float32 arrays like `planes` that are filled; None: new ones
     """
     n = planes.shape[0]
-    found = out or Corrected(*(np.empty(planes.shape, np.float32) for _ in range(2)))
+    found = Corrected(*(np.empty(planes.shape, np.float32) for _ in range(2)))
     at_once = max(1, min(max(n, height or n), SLAB // max(1, planes[0].size)))
     parts = _parts(done, part)
     for start in range(0, n, at_once):

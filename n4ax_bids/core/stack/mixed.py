@@ -20,9 +20,9 @@ def mixed(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return which samples lie on an edge.
 
     On one axis at least, such a sample is brighter than one of its neighbours and darker than the
-    other. Both steps exceed `LEAST`, and by `TIMES` the median step inside the mask and the next
-    step on one side: a field that is steep throughout is no edge. If most samples of the mask
-    seem to lie on an edge, none is said to.
+    other. Both steps are larger than `LEAST`, than `TIMES` times the median step inside the mask,
+    and than `TIMES` times the next step on one side: a field that is steep throughout is no edge.
+    If most samples of the mask seem to lie on an edge, none is returned.
 
     Parameters
     ----------

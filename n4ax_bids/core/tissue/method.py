@@ -13,7 +13,8 @@ from n4ax_bids.core.field import LogField
 from n4ax_bids.core.n4 import method as n4
 from n4ax_bids.core.tissue import estimate as estimates
 from n4ax_bids.core.tissue.estimate import Found, Image
-from n4ax_bids.core.tissue.posteriors import N_TISSUES, maps_of, tissues_of
+from n4ax_bids.core.tissue.mixture import N_TISSUES
+from n4ax_bids.core.tissue.posteriors import maps_of, tissues_of
 from n4ax_bids.options import N4Options
 from n4ax_bids.options.tissue import TissueOptions
 

@@ -7,9 +7,8 @@ import itertools
 import numpy as np
 
 from n4ax_bids.core.field import LogField, sample
-from n4ax_bids.core.tissue.mixture import Classes
+from n4ax_bids.core.tissue.mixture import N_TISSUES, Classes
 
-N_TISSUES = 3
 PLANES = 16
 """planes of the last axis that are computed at a time"""
 

@@ -77,9 +77,7 @@ class Axis:
         return np.minimum(centre, centre[self.n_blocks - 1])
 
 
-def axis_of(
-    n: int, downsample: int, block: int, regions: Sequence[int], mm: float = 1.0, pad: int = PAD
-) -> Axis:
+def axis_of(n: int, downsample: int, block: int, regions: Sequence[int], mm: float = 1.0) -> Axis:
     """Return an axis with its factor, lowered where it would leave fewer than four samples.
 
     Parameters
@@ -88,7 +86,6 @@ def axis_of(
     downsample, block, regions : sizes in voxels of 1 mm; regions are multiples of the block
     mm : size of a voxel; on an axis of 2 mm and more all sizes are halved, of 4 mm and more
         quartered, and so on
-    pad : the axis is padded to a multiple of this
     """
     coarser = 2 ** max(0, math.floor(math.log2(1.01 * mm)))
     wanted = max(1, downsample // coarser)
@@ -96,7 +93,7 @@ def axis_of(
     fits = max(b for b in range(1, block + 1) if block % b == 0 and b <= factor)
     fits = math.gcd(fits, max(1, block // coarser))
     sizes = tuple(max(1, size // coarser // fits) for size in regions)
-    whole = math.lcm(pad, *(fits * size for size in sizes))
+    whole = math.lcm(PAD, *(fits * size for size in sizes))
     return Axis(n, factor, fits, -(-n // whole) * whole, sizes, factor < wanted)
 
 

@@ -40,8 +40,7 @@ class ZeroShotDetails:
     alpha_max: float
     """range of the tone map, which lies between -1 and 1"""
     alpha_section: tuple[tuple[float, ...], ...]
-    """the tone map in the middle plane of the last axis, at most 16 values on
-    each axis"""
+    """the tone map in the middle plane of the last axis, at most 16 values on each axis"""
     bias_section: tuple[tuple[float, ...], ...]
     """the bias map in the same plane"""
 
