@@ -215,9 +215,8 @@ def use(device: jax.Device) -> Iterator[jax.Device]:
         try:
             yield device
         except jax.errors.JaxRuntimeError as error:
-            if str(error).startswith(
-                ("INVALID_ARGUMENT", "UNIMPLEMENTED")
-            ):  # an error in our code
+            # These are errors in our code.
+            if str(error).startswith(("INVALID_ARGUMENT", "UNIMPLEMENTED")):
                 raise
             raise DeviceError(f"{describe(device)}: {_in_words(error)}") from error
         _require_open()

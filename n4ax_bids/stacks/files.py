@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from n4ax_bids.arguments import shown
 from n4ax_bids.core.field import LogField, Section
+from n4ax_bids.core.stack.call import require_stack_shape
 from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.core.stack.matching import Matching
 from n4ax_bids.core.stack.samples import Along, Thinning
@@ -48,8 +51,7 @@ def open_source(given: Any, name: str = "vol") -> Source:
         shape = getattr(given, "shape", None)
         if shape is None or not hasattr(given, "__getitem__") or not hasattr(given, "dtype"):
             raise TypeError(f"{name} is {shown(given)}; expected an array or a path")
-        if len(shape) != 3 or 0 in shape:
-            raise ValueError(f"{name} has shape {tuple(shape)}; expected (planes, rows, columns)")
+        require_stack_shape(name, shape)
         if np.dtype(given.dtype).kind not in "biuf":
             raise ValueError(f"{name} has the type {given.dtype}; expected real numbers")
         return ArraySource(given, name)
@@ -57,6 +59,22 @@ def open_source(given: Any, name: str = "vol") -> Source:
     if 0 in source.shape:
         raise ValueError(f"{given}: shape {source.shape}; expected at least one voxel")
     return source
+
+
+@contextmanager
+def opened(*given: Any) -> Iterator[list[Source]]:
+    """Open the sources that paths or arrays stand for, and close them in the end."""
+    sources: list[Source] = []
+    with ExitStack() as stack:
+        for each in given:
+            sources.append(open_source(each))
+            stack.callback(close, sources[-1])
+        yield sources
+
+
+def close(source: Source | None) -> None:
+    """Close a source that keeps a file open; others have nothing to close."""
+    getattr(source, "close", lambda: None)()
 
 
 def _open_path(path: Path) -> Source:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import numpy as np
 
 from n4ax_bids.core.stack.correction import StackCorrection, correct_planes, enlarged
 from n4ax_bids.io.atomic import replacing
-from n4ax_bids.planes.base import Source
-from n4ax_bids.stacks.files import open_source
+from n4ax_bids.stacks.files import opened
 
 MOST = 600
 """rows or columns that are drawn"""
@@ -53,7 +50,7 @@ def draw(path: str | Path, given: Any, made: Any, done: StackCorrection) -> None
 
 def _plane(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
     k = done.shape[0] // 2
-    with _opened(given, made) as sources:
+    with opened(given, made) as sources:
         before, after = (each.read(k, k + 1)[0] for each in sources)
     mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)[0]
     field = correct_planes(before[None], done, k).bias[0]
@@ -66,7 +63,7 @@ def _along_z(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
     """Read one row of at most `MOST` planes."""
     row = done.shape[1] // 2
     found: list[list[np.ndarray]] = [[], [], [], []]
-    with _opened(given, made) as sources:
+    with opened(given, made) as sources:
         for k in range(0, done.shape[0], max(1, done.shape[0] // MOST)):
             before, after = (each.read(k, k + 1)[:, row : row + 1] for each in sources)
             mask = enlarged(done.thin_mask[k : k + 1], done.shape, done.how)[:, row]
@@ -75,13 +72,3 @@ def _along_z(given: Any, made: Any, done: StackCorrection) -> tuple[Any, ...]:
             for kept, each in zip(found, (before, mask, field, after), strict=True):
                 kept.append(each.reshape(-1))
     return (f"row {row}, planes downwards", *map(np.stack, found))
-
-
-@contextmanager
-def _opened(*stacks: Any) -> Iterator[list[Source]]:
-    sources = [open_source(each) for each in stacks]
-    try:
-        yield sources
-    finally:
-        for source in sources:
-            getattr(source, "close", lambda: None)()

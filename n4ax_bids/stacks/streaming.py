@@ -15,6 +15,7 @@ from n4ax_bids.runtime import compilation
 from n4ax_bids.runtime import device as devices
 from n4ax_bids.runtime.timing import timed
 from n4ax_bids.stacks.files import (
+    close,
     is_inside,
     is_path,
     load_correction,
@@ -218,4 +219,4 @@ def sinks_of(
         raise
     finally:
         for source in (plan.source, plan.mask):
-            getattr(source, "close", lambda: None)()
+            close(source)

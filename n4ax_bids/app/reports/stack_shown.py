@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,7 +15,7 @@ from n4ax_bids.app.reports.grid import grid_of
 from n4ax_bids.core.stack.correction import StackCorrection
 from n4ax_bids.core.stack.numbers import thin_log_field
 from n4ax_bids.io.volume import Volume
-from n4ax_bids.stacks.files import load_correction, open_source
+from n4ax_bids.stacks.files import load_correction, opened
 
 MOST_PLANES, MOST = 96, 256
 """planes, and rows or columns, that are kept for figures"""
@@ -77,9 +76,7 @@ def _read(
     path: object, done: StackCorrection, planes: np.ndarray, pixels: tuple[np.ndarray, ...]
 ) -> np.ndarray:
     """Return some pixels of some planes of a file."""
-    with ExitStack() as stack:
-        source = open_source(path)
-        stack.callback(getattr(source, "close", lambda: None))
+    with opened(path) as (source,):
         if source.shape != done.shape:
             raise ValueError(f"{path}: shape {source.shape}; expected {done.shape}")
         found = [source.read(int(k), int(k) + 1)[0][np.ix_(*pixels)] for k in planes]
