@@ -86,6 +86,7 @@ OTHERS = {
     "app/machine/threads": ("app/machine/test_pool",),
     "app/machine/expiry": ("app/machine/test_presence", "app/machine/test_interleavings"),
     "app/images/runner": ("app/images/test_plugin",),
+    "app/outputs/changed": ("app/outputs/test_finished", "app/outputs/test_agreement"),
     "app/outputs/places": ("app/outputs/test_agreement", "app/test_run", "app/test_cli"),
     "app/outputs/provenance": ("app/outputs/test_boilerplate",),
     "app/outputs/sidecars": ("app/outputs/test_derivatives", "app/command/test_flags"),

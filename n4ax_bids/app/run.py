@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -58,21 +60,22 @@ def run(request: Request) -> Status:
     if request.boilerplate_only:
         with places.writing(request.output_dir), places.at_work(request):
             ways = provenance.ways(request.output_dir) or [provenance.Way.asked(request)]
-            boilerplate.write_text_of(ways, request.output_dir)
+            written = boilerplate.write_text_of(ways, request.output_dir)
+        log.info("the methods text is in %s, and as .html and .bib beside it", written)
         return Status.OK
     chosen = engine.read(request.use_plugin) if request.use_plugin else None
     with ExitStack() as stack:
         validation = stack.enter_context(validating(request))
         selection = todo.selected(request)
+        if request.reports_only and not request.dry_run:
+            return _reports_again(selection, request, stack)
         jobs = todo.unfinished(selection.jobs, request)
         later = todo.to_apply(selection, jobs, request)
         _warn_of_preset(jobs, request)
         if request.dry_run:
-            print(*map(printable, dry_run.lines(selection, request, [*jobs, *later])), sep="\n")
+            _print(map(printable, dry_run.lines(selection, request, [*jobs, *later])))
             validation.require_valid()
             return Status.OK
-        if request.reports_only:
-            return _reports_again(selection, request, stack)
         dataset.tell_skipped(selection.skipped)
         devices = None
         if (jobs or later) and chosen is None:
@@ -161,6 +164,15 @@ def _work(
         reports.tell_pages(selection, request)
         group.write_of_files(request)
     return status if reported or status else Status.SOME_FAILED
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Print lines; whoever reads them, such as `head`, may stop before their end."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        # Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn_of_preset(jobs: Sequence[Job], request: Request) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import PurePath
 
 from n4ax_bids.app.command.words import counted
 from n4ax_bids.app.job import Job, Selection
@@ -32,6 +33,10 @@ def selected(request: Request) -> Selection:
     names = {job.relative for job in jobs} | {name for name, _ in left_out}
     others = [each for each in found.skipped if each[0] not in names]
     distinct.require_distinct([*found.jobs, *jobs])
+    there = {PurePath(name).name.split(".")[0].rpartition("_")[2] for name in names}
+    for suffix in request.apply_to:
+        if suffix not in there:
+            log.warning("--apply-to %s: no such image beside those that are corrected", suffix)
     return Selection(found.jobs, tuple(sorted([*others, *left_out])), jobs)
 
 

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from n4ax_bids.arguments import is_among, shown, suggesting
 from n4ax_bids.options.base import number, option, require, whole, whole_numbers
 
+NO_STOP = 1e-6
+"""A float32 field cannot reach a threshold of this or less: every iteration is run."""
+
 
 @dataclass(frozen=True)
 class N4Options:

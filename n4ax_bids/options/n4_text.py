@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from n4ax_bids.arguments import listed
-from n4ax_bids.options.n4 import N4Options
+from n4ax_bids.options.n4 import NO_STOP, N4Options
 
 
 def paragraph(o: N4Options, preset: str, changed: bool) -> str:
@@ -33,14 +33,20 @@ def paragraph(o: N4Options, preset: str, changed: bool) -> str:
     finer = "twice as many spans at each next level" if o.refine else "as many at each next level"
     fwhm, noise, n_bins = o.histogram_sharpening
     statistic = "as ITK keeps it" if o.convergence_statistic == "itk" else "computed exactly"
+    counts = f"The {len(o.n_iterations)} levels had {listed(o.n_iterations)} iterations."
+    if o.convergence_threshold > NO_STOP:
+        counts = (
+            f"The {len(o.n_iterations)} levels had at most {listed(o.n_iterations)} iterations "
+            "and ended early when the coefficient of variation of the field's change, "
+            f"{statistic}, was not above {o.convergence_threshold:g}."
+        )
+    if o.over_relaxation != 1:
+        counts += f" Updates were multiplied by {o.over_relaxation:g}."
     some = ", some of them changed" if changed else ""
     return (
         f"The options were those of the preset {preset}{some}. The field was estimated "
         f"from {shrink}, as B-splines [@bsplines] of order {o.bspline_order} with {knots} and "
-        f"{finer}. The {len(o.n_iterations)} levels had at most {listed(o.n_iterations)} "
-        "iterations and ended early when the coefficient of variation of the field's change, "
-        f"{statistic}, was not above {o.convergence_threshold:g}; updates were multiplied by "
-        f"{o.over_relaxation:g}. The histogram was sharpened [@n3] with a full width at half "
+        f"{finer}. {counts} The histogram was sharpened [@n3] with a full width at half "
         f"maximum of {fwhm:g}, a noise of {noise:g} and {n_bins} bins, as in ITK "
         f"{o.itk_version}, in {o.precision}."
     )

@@ -160,6 +160,12 @@ def test_an_image_of_its_own_becomes_one_with_the_field_of_another(raw, run, ste
     assert (out / "sub-01_ses-1_desc-biaslattice_T2w.nii.gz").is_file()
 
 
+def test_a_suffix_without_images_is_told(raw, run, steep):
+    status, said = run(raw, "--apply-to", "bold", "PDw")
+    assert status == 0 and "--apply-to PDw: no such image" in said
+    assert "--apply-to bold: no such" not in said
+
+
 def test_without_its_field_an_image_fails_alone(raw, run, steep):
     (raw / f"{T1W}.nii.gz").write_bytes(b"")
     save(raw / "sub-02/anat/sub-02_T1w.nii.gz", some((8, 7, 6)))

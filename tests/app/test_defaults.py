@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tomllib
 
 import nibabel as nb
@@ -101,6 +104,46 @@ def test_outputs_of_the_old_defaults_are_done_again_and_it_is_told(places, capsy
     assert run(places, "--config-file", str(snapshot)) == 0
     assert "mask was auto, is otsu" in capsys.readouterr().err
     np.testing.assert_array_equal(corrected(out), before)
+
+
+def test_every_option_that_has_changed_is_named(places, capsys):
+    assert run(places, "--mask", "otsu", "--preset", "ants") == 0
+    capsys.readouterr()
+    assert run(places, "--mask", "none", "--shrink-factor", "2", "--dry-run") == 0
+    said = capsys.readouterr().err
+    for change in ("mask was otsu, is none", "shrink_factor was 4, is 2"):
+        assert change in said
+
+
+def test_reports_alone_do_not_say_that_images_will_be_done_again(places, capsys):
+    assert run(places, "--mask", "otsu") == 0
+    capsys.readouterr()
+    flags = ("--device", "cpu", "--mask", "none", "--reports-only")
+    assert cli.main([*map(str, places), "participant", *flags]) == 0
+    assert "done again" not in capsys.readouterr().err
+
+
+def test_the_methods_text_alone_says_where_it_is(places, capsys):
+    assert run(places, "--boilerplate-only") == 0
+    path = places[1] / "logs" / "CITATION.md"
+    assert path.is_file() and f"the methods text is in {path}" in capsys.readouterr().err
+
+
+def test_whoever_reads_a_dry_run_may_stop(places):
+    root, out = places
+    code = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [str(root), str(out), "participant", "--dry-run", "--skip-bids-validation"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == 0 and "rror" not in done.stderr, done.stderr
 
 
 def test_samples_of_an_earlier_default_count_as_another_option(places, capsys):

@@ -17,6 +17,7 @@ from n4ax_bids import __version__
 from n4ax_bids.app.job import Job
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import finished, source
+from n4ax_bids.app.outputs.changed import differences
 from n4ax_bids.app.outputs.source import Identity
 from n4ax_bids.app.request import Request
 from n4ax_bids.app.status import Refusal, Status
@@ -126,7 +127,7 @@ def difference(theirs: Any, mine: Mapping[str, Any], bids_dir: Path | None = Non
         if theirs["version"] != mine["version"]:
             return f"version {theirs['version']}, here {mine['version']}"
         if theirs["settings"] != mine["settings"]:
-            return finished.first_difference(theirs["settings"], mine["settings"], "is")
+            return differences(theirs["settings"], mine["settings"], "is")
         other, own = (_identity(each["source"]) for each in (theirs, mine))
         if not own.agrees(other):
             return f"its dataset is {other.name!r}, here {own.name!r}"

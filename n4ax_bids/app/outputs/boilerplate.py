@@ -17,7 +17,8 @@ from n4ax_bids.arguments import listed
 
 CITATIONS = Path(__file__).parents[2] / "data" / "citations.json"
 TITLE, MOTION_TITLE = "Methods: bias field correction", "Methods: motion correction"
-_MARK = re.compile(r"\[@(\w+)\]")
+_MARK = re.compile(r"\[(@\w+(?:; @\w+)*)\]")
+"""one or more citations, such as [@n4] or [@wells; @unified]"""
 
 
 def write(output_dir: Path) -> None:
@@ -34,13 +35,14 @@ def write(output_dir: Path) -> None:
             return
 
 
-def write_text_of(ways: Sequence[Way], output_dir: Path) -> None:
-    """Write the text about the ways in which images were corrected, or will be."""
+def write_text_of(ways: Sequence[Way], output_dir: Path) -> Path:
+    """Write the text about the ways in which images were corrected, or will be; return where."""
     folder = output_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "CITATION.md", markdown(ways))
     write_text(folder / "CITATION.html", html(ways))
     write_text(folder / "CITATION.bib", bibtex(ways))
+    return folder / "CITATION.md"
 
 
 def markdown(ways: Sequence[Way]) -> str:
@@ -184,9 +186,18 @@ def _known() -> dict[str, Mapping[str, str]]:
 
 def _cited(text: str) -> list[Mapping[str, str]]:
     known = _known()
-    return [known[key] for key in dict.fromkeys(_MARK.findall(text))]
+    keys = (key for marks in _MARK.findall(text) for key in _keys(marks))
+    return [known[key] for key in dict.fromkeys(keys)]
 
 
 def _with_names(text: str) -> str:
     known = _known()
-    return _MARK.sub(lambda found: f"({known[found[1]]['cite']})", text)
+
+    def names(found: re.Match[str]) -> str:
+        return f"({'; '.join(known[key]['cite'] for key in _keys(found[1]))})"
+
+    return _MARK.sub(names, text)
+
+
+def _keys(marks: str) -> list[str]:
+    return [mark.removeprefix("@") for mark in marks.split("; ")]

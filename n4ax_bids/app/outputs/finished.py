@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from n4ax_bids import __version__
 from n4ax_bids.app.outputs import derivatives
+from n4ax_bids.app.outputs.changed import differences
 from n4ax_bids.app.outputs.fingerprint import fingerprint
 from n4ax_bids.app.request import Request, deciding
 from n4ax_bids.io import endings, trees
@@ -221,7 +222,7 @@ def _compare(content: Mapping[str, Any], job: Job, request: Request) -> str | No
         return f"made by version {content['version']}"
     wanted = settings(request)
     if content["settings"] != wanted:
-        return f"{OTHER_OPTIONS}: {first_difference(content['settings'], wanted)}"
+        return f"{OTHER_OPTIONS}: {differences(content['settings'], wanted)}"
     names = {each: each.relative_to(request.output_dir).as_posix() for each in _possible(job)}
     masks = [path for path in job.outputs.masks.values() if names[path] in content["outputs"]]
     if job.outputs.masks and len(masks) != 1:
@@ -278,18 +279,3 @@ def _look(path: Path) -> dict[str, Any]:
 
 def _digest(path: Path) -> dict[str, Any]:
     return {"sha256": trees.sha256(path)}
-
-
-def first_difference(had: Any, wanted: Any, verb: str = "was", name: str = "") -> str:
-    """Return the name and the values of the first setting that differs.
-
-    Parameters
-    ----------
-    had, wanted : settings of a record or of another run, and those of this run
-    verb : verb for the first ones: "was" for a record, "is" for another run
-    """
-    if isinstance(had, dict) and isinstance(wanted, dict):
-        for key in sorted(set(had) | set(wanted)):
-            if had.get(key) != wanted.get(key):
-                return first_difference(had.get(key), wanted.get(key), verb, key)
-    return f"{name} {verb} {had}, {'here' if verb == 'is' else 'is'} {wanted}"

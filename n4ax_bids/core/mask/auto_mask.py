@@ -172,7 +172,7 @@ def _why_no_brain(head: Head, brain: Brain | None) -> str:
     worst = min(brain.checks, key=brain.checks.__getitem__)
     return (
         f"What was found is no plausible brain ({brain.volume:.3g} ml, confidence "
-        f"{brain.confidence:.2f}, the least for: {worst})."
+        f"{brain.confidence:.2f}; what speaks most against it: {worst})."
     )
 
 

@@ -13,9 +13,6 @@ MARGIN = 1.05
 """ITK's statistic is computed only if the exact one is at most the threshold times this. ITK's was
 never below 0.989 of the exact one (72 fields of up to 13 million voxels)."""
 
-NO_STOP = 1e-6
-"""A float32 field cannot reach a threshold of this or less: every iteration is run."""
-
 
 def sums(difference: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the sums of exp(difference) - 1 over the mask and of its square, in float64.

@@ -31,7 +31,7 @@ from n4ax_bids.core.n4.residual import Numbers, Program
 from n4ax_bids.core.n4.rows import Layout
 from n4ax_bids.core.n4.storage import Listed, Storage, listed_on_host
 from n4ax_bids.core.n4.whole_rows import WholeRows
-from n4ax_bids.options import N4Options
+from n4ax_bids.options.n4 import NO_STOP, N4Options
 
 
 class End(NamedTuple):
@@ -139,7 +139,7 @@ def solve_batch(
 
 def can_end_by_itk(options: N4Options) -> bool:
     """Return whether ITK's statistic, which only the host can compute, may end a level."""
-    can_stop = options.convergence_threshold > convergence.NO_STOP
+    can_stop = options.convergence_threshold > NO_STOP
     return can_stop and options.convergence_statistic == "itk"
 
 
@@ -161,7 +161,7 @@ def _program(
     options: N4Options, told: bool, voxels: Storage, group: _Group
 ) -> tuple[Numbers, Program]:
     threshold = options.convergence_threshold
-    can_stop, by_itk = threshold > convergence.NO_STOP, can_end_by_itk(options)
+    can_stop, by_itk = threshold > NO_STOP, can_end_by_itk(options)
     fwhm, noise, n_bins = options.histogram_sharpening
     numbers = Numbers(
         stop_at=threshold * convergence.MARGIN if by_itk else threshold,

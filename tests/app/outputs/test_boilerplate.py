@@ -15,7 +15,7 @@ from n4ax_bids.app.outputs import boilerplate
 from n4ax_bids.app.outputs.provenance import Way
 from n4ax_bids.app.reports import contents
 from n4ax_bids.app.request import Request
-from n4ax_bids.options import PRESETS, N4Options
+from n4ax_bids.options import PRESETS, N4Options, TissueOptions
 
 REQUEST = Request(
     Path("/raw"),
@@ -54,8 +54,9 @@ SPECIAL = {
 @pytest.mark.parametrize("item", fields(N4Options), ids=lambda item: item.name)
 def test_every_solver_option_is_in_the_text(item):
     value = SPECIAL.get(item.name, getattr(CHANGED, item.name))
-    changed = replace(REQUEST, options=replace(N4Options(), **{item.name: value}))
-    assert markdown(changed) != markdown(REQUEST)
+    told = replace(REQUEST, options=N4Options(convergence_threshold=2e-3))
+    changed = replace(told, options=replace(told.options, **{item.name: value}))
+    assert markdown(changed) != markdown(told)
     numbers = value if isinstance(value, tuple) else (value,)
     for number in numbers:
         if isinstance(number, int | float) and not isinstance(number, bool):
@@ -98,6 +99,20 @@ def test_what_is_cited_is_listed_and_nothing_else():
         assert ("otsu" in bib) == (mask != "none") == (("Otsu", "1979") in names)
         assert bib.count("@") == len(names) + 1  # and the software's own
         assert bib.count("{") == bib.count("}")
+
+
+def test_a_threshold_that_ends_no_level_is_not_told():
+    text = markdown(replace(REQUEST, options=N4Options(n_iterations=(7, 6))))
+    assert "The 2 levels had 7 and 6 iterations." in text
+    assert "ended early" not in text and "multiplied" not in text
+
+
+def test_several_works_are_cited_at_one_place():
+    request = replace(REQUEST, method="tissue", preset="default", options=TissueOptions())
+    text, bib = markdown(request), boilerplate.bibtex([Way.asked(request)])
+    assert "(Wells et al., 1996; Van Leemput et al., 1999; Ashburner and Friston, 2005)" in text
+    assert "@" not in text
+    assert all(f"@article{{{key}," in bib for key in ("wells", "vanleemput", "unified"))
 
 
 class _Text(HTMLParser):
