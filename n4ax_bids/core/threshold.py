@@ -12,6 +12,7 @@ import numpy as np
 
 from n4ax_bids.arguments import require_count
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite, without_mask
+from n4ax_bids.core.devices import is_on_gpu
 
 MARGIN = 100
 """ITK puts the histogram's end 1/100 of a bin above the maximum, so that this is counted."""
@@ -60,14 +61,14 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     require_count("threads", threads)
     image, hidden = without_mask(as_array(image, "image"))
     whole, image = image, image if hidden is None else image[~hidden]
-    on_gpu = isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu"
+    there = is_on_gpu(image)
     with np.errstate(over="ignore"):
-        values = image.astype(np.float32) if on_gpu else np.asarray(image, np.float32)
-    if not on_gpu:
+        values = image.astype(np.float32) if there else np.asarray(image, np.float32)
+    if not there:
         values = values.ravel(order="K")
     if values.size == 0:
         raise ValueError("image is empty; expected at least one voxel")
-    ends: Any = jax.device_get(_ends(values)) if on_gpu else (values.min(), values.max())
+    ends: Any = jax.device_get(_ends(values)) if there else (values.min(), values.max())
     low, high = ends
     if not (np.isfinite(low) and np.isfinite(high)):
         odd = not_finite(whole) if hidden is None else not_finite(whole) & ~hidden
@@ -83,7 +84,7 @@ def otsu_threshold(image: jax.Array | np.ndarray, n_bins: int = 200, *, threads:
     if not np.isfinite(edges).all() or edges[1] - low < np.finfo(np.float32).tiny:
         raise ValueError(f"image goes from {low} to {high}: too far or too near for float32 bins")
     counts: Any  # `sum` starts with the number 0
-    if on_gpu:
+    if there:
         counts = np.asarray(counts_on_device(values, edges))
     elif threads == 1:
         counts = counts_between(np.asarray(values), edges)

@@ -15,6 +15,7 @@ import numpy as np
 
 from n4ax_bids.arguments import is_among, shown
 from n4ax_bids.core.arrays import as_array, describe_odd, not_finite
+from n4ax_bids.core.devices import is_on_gpu
 from n4ax_bids.core.plane_words import LANES, closed, filled, packed, unpacked
 from n4ax_bids.core.stack.boundaries import section_bounds
 from n4ax_bids.core.threshold import best_split, counts_between, counts_on_device
@@ -125,10 +126,6 @@ def _require_finite(section: Any, start: int) -> None:
         )
 
 
-def _on_gpu(array: jax.Array) -> bool:
-    return next(iter(array.devices())).platform != "cpu"
-
-
 def _gaussian(sigma: float) -> tuple[float, ...]:
     """Return the half of a Gaussian's weights that begins at its centre, as in SciPy."""
     if sigma <= 0:
@@ -222,7 +219,7 @@ def _threshold(chunks: list[Any], low: np.float32, high: np.float32) -> np.float
     edges[-1] = np.nextafter(high, np.float32(np.inf))  # so that the maximum is counted
     counts = np.zeros(N_BINS, np.int64)
     for chunk in chunks:
-        if isinstance(chunk, jax.Array) and _on_gpu(chunk):
+        if is_on_gpu(chunk):
             counts += np.asarray(counts_on_device(jnp.maximum(chunk, low), edges))
             counts[0] -= int((chunk < low).sum())  # what is not positive
         else:
@@ -236,7 +233,7 @@ def _filled_and_closed(smooth: Any, threshold: np.float32, radius: int) -> jax.A
     """Fill the holes of each plane above the threshold, then close gaps by a disk."""
     # Compiled one by one, so that sections of different length share the steps on words.
     words = packed(smooth, threshold)
-    words = filled(words, _on_gpu(words))
+    words = filled(words, is_on_gpu(words))
     if radius:
         words = closed(words, radius)
     return unpacked(words, smooth.shape[0])

@@ -152,7 +152,7 @@ def test_the_threshold_on_a_gpu_is_that_of_the_host(monkeypatch):
     low, high = values[values > 0].min(), values.max()
     expected = tissue_mask._threshold([values], low, high)
     assert expected == np.float32(filters.threshold_otsu(values[values > 0], tissue_mask.N_BINS))
-    monkeypatch.setattr(tissue_mask, "_on_gpu", lambda array: True)
+    monkeypatch.setattr(tissue_mask, "is_on_gpu", lambda array: True)
     assert tissue_mask._threshold([jnp.asarray(values)], low, high) == expected
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.devices import default_device
 from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.motion.samples import FEWEST, Model
 from n4ax_bids.core.motion.smoothing import Grid, spline_matrices
@@ -143,9 +144,7 @@ def final_residual(
 
 def chunk_size(grid: Grid, model: Model) -> int:
     """Return how many volumes are registered together; it does not depend on their number."""
-    config: Any = jax.config  # its settings are not annotated
-    device = config.jax_default_device or jax.local_devices()[0]
-    most = MOST_ON_CPU if device.platform == "cpu" else MOST_AT_ONCE
+    most = MOST_ON_CPU if default_device().platform == "cpu" else MOST_AT_ONCE
     each = 16 * int(np.prod(grid.shape)) + 64 * model.g.size
     return max(1, min(most, CHUNK_BYTES // each))
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from n4ax_bids.core.devices import is_on_gpu
 from n4ax_bids.core.n4.plan import Plan
 from n4ax_bids.core.n4.remarks import few_samples, n_points
 from n4ax_bids.core.threshold import otsu_threshold
@@ -112,7 +113,7 @@ class _Seen(NamedTuple):
 
 
 def _seen(image: Any, mask: Any, plan: Plan) -> _Seen:
-    if isinstance(image, jax.Array) and next(iter(image.devices())).platform != "cpu":
+    if is_on_gpu(image):
         *there, values, inside = _survey(image, mask, plan=plan)
         n, low, high, highest, part, chosen = jax.device_get(there)
         return _Seen(n, low, high, highest, part, chosen, lambda: float(_median(values, inside)))

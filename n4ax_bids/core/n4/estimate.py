@@ -16,6 +16,7 @@ import numpy as np
 
 from n4ax_bids.core.arrays import numbered
 from n4ax_bids.core.call import n_cores
+from n4ax_bids.core.devices import default_device
 from n4ax_bids.core.estimator import Report
 from n4ax_bids.core.field import LogField
 from n4ax_bids.core.memory_maps import make_room
@@ -28,7 +29,7 @@ from n4ax_bids.core.n4.solve import (
     solve,
     solve_batch,
 )
-from n4ax_bids.core.n4.take import default_device, n_at_once, take, take_each
+from n4ax_bids.core.n4.take import n_at_once, take, take_each
 from n4ax_bids.core.n4.taken import Taken, lay_out_alike
 
 Array: TypeAlias = jax.Array | np.ndarray

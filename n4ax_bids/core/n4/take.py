@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from n4ax_bids.core.arrays import NothingSampled, not_finite, numbered, odd_inside, plain
+from n4ax_bids.core.devices import default_device, is_on_gpu
 from n4ax_bids.core.n4 import rows as voxels
 from n4ax_bids.core.n4 import rows_on_device
 from n4ax_bids.core.n4.plan import Plan
@@ -136,15 +137,8 @@ def _started(images: Sequence[_Passed]) -> tuple[Grid, jax.Array]:
 def _goes_to_a_gpu(image: Any) -> bool:
     """Return whether the solve runs on a GPU: where the image lies, or on the default device."""
     if isinstance(image, jax.Array):
-        return platform(image) != "cpu"
+        return is_on_gpu(image)
     return default_device().platform != "cpu"
-
-
-def default_device() -> jax.Device:
-    """Return the device that arrays of the host are copied to."""
-    config: Any = jax.config  # its settings are not annotated
-    chosen: jax.Device = config.jax_default_device or jax.local_devices()[0]
-    return chosen
 
 
 def n_at_once(plans: Sequence[Plan], free: float) -> int:
@@ -219,11 +213,6 @@ def _in_three(array: Any, dtype: Any = np.float32) -> Any:
     with np.errstate(over="ignore"):  # values too large for float32 are refused later
         array = np.asarray(array.T, dtype)
     return array if array.ndim == 3 else array[None]
-
-
-def platform(array: jax.Array) -> str:
-    """Return what kind of device an array lies on."""
-    return next(iter(array.devices())).platform
 
 
 ODD_MASK = "mask has values that are not finite; expected 0 outside, not 0 inside"
