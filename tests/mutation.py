@@ -112,7 +112,7 @@ OTHERS = {
     "arguments": ("test_arguments", "test_options"),
     "arrays": ("test_toy_method",),
     "masks/brain_programs": ("masks/test_skull_strip",),
-    "core/devices": ("core/test_threshold", "core/n4/test_estimate", "core/test_register"),
+    "core/devices": ("core/test_threshold", "core/n4/test_estimate", "core/motion/test_register"),
     "core/call": ("test_arguments", "core/test_arrays", "core/n4/test_estimate"),
     "core/estimator": ("test_toy_method",),
     "core/placed_field": ("test_apply",),
