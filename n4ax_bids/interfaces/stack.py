@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class StackCorrection(SimpleInterface):
     output_spec = StackCorrectionOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids.stacks.files import save_correction
         from n4ax_bids.stacks.streaming import stream
 
