@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # Each part of the package and what it may import besides the standard library and itself. A part
 # is a folder, a module at the root, or a module in one of the ROOMS, where each module has a row.
 # "root" is the package's own __init__, for the version.
-ROOMS = {"commands", "foreign", "image", "masks", "runtime", "series", "stacks"}
+ROOMS = ("commands", "foreign", "image", "masks", "runtime", "series", "stacks")
 MAY_IMPORT = {
     "root": set(),
     **{room: set() for room in ROOMS},  # their __init__
