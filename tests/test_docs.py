@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import sys
@@ -178,3 +179,19 @@ def test_the_site_shows_links_out_of_it_as_names(monkeypatch):
         assert docs_hooks.on_page_markdown(link, Page) == shown
     Page.file.src_uri = "contributing.md"
     assert "[docs/architecture.md](architecture.md)" in docs_hooks.on_page_markdown("", Page)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.ipynb")), ids=lambda path: path.name)
+def test_what_a_notebook_imports_is_there(path):
+    """The notebooks are run by `make notebook`, not here."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    found = 0
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("n4ax_bids"):
+            for alias in node.names:
+                home = importlib.import_module(node.module)
+                if not hasattr(home, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+                found += 1
+    assert found
