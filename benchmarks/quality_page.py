@@ -28,7 +28,8 @@ def lines(kept: Kept) -> Iterator[str]:
         "field. *CV white*, *CV grey* and *CJV*: of the corrected image; a lower one is better "
         "only if the contrast, grey / white, stays the true one. *Contrast*: by how much grey / "
         "white divided by the true one is off 1, in either direction. Every estimate has the mask "
-        "of its table; all figures are means over cases."
+        "of its table; all figures are means over cases. The rows are those of `make quality` and "
+        "of as much of `make quality-full` as has been run."
     )
     for mask, about in (
         ("label", "The brain alone, with its own mask"),

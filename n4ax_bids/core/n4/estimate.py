@@ -118,7 +118,8 @@ def estimate_batch(
     """Estimate the log fields of several images; images of equal padded size share a solve.
 
     The parameters are those of `estimate`, with one image, mask, weight and plan for each. A batch
-    holds as many images as fit into `memory`. Images whose levels may end by ITK's statistic are
+    holds as many images as fit into `memory`; if the device refuses it, its images are solved one
+    by one. Images whose levels may end by ITK's statistic are
     solved one by one. On a CPU all images are, unless `together` is True: one on each core at a
     time, which is faster than a batch (docs/benchmarks/scaling.md).
     """
@@ -135,16 +136,14 @@ def estimate_batch(
             taken = take_each(given[part], plans[part], on_device, free, n)
             try:
                 results += _together(taken, plans[part], free)
+                continue
             except jax.errors.JaxRuntimeError as error:
                 _require_short_of_memory(error)
-                del taken
-                for number, (one, its) in enumerate(
-                    zip(given[part], plans[part], strict=True), start=n
-                ):
-                    with numbered(number):
-                        results.append(
-                            estimate(*one, plan=its, on_device=on_device, memory=memory)
-                        )
+            # Not in the block above: there, the error still holds the samples of the batch.
+            del taken
+            for number, (one, its) in enumerate(zip(given[part], plans[part], strict=True), n):
+                with numbered(number):
+                    results.append(estimate(*one, plan=its, on_device=on_device, memory=memory))
     return results
 
 
