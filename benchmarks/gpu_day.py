@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import candidates, exactness, methods, times
+from benchmarks.gpu import app, candidates, exactness, methods, times
 from benchmarks.gpu.day import Day, as_json
 
 LEAST = 25.0
@@ -46,7 +46,7 @@ PARTS = (
     Part("candidates", 110, candidates.candidates, "the loop with parts replaced"),
     Part("peers", 70, methods.peers, "nitrix and n4ax, where they are installed"),
     Part("methods", 150, methods.methods, "every other method beside the CPU"),
-    Part("app", 110, methods.app, "the App, files to files"),
+    Part("app", 150, app.app, "the App, files to files"),
     Part("kernels", 40, times.kernels, "kernels of some iterations"),
     Part("statistic", 15, times.statistic_on_host, "ITK's statistic on the host"),
     Part("processes", 70, exactness.other_processes, "the same bits in another process?"),

@@ -1,16 +1,9 @@
-"""Parts of a GPU day beyond N4: every other method beside the CPU, the peers, the App's files."""
+"""Parts of a GPU day beyond N4: every other method beside the CPU, and the peers."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.gpu import inputs
-from benchmarks.gpu.day import ROOT, Day
+from benchmarks.gpu.day import Day
 from n4ax_bids.core.n4.call import n4
 from n4ax_bids.options import N4Options, StackOptions, TissueOptions, ZeroShotOptions
 from n4ax_bids.options.realign import RealignOptions
 from n4ax_bids.phantoms import phantom
 
 ZOOMS = (2.0, 2.0, 2.0)
-MIB = 1 << 20
 
 
 def methods(day: Day) -> dict[str, Any]:
@@ -145,75 +137,3 @@ def peers(day: Day) -> dict[str, Any]:
             "difference from ours, max": float(off.max()),
         }
     return result
-
-
-def app(day: Day) -> dict[str, Any]:
-    """Run the App over a dataset, files in to files out; the second time, nothing is compiled."""
-    try:
-        import nibabel  # noqa: F401
-        import nipype  # noqa: F401
-    except ImportError as error:
-        return {"left out": str(error)}
-    sizes = day.sizes
-    n = 4 if day.quick else 64
-    result: dict[str, Any] = {"images": n, "shape": sizes.shape}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        _dataset(day, root / "raw", n)
-        cases = {"cold": [], "warm": [], "with reports": ["reports"]}
-        for name, words in cases.items():
-            if not day.has_room(25):
-                result[name] = "no time"
-                continue
-            result[name] = _app_run(root, n, reports=bool(words))
-            day.save()
-    return result
-
-
-def _dataset(day: Day, path: Path, n: int) -> None:
-    """Write n images, int16, of which eight differ."""
-    import nibabel as nb
-
-    first: list[Path] = []
-    for number in range(n):
-        file = path / f"sub-{number:03}" / "anat" / f"sub-{number:03}_T1w.nii.gz"
-        file.parent.mkdir(parents=True)
-        if number >= 8:
-            shutil.copy(first[number % 8], file)
-            continue
-        image, _ = inputs.head(day.sizes.shape, day.sizes.semi_axes, number)
-        stored = np.rint(image).clip(0, 32767).astype(np.int16)
-        nb.Nifti1Image(stored, np.eye(4)).to_filename(file)
-        first.append(file)
-    about = '{"Name": "throughput", "BIDSVersion": "1.10.0", "DatasetType": "raw"}'
-    Path(path, "dataset_description.json").write_text(about)
-
-
-def _app_run(root: Path, n: int, *, reports: bool) -> dict[str, Any]:
-    program = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = [str(root / "raw"), str(root / "out"), "participant", "--mask", "otsu"]
-    words += ["--skip-bids-validation", *([] if reports else ["--no-reports"])]
-    environment = {**os.environ, "N4AX_CACHE_DIR": str(root / "programs")}
-    before, start = os.times(), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wall, after = time.perf_counter() - start, os.times()
-    written = [*(root / "out").rglob("*_T1w.nii.gz")]
-    n_bytes = sum(file.stat().st_size for file in (root / "out").rglob("*") if file.is_file())
-    shutil.rmtree(root / "out", ignore_errors=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-1500:])
-    return {
-        "images a second": round(n / wall, 2),
-        "wall, s": round(wall, 1),
-        "CPU s an image": round((sum(after[2:4]) - sum(before[2:4])) / n, 2),
-        "corrected images": len(written),
-        "MiB written": round(n_bytes / MIB),
-        "log": done.stderr[-600:],
-    }
