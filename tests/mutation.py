@@ -85,6 +85,7 @@ OTHERS = {
     "app/machine/signals": ("app/machine/test_pool",),
     "app/machine/threads": ("app/machine/test_pool",),
     "app/machine/expiry": ("app/machine/test_presence", "app/machine/test_interleavings"),
+    "app/machine/limits": ("app/machine/test_limits_real",),
     "app/images/runner": ("app/images/test_plugin",),
     "app/outputs/changed": ("app/outputs/test_finished", "app/outputs/test_agreement"),
     "app/outputs/places": ("app/outputs/test_agreement", "app/test_run", "app/test_cli"),
