@@ -1,49 +1,18 @@
-"""Head, brain and automatic masks: strong fields, hot spots, labels, and what is no brain."""
+"""Head, brain and automatic masks: strong fields, hot spots, cut heads, what is no brain."""
 
 import jax
-import nibabel as nb
 import numpy as np
 import pytest
-from scipy import ndimage
 
 import n4ax_bids
-from n4ax_bids.core.mask import morphology
 from n4ax_bids.core.mask.auto_mask import auto_mask
 from n4ax_bids.core.mask.brain_mask import brain_mask
-from n4ax_bids.core.mask.coarse import above, ceiling, coarse, enlarged
-from n4ax_bids.core.mask.head_mask import find_head, head_mask
-from n4ax_bids.core.metrics import joint_variation
+from n4ax_bids.core.mask.head_mask import head_mask
 from n4ax_bids.core.n4 import rows
 from n4ax_bids.core.n4.call import n4
 from n4ax_bids.core.threshold import otsu_mask
 from n4ax_bids.options import N4Options
-
-ZOOMS = (3.0, 3.0, 3.0)
-
-
-def ball(shape, radius, zooms=ZOOMS, centre=None):
-    """Distance in units of an ellipsoid with these radii in mm."""
-    centre = [n * z / 2 for n, z in zip(shape, zooms, strict=True)] if centre is None else centre
-    axes = np.ix_(*(np.arange(n) * z for n, z in zip(shape, zooms, strict=True)))
-    return np.sqrt(sum(((a - c) / radius) ** 2 for a, c in zip(axes, centre, strict=True)))
-
-
-def made_head(white=100.0, grey=75.0, scalp=120.0, field=0.0, seed=0):
-    """A head of 3 mm voxels: white and grey matter, a skull, a scalp; and its brain."""
-    shape = (68, 72, 66)
-    image = np.zeros(shape, np.float32)
-    image[ball(shape, 92) < 1] = scalp
-    image[ball(shape, 84) < 1] = 8
-    brain = ball(shape, 74) < 1
-    image[brain] = grey
-    image[ball(shape, 58) < 1] = white
-    rng = np.random.default_rng(seed)
-    b = np.exp(field * (ball(shape, 92) ** 2 - 0.5))
-    return np.abs(image * b + rng.normal(0, 2, shape)).astype(np.float32), brain
-
-
-def coverage(mask, truth):
-    return np.count_nonzero(mask & truth) / np.count_nonzero(truth)
+from tests.core.mask.heads import ZOOMS, ball, coverage, made_head
 
 
 @pytest.mark.parametrize("field", (0.0, 2.0))
@@ -150,69 +119,12 @@ def test_constant_image_gives_no_mask():
     assert result.kind == "otsu" and not result.mask.any() and result.notes
 
 
-def test_distance_is_exact_within_its_range(rng):
-    mask, zooms = rng.random((20, 18, 9)) > 0.02, (1.0, 1.5, 4.0)
-    exact = ndimage.distance_transform_edt(mask, sampling=zooms)
-    found = morphology.distance(mask, zooms, 6)
-    near = exact <= 6
-    np.testing.assert_allclose(found[near], exact[near], rtol=1e-5)
-    assert (found[~near] > 6).all()
-
-
-def test_fill_and_pieces():
-    mask = ball((30, 30, 30), 30) < 1
-    hollow = mask & ~(ball((30, 30, 30), 12) < 1)
-    np.testing.assert_array_equal(morphology.filled(hollow), mask)
-    hollow[0, 0, 0] = True
-    first, second = morphology.largest_pieces(hollow, 5)
-    assert first.sum() == hollow.sum() - 1 and second.sum() == 1
-    assert len(morphology.largest_pieces(hollow, 5, smallest=0.1)) == 1
-    assert morphology.largest_pieces(np.zeros((3, 3), bool), 2) == []
-
-
-@pytest.mark.parametrize("order", "CF")
-def test_coarse_copy_and_back(rng, order):
-    image = np.asarray(rng.random((13, 11, 9)), np.float32, order=order)
-    copy = coarse(image, (1, 1, 3), 3)
-    assert copy.factors == (3, 3, 1) and copy.values.shape == (4, 3, 9)
-    clipped = np.minimum(image, copy.ceiling)
-    np.testing.assert_allclose(copy.values[1, 2, 4], clipped[3:6, 6:9, 4].mean(), rtol=1e-6)
-    levels = rng.random(copy.values.shape).astype(np.float32)
-    spread = np.repeat(np.repeat(levels, 3, 0), 3, 1)
-    spread = np.pad(spread, [(0, 1), (0, 2), (0, 0)], mode="edge")
-    np.testing.assert_array_equal(above(image, levels, copy.factors), image > spread)
-    assert ceiling(np.append(image.ravel(), 1e9)) < 1.01
-    grown = enlarged(levels - 0.5, (0, 0, 0), copy.factors, image.shape)
-    assert grown.shape == image.shape
-    np.testing.assert_array_equal(grown[1:12:3, 1:9:3], levels > 0.5)
-
-
 def test_list_has_room_for_as_many_as_asked(rng):
     inside = rng.random((6, 7, 8)) > 0.5
     values = rng.random(inside.shape).astype(np.float32)
     found = rows.find(values, inside, None)
     listed, _ = rows.lay_out(found, inside.shape, np.dtype(np.float32), least=7 << 9)
     assert listed.log_image.size == 7 << 9 and listed.listed == inside.sum()
-
-
-@pytest.mark.parametrize("zooms", ((2.0, 2.0, 2.0), (1.0, 1.0, 1.0000001), (0.1, 0.1, 0.1)))
-def test_distance_between_cubes_is_exact_within_its_range(rng, zooms):
-    """Cubes take whole numbers of one or two bytes; 15 of them need two."""
-    mask = rng.random((40, 18, 9)) > 0.005
-    exact = ndimage.distance_transform_edt(mask, sampling=zooms)
-    for reach in (3, 15):
-        most = reach * zooms[0]
-        found, near = morphology.distance(mask, zooms, most), exact <= most * (1 + 1e-6)
-        np.testing.assert_allclose(found[near], exact[near], rtol=1e-5)
-        assert (found[~near] > most).all()
-        np.testing.assert_array_equal(morphology.eroded(mask, zooms, most), ~near)
-
-
-def test_box_holds_the_mask_and_its_margin():
-    mask = np.zeros((9, 8, 7), bool)
-    mask[2:4, 5, 1] = mask[6, 7, 2] = True
-    assert morphology.box(mask) == (slice(2, 7), slice(5, 8), slice(1, 3))
-    assert morphology.box(mask, 2) == (slice(0, 9), slice(3, 8), slice(0, 5))
 
 
 SALT = ((0.05, False), (0.3, False), (0.3, True))
@@ -295,83 +207,3 @@ def test_head_mask_where_otsu_misses_much_and_no_brain_is_found():
     result = auto_mask(image, ZOOMS)
     assert result.kind == "head" and result.notes
     assert coverage(otsu_mask(image), body) < 0.7 < 0.95 < coverage(result.mask, body)
-
-
-HEADS = (
-    "aomic-piop2-0002",
-    "brainweb-t1-pn3-rf20-head2mm",
-    "fpg-flair-3t",
-    "sim-t1-rf40A-pn3",
-    "sim-t2-rf60B-pn5",
-    "sim-pd-prisma64ch-pn3",
-    "aomic-piop2-0001",
-)
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_brain_against_labels_of_real_and_simulated_heads(test_data, name):
-    """At least 98 % of grey and white matter inside, at least 60 % of the mask is either."""
-    folder = test_data(f"labelled/{name}")
-    read = nb.load(folder / "image.nii.gz")
-    tissue = sum(
-        np.asarray(nb.load(folder / f"label-{label}.nii.gz").dataobj) > 0.5
-        for label in ("GM", "WM")
-    ).astype(bool)
-    found = brain_mask(np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3])
-    assert coverage(found, tissue) >= 0.98
-    assert coverage(tissue, found) >= 0.60
-
-
-LABELS = tuple(name for name in HEADS if not name.startswith("sim-pd"))
-
-
-@pytest.mark.parametrize("name", LABELS)
-def test_contrast_is_not_below_that_of_otsu_or_of_the_labels(test_data, name):
-    """Not on the simulated PDw head, where Otsu's mask misses much and the labels' is better."""
-    folder = test_data(f"labelled/{name}")
-    read = nb.load(folder / "image.nii.gz")
-    image, zooms = np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3]
-    parts = {
-        label: np.asarray(nb.load(folder / f"{label}.nii.gz").dataobj)
-        for label in ("label-GM", "label-WM", "brain_mask")
-        if (folder / f"{label}.nii.gz").exists()
-    }
-    grey, white = parts["label-GM"] > 0.5, parts["label-WM"] > 0.5
-    options = N4Options(shrink_factor=max(1, round(4 / max(zooms))))
-
-    def spread(mask):
-        corrected = n4(image, mask, zooms=zooms, options=options)
-        return joint_variation(corrected, white, grey)
-
-    found = spread(auto_mask(image, zooms).mask)
-    labels = np.any([part > 0.5 for part in parts.values()], axis=0)
-    assert found <= 1.0001 * spread(otsu_mask(image))
-    assert found <= 1.02 * spread(labels)
-
-
-def test_measured_field_is_found(test_data):
-    """3 T, 64 channels: Otsu's mask leaves an error of 0.335 of 0.397, the true brain 0.122."""
-    folder = test_data("labelled/xa30-norm-pair")
-    read = nb.load(folder / "image.nii.gz")
-    image, zooms = np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3]
-    brain = np.asarray(nb.load(folder / "brain_mask_rough.nii.gz").dataobj) > 0
-    true = np.log(nb.load(folder / "field_true.nii.gz").get_fdata()[brain])
-    options = N4Options(shrink_factor=2)
-    found = n4(image, "auto", zooms=zooms, options=options, return_bias=True)[1][brain]
-    assert np.std(found - true) <= 0.13
-
-
-@pytest.mark.parametrize(
-    "name", ("spine-sct_T2starw", "kidney-ge3t_GRE", "labelled/mouse-fvb-invivo-3/image")
-)
-def test_other_bodies_are_no_brains(test_data, name):
-    read = nb.load(test_data(f"{name}.nii.gz"))
-    result = auto_mask(np.asarray(read.dataobj, np.float32), read.header.get_zooms()[:3])
-    assert result.kind in ("head", "otsu") and result.confidence < 0.5 and result.notes
-
-
-def test_a_neck_is_no_brain(test_data):
-    read = nb.load(test_data("head-philips3t_T1w.nii.gz"))
-    image = np.asarray(read.dataobj, np.float32)[:, :, :130]
-    head = find_head(image, (1.0, 1.0, 1.0))
-    assert head.mask.any() and auto_mask(image).kind != "brain"
