@@ -1,42 +1,24 @@
-"""Claims and agreements of runs whose steps come in any order, with kills, sleep and wrong clocks.
-
-Each run is a thread that stops before every look at the file system and every change of it. Which
-one goes on, and which one is killed, is drawn by hypothesis, which shows the shortest order of
-steps that leads to a fault.
-"""
+"""Claims and agreements of runs whose steps come in any order, with kills and sleep."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from n4ax_bids.app.machine import claims, expiry, presence
+from n4ax_bids.app.machine import claims, presence
 from n4ax_bids.app.machine.claims import Taken, claimed
 from n4ax_bids.app.machine.presence import Presence
 from n4ax_bids.app.outputs import agreement
 from n4ax_bids.app.outputs.agreement import Differs
+from tests.app.machine.steps import MANY, STARTED, TOKENS, Run, bursts, in_steps
 
 NAME = "sub-01/anat/sub-01_T1w.nii.gz"
-MANY = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-TOKENS = [f"{number:08x}-1-1-{number:08x}" for number in range(1, 5)]
-"""of machines other than this one"""
-
-
-class Killed(BaseException):
-    """Ends a run at a step; nothing that it does afterwards has an effect."""
-
-
-STARTED: list[Run] = []
 
 
 @pytest.fixture(autouse=True)
@@ -46,79 +28,6 @@ def no_run_is_left():
     while STARTED:
         left = STARTED.pop()
         left.end()
-
-
-class Run(threading.Thread):
-    """A run that makes one step at a time, on command."""
-
-    def __init__(self, token: str, body: Callable[[Run], None]):
-        super().__init__(daemon=True)
-        self.token, self._body = token, body
-        self._go, self._arrived = threading.Semaphore(0), threading.Semaphore(0)
-        self.killed = self.over = False
-        self.fault: BaseException | None = None
-        STARTED.append(self)
-        self.start()
-        self._arrived.acquire()
-
-    def run(self) -> None:
-        try:
-            self.step()
-            self._body(self)
-        except Killed:
-            pass
-        except BaseException as fault:
-            self.fault = fault
-        finally:
-            self.over = True
-            self._arrived.release()
-
-    def step(self) -> None:
-        """Wait for the next turn."""
-        self._arrived.release()
-        self._go.acquire()
-        if self.killed:
-            raise Killed
-
-    def advance(self) -> None:
-        """Make one step."""
-        if not self.over:
-            self._go.release()
-            self._arrived.acquire()
-            if self.fault:
-                raise self.fault
-
-    def kill(self) -> None:
-        self.killed = True
-        while not self.over:
-            self.advance()
-
-    def end(self) -> None:
-        """Kill the run in any state, and wait for its thread."""
-        self.killed = True
-        while self.is_alive():
-            self._go.release()
-            self.join(0.01)
-
-
-def stepping(function: Callable) -> Callable:
-    """Make a run wait for its turn before it calls a function."""
-
-    def call(*args, **kwargs):
-        here = threading.current_thread()
-        if isinstance(here, Run):
-            here.step()
-        return function(*args, **kwargs)
-
-    return call
-
-
-@contextmanager
-def in_steps(module, *names):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in names:
-            patch.setattr(module, name, stepping(getattr(module, name)))
-        yield
 
 
 class World:
@@ -175,16 +84,6 @@ class World:
             if all(run.over for run in self.runs):
                 return
         pytest.fail("a run goes on for ever")
-
-
-def bursts(*others: str) -> st.SearchStrategy:
-    """Some steps of one run, then of another one, and what else may happen between them."""
-    times = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 10, 15, 30])
-    steps = st.tuples(st.just("go"), st.integers(0, 2), times)
-    if not others:
-        return st.lists(steps, min_size=3, max_size=12)
-    event = st.tuples(st.sampled_from(others), st.integers(0, 2), st.just(1))
-    return st.lists(st.one_of(steps, steps, steps, event), min_size=3, max_size=12)
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -325,71 +224,3 @@ def test_runs_with_other_settings_are_never_at_work_together(labels, moves):
         assert meeting.at_work or any(run.killed for run in meeting.runs)
         if len(set(labels)) == 1:
             assert not meeting.refused
-
-
-class Clocks:
-    """A file system with one file, its clock, and the clock of this process."""
-
-    def __init__(self, sign: float, *, may_set: bool):
-        self.now, self.monotonic, self.sign, self._may_set = 1e9, 0.0, sign, may_set
-
-    def stat(self, path, follow_symlinks=True):
-        return os.stat_result((0,) * 10, {"st_mtime_ns": round(self.sign * 1e9)})
-
-    def utime(self, path, follow_symlinks=True):
-        if not self._may_set:
-            raise PermissionError
-        self.sign = self.now
-
-    def time_goes_on(self, seconds: float) -> None:
-        self.now, self.monotonic = self.now + seconds, self.monotonic + seconds
-
-    @contextmanager
-    def tell_the_time(self):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(expiry, "os", self)
-            patch.setattr(expiry.time, "monotonic", lambda: self.monotonic)
-            patch.setattr(expiry, "_seen", {})
-            yield
-
-    def is_silent(self) -> bool:
-        return expiry.is_silent(Path("sign"), now=self.now)
-
-
-@given(
-    ahead=st.floats(-1e8, 1e9),
-    pauses=st.lists(st.floats(0, 100), max_size=50),
-    watch=st.sampled_from(["one", "may set", "many, may set"]),
-)
-@MANY
-def test_a_run_that_has_ended_holds_nothing_for_ever(ahead, pauses, watch):
-    """This holds for any time of its last sign, whether or not a process may set this time."""
-    clocks = Clocks(1e9 + ahead, may_set="may set" in watch)
-    with clocks.tell_the_time():
-        was_silent = clocks.is_silent()
-        for pause in [*pauses, expiry.STALE, expiry.STALE]:
-            clocks.time_goes_on(pause)
-            if "many" in watch:
-                expiry._seen.clear()
-            silent = clocks.is_silent()
-            assert silent or not was_silent  # nobody comes back
-            was_silent = silent
-        assert was_silent
-
-
-@given(
-    skew=st.floats(-200, 1e9),
-    pauses=st.lists(st.floats(0.1, 30), min_size=1, max_size=60),
-    looks=st.lists(st.booleans(), min_size=60, max_size=60),
-    may_set=st.booleans(),
-)
-@MANY
-def test_a_run_that_gives_signs_is_never_dead(skew, pauses, looks, may_set):
-    """This holds even if the signs carry its own clock, which may be minutes wrong or ahead."""
-    clocks = Clocks(1e9 + skew, may_set=may_set)
-    with clocks.tell_the_time():
-        for pause, look in zip(pauses, looks, strict=False):
-            assert not (look and clocks.is_silent())
-            clocks.time_goes_on(pause)
-            assert not clocks.is_silent()
-            clocks.sign = clocks.now + skew
