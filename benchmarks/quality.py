@@ -5,9 +5,11 @@
 
 Known fields: three shapes and four amplitudes on the ICBM 152 template, T1w- and T2w-like, with
 noise of 0 to 9 %, the brain alone with its own mask, and a head with Otsu's and with the automatic
-mask. No method is judged by one figure: a field that removes the contrast of the tissues also
-lowers their variation. The rows are kept in docs/validation/quality-rows.json as they are made.
---resume measures only what is not among them; --rows measures nothing and writes the pages.
+mask. Heads: one whose receive field was measured, three with a simulated one, and five others with
+labels, each with these three masks. No method is judged by one figure: a field that removes the
+contrast of the tissues also lowers their variation. The rows are kept in
+docs/validation/quality-rows.json as they are made. --resume measures only what is not among them;
+--rows measures nothing and writes the pages.
 """
 
 from __future__ import annotations
@@ -22,18 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import quality_page
+from benchmarks import quality_files, quality_page
+from benchmarks.corrections import PRESETS, Estimate, ours, slow
 from benchmarks.known_fields import Known, known
-from benchmarks.machine import ROOT, arguments, computing_on, has, publish
+from benchmarks.machine import ROOT, arguments, computing_on, publish
+from benchmarks.masks import Case, Maker, makers
 from benchmarks.masks import cases as heads
-from n4ax_bids import n4, otsu_mask, preset, tissue, zero_shot
+from n4ax_bids import otsu_mask
 from n4ax_bids.core.metrics import coefficient_of_variation, field_error, joint_variation
 from n4ax_bids.phantoms import GREY, WHITE
 
 PAGE = ROOT / "docs" / "validation"
-SHRINK = 4
-LEVELS = (50, 50, 50, 50)
-PRESETS = ("ants", "fmriprep", "adaptive")
 EVERYWHERE = ("none", *(f"n4 {name}" for name in PRESETS))
 """what is quick enough for every case and mask; the tissue method is run where the noise is 5 %"""
 NAMED = tuple(
@@ -54,8 +55,6 @@ NAMED = tuple(
     )
 )
 """cases on which slow methods and peers are run too, before all others"""
-Estimate = Callable[[np.ndarray, np.ndarray, tuple[float, ...]], np.ndarray]
-"""image, mask and mm to ln b"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             measure(rows, quick=given.quick, full=given.full)
     publish(given, "How well it corrects", quality_page.lines(rows.kept))
     if not given.quick:
-        quality_page.write_csv(rows.kept, folder / "quality.csv")
-        quality_page.draw(rows.kept, folder / "quality.png")
+        quality_files.write_csv(rows.kept, folder / "quality.csv")
+        quality_files.draw(rows.kept, folder / "quality.png")
 
 
 class Rows:
@@ -99,11 +98,11 @@ class Rows:
 
 def measure(rows: Rows, *, quick: bool, full: bool) -> None:
     """Measure everything that is not there yet."""
-    for case in heads(quick):
-        if case.grey is None or case.white is None:
-            continue
-        for name, estimate in ours().items():
-            add_head(rows, case, f"{name}, label", estimate, case.brain)
+    for head in heads(quick):
+        for mask_name, make_mask in masks_of_head(head).items():
+            slower = slow() if mask_name != "otsu" and (quick or full) else {}
+            for name, estimate in (ours() | slower).items():
+                add_head(rows, head, f"{name}, {mask_name}", estimate, make_mask)
     for case in known(quick, NAMED):
         everyone = full or quick or case.name in NAMED
         for mask_name, mask in masks_of(case):
@@ -111,7 +110,7 @@ def measure(rows: Rows, *, quick: bool, full: bool) -> None:
             if mask_name == "otsu" or not (everyone or "noise 5%" in case.name):
                 chosen = {name: chosen[name] for name in EVERYWHERE}
             elif everyone:
-                chosen |= {"n4 fast": _by_preset("fast"), "zero-shot": by_zero_shot, **peers()}
+                chosen |= slow()
             for name, estimate in chosen.items():
                 add_known(rows, case, f"{name}, {mask_name}", estimate, mask)
 
@@ -123,99 +122,6 @@ def masks_of(case: Known) -> Iterator[tuple[str, np.ndarray]]:
         return
     yield "auto", case.mask
     yield "otsu", np.asarray(otsu_mask(case.made.image)) != 0
-
-
-def ours() -> dict[str, Estimate]:
-    """Return what is quick enough for every case."""
-    return {
-        "none": lambda image, mask, mm: np.zeros(image.shape, np.float32),
-        **{f"n4 {name}": _by_preset(name) for name in PRESETS},
-        "n4 as SimpleITK": _by_simpleitk("n4ax_bids.simpleitk"),
-        "tissue": lambda image, mask, mm: np.asarray(
-            tissue(image, mask, zooms=mm, return_bias=True)[1]
-        ),
-    }
-
-
-def _by_preset(name: str) -> Estimate:
-    options = preset(name)
-    return lambda image, mask, mm: np.asarray(
-        n4(image, mask, zooms=mm, options=options, return_bias=True)[1]
-    )
-
-
-def by_zero_shot(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-    return np.asarray(zero_shot(image, mask, zooms=mm, return_bias=True)[1])
-
-
-def _by_simpleitk(module: str) -> Estimate:
-    """Return N4 by a script for SimpleITK, run by SimpleITK itself or by the module beside it."""
-
-    def estimate(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-        import importlib
-
-        import SimpleITK as sitk
-
-        whole = sitk.GetImageFromArray(image.T.astype(np.float32))
-        inside = sitk.GetImageFromArray(mask.T.astype(np.uint8))
-        whole.SetSpacing(mm)
-        inside.SetSpacing(mm)
-        filter_ = importlib.import_module(module).N4BiasFieldCorrectionImageFilter()
-        filter_.SetMaximumNumberOfIterations(LEVELS)
-        filter_.SetConvergenceThreshold(0.0)
-        shrunk = (sitk.Shrink(each, [SHRINK] * image.ndim) for each in (whole, inside))
-        filter_.Execute(*shrunk)
-        return sitk.GetArrayFromImage(filter_.GetLogBiasFieldAsImage(whole)).T
-
-    return estimate
-
-
-def peers() -> dict[str, Estimate]:
-    """Return the programs of others that are installed."""
-    found: dict[str, Estimate] = {}
-    if has("SimpleITK"):
-        found["SimpleITK"] = _by_simpleitk("SimpleITK")
-    if has("ants"):
-        found["ANTs"] = _by_ants
-    if has("dipy"):
-        found["dipy B-splines"] = _by_dipy
-    if has("nitrix") and has("nitrix.bias"):
-        found["nitrix"] = _by_nitrix
-    return found
-
-
-def _by_ants(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-    import ants
-
-    whole, inside = (
-        ants.from_numpy(each.astype(np.float32), spacing=mm) for each in (image, mask)
-    )
-    given = {"iters": list(LEVELS), "tol": 0.0}
-    field = ants.n4_bias_field_correction(
-        whole, mask=inside, shrink_factor=SHRINK, convergence=given, return_bias_field=True
-    )
-    return np.log(np.maximum(field.numpy(), 1e-6))
-
-
-def _by_dipy(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-    """dipy's regression by B-splines of the mean of the volumes with b = 0; here there is one."""
-    from dipy.core.gradients import gradient_table
-    from dipy.denoise.bias_correction import bias_field_correction
-
-    table = gradient_table(np.zeros(1), bvecs=np.zeros((1, 3)))
-    _, field = bias_field_correction(
-        image[..., None], table, mask=mask.astype(bool), return_bias_field=True
-    )
-    return np.log(np.maximum(field, 1e-6))
-
-
-def _by_nitrix(image: np.ndarray, mask: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-    from nitrix.bias.n4 import n4_bias_field_correction
-
-    corrected = n4_bias_field_correction(
-        image.astype(np.float32), mask=mask.astype(np.float32), convergence_threshold=0.0
-    )
-    return np.log(np.maximum(image, 1e-6)) - np.log(np.maximum(np.asarray(corrected), 1e-6))
 
 
 def add_known(rows: Rows, case: Known, name: str, estimate: Estimate, mask: np.ndarray) -> None:
@@ -244,12 +150,36 @@ def add_known(rows: Rows, case: Known, name: str, estimate: Estimate, mask: np.n
     rows.add(case.name, name, one)
 
 
-def add_head(rows: Rows, case: Any, name: str, estimate: Estimate, mask: np.ndarray) -> None:
-    def one() -> dict[str, float]:
-        log_bias = np.asarray(estimate(case.image, mask, case.zooms), np.float64)
-        return _tissues(case.image / np.exp(log_bias), case.grey, case.white)
+def masks_of_head(head: Case) -> dict[str, Maker]:
+    """Return what makes the masks by which a head is corrected."""
+    return {name: makers(head)[name] for name in ("label", "auto", "otsu")}
 
-    rows.add(f"head: {case.name}", name, one)
+
+def add_head(rows: Rows, head: Case, name: str, estimate: Estimate, make_mask: Maker) -> None:
+    """Measure a head with labels or with a field that is known by other means than N4.
+
+    The difference is that of two estimates: of the head, and of the same head without that field.
+    """
+
+    def log_field(image: np.ndarray) -> np.ndarray:
+        found = estimate(image, np.asarray(make_mask(image)) != 0, head.zooms)
+        return np.asarray(found, np.float64)
+
+    def one() -> dict[str, float]:
+        log_bias = log_field(head.image)
+        found: dict[str, float] = {}
+        if head.grey is not None and head.white is not None:
+            found |= _tissues(head.image / np.exp(log_bias), head.grey, head.white)
+        if head.truth is not None:
+            error = field_error(log_bias, head.truth, head.brain)
+            found |= {"r": error.correlation, "rmse": error.rmse}
+            if head.clean is not None:
+                of_clean = log_field(head.clean)
+                error = field_error(log_bias - of_clean, head.truth, head.brain)
+                found["rmse of the difference"] = error.rmse
+        return found
+
+    rows.add(f"head: {head.name}", name, one)
 
 
 def _tissues(image: np.ndarray, grey: np.ndarray, white: np.ndarray) -> dict[str, float]:

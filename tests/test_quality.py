@@ -2,7 +2,7 @@
 
 import csv
 
-from benchmarks import quality_page
+from benchmarks import quality_files, quality_page
 
 FIGURES = {"r": 0.9, "cv of the ratio": 0.1, "cv white": 0.05, "cv grey": 0.06, "contrast": 1.0}
 
@@ -34,7 +34,24 @@ def test_wins_and_losses_are_counted():
     assert "| tissue | label | 50% of 2 | 50% of 2 | 1.00 |" in page
     assert "| n4 ants | 0.900 | 0.070 |" in page  # the mean over both cases
     assert "| SimpleITK |" not in page.partition("## Beside")[0]  # it has one case of two
-    assert "| one | 0.700 | 0.650 |" in page
+
+
+def test_heads_have_a_row_for_each_mask_and_a_mean_over_what_ran_on_all():
+    rows = {
+        "head: one": {
+            "none, label": {"cjv": 0.7, "rmse": 0.4, "r": 0.0},
+            "tissue, label": {"cjv": 0.65, "rmse": 0.1, "rmse of the difference": 0.05},
+            "tissue, auto": {"cjv": 0.66, "rmse": 0.12},
+        },
+        "head: two": {"none, label": {"cjv": 0.5}, "SimpleITK, label": {"cjv": 0.6}},
+    }
+    page = "\n".join(quality_page.lines(rows))
+    fields, _, rest = page.partition("## The difference of a pair")
+    difference, _, labelled = rest.partition("## Labelled heads")
+    assert "| one | own | 0.400 | 0.100 |\n| one | auto |  | 0.120 |" in fields
+    assert "| one | own | 0.050 |" in difference
+    assert "| one | own | 0.700 | 0.650 |  |" in labelled
+    assert "| two | own | 0.500 |  | 0.600 |\n| *mean* | own | 0.600 |  |  |" in labelled
 
 
 def test_measures_that_are_worse_on_average_are_named():
@@ -59,10 +76,10 @@ def test_a_difference_from_simpleitk_is_said():
 
 
 def test_every_figure_is_in_the_table_and_the_picture_is_drawn(tmp_path):
-    quality_page.write_csv(ROWS, tmp_path / "quality.csv")
+    quality_files.write_csv(ROWS, tmp_path / "quality.csv")
     with (tmp_path / "quality.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 11
     assert rows[3]["method"] == "tissue" and rows[3]["mask"] == "label" and rows[3]["cjv"] == "0.6"
-    quality_page.draw(ROWS, tmp_path / "quality.png")
+    quality_files.draw(ROWS, tmp_path / "quality.png")
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
