@@ -7,39 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from n4ax_bids.core.motion import register, samples, series, smoothing
+from n4ax_bids.core.motion import register, samples, series
 from n4ax_bids.core.motion.reslice import reslice
 from n4ax_bids.options.realign import RealignOptions
+from tests.core.motion.small_series import COARSE, ONE_PASS, SMALL, estimated, grid_of
 from tests.moving_head import BRIGHT, motions, moving_head, rms
 
-SMALL = {"shape": (28, 30, 22), "zooms": (6.0, 6.0, 7.0)}
-ONE_PASS = RealignOptions(register_to_mean=False)
-COARSE = RealignOptions(register_to_mean=False, separation=8)
-"""for the small grid"""
-
-
-SIZES = (7168, 49152, 65536)
-"""numbers of samples: of the small grids, of the large one, and of the latter before any is
-dropped"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_programs():
-    """Pad the samples to few sizes, so that images that keep a few more share a program."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "bucket", lambda n: next(size for size in SIZES if n <= size))
-        yield
-
-
-def grid_of(moved):
-    return smoothing.grid_of(moved.affine, moved.shape)
-
-
-def estimated(moved, options=None):
-    volumes = moved.volumes
-    return series.estimate(
-        lambda i: volumes[i], len(volumes), grid_of(moved), options or RealignOptions()
-    )
+pytestmark = pytest.mark.usefixtures("few_programs")
 
 
 def realigned(moved, q, degree=4):
@@ -111,18 +85,6 @@ def test_a_still_series_has_no_motion():
     assert mm <= 0.01 and degrees <= 0.01
 
 
-@pytest.fixture(scope="module")
-def small():
-    return moving_head(motions(5), noise=0.005, **SMALL)
-
-
-def test_thick_slices_do_not_blur_the_plane():
-    """With one width for all axes, slices of 17 mm would hide what the plane shows."""
-    grid = smoothing.grid_of(np.diag([-0.95, 0.95, 17, 1]), (68, 68, 6))
-    np.testing.assert_allclose(smoothing.width(grid, RealignOptions()), [5, 5, 1.6 * 17])
-    np.testing.assert_allclose(smoothing.width(grid, RealignOptions(fwhm=6)), 6)
-
-
 def test_both_forms_agree():
     still = moving_head(motions(3), noise=0.001, **SMALL)
     reference = estimated(still, COARSE)
@@ -158,56 +120,6 @@ def test_the_residual_has_a_derivative(small):
     above, below = (residual(volume + sign * step * slope)[0] for sign in (1, -1))
     change = (above - below) / (2 * step)
     assert float(change) == pytest.approx(length**2, rel=1e-3)
-
-
-def test_a_flawed_volume_is_flagged_and_the_others_are_unchanged(small):
-    blank, odd = np.zeros((1, *small.shape), np.float32), small.volumes[1:2].copy()
-    odd[0, 3, 4, 5] = np.nan
-    with_flaws = np.concatenate([small.volumes[:2], blank, odd, small.volumes[2:]])
-    options = replace(COARSE, register_to_mean=True)
-    whole = estimated(small, options)
-    flawed = estimated(small._replace(volumes=with_flaws), options)
-    assert flawed.flagged == {
-        2: "all of its voxels are 0",
-        3: "1 more voxels than in others are NaN or infinite",
-    }
-    np.testing.assert_array_equal(np.delete(flawed.motion.q, (2, 3), axis=0), whole.motion.q)
-    assert (flawed.motion.q[2:4] == 0).all() and not flawed.motion.converged[2:4].any()
-
-
-def test_a_volume_far_away_has_no_motion(small):
-    """Its samples leave the grid, and no search goes on without them."""
-    grid = grid_of(small)
-    model = samples.model_of(small.volumes[0], grid, COARSE)
-    start = np.array([[0.0] * 6, [400.0, 0, 0, 0, 0, 0]])
-    found = register.register(lambda i: small.volumes[i], [1, 2], model, grid, COARSE, start=start)
-    assert found.registered.tolist() == [True, False]
-    assert found.converged.tolist() == [True, False]
-    assert (found.q[1] == 0).all() and found.n_iterations[1] <= 2
-
-
-def test_a_series_without_any_registered_volume_is_refused(small, monkeypatch):
-    """As one of a single row of voxels, whose samples all leave it."""
-    whole = series.register
-
-    def lost(*args, **options):
-        found = whole(*args, **options)
-        return found._replace(n_samples=np.zeros_like(found.n_samples))
-
-    monkeypatch.setattr(series, "register", lost)
-    with pytest.raises(ValueError, match="none of the 5 volumes can be registered: fewer than 32"):
-        estimated(small, COARSE)
-
-
-def test_a_flawed_reference_is_refused(small):
-    blank = small._replace(
-        volumes=np.concatenate([np.zeros_like(small.volumes[:1]), small.volumes])
-    )
-    with pytest.raises(ValueError, match="volume 0 is the reference.*such as 1"):
-        estimated(blank)
-    assert 0 in estimated(blank, replace(COARSE, reference="mean")).flagged
-    with pytest.raises(ValueError, match="reference is 9; expected a volume below 6"):
-        estimated(blank, replace(COARSE, reference=9))
 
 
 @pytest.mark.gpu
@@ -284,45 +196,3 @@ def test_the_second_pass_takes_the_mean_of_some_volumes(small, monkeypatch):
     rows = series.spread(200, 48)
     assert len(rows) == 48 and (rows[0], rows[-1]) == (0, 199)
     assert set(np.diff(rows)) == {4, 5}
-
-
-def test_samples_are_moved_to_both_sides():
-    """To one side alone, the noise of the reference would go along with its gradient."""
-    grid = smoothing.Grid((40, 40, 40), np.diag([4.0] * 3))
-    found = samples.positions(grid, RealignOptions())
-    off = found - found.round()
-    assert np.abs(off).max() <= 0.25
-    assert np.abs(off.mean(axis=0)).max() < 0.005 and (off.std(axis=0) > 0.1).all()
-
-
-def test_quality_drops_the_samples_that_tell_least(rng):
-    jacobian = rng.standard_normal((2000, 6))
-    jacobian[::2] *= 0.01
-    kept = samples.informative(jacobian, np.ones(2000), np.ones(2000), 0.9)
-    assert 500 < len(kept) < 2000
-    assert np.count_nonzero(kept % 2 == 0) < np.count_nonzero(kept % 2)
-    rows = np.column_stack([jacobian, np.ones(2000)])
-    left = np.linalg.det(rows[kept].T @ rows[kept]) / np.linalg.det(rows.T @ rows)
-    assert 0.7 < left <= 0.9
-    assert len(samples.informative(jacobian, np.ones(2000), np.ones(2000), 1.0)) == 2000
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"reference": -1}, "reference is -1"),
-        ({"reference": "last"}, "reference is 'last'"),
-        ({"degree": 0}, "degree is 0"),
-        ({"separation": 0}, "separation is 0"),
-        ({"quality": 1.5}, "quality is 1.5"),
-        ({"max_iterations": 10**10}, "max_iterations is 10000000000; expected 1 to 1000000"),
-        ({"damping": 0}, "damping is 0"),
-        ({"form": "backward"}, "form is 'backward'"),
-        ({"jitter": "no"}, "jitter is 'no'"),
-        ({"start_shrink": 3}, "start_shrink is 3"),
-        ({"fwhm": float("nan")}, "fwhm is nan"),
-    ],
-)
-def test_options_are_checked(change, message):
-    with pytest.raises(ValueError, match=message):
-        RealignOptions(**change)
