@@ -1,4 +1,4 @@
-"""Each flag of `n4ax-bids` by what it does to a run; solver flags are in test_run."""
+"""Each flag of `n4ax-bids` by what it does to a run; solver flags are in test_cli_request."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import json
 import re
 from pathlib import Path
 
-import nibabel as nb
-import numpy as np
 import pytest
 
 from n4ax_bids.app import cli
-from n4ax_bids.app.command import asked, parser
-from n4ax_bids.app.status import Status
 
-FAST = ["--device", "cpu", "--n-iterations", "4", "3"]
 NAMES = [
     "sub-01/anat/sub-01_acq-a_run-1_T1w.nii.gz",
     "sub-01/anat/sub-01_acq-b_run-2_T1w.nii.gz",
@@ -24,15 +19,6 @@ NAMES = [
     "sub-02/ses-2/anat/sub-02_ses-2_UNIT1.nii.gz",
     "sub-02/ses-2/anat/sub-02_ses-2_part-phase_T2w.nii.gz",
 ]
-
-
-def test_every_flag_is_used_by_a_test():
-    """Whether the test shows the effect of the flag must be reviewed by a person."""
-    text = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
-    for action in parser.build_parser()._actions:
-        if action.option_strings and action.dest != "help":
-            used = [f for f in action.option_strings if re.search(rf"[\"' ]{f}[\"' =]", text)]
-            assert used, action.option_strings
 
 
 @pytest.fixture
@@ -184,141 +170,11 @@ def test_flags_without_effect_say_so_once(taken, capsys):
     assert "--low-mem" not in text
 
 
-def test_random_seed_is_the_seed_of_the_method():
-    def seed(*flags):
-        arguments = asked.parse(["/raw", "/out", "participant", "--method", "zeroshot", *flags])
-        return asked.options_of(arguments).seed
-
-    assert (seed(), seed("--random-seed", "7")) == (0, 7)
-    assert seed("--random-seed", "7", "--seed", "3") == 3
-
-
-@pytest.mark.parametrize("value", ["-1", "0.5", "many"])
-def test_random_seed_is_a_whole_number(value, capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["/raw", "/out", "participant", "--random-seed", value])
-    assert "argument --random-seed: " in capsys.readouterr().err.splitlines()[0]
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("--nprocs", "--nthreads", "--n_cpus", "--n-cpus"),
-        ("--mem", "--mem_mb", "--mem-mb"),
-        ("--random-seed", "--random_seed"),
-    ],
-)
-def test_the_spellings_of_other_programs_mean_the_same(names):
-    given = {
-        name: vars(asked.parse(["/raw", "/out", "participant", name, "150"])) for name in names
-    }
-    assert all(each == given[names[0]] for each in given.values())
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (["--output-spaces", "MNI152NLin2009cAsym"], "images stay on their own grid"),
-        (["--output-layout", "legacy"], "outputs always have the layout bids"),
-    ],
-)
-def test_flags_without_meaning_here_say_why(words, reason, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["/raw", "/out", "participant", *words])
-    line = capsys.readouterr().err.splitlines()[0]
-    assert ended.value.code == 2 and words[0] in line and reason in line
-    usage = (Path(__file__).parents[3] / "docs" / "usage.md").read_text(encoding="utf-8")
-    assert f"`{words[0]}`" in usage
-
-
 def test_notrack_and_verbose(taken, capsys):
     assert taken("--notrack") == [0, 1, 2, 3]
     assert " DEBUG " not in capsys.readouterr().err
     taken("-v")
     assert " DEBUG " in capsys.readouterr().err
-
-
-@pytest.fixture
-def run(make_dataset, tmp_path):
-    """Correct one image with the real node; return corrected, field (or None) and sidecar."""
-    name = "sub-01/anat/sub-01_T1w.nii.gz"
-
-    def correct(*flags, desc="biascorr", status=0, reports=False):
-        root, out = make_dataset(name), tmp_path / "out"
-        words = [str(root), str(out), "participant", *FAST, *flags]
-        assert cli.main(words if reports else [*words, "--no-reports"]) == status
-        stem = out / f"sub-01/anat/sub-01_desc-{desc}_T1w"
-        field = out / "sub-01/anat/sub-01_desc-biasfield_T1w.nii.gz"
-        corrected = nb.load(f"{stem}.nii.gz")
-        corrected.get_fdata()  # before another run writes another one
-        return (
-            corrected,
-            nb.load(field) if field.exists() else None,
-            json.loads(stem.with_suffix(".json").read_text()),
-        )
-
-    return correct
-
-
-def test_desc(run, bids_errors, tmp_path):
-    _, field, _ = run("--desc", "preproc", desc="preproc", reports=True)
-    assert field is not None
-    assert not list((tmp_path / "out").rglob("*biascorr*.nii.gz"))
-    assert "desc-preproc\t" in (tmp_path / "out" / "descriptions.tsv").read_text()
-    assert bids_errors(tmp_path / "out") == []
-
-
-def test_no_bias_field(run, tmp_path):
-    assert run()[1] is not None
-    _, field, _ = run("--no-bias-field")
-    assert field is None  # nor that of the first run, which had other options
-    assert not list((tmp_path / "out").rglob("*biasfield*"))
-    assert list((tmp_path / "out").rglob("*biaslattice_T1w.nii.gz"))
-
-
-def test_output_dtype(run):
-    floats, _, sidecar = run()
-    assert floats.get_data_dtype() == np.float32
-    facts = sidecar["BiasCorrection"]
-    assert (facts["StoredSlope"], facts["StoredIntercept"]) == (1, 0)
-    whole, _, sidecar = run("--output-dtype", "source")
-    assert whole.get_data_dtype() == np.int16
-    facts = sidecar["BiasCorrection"]
-    slope, intercept = facts["StoredSlope"], facts["StoredIntercept"]
-    stored = np.asarray(whole.dataobj.get_unscaled(), np.float64)
-    np.testing.assert_array_equal(slope * stored + intercept, whole.get_fdata())
-    # half a step of the slope, and the float32 of both files
-    atol = slope / 2 + 1e-4
-    np.testing.assert_allclose(whole.get_fdata(), floats.get_fdata(), atol=atol, rtol=0)
-
-
-def test_sloppy(run):
-    """Flags win over it, as over a preset."""
-    n4 = run("--sloppy", "--preset", "robust")[2]["BiasCorrection"]
-    assert n4["Options"]["n_iterations"] == [4, 3]  # the flag's
-    assert n4["Options"]["shrink_factor"] == 4
-    assert run("--preset", "robust")[2]["BiasCorrection"]["Options"]["shrink_factor"] == 1
-
-
-def test_method_is_recorded_and_an_unknown_one_is_refused(run, capsys):
-    assert run("--method", "n4")[2]["BiasCorrection"]["Method"] == "n4"
-    with pytest.raises(SystemExit):
-        cli.main(["/raw", "/out", "participant", "--method", "n5"])
-    assert "'n5' (choose from " in capsys.readouterr().err
-
-
-def test_the_device_is_recorded_and_its_lack_is_loud(run, capsys, monkeypatch):
-    from n4ax_bids.runtime import device
-
-    # At shrink 4 so small an image is warned of, and so is one without a brain.
-    assert run("--mask", "otsu", "--shrink-factor", "2")[2]["BiasCorrection"]["Device"] == "cpu"
-    assert "WARNING" not in capsys.readouterr().err.replace("WARNING dataset not validated", "")
-    monkeypatch.setattr(device, "_gpus", lambda: [])
-    for nvidia, level in ((False, "INFO"), (True, "WARNING")):
-        monkeypatch.setattr(device, "has_nvidia", lambda nvidia=nvidia: nvidia)
-        run("--device", "auto", "--overwrite")
-        said = capsys.readouterr().err
-        assert f"{level} JAX sees no GPU: computing on the CPU" in said
 
 
 @pytest.mark.parametrize("name", ["gpu", "gpu:0", "gpu:7"])
@@ -330,12 +186,6 @@ def test_a_gpu_that_is_not_there(make_dataset, tmp_path, capsys, monkeypatch, na
     assert cli.main([*words, "--device", name]) == 2
     assert f"device is '{name}'; JAX sees no GPU here" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-
-
-def test_shrink_mm(run):
-    n4 = run("--shrink-mm", "3.3")[2]["BiasCorrection"]
-    assert n4["Details"]["shrink_factors"] == [2, 2, 2]  # of 1.5, 1.6 and 1.7 mm
-    assert n4["Options"]["shrink_mm"] == 3.3
 
 
 def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatch):
@@ -350,40 +200,3 @@ def test_mem_is_mb_or_has_its_unit(fake_node, make_dataset, tmp_path, monkeypatc
     for text in ("200", "0.2G", "200M"):
         assert cli.main([*words, text, "--overwrite"]) == 0
     assert found == [200_000_000] * 3
-
-
-def test_every_flag_is_in_the_documentation():
-    docs = Path(__file__).parents[3] / "docs"
-    names = ("usage.md", "zero-shot.md", "serial-sections.md", "realign.md", "beyond-n4.md")
-    text = "".join((docs / name).read_text("utf-8") for name in names)
-    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
-    for action in parser.build_parser()._actions:
-        if action.option_strings and action.dest != "help":
-            flags = [f"`{flag}" for flag in action.option_strings]
-            named = [f"`{action.dest}`"]  # solver options have a table of their own
-            assert any(each in row for row in rows for each in (*flags, *named)), flags
-
-
-def test_the_readme_begins_with_a_dry_run():
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^n4ax-bids .*$", text, flags=re.MULTILINE)
-    assert commands[0].endswith("--dry-run")
-
-
-def test_the_work_folder_is_cleaned_of_what_other_machines_have_left(run, tmp_path):
-    work = tmp_path / "work"
-    left = work / ".n4ax_bids-0123abcd-1-1-89abcdef"  # of a machine that was heard of just now
-    left.mkdir(parents=True)
-    run("-w", str(work))
-    assert left.is_dir()
-    run("-w", str(work), "--clean-workdir")
-    assert list(work.iterdir()) == []
-
-
-def test_one_output_folder_takes_one_label(run, make_dataset, tmp_path, capsys):
-    run("--desc", "preproc", desc="preproc")
-    (out,) = (path.parent for path in tmp_path.rglob("descriptions.tsv"))
-    raw = make_dataset("sub-01/anat/sub-01_T1w.nii.gz")
-    words = [str(raw), str(out), "participant", "--skip-bids-validation"]
-    assert cli.main(words) == Status.USAGE
-    assert "holds images with --desc preproc; expected the same label" in capsys.readouterr().err
