@@ -18,6 +18,16 @@ OPTIONS = StackOptions(
     global_spline_mm=28.0,
 )
 """tests share these, because each other lattice is compiled anew"""
+PLAIN = {
+    "match": "none",
+    "scale": "none",
+    "zero_outside": False,
+    "shrink_factor": 2,
+    "n_iterations": (15, 15),
+    "section_spline_mm": 14.0,
+    "global_spline_mm": 28.0,
+}
+"""options of a stack that is divided by its field, and nothing else"""
 
 
 class Known(NamedTuple):

@@ -1,29 +1,16 @@
-"""Stacks: recovery of known fields, sections alone and together, ITK's numbers, bad input."""
+"""Stacks: recovery of known fields, sections alone and together, bad input."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from n4ax_bids import N4Options, n4
-from n4ax_bids.core.field import Section, evaluate
-from n4ax_bids.core.stack import estimate as estimating
+from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.stack.call import correct_stack, thinned_stack
 from n4ax_bids.core.stack.correction import correct_planes
 from n4ax_bids.core.stack.estimate import estimate_stack
-from n4ax_bids.core.stack.samples import section_plan
 from n4ax_bids.options import StackOptions
-from tests.core.stack.stacks import cv, ellipsoid, solved
-
-PLAIN = {
-    "match": "none",
-    "scale": "none",
-    "zero_outside": False,
-    "shrink_factor": 2,
-    "n_iterations": (15, 15),
-    "section_spline_mm": 14.0,
-    "global_spline_mm": 28.0,
-}
+from tests.core.stack.stacks import PLAIN, cv, ellipsoid, solved
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +28,6 @@ def answers(known):
         )
         for mode in ("global", "per_section", "two_pass")
     }
-
-
-@pytest.fixture
-def unsolved(monkeypatch):
-    """N4 finds no field: for tests of what is done before and after it."""
-
-    def sections_alone(stack, thin, bounds, options, together, memory):
-        made = section_plan(options, stack.shape, stack.zooms, options.section_spline_mm)
-        return tuple(Section(estimating._no_field(made), *each) for each in bounds), ()
-
-    monkeypatch.setattr(estimating, "_sections_alone", sections_alone)
-    monkeypatch.setattr(
-        estimating, "_whole", lambda samples, memory: estimating._no_field(samples.plan)
-    )
 
 
 @pytest.mark.parametrize("seed", (0, 1, 2))
@@ -123,112 +96,6 @@ def test_solving_sections_at_once_changes_nothing(known):
         if on_cpu:  # the products of a batch are those of its members, one after the other
             np.testing.assert_array_equal(its, lattice)
         np.testing.assert_allclose(its, lattice, rtol=1e-5, atol=1e-6)
-
-
-def test_sections_with_gradients_and_scales_become_alike():
-    """S8."""
-    rng = np.random.default_rng(0)
-    shape, m = (30, 48, 48), 3
-    texture = np.where(rng.uniform(size=shape) < 0.3, 0.8, 1.0) + rng.normal(0, 0.02, shape)
-    ramp = np.concatenate([np.linspace(1, 1.5, 10)] * m)
-    scales = np.repeat([1, 1.5, 2], 10)
-    image = (texture * (ramp * scales)[:, None, None]).astype(np.float32)
-    options = StackOptions(
-        **PLAIN | {"scale": "common", "section_spline_mm": 48.0}, sections=m, mode="per_section"
-    )
-    done = correct_stack(image, None, options=options)
-    for i in range(m):
-        part = slice(10 * i, 10 * i + 10)
-        profile = np.median(done.corrected[part], axis=(1, 2))
-        assert abs(profile[-1] / profile[0] - 1) <= 0.3 * 0.5  # at least 70 % less
-    medians = [np.median(done.corrected[10 * i : 10 * i + 10]) for i in range(m)]
-    assert max(medians) / min(medians) <= 1.03
-
-
-def test_a_trend_of_medians_is_kept(unsolved):
-    rng = np.random.default_rng(0)
-    scales = np.repeat([1, 1.1, 1.2, 2.6, 1.4, 1.5], 4)
-    image = (rng.uniform(0.8, 1, (24, 20, 20)) * scales[:, None, None]).astype(np.float32)
-    options = StackOptions(**PLAIN | {"scale": "trend"}, sections=6, mode="per_section")
-    done = correct_stack(image, None, options=options)
-    medians = np.median(done.corrected.reshape(6, -1), axis=1)
-    assert medians[0] < medians[-1] and medians[3] / medians[2] < 1.3
-
-
-@pytest.fixture(scope="module")
-def anisotropic():
-    """A stack with planes 10 µm and pixels 5 µm apart; voxel sizes, options and our answer."""
-    known = ellipsoid((24, 64, 48), seed=3)
-    zooms = (0.010, 0.005, 0.005)
-    options = StackOptions(**PLAIN | {"global_spline_mm": 0.12}, mode="global", sampling="itk")
-    done = correct_stack(known.image, known.mask, voxel_size_mm=zooms, options=options)
-    return known, zooms, options, done
-
-
-def test_agreement_with_itk_on_an_anisotropic_stack(anisotropic):
-    """S10: axes and spacing in ITK's order."""
-    known, zooms, options, done = anisotropic
-    sitk = pytest.importorskip("SimpleITK")
-    image = sitk.GetImageFromArray(known.image)
-    mask = sitk.GetImageFromArray(known.mask.astype(np.uint8))
-    for each in (image, mask):
-        each.SetSpacing(zooms[::-1])
-    made = section_plan(options, known.image.shape, zooms, options.global_spline_mm)
-    assert made.n_control_points == (5, 6, 5)
-    itk = sitk.N4BiasFieldCorrectionImageFilter()
-    itk.SetMaximumNumberOfIterations([15, 15])
-    itk.SetConvergenceThreshold(0.001)
-    itk.SetNumberOfControlPoints(made.n_control_points)
-    itk.Execute(sitk.Shrink(image, [2] * 3), sitk.Shrink(mask, [2] * 3))
-    theirs = np.exp(sitk.GetArrayFromImage(itk.GetLogBiasFieldAsImage(image)))
-    ours = done.bias
-    assert np.corrcoef(ours[known.mask], theirs[known.mask])[0, 1] >= 0.9999
-    relative = np.abs(ours / theirs - 1)[known.mask]
-    assert np.median(relative) <= 1e-4  # S10 asks for 1e-2
-
-
-def test_itks_samples_give_the_numbers_of_n4(anisotropic):
-    known, zooms, options, done = anisotropic
-    made = section_plan(options, known.image.shape, zooms, options.global_spline_mm)
-    same = N4Options(
-        shrink_factor=2,
-        n_iterations=(15, 15),
-        convergence_threshold=0.001,
-        n_control_points=made.n_control_points,
-    )
-    corrected = n4(known.image.T, known.mask.T, options=same)
-    np.testing.assert_allclose(done.corrected, corrected.T, rtol=2e-6)
-
-
-def test_histograms_of_sections_are_matched(unsolved):
-    """S16."""
-    rng = np.random.default_rng(4)
-    shape = (20, 40, 40)
-    tissue = np.exp(rng.normal(0, 0.3, shape))
-    tissue[:, :8] = 0
-    scales = np.repeat(np.linspace(0.7, 1.3, 5), 4)[:, None, None]
-    image = (tissue * scales).astype(np.float32)
-    for match in ("section", "plane"):
-        options = StackOptions(
-            **PLAIN | {"match": match, "mode": "global", "shrink_factor": 1}, sections=5
-        )
-        stack = thinned_stack(image, np.ones(shape, bool), (1, 1, 1), options)
-        found = correct_planes(image, estimate_stack(stack, options), 0).image
-        assert (found[:, :8] == 0).all()
-        medians = [np.median(part[part > 0]) for part in np.split(found, 5)]
-        assert max(medians) / min(medians) <= 1.02
-
-
-def test_the_profile_along_z_is_smoothed(unsolved):
-    rng = np.random.default_rng(5)
-    image = rng.uniform(0.9, 1.1, (20, 40, 40)).astype(np.float32)
-    image *= np.where(np.arange(20) % 2, 1.2, 0.8).astype(np.float32)[:, None, None]
-    image[:, :8] = 0
-    options = StackOptions(**PLAIN | {"profile_sigma": 3, "mode": "global", "shrink_factor": 1})
-    done = correct_stack(image, None, options=options)
-    before, after = image[:, 8:].mean(axis=(1, 2)), done.corrected[:, 8:].mean(axis=(1, 2))
-    assert cv(after) < 0.2 * cv(before)
-    assert (done.corrected[:, :8] == 0).all()
 
 
 def test_tissue_is_found_and_the_rest_set_to_0(known):
