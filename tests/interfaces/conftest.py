@@ -42,6 +42,12 @@ def ants_on_path(tmp_path, monkeypatch):
     monkeypatch.setattr(Info, "_version", None)
 
 
+@pytest.fixture
+def no_ants(monkeypatch):
+    """nipype's class leaves out -r where it finds an old ANTs; ours never asks for one."""
+    monkeypatch.setattr(Info, "version", classmethod(lambda cls: None))
+
+
 @pytest.fixture(scope="session")
 def head(test_data, tmp_path_factory) -> Path:
     """A real T1w head, every second voxel of each axis."""
