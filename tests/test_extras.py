@@ -12,7 +12,7 @@ import pytest
 
 from n4ax_bids.app.command import extra
 from n4ax_bids.app.status import Refusal, Status
-from tests.test_layers import MAY_IMPORT
+from tests.layers import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
