@@ -11,7 +11,7 @@ import pytest
 
 from n4ax_bids.commands import stack_cli
 from n4ax_bids.stacks.files import load_correction, open_source
-from tests.stacks.test_streaming import rise_of
+from tests.stacks.streams import rise_of
 
 pytestmark = pytest.mark.large
 

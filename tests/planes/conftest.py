@@ -1,19 +1,5 @@
-"""A stack with a known field, and its correction."""
+"""The stack with a known field and its correction that the tests of streams have as well."""
 
 from __future__ import annotations
 
-import pytest
-
-from tests.core.stack.stacks import ellipsoid, solved
-
-
-@pytest.fixture(scope="module")
-def known():
-    """The ellipsoid that `solved` corrects."""
-    return ellipsoid()
-
-
-@pytest.fixture(scope="module")
-def whole():
-    """The ellipsoid's correction in memory, which files have to give too."""
-    return solved()
+from tests.stacks.conftest import known, whole  # noqa: F401  fixtures

@@ -12,7 +12,7 @@ from n4ax_bids.planes.ome_zarr_sink import ZarrSink
 from n4ax_bids.stacks.files import open_source
 from n4ax_bids.stacks.streaming import stream
 from tests.core.stack.stacks import OPTIONS
-from tests.stacks.test_streaming import PLANE_GB, raising
+from tests.stacks.streams import PLANE_GB, raising
 
 zarr = pytest.importorskip("zarr")
 yaozarrs = pytest.importorskip("yaozarrs")

@@ -16,7 +16,7 @@ from n4ax_bids.planes.ome_zarr import ZarrLevel, ZarrSource
 from n4ax_bids.stacks.steps import plan_stream, thinned_stack
 from n4ax_bids.stacks.streaming import stream
 from tests.core.stack.stacks import OPTIONS
-from tests.stacks.test_streaming import PLANE_GB
+from tests.stacks.streams import PLANE_GB
 
 zarr = pytest.importorskip("zarr")
 pytest.importorskip("yaozarrs")
