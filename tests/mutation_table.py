@@ -15,7 +15,12 @@ OTHERS = APP | {
     "series/steps": ("test_realign",),
     "foreign/simpleitk_steps": ("test_simpleitk",),
     "stacks/record": ("app/test_stacks", "commands/test_stack_cli"),
-    "commands/ants_cli": ("commands/test_ants_cli", "interfaces/test_command_runs"),
+    "commands/ants_cli": (
+        "commands/test_ants_cli_refused",
+        "commands/test_ants_cli_printed",
+        "commands/test_ants_cli",
+        "interfaces/test_command_runs",
+    ),
     "core/n4/compiled": ("core/n4/test_batch", "core/n4/test_itk"),
     "core/n4/residual_of_rows": ("core/n4/test_whole_rows",),
     "core/n4/rows_on_device": ("core/n4/test_whole_rows",),
