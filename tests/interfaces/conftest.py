@@ -1,4 +1,4 @@
-"""The ANTs program on PATH, the packages that call it, a small real head."""
+"""The ANTs program on PATH, the packages that call it, a small image, a small real head."""
 
 from __future__ import annotations
 
@@ -46,6 +46,25 @@ def ants_on_path(tmp_path, monkeypatch):
 def no_ants(monkeypatch):
     """nipype's class leaves out -r where it finds an old ANTs; ours never asks for one."""
     monkeypatch.setattr(Info, "version", classmethod(lambda cls: None))
+
+
+@pytest.fixture
+def image(tmp_path, rng):
+    """A small int16 image in a folder that is not the working directory."""
+    x = np.linspace(-1, 1, 20)[:, None, None]
+    data = rng.choice([300, 500, 700], (20, 18, 16)) * np.exp(0.3 * x)
+    data *= 1 + 0.02 * rng.standard_normal(data.shape)
+    path = tmp_path / "data" / "sub-01_T1w.nii.gz"
+    path.parent.mkdir()
+    nb.Nifti1Image(data.astype(np.int16), np.diag([1.0, 1.1, 1.2, 1])).to_filename(path)
+    (tmp_path / "work").mkdir()
+    return path
+
+
+@pytest.fixture
+def work(image):
+    """A working directory beside the folder of the image."""
+    return image.parents[1] / "work"
 
 
 @pytest.fixture(scope="session")
