@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import nibabel as nb
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -104,3 +105,16 @@ def rms(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     squares = (np.asarray(found) - true) ** 2
     mm, radians = np.sqrt(squares[:, :3].mean()), np.sqrt(squares[:, 3:].mean())
     return float(mm), float(np.degrees(radians))
+
+
+def save(path, volumes, affine, dtype=np.int16):
+    """Write a series with a header of which outputs have to keep much; return its path."""
+    image = nb.Nifti1Image(np.moveaxis(volumes, 0, -1), affine)
+    image.header.set_data_dtype(dtype)
+    image.header.set_zooms((*image.header.get_zooms()[:3], 1.75))
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 2)
+    image.header["cal_max"] = 900
+    image.to_filename(path)
+    return path
