@@ -1,4 +1,4 @@
-"""Real data, the BIDS validator, seeds, devices, stand-ins for other programs."""
+"""Real data, a made image, the BIDS validator, seeds, devices, stand-ins for other programs."""
 
 from __future__ import annotations
 
@@ -108,6 +108,33 @@ def bids_errors() -> Callable[[Path], list[tuple]]:
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(20101109)
+
+
+@pytest.fixture
+def ball(tmp_path, rng):
+    """A folder with an image, a mask of labels and fractions, and a weight."""
+    from tests.ball import save_ball
+
+    return save_ball(tmp_path, rng)
+
+
+@pytest.fixture
+def holed(ball):
+    """The ball with voxels that are no numbers, all of them outside the mask files."""
+    from tests.ball import save_holed
+
+    return save_holed(ball)
+
+
+@pytest.fixture
+def one_itk_thread():
+    """ITK's sums depend on its threads, by 2e-3 on an image of 67 voxels with two of them."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    yield
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 # Small programs that behave as SynthStrip and HD-BET do: they read an image and write a mask.

@@ -66,7 +66,7 @@ def test_padding_shifts_the_phase(lower, first):
     """9 voxels, `lower` of them before voxel 0, by 3, worked by hand from ITK's rule.
 
     The centre is voxel 4 - lower and so the samples are 1 - lower + 3k, but never before the
-    shrunk grid's first index times 3. Against the ANTs program: tests/test_correct.py.
+    shrunk grid's first index times 3. Against the ANTs program: tests/test_correct_ants.py.
     """
     place = geometry.Geometry((1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
     assert geometry.shrink_start(place, (9, 9), (3, 3), (lower, lower)) == (first, first)
