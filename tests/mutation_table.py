@@ -14,7 +14,8 @@ OTHERS = APP | {
     "options/stack_method": ("app/test_stacks",),
     "realign": ("test_realign", "test_realign_series"),
     "series/steps": ("test_realign_series", "test_realign"),
-    "foreign/simpleitk_steps": ("test_simpleitk",),
+    "foreign/simpleitk_steps": ("test_simpleitk", "test_simpleitk_events"),
+    "simpleitk": ("test_simpleitk", "test_simpleitk_events"),
     "stacks/record": ("app/test_stacks", "commands/test_stack_cli"),
     "commands/ants_cli": (
         "commands/test_ants_cli_refused",

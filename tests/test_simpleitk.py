@@ -1,11 +1,9 @@
-"""SimpleITK's names beside SimpleITK: settings, numbers, events, errors, scripts of others."""
+"""SimpleITK's names beside SimpleITK: settings, numbers, scripts of others."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,39 +14,12 @@ from n4ax_bids import simpleitk as ours
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
+from tests.simpleitk_images import OURS, THEIRS, labelled, moved, volume
 
-THEIRS, OURS = sitk.N4BiasFieldCorrectionImageFilter, ours.N4BiasFieldCorrectionImageFilter
-SIZE = (20, 24, 28)
 ROUNDING = 2e-6
 """17 float32 roundings: the bound of a short run"""
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """ITK's sums depend on its threads, by 2e-3 on an image of 67 voxels with two of them."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    yield
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-def volume(seed: int = 1, pixel: int = sitk.sitkFloat32) -> sitk.Image:
-    """Return an ellipsoid of three tissues with a field and noise, in an oblique place."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SIZE[::-1]), indexing="ij")
-    inside = x**2 + y**2 + z**2 < 0.8
-    tissue = np.where(inside, rng.choice([300.0, 500.0, 700.0], x.shape), 20.0)
-    tissue *= np.exp(0.4 * x - 0.3 * y) * (1 + 0.03 * rng.standard_normal(x.shape))
-    return sitk.Cast(placed(tissue), pixel)
-
-
-def placed(array: np.ndarray) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing((1.5, 1.7, 2.0)[: image.GetDimension()])
-    image.SetOrigin((31.0, -44.0, 12.5)[: image.GetDimension()])
-    if image.GetDimension() == 3:
-        image.SetDirection((0, -1, 0, 0.8, 0, 0.6, -0.6, 0, 0.8))
-    return image
+pytestmark = pytest.mark.usefixtures("one_itk_thread")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +29,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def mask(image):
-    """Labels 1 and 2 inside the ellipsoid."""
-    array = (sitk.GetArrayFromImage(image) > 130).astype(np.uint8)
-    array[14:] *= 2
-    return placed(array)
+    return labelled(image)
 
 
 def difference(mine: sitk.Image, theirs: sitk.Image) -> float:
@@ -162,145 +130,6 @@ def test_a_full_run_on_real_volumes(name, threshold, test_data):
     found = parity.difference(mine[case.mask], theirs[case.mask])
     assert parity.within_full_run_bounds(found, parity.Difference(*itself)), found
     assert n4.GetElapsedIterations() == counts[-1] + 1
-
-
-EVENTS = ("Any", "Start", "Iteration", "Progress", "End", "Abort")
-
-
-def heard(filter_class, image, mask):
-    n4, log = filter_class(), []
-    n4.SetMaximumNumberOfIterations((3, 2, 0))
-    n4.SetConvergenceThreshold(0.0)
-
-    def note(name):
-        seen = n4.GetCurrentLevel(), n4.GetElapsedIterations(), n4.GetProgress()
-        log.append((name, *seen, n4.GetCurrentConvergenceMeasurement()))
-
-    for name in EVENTS:
-        n4.AddCommand(getattr(sitk, f"sitk{name}Event"), partial(note, name))
-    n4.Execute(image, mask)
-    note("afterwards")
-    return log
-
-
-def test_the_events_are_theirs(image, mask):
-    mine, theirs = heard(OURS, image, mask), heard(THEIRS, image, mask)
-    assert [each[:-1] for each in mine] == [each[:-1] for each in theirs]
-    assert [each[-1] for each in mine] == pytest.approx([each[-1] for each in theirs], rel=1e-4)
-    assert len(mine) == 15 and mine[-1][1:3] == (3, 1)
-
-
-def test_the_measurement_is_theirs_without_a_command_too(image, mask):
-    values = []
-    for filter_class in (OURS, THEIRS):
-        n4 = filter_class()
-        n4.SetMaximumNumberOfIterations((3, 2))
-        n4.SetConvergenceThreshold(0.0)
-        n4.Execute(image * 1, mask)  # the image is gone, and the settings are others, when
-        n4.SetMaximumNumberOfIterations((1,))  # the measurement is asked for
-        values.append(n4.GetCurrentConvergenceMeasurement())
-    assert values[0] == pytest.approx(values[1], rel=1e-4)
-
-
-@pytest.mark.parametrize("filter_class", [OURS, THEIRS], ids=["ours", "theirs"])
-def test_commands_are_objects_or_functions_and_end(filter_class, image, mask):
-    class Command(sitk.Command):
-        def Execute(self):
-            log.append(self.GetName())
-
-    n4, log, command = filter_class(), [], Command()
-    n4.SetMaximumNumberOfIterations((1, 1))
-    n4.SetConvergenceThreshold(0.0)
-    command.SetName("mine")
-    assert n4.AddCommand(sitk.sitkIterationEvent, command) == 0
-    assert n4.HasCommand(sitk.sitkIterationEvent) and not n4.HasCommand(sitk.sitkEndEvent)
-    n4.Execute(image, mask)
-    assert log == ["mine", "mine"]
-    del command
-    n4.AddCommand(sitk.sitkEndEvent, lambda: log.append("end"))
-    n4.Execute(image, mask)
-    assert log == ["mine", "mine", "end"] and not n4.HasCommand(sitk.sitkIterationEvent)
-    n4.RemoveAllCommands()
-    assert not n4.HasCommand(sitk.sitkEndEvent)
-    n4.Execute(image, mask)
-    assert log == ["mine", "mine", "end"]
-
-
-@pytest.mark.parametrize("filter_class", [OURS, THEIRS], ids=["ours", "theirs"])
-def test_an_error_in_a_command_ends_the_execution(filter_class, image, mask):
-    n4 = filter_class()
-    n4.SetMaximumNumberOfIterations((1, 1))
-    n4.AddCommand(sitk.sitkIterationEvent, lambda: 1 / 0)
-    with pytest.raises(RuntimeError):
-        n4.Execute(image, mask)
-
-
-def moved(mask, by):
-    other = sitk.Image(mask)
-    other.SetOrigin(np.add(mask.GetOrigin(), (by, 0, 0)).tolist())
-    return other
-
-
-REFUSED = {
-    "no image": lambda n4, image, mask: n4.Execute(),
-    "an array": lambda n4, image, mask: n4.Execute(sitk.GetArrayFromImage(image)),
-    "three arguments": lambda n4, image, mask: n4.Execute(image, mask, 0.001),
-    "whole numbers": lambda n4, image, mask: n4.Execute(sitk.Cast(image, sitk.sitkInt16)),
-    "a vector": lambda n4, image, mask: n4.Execute(sitk.Image([8, 8], sitk.sitkVectorFloat32)),
-    "a mask of floats": lambda n4, image, mask: n4.Execute(
-        image, sitk.Cast(mask, sitk.sitkFloat32)
-    ),
-    "a smaller mask": lambda n4, image, mask: n4.Execute(image, mask[:, :, 1:]),
-    "a slice of a mask": lambda n4, image, mask: n4.Execute(image, mask[:, :, 1]),
-    "a moved mask": lambda n4, image, mask: n4.Execute(image, moved(mask, 0.1)),
-    "one plane": lambda n4, image, mask: n4.Execute(image[:, :, 3:4]),
-    "no level": lambda n4, image, mask: (n4.SetMaximumNumberOfIterations([]), n4.Execute(image)),
-    "few control points": lambda n4, image, mask: (
-        n4.SetNumberOfControlPoints([4, 4]),
-        n4.Execute(image),
-    ),
-    "a high order": lambda n4, image, mask: (n4.SetSplineOrder(4), n4.Execute(image)),
-    "order 0": lambda n4, image, mask: (n4.SetSplineOrder(0), n4.Execute(image)),
-    "a word": lambda n4, image, mask: n4.SetConvergenceThreshold("low"),
-    "a fraction": lambda n4, image, mask: n4.SetMaximumNumberOfIterations([1.5]),
-    "a field too early": lambda n4, image, mask: n4.GetLogBiasFieldAsImage(image),
-    "a level too early": lambda n4, image, mask: n4.GetCurrentLevel(),
-}
-
-
-@pytest.mark.parametrize("act", REFUSED.values(), ids=REFUSED)
-def test_what_they_refuse_is_refused_in_their_words(act, image, mask):
-    said = []
-    for filter_class in (OURS, THEIRS):
-        with pytest.raises(Exception) as refused:  # noqa: PT011
-            act(filter_class(), image, mask)
-        said.append((type(refused.value), re.sub(r"0x[0-9a-f]+", "", str(refused.value))))
-    assert said[0] == said[1]
-
-
-@pytest.mark.parametrize(
-    ("act", "message"),
-    [
-        (lambda n4, image, mask: n4.Execute(image, mask * 0), "none of 13440 voxels is inside"),
-        (lambda n4, image, mask: n4.Execute(image * 0 + 5), "image is constant"),
-        (lambda n4, image, mask: n4.Execute(image / (image * 0)), "not finite"),
-    ],
-)
-def test_a_meaningless_result_is_an_error_of_one_line(act, message, image, mask):
-    with pytest.raises(RuntimeError, match=message) as refused:
-        act(OURS(), image, mask)
-    assert "\n" not in str(refused.value)
-
-
-def test_the_field_needs_a_reference_that_fits(image, mask):
-    n4 = OURS()
-    n4.SetMaximumNumberOfIterations((1, 1))
-    n4.SetConvergenceThreshold(0.0)
-    n4.Execute(image, mask)
-    with pytest.raises(RuntimeError, match="referenceImage has 2 axes; expected 3"):
-        n4.GetLogBiasFieldAsImage(image[:, :, 3])
-    with pytest.raises(TypeError, match=r"expected SimpleITK\.Image"):
-        n4.GetLogBiasFieldAsImage(sitk.GetArrayFromImage(image))
 
 
 def test_a_tolerance_that_a_script_sets_holds(image, mask):
