@@ -260,13 +260,22 @@ def _heads_by(found: Kept, measure: str, title: str, about: str) -> Iterator[str
     for (head_name, mask), values in measured.items():
         shown = (f"{values[name]:.3f}" if name in values else "" for name in names)
         yield row(head_name, "own" if mask == "label" else mask, *shown)
+    worse = []
     for mask in MASKS:
         of_mask = [values for (_, other), values in measured.items() if other == mask]
         if len(of_mask) < 2:
             continue
-        complete = {name for name in names if all(name in values for values in of_mask)}
-        shown = (
-            f"{np.mean([values[name] for values in of_mask]):.3f}" if name in complete else ""
+        means = {
+            name: float(np.mean([values[name] for values in of_mask]))
             for name in names
-        )
+            if all(name in values for values in of_mask)
+        }
+        shown = (f"{means[name]:.3f}" if name in means else "" for name in names)
         yield row("*mean*", "own" if mask == "label" else mask, *shown)
+        of_ants = means.get("n4 ants", np.inf)
+        losers = [name for name in means if name in COMPARED and means[name] > of_ants]
+        worse.append(f"{', '.join(losers) or 'none'} ({'own' if mask == 'label' else mask})")
+    if worse:
+        yield ""
+        names_of = "; ".join(worse)
+        yield f"Of our methods, these are worse than ANTs' defaults in the mean: {names_of}."

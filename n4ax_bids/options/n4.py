@@ -71,7 +71,7 @@ class N4Options:
     adapt: bool = option(
         False,
         "in place of shrink_factor and bspline_fitting_distance: about 30,000 samples in the "
-        "mask, and a first knot spacing of 1.6 times the mask's length",
+        "mask, and a first knot spacing of 1.8 times the mask's length",
     )
     precision: Literal["float32", "float64"] = option(
         "float32", "arithmetic of the solve; ITK's is float32", choices=("float32", "float64")
@@ -195,7 +195,7 @@ PRESETS: dict[str, N4Options] = {
     "robust": N4Options(
         shrink_factor=1, n_iterations=(50, 50, 30, 20), convergence_threshold=1.5e-3
     ),
-    "adaptive": N4Options(adapt=True),
+    "adaptive": N4Options(adapt=True, over_relaxation=1.8),
 }
 """Named sets of options; `ants` is `N4Options()`."""
 
@@ -213,8 +213,8 @@ PRESET_HELP: dict[str, str] = {
     "30, 20 plain ones",
     "n4ax": "n4ax's fast set: full resolution, 8, 12, 12, 8 over-relaxed iterations",
     "robust": "n4ax's robust set: full resolution, 50, 50, 30, 20 iterations, threshold 0.0015",
-    "adaptive": "as ants, with samples and knots that follow the size of the object in the mask: "
-    "for rodents, infants, bodies, thick slices",
+    "adaptive": "4 x 50 over-relaxed iterations, samples and knots that follow the size of the "
+    "object in the mask: for rodents, infants, bodies, thick slices",
 }
 
 WHY_NOT_FMRIPREP = """\

@@ -29,7 +29,7 @@ def paragraph(o: N4Options, preset: str, changed: bool) -> str:
         knots = f"{listed(o.n_control_points)} control points at the first level"
     if o.adapt:
         shrink = "about 30,000 voxels inside the mask"
-        knots = "knots 1.6 lengths of the mask apart at the first level"
+        knots = "knots 1.8 lengths of the mask apart at the first level"
     finer = "twice as many spans at each next level" if o.refine else "as many at each next level"
     fwhm, noise, n_bins = o.histogram_sharpening
     statistic = "as ITK keeps it" if o.convergence_statistic == "itk" else "computed exactly"

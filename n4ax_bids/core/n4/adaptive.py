@@ -14,8 +14,9 @@ from n4ax_bids.options import N4Options
 SAMPLES = 30_000
 """samples wanted inside the mask: about as many as ANTs' shrink factor 4 leaves of an adult brain
 at 1 mm"""
-SPAN = 1.6
-"""knot spacing of the first level, in lengths of the mask along its longest axis"""
+SPAN = 1.8
+"""knot spacing of the first level, in lengths of the mask along its longest axis; chosen for an
+over-relaxation of 1.8, as in the preset (docs/validation/adaptive.md)"""
 PART = 8
 """for estimates of memory: the mask is taken to be this part of the image at least"""
 
@@ -30,7 +31,7 @@ def adapted(
     """Return options whose shrinking and knots fit the object; unchanged unless `adapt` is set.
 
     The distance of samples is (content of the mask / 30,000)^(1/3), but at least 32 samples stay
-    on each axis of the image. The first knot spacing is 1.6 times the longest edge of the mask's
+    on each axis of the image. The first knot spacing is 1.8 times the longest edge of the mask's
     bounding box, the same on every axis. So a brain of another size, in voxels that are larger or
     smaller by the same factor, gets the same samples and knots.
 

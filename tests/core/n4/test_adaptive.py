@@ -43,7 +43,7 @@ def test_the_rule_in_mm():
     # Of the voxels of the mask, only those with a weight count; without both, all do.
     weight = np.zeros(shape, np.float32)
     weight[30:, :, :25] = 0.5  # 20 x 24 x 30 mm remain
-    assert adapted(ADAPTIVE, shape, zooms, mask, weight).bspline_fitting_distance == 1.6 * 30
+    assert adapted(ADAPTIVE, shape, zooms, mask, weight).bspline_fitting_distance == 1.8 * 30
     everything = adapted(ADAPTIVE, shape, zooms)
     assert everything.bspline_fitting_distance == pytest.approx(SPAN * 96)
     assert plan(ADAPTIVE, shape, zooms) == plan(everything, shape, zooms)
