@@ -27,8 +27,9 @@ def lines(kept: Kept) -> Iterator[str]:
         "field. *CV white*, *CV grey* and *CJV*: of the corrected image; a lower one is better "
         "only if the contrast, grey / white, stays the true one. *Contrast*: by how much grey / "
         "white divided by the true one is off 1, in either direction. Every estimate has the mask "
-        "of its table; all figures are means over cases. The rows are those of `make quality` and "
-        "of as much of `make quality-full` as has been run."
+        "of its table; all figures are means over cases. The zero-shot method and the "
+        f"peers have run on {len(_with_all(kept))} of {len(known(kept))} cases with known fields "
+        "(`make quality-full`)."
     )
     for mask, about in (
         ("label", "The brain alone, with its own mask"),
@@ -87,6 +88,16 @@ def _with_peers(kept: Kept) -> Kept:
         case: each
         for case, each in known(kept).items()
         if any(name.startswith("SimpleITK") for name in each)
+    }
+
+
+def _with_all(kept: Kept) -> Kept:
+    """Return the cases that everything slow has run on."""
+    slow = ("zero-shot, ", "SimpleITK, ", "ANTs, ", "dipy B-splines, ")
+    return {
+        case: each
+        for case, each in known(kept).items()
+        if all(any(name.startswith(start) for name in each) for start in slow)
     }
 
 

@@ -54,6 +54,14 @@ def test_heads_have_a_row_for_each_mask_and_a_mean_over_what_ran_on_all():
     assert "| two | own | 0.500 |  | 0.600 |\n| *mean* | own | 0.600 |  |  |" in labelled
 
 
+def test_it_says_how_many_cases_everything_has_run_on():
+    slow = ("zero-shot, label", "SimpleITK, label", "ANTs, label", "dipy B-splines, label")
+    known = ROWS["T1w coils 0.5, noise 3%, brain"] | {name: of(0.1) for name in slow}
+    whole = {"T1w dome 0.2, noise 3%, brain": known}
+    page = "\n".join(quality_page.lines(ROWS | whole))
+    assert "have run on 1 of 3 cases with known fields" in page
+
+
 def test_measures_that_are_worse_on_average_are_named():
     rows = {
         "T1w coils 0.5, noise 3%, brain": {
