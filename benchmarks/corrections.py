@@ -28,6 +28,11 @@ def ours() -> dict[str, Estimate]:
     }
 
 
+def ours_on_heads() -> dict[str, Estimate]:
+    """Return the same and the App's default, which is ANTs' where the voxels have 1 mm."""
+    return {**ours(), "n4 standard": _by_preset("standard")}
+
+
 def slow() -> dict[str, Estimate]:
     """Return what takes seconds for an image, and the programs of others that are installed."""
     return {"n4 fast": _by_preset("fast"), "zero-shot": _by_zero_shot, **_peers()}

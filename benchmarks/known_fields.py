@@ -16,6 +16,24 @@ SHAPES = ("polynomial", "coils", "dome")
 AMPLITUDES = (0.0, 0.2, 0.5, 1.2)
 NOISES = (0.05, 0.0, 0.03, 0.09)
 CONTRASTS = ("T1w", "T2w")
+NAMED = tuple(
+    f"{contrast} {field}, noise {noise}, {where}"
+    for contrast, field, noise, where in (
+        ("T1w", "polynomial 0", "5%", "brain"),
+        ("T2w", "polynomial 0", "5%", "head"),
+        ("T1w", "polynomial 0.2", "3%", "head"),
+        ("T1w", "coils 0.5", "0%", "brain"),
+        ("T1w", "coils 0.5", "5%", "head"),
+        ("T1w", "dome 1.2", "5%", "brain"),
+        ("T1w", "coils 1.2", "9%", "head"),
+        ("T2w", "polynomial 0.5", "3%", "brain"),
+        ("T2w", "coils 0.2", "5%", "head"),
+        ("T2w", "dome 0.5", "9%", "brain"),
+        ("T2w", "coils 1.2", "5%", "brain"),
+        ("T2w", "dome 1.2", "3%", "head"),
+    )
+)
+"""cases on which slow methods and peers are run too, before all others"""
 
 
 class Known(NamedTuple):

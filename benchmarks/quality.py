@@ -5,9 +5,9 @@
 
 Known fields: three shapes and four amplitudes on the ICBM 152 template, T1w- and T2w-like, with
 noise of 0 to 9 %, the brain alone with its own mask, and a head with Otsu's and with the automatic
-mask. Heads: one whose receive field was measured, three with a simulated one, and five others with
-labels, each with these three masks. No method is judged by one figure: a field that removes the
-contrast of the tissues also lowers their variation. The rows are kept in
+mask. Heads: one whose receive field was measured, three that are simulated with a known field, and
+five others with labels, each with these three masks. No method is judged by one figure: a field
+that removes the contrast of the tissues also lowers their variation. The rows are kept in
 docs/validation/quality-rows.json as they are made. --resume measures only what is not among them;
 --rows measures nothing and writes the pages.
 """
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import quality_files, quality_page
-from benchmarks.corrections import PRESETS, Estimate, ours, slow
-from benchmarks.known_fields import Known, known
+from benchmarks.corrections import PRESETS, Estimate, ours, ours_on_heads, slow
+from benchmarks.known_fields import NAMED, Known, known
 from benchmarks.machine import ROOT, arguments, computing_on, publish
 from benchmarks.masks import Case, Maker, makers
 from benchmarks.masks import cases as heads
@@ -37,24 +37,6 @@ from n4ax_bids.phantoms import GREY, WHITE
 PAGE = ROOT / "docs" / "validation"
 EVERYWHERE = ("none", *(f"n4 {name}" for name in PRESETS))
 """what is quick enough for every case and mask; the tissue method is run where the noise is 5 %"""
-NAMED = tuple(
-    f"{contrast} {field}, noise {noise}, {where}"
-    for contrast, field, noise, where in (
-        ("T1w", "polynomial 0", "5%", "brain"),
-        ("T2w", "polynomial 0", "5%", "head"),
-        ("T1w", "polynomial 0.2", "3%", "head"),
-        ("T1w", "coils 0.5", "0%", "brain"),
-        ("T1w", "coils 0.5", "5%", "head"),
-        ("T1w", "dome 1.2", "5%", "brain"),
-        ("T1w", "coils 1.2", "9%", "head"),
-        ("T2w", "polynomial 0.5", "3%", "brain"),
-        ("T2w", "coils 0.2", "5%", "head"),
-        ("T2w", "dome 0.5", "9%", "brain"),
-        ("T2w", "coils 1.2", "5%", "brain"),
-        ("T2w", "dome 1.2", "3%", "head"),
-    )
-)
-"""cases on which slow methods and peers are run too, before all others"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,7 +83,7 @@ def measure(rows: Rows, *, quick: bool, full: bool) -> None:
     for head in heads(quick):
         for mask_name, make_mask in masks_of_head(head).items():
             slower = slow() if mask_name != "otsu" and (quick or full) else {}
-            for name, estimate in (ours() | slower).items():
+            for name, estimate in (ours_on_heads() | slower).items():
                 add_head(rows, head, f"{name}, {mask_name}", estimate, make_mask)
     for case in known(quick, NAMED):
         everyone = full or quick or case.name in NAMED

@@ -71,7 +71,8 @@ class N4Options:
     adapt: bool = option(
         False,
         "in place of shrink_factor and bspline_fitting_distance: about 30,000 samples in the "
-        "mask, and a first knot spacing of 1.8 times the mask's length",
+        "mask, and a first knot spacing of 1.8 times the mask's length; meant with "
+        "over_relaxation 1.8, as in the preset adaptive",
     )
     precision: Literal["float32", "float64"] = option(
         "float32", "arithmetic of the solve; ITK's is float32", choices=("float32", "float64")
