@@ -192,12 +192,12 @@ def _losses(kept: Kept) -> Iterator[str]:
 
 def _on_average(kept: Kept) -> Iterator[str]:
     """By which measures each of our methods is worse than ANTs' defaults, averaged over cases."""
-    yield ""
-    yield (
+    yield from (
+        "",
         "Measures by which a method is worse than ANTs' defaults, averaged over the cases that "
-        "both were run on (*r*: lower, all others: higher):"
+        "both were run on (*r*: lower, all others: higher):",
+        "",
     )
-    yield ""
     yield from head("method", "own mask", "automatic mask", "Otsu's mask")
     for name in COMPARED[1:]:
         cells = []
@@ -209,7 +209,8 @@ def _on_average(kept: Kept) -> Iterator[str]:
             ]
             worse = [measure for measure in MEASURES if _is_worse(both, measure)]
             cells.append(", ".join(worse) or "none" if both else "")
-        yield row(name, *cells)
+        if any(cells):
+            yield row(name, *cells)
 
 
 def _is_worse(pairs: list[tuple[dict[str, float], dict[str, float]]], measure: str) -> bool:
