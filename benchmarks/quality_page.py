@@ -10,18 +10,12 @@ import numpy as np
 from benchmarks.machine import head, row
 
 Kept = dict[str, dict[str, Any]]
+Pairs = list[tuple[dict[str, float], dict[str, float]]]
 MEASURES = ("r", "rmse", "cv of the ratio", "cv white", "cv grey", "cjv", "contrast")
 DIFFERENCE = "rmse of the difference"
 MASKS = ("label", "auto", "otsu")
-COMPARED = (
-    "n4 ants",
-    "n4 standard",
-    "n4 fmriprep",
-    "n4 fast",
-    "n4 adaptive",
-    "tissue",
-    "zero-shot",
-)
+PRESETS = ("ants", "standard", "fmriprep", "fast", "adaptive")
+COMPARED = (*(f"n4 {name}" for name in PRESETS), "tissue", "zero-shot")
 DIGITS = 1e-3
 """relative difference up to which two figures are the same to three digits"""
 
@@ -164,7 +158,6 @@ def _same(kept: Kept) -> Iterator[str]:
 
 def _losses(kept: Kept) -> Iterator[str]:
     """Where each of our methods is worse than ANTs' defaults."""
-    found = known(kept)
     yield from ("", "## Where it wins and loses", "")
     yield (
         "Share of the cases in which a method is better than N4 with ANTs' defaults (*n4 ants*), "
@@ -174,11 +167,7 @@ def _losses(kept: Kept) -> Iterator[str]:
     yield from head("method", "mask", "better by RMSE", "better by CJV", "mean ratio of RMSE")
     for name in COMPARED[1:]:
         for mask in MASKS:
-            pairs = [
-                (each[f"{name}, {mask}"], each[f"n4 ants, {mask}"])
-                for each in found.values()
-                if f"{name}, {mask}" in each and f"n4 ants, {mask}" in each
-            ]
+            pairs = _beside_ants(kept, name, mask)
             if not pairs:
                 continue
             better = (
@@ -202,18 +191,23 @@ def _on_average(kept: Kept) -> Iterator[str]:
     for name in COMPARED[1:]:
         cells = []
         for mask in MASKS:
-            both = [
-                (each[f"{name}, {mask}"], each[f"n4 ants, {mask}"])
-                for each in known(kept).values()
-                if f"{name}, {mask}" in each and f"n4 ants, {mask}" in each
-            ]
+            both = _beside_ants(kept, name, mask)
             worse = [measure for measure in MEASURES if _is_worse(both, measure)]
             cells.append(", ".join(worse) or "none" if both else "")
         if any(cells):
             yield row(name, *cells)
 
 
-def _is_worse(pairs: list[tuple[dict[str, float], dict[str, float]]], measure: str) -> bool:
+def _beside_ants(kept: Kept, name: str, mask: str) -> Pairs:
+    """Return the figures of a method and those of ANTs' defaults, for each known field."""
+    return [
+        (each[f"{name}, {mask}"], each[f"n4 ants, {mask}"])
+        for each in known(kept).values()
+        if f"{name}, {mask}" in each and f"n4 ants, {mask}" in each
+    ]
+
+
+def _is_worse(pairs: Pairs, measure: str) -> bool:
     """Return whether the first of each pair is worse in the mean."""
     values = [
         (_value(one, measure), _value(other, measure))
