@@ -133,8 +133,19 @@ def add_known(rows: Rows, case: Known, name: str, estimate: Estimate, mask: np.n
 
 
 def masks_of_head(head: Case) -> dict[str, Maker]:
-    """Return what makes the masks by which a head is corrected."""
-    return {name: makers(head)[name] for name in ("label", "auto", "otsu")}
+    """Return what makes the masks by which a head is corrected, each made once for an image."""
+    return {name: _once(makers(head)[name]) for name in quality_page.MASKS}
+
+
+def _once(make_mask: Maker) -> Maker:
+    made: dict[int, np.ndarray] = {}
+
+    def mask_of(image: np.ndarray) -> np.ndarray:
+        if id(image) not in made:
+            made[id(image)] = np.asarray(make_mask(image)) != 0
+        return made[id(image)]
+
+    return mask_of
 
 
 def add_head(rows: Rows, head: Case, name: str, estimate: Estimate, make_mask: Maker) -> None:
@@ -144,7 +155,7 @@ def add_head(rows: Rows, head: Case, name: str, estimate: Estimate, make_mask: M
     """
 
     def log_field(image: np.ndarray) -> np.ndarray:
-        found = estimate(image, np.asarray(make_mask(image)) != 0, head.zooms)
+        found = estimate(image, make_mask(image), head.zooms)
         return np.asarray(found, np.float64)
 
     def one() -> dict[str, float]:
@@ -158,7 +169,7 @@ def add_head(rows: Rows, head: Case, name: str, estimate: Estimate, make_mask: M
             if head.clean is not None:
                 of_clean = log_field(head.clean)
                 error = field_error(log_bias - of_clean, head.truth, head.brain)
-                found["rmse of the difference"] = error.rmse
+                found[quality_page.DIFFERENCE] = error.rmse
         return found
 
     rows.add(f"head: {head.name}", name, one)

@@ -28,7 +28,7 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "no field": (1, (*FAST, "--no-bias-field")),
     "with reports": (1, ()),
 }
-"""How many runs share the images, and their flags. From the second case on, nothing is compiled.
+"""How many runs share the images, and their flags. The first case compiles.
 
 Threads of a process share Python's lock and one address space; runs beside one another do not. If
 they are faster together than one run is, an App with several processes for a GPU would be too."""

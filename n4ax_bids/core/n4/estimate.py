@@ -119,9 +119,9 @@ def estimate_batch(
 
     The parameters are those of `estimate`, with one image, mask, weight and plan for each. A batch
     holds as many images as fit into `memory`; if the device refuses it, its images are solved one
-    by one. Images whose levels may end by ITK's statistic are
-    solved one by one. On a CPU all images are, unless `together` is True: one on each core at a
-    time, which is faster than a batch (docs/benchmarks/scaling.md).
+    by one. Images whose levels may end by ITK's statistic are always solved one by one. On a CPU
+    all images are, unless `together` is True: one on each core at a time, which is faster than a
+    batch (docs/benchmarks/scaling.md).
     """
     if not (default_device().platform != "cpu" if together is None else together):
         return _side_by_side(images, masks, weights, plans, on_device, memory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from n4ax_bids.core.metrics import field_error
 from n4ax_bids.core.n4.adaptive import SAMPLES, SPAN, adapted
 from n4ax_bids.core.n4.method import memory
 from n4ax_bids.core.n4.plan import plan
+from n4ax_bids.options.n4_text import paragraph
 from n4ax_bids.phantoms import phantom
 
 ADAPTIVE = preset("adaptive")
@@ -48,6 +51,28 @@ def test_the_rule_in_mm():
     assert everything.bspline_fitting_distance == pytest.approx(SPAN * 96)
     assert plan(ADAPTIVE, shape, zooms) == plan(everything, shape, zooms)
     assert adapted(N4Options(), shape, zooms, mask) == N4Options()
+
+
+def test_the_texts_say_the_span_and_the_over_relaxation_of_the_rule():
+    text = paragraph(ADAPTIVE, "adaptive", False)
+    assert f"knots {SPAN:g} lengths of the mask apart" in text
+    assert f"Updates were multiplied by {ADAPTIVE.over_relaxation:g}." in text
+    (adapt,) = (each for each in fields(N4Options) if each.name == "adapt")
+    assert f"{SPAN:g} times the mask's length" in str(adapt.metadata)
+    assert f"over_relaxation {ADAPTIVE.over_relaxation:g}," in str(adapt.metadata)
+
+
+def test_a_strong_field_is_reached_by_over_relaxation():
+    made, zooms = phantom((48, 44, 40), field="coils", amplitude=1.2), (4.0,) * 3
+    errors = [
+        field_error(
+            n4(made.image, made.mask, zooms=zooms, options=options, return_bias=True)[1],
+            made.log_field,
+            made.mask,
+        ).rmse
+        for options in (ADAPTIVE, preset("adaptive", over_relaxation=1.0))
+    ]
+    assert errors[0] < 0.95 * errors[1], errors
 
 
 def test_air_around_the_object_changes_nothing():
