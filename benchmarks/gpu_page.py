@@ -78,7 +78,8 @@ def numbers(runs: list[Run]) -> list[str]:
 
 def calls(runs: list[Run]) -> Iterator[str]:
     yield from head("call", *numbers(runs), "goal")
-    names = [name for name, found in part(runs[0], "calls").items() if "median_ms" in str(found)]
+    every = {name: found for run in runs for name, found in part(run, "calls").items()}
+    names = [name for name, found in every.items() if "median_ms" in str(found)]
     for name in names:
         shown = []
         for run in runs:

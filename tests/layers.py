@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "runtime.program_files",
         "runtime.trust",
     },
+    "runtime.sharing": {"jax", "core", "runtime.compilation", "runtime.device"},
     "foreign.ants": {"options", "arguments"},
     "commands.ants_cli": {
         "options",
@@ -53,9 +54,9 @@ MAY_IMPORT = {
         "core",
         "io",
         "masks.brain_programs",
-        "runtime.compilation",
         "image.request",
         "runtime.device",
+        "runtime.sharing",
         "masks.region",
         "image.rescale",
         "image.record",

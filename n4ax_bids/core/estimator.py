@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -127,6 +127,36 @@ class Estimate(NamedTuple):
 
 Solve = Callable[[Report | None], Estimate]
 """Estimates the field of prepared arrays; it computes on the device."""
+
+
+class Joint(Protocol):
+    """The solve of an image that other images may share: `joint()` of a `Solve` returns it.
+
+    A `Solve` without such a method, or one whose method returns None, is run alone. The result
+    must have the same bits in any company: which images wait for a device at the same time is
+    chance.
+    """
+
+    @property
+    def kind(self) -> Hashable:
+        """What is equal for images that may share a solve."""
+
+    @property
+    def most(self) -> int:
+        """Largest number of images in a solve."""
+
+    def solve(self, others: Sequence[Any]) -> list[Estimate | ValueError]:
+        """Solve this image and others of its kind on the device.
+
+        Parameters
+        ----------
+        others : Joint of each other image
+
+        Returns
+        -------
+        list : result of each image, this one first; for an image that does not fit, its error
+        """
+
 
 Estimator = Callable[[Given, Any], Solve]
 """Prepares an estimate: checks the arrays and the options, and returns the solve. Only the solve

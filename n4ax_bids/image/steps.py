@@ -29,8 +29,8 @@ from n4ax_bids.masks.brain_programs import TOOLS
 from n4ax_bids.masks.region import LEAVE_OUT, Region
 from n4ax_bids.masks.region import region as find_region
 from n4ax_bids.masks.skull_strip import Means
-from n4ax_bids.runtime import compilation
 from n4ax_bids.runtime import device as devices
+from n4ax_bids.runtime import sharing
 from n4ax_bids.runtime.timing import timed
 
 _log = logging.getLogger(__name__)
@@ -86,8 +86,8 @@ def solve(
         with timed(seconds, "mask"):
             run = _prepare(asked, image, region)
         # Only the computation on the device holds it; other threads read and write meanwhile.
-        with devices.use(where), compilation.kept(), timed(seconds, "solve"):
-            estimate = run(asked.report)
+        estimate, took = sharing.solved(run, where, asked.report)
+        seconds["solve"] = seconds.get("solve", 0.0) + took
         with timed(seconds, "divide"), devices.one_thread():
             done = division(image.data, estimate.log_field, region.inside, asked.field_scale)
             if not done.usable:

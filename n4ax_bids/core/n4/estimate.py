@@ -98,11 +98,11 @@ def estimate(
         while solved is None:
             taken = take(image, mask, weight, plan, on_device, free)
             try:
-                solved = _solve(taken, plan, report, free)
+                solved = solve_taken(taken, plan, report, free)
             except jax.errors.JaxRuntimeError as error:
                 _require_short_of_memory(error)
                 free = taken.n_bytes(_n_slabs(taken, free)) / 2
-    return _result(solved, taken.n_voxels, plan)
+    return result_of(solved, taken.n_voxels, plan)
 
 
 def estimate_batch(
@@ -152,14 +152,14 @@ def _together(taken: Sequence[Taken], plans: Sequence[Plan], free: float) -> lis
     results: dict[int, N4Result] = {}
     for batch in _batches(taken, plans, free):
         if len(batch) == 1:
-            solved = [_solve(taken[batch[0]], plans[batch[0]], None, free)]
+            solved = [solve_taken(taken[batch[0]], plans[batch[0]], None, free)]
         else:
             rows, layouts = lay_out_alike([taken[i] for i in batch])
             solved = solve_batch(rows, layouts, [plans[i] for i in batch])
         for i, one in zip(batch, solved, strict=True):
             if one.unseen:
-                one = _solve(taken[i], plans[i], None, free)
-            results[i] = _result(one, taken[i].n_voxels, plans[i])
+                one = solve_taken(taken[i], plans[i], None, free)
+            results[i] = result_of(one, taken[i].n_voxels, plans[i])
     return [results[i] for i in range(len(taken))]
 
 
@@ -214,7 +214,7 @@ def _n_slabs(taken: Taken, free: float) -> int:
     return slabs
 
 
-def _solve(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solved:
+def solve_taken(taken: Taken, plan: Plan, report: Report | None, free: float) -> Solved:
     """Solve one image, in slabs if memory is short."""
     slabs = _n_slabs(taken, free)
     voxels, layout = taken.lay_out(slabs, FIRST)
@@ -244,7 +244,14 @@ def _batches(taken: Sequence[Taken], plans: Sequence[Plan], free: float) -> list
     return batches
 
 
-def _result(solved: Solved, n_voxels: int, plan: Plan) -> N4Result:
+def result_of(solved: Solved, n_voxels: int, plan: Plan) -> N4Result:
+    """Return the result of a solve.
+
+    Raises
+    ------
+    ValueError
+        If it is not finite.
+    """
     if not np.isfinite(solved.field.lattice).all():
         raise ValueError("the solve has no finite answer; are intensities or options extreme?")
     threshold = plan.options.convergence_threshold

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from n4ax_bids.core.estimator import Estimate, Given, Report, Solve
+from n4ax_bids.core.estimator import Estimate, Given, Joint, Report
 from n4ax_bids.core.n4.adaptive import adapted, largest
 from n4ax_bids.core.n4.automatic import check_automatic_mask
-from n4ax_bids.core.n4.estimate import estimate
+from n4ax_bids.core.n4.estimate import N4Result, estimate
+from n4ax_bids.core.n4.joint import joint
 from n4ax_bids.core.n4.plan import Plan, plan
 from n4ax_bids.core.n4.remarks import remarks
 from n4ax_bids.core.n4.shrinking import padding, shrink_factors
@@ -36,7 +37,7 @@ class N4Details:
     """of the first level"""
 
 
-def prepare(given: Given, options: N4Options) -> Solve:
+def prepare(given: Given, options: N4Options) -> N4Solve:
     """Prepare a solve; see `n4ax_bids.core.estimator.Estimator`.
 
     Raises
@@ -49,21 +50,37 @@ def prepare(given: Given, options: N4Options) -> Solve:
     doubt = None
     if given.automatic and given.mask is not None:
         doubt = check_automatic_mask(given.image, given.mask, made, *given.automatic)
+    return N4Solve(given, made, doubt)
 
-    def solve(report: Report | None = None) -> Estimate:
-        result = estimate(given.image, given.mask, given.weight, plan=made, report=report)
+
+@dataclass(frozen=True, eq=False)
+class N4Solve:
+    """N4 of one image; a `n4ax_bids.core.estimator.Solve`."""
+
+    given: Given
+    plan: Plan
+    doubt: str | None
+    """warning about an automatic mask"""
+
+    def __call__(self, report: Report | None = None) -> Estimate:
+        arrays = self.given.image, self.given.mask, self.given.weight
+        return self._described(estimate(*arrays, plan=self.plan, report=report))
+
+    def joint(self) -> Joint | None:
+        """Return what images on a GPU share; None for an image that is solved alone."""
+        return joint(self.given, self.plan, self._described)
+
+    def _described(self, result: N4Result) -> Estimate:
         details = N4Details(
             n_voxels_used=result.n_voxels,
             n_iterations=tuple(result.n_iterations),
             convergence=tuple(float(value) for value in result.convergence),
             converged=tuple(bool(value) for value in result.converged),
-            shrink_factors=made.shrink_factors,
-            shrink_start=made.image_start,
-            n_control_points=made.n_control_points,
+            shrink_factors=self.plan.shrink_factors,
+            shrink_start=self.plan.image_start,
+            n_control_points=self.plan.n_control_points,
         )
-        return Estimate(result.log_field, details, remarks(result, made, doubt))
-
-    return solve
+        return Estimate(result.log_field, details, remarks(result, self.plan, self.doubt))
 
 
 def plan_of(given: Given, options: N4Options) -> Plan:

@@ -82,6 +82,43 @@ def _numbered(first: int | None, number: int) -> AbstractContextManager[None]:
     return nullcontext() if first is None else numbered(first + number)
 
 
+class Sampled(NamedTuple):
+    """An image whose samples were taken on the host, to be sent to a device with others."""
+
+    passed: _Passed
+    samples: tuple[np.ndarray | None, ...]
+    """of image, mask and weight"""
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """Shape of the samples, and type of each; equal for images that are taken together."""
+        types = (None if each is None else each.dtype for each in self.samples)
+        return (self.passed.plan.sample_shape, *types)
+
+
+def sampled(image: Any, mask: Any, weight: Any, plan: Plan) -> Sampled | None:
+    """Check arrays of the host and take the samples; None if an array lies on a device."""
+    passed = _checked(image, mask, weight, plan)
+    return Sampled(passed, tuple(passed.samples())) if passed.on_host else None
+
+
+def take_sampled(every: Sequence[Sampled]) -> list[TakenOnDevice | ValueError]:
+    """Send the samples of images of equal `kinds` to the device.
+
+    Returns
+    -------
+    list : TakenOnDevice of each image, or the error of `take_each` for one that does not fit
+    """
+    grid, numbers = rows_on_device.grid_of(*_stacked([one.samples for one in every]), plan=None)
+    found: list[TakenOnDevice | ValueError] = []
+    for number, (one, its) in enumerate(zip(every, jax.device_get(numbers), strict=True)):
+        try:
+            found.append(_finished(one.passed, _There(grid, number, 0, numbers), its))
+        except ValueError as error:
+            found.append(error)
+    return found
+
+
 class _There(NamedTuple):
     """Where the samples of an image are being taken on a device."""
 
@@ -129,9 +166,13 @@ def _started(images: Sequence[_Passed]) -> tuple[Grid, jax.Array]:
         kinds = (None if each[0] is None else each for each in given)
         return rows_on_device.grid_of(*kinds, plan=images[0].plan)
     # Only the samples are copied to the device.
-    sampled = zip(*(one.samples() for one in images), strict=True)
-    stacked = (None if each[0] is None else np.stack(each) for each in sampled)
-    return rows_on_device.grid_of(*stacked, plan=None)
+    return rows_on_device.grid_of(*_stacked([one.samples() for one in images]), plan=None)
+
+
+def _stacked(samples: Sequence[Sequence[Any]]) -> list[np.ndarray | None]:
+    """Return image, mask and weight of several images as one array each."""
+    each_kind = zip(*samples, strict=True)
+    return [None if each[0] is None else np.stack(each) for each in each_kind]
 
 
 def _goes_to_a_gpu(image: Any) -> bool:
@@ -242,7 +283,7 @@ def _take_listed(passed: _Passed) -> Taken:
     return TakenListed(found, values.shape, np.dtype(plan.options.precision))
 
 
-def _finished(passed: _Passed, there: _There, numbers: np.ndarray) -> Taken:
+def _finished(passed: _Passed, there: _There, numbers: np.ndarray) -> TakenOnDevice:
     found = rows_on_device.seen(numbers)
     if found.odd_mask:
         raise ValueError(ODD_MASK)

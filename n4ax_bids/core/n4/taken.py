@@ -106,10 +106,15 @@ class TakenOnDevice:
 
     @property
     def length(self) -> int:
-        return math.prod(rows_on_device.sizes_of([self.found]))
+        return math.prod(self.padded)
 
     def n_bytes(self, slabs: int) -> int:
         return rows_on_device.n_bytes(self.found, self.dtype.itemsize)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Number and length of the rows of this image alone."""
+        return rows_on_device.sizes_of([self.found])
 
     @property
     def _shape(self) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from n4ax_bids.core.estimator import Given
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.n4 import residual, sharpen
 from n4ax_bids.core.n4.call import n4, n4_batch
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
+from n4ax_bids.core.n4.method import prepare
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
@@ -68,6 +70,20 @@ def test_ten_solves_have_the_same_bits(head):
     assert len(every) == 1
     batch = estimate_batch([image] * 3, [mask] * 3, [None] * 3, plans=[made] * 3, together=True)
     assert len({one.log_field.lattice.tobytes() for one in batch}) == 1
+
+
+def test_an_image_has_the_same_bits_in_any_company(head):
+    small = head.mask.copy()
+    small[:, :, :16] = False
+    images = [(head.image, head.mask), (head.image + 1, head.mask), (head.image, small)]
+    joints = [prepare(Given(*each, None, (1, 1, 1)), OPTIONS).joint() for each in images]
+    alone = [one.solve([])[0].log_field.lattice.tobytes() for one in joints]
+    assert len(set(alone)) == 3
+    for first in range(3):
+        others = [number for number in range(3) if number != first]
+        together = joints[first].solve([joints[i] for i in others])
+        found = [one.log_field.lattice.tobytes() for one in together]
+        assert found == [alone[i] for i in (first, *others)]
 
 
 def test_arrays_stay_on_the_device(head):
