@@ -30,6 +30,22 @@ GRAPH = (4.0, 8.0)
 """microseconds to start a graph"""
 WAIT = (8.0, 16.0)
 """microseconds of a copy to the host that is waited for"""
+RESISTS = (
+    "The aims are at most 25 kernels and 60 bytes a voxel. A batch moves more bytes. Its rows "
+    "are padded to equal sizes, and hold a voxel of the mask in about half of their places; "
+    "seven passes over them (the image is read, v is written and read three times, the residual "
+    "is written and read) are 52 bytes a voxel already. The rest are the sums over the plane, "
+    "which grow with the control points from level to level.",
+    "Tried for the last kernels: one scatter for all images of a batch and one look-up of their "
+    "rows, instead of an array of two axes for each (kept: two kernels and a fifth of the bytes "
+    "less); the first voxels of ITK's minimum together with the last step of minimum and maximum "
+    "(kept: one kernel less); the images of a batch side by side in the sums over the plane "
+    "(kept: one transpose less, as long as the rows are looked up in that order; to transpose "
+    "their index would take a kernel again, and the loop does it in every iteration even if it "
+    "is done before); a histogram that is never emptied, of which the last one is subtracted "
+    "(not kept: the compiler then copies the sums, so that there is a kernel for a kernel).",
+)
+"""what was tried, and what resists"""
 Case = Callable[[], Loop]
 
 
@@ -52,7 +68,8 @@ def page(given: argparse.Namespace) -> Iterator[str]:
         f"Compiled for an {target.NAME} on a machine without a GPU, and counted; [gpu.md](gpu.md) "
         "has what was measured on one. "
         "*Kernels* are all that one iteration of the innermost loop starts, with copies on the "
-        "device; *moved* are the bytes that they read and write; *graphs* are the CUDA graphs "
+        "device; *moved* are the bytes that they read and write, the mean of all iterations; "
+        "*graphs* are the CUDA graphs "
         "that the host starts in each iteration, 0 if the whole loop is part of one; *waits* are "
         "the times that the host waits for the device in each iteration. *Solve, ms* is a model: "
         f"each kernel takes {_range(LAUNCH[0])} µs in a graph or {_range(LAUNCH[1])} µs outside, "
@@ -62,6 +79,9 @@ def page(given: argparse.Namespace) -> Iterator[str]:
     )
     yield ""
     yield from table(found)
+    for paragraph in RESISTS:
+        yield ""
+        yield paragraph
     if BEFORE.exists() and not given.quick and not given.keep:
         before = json.loads(BEFORE.read_text(encoding="utf-8"))
         yield from ("", "## Before", "")

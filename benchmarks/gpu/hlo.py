@@ -191,40 +191,53 @@ def n_bytes(shape: str) -> int:
 def moved(text: str) -> tuple[int, int]:
     """Return the bytes that an iteration reads and writes, and its scatters.
 
-    Of an operand of which a kernel takes only a part (a slice, a gather), the part counts; what is
-    updated in place is not read. Conditions count with their longest branch.
+    If each level has a loop of its own, the mean of all iterations; other loops have no scatter,
+    which counts the histogram. Of an operand of which a kernel takes only a part (a slice, a
+    gather), the part counts; what is updated in place is not read. Conditions count with their
+    longest branch.
     """
     every = computations(text)
-    loops = [
-        _named(each.line, "body")
+    loops = {
+        _named(each.line, "body"): _trips(each.line)
         for operations in every.values()
         for each in operations
         if each.kind == "while"
-    ]
-    innermost = [body for body in loops if not any(one.kind == "while" for one in every[body])]
-    counted = [_sum(every, body) for body in innermost]
-    return max(counted, key=lambda each: each[2])[:2] if counted else (0, 0)
+    }
+    innermost = {
+        body: n for body, n in loops.items() if not any(one.kind == "while" for one in every[body])
+    }
+    if not innermost:
+        return 0, 0
+    counted = [(*_sum(every, body), n) for body, n in innermost.items()]
+    most = max(scatters for _, scatters, _ in counted)
+    levels = [(size, n) for size, scatters, n in counted if scatters == most]
+    return round(sum(size * n for size, n in levels) / sum(n for _, n in levels)), most
 
 
-def _sum(every: dict[str, list[Operation]], name: str) -> tuple[int, int, int]:
-    """Return bytes, scatters and operations of a computation."""
+def _trips(line: str) -> int:
+    """Return how often a loop goes round, if the compiler knows it; else 1."""
+    found = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+    return int(found[1]) if found else 1
+
+
+def _sum(every: dict[str, list[Operation]], name: str) -> tuple[int, int]:
+    """Return bytes and scatters of a computation."""
     shapes = {each.name: each.shape for each in every[name]}
-    total = scatters = n = 0
+    total = scatters = 0
     for each in every[name]:
         if each.kind in FREE:
             continue
         if each.kind == "conditional":
             parts = [_sum(every, branch) for branch in _branches(each.line)]
             more = max(parts, key=lambda part: part[0])
-            total, scatters, n = total + more[0], scatters + more[1], n + more[2]
+            total, scatters = total + more[0], scatters + more[1]
             continue
         inside = every.get(_named(each.line, "calls"), [])
         scatters += any(one.kind == "scatter" for one in inside) or each.kind == "scatter"
         total += n_bytes(each.shape) - _updated_in_place(inside)
         for place, operand in enumerate(each.operands):
             total += _read(inside, place, n_bytes(shapes.get(operand, "")))
-        n += 1
-    return total, scatters, n
+    return total, scatters
 
 
 def _named(line: str, key: str) -> str:

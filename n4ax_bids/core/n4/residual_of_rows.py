@@ -99,34 +99,52 @@ def range_of(
         n_rows, length = view.shape
         row = length * jnp.arange(n_rows, dtype=jnp.int32)[:, None]
         counts = inside & (row + jnp.arange(length, dtype=jnp.int32)[None] > voxels.first[-1])
-    low, high = _lowest_and_highest(
-        jnp.where(counts, view, infinity), jnp.where(inside, view, -infinity)
-    )
+    both = jnp.where(counts, view, infinity), jnp.where(inside, view, -infinity)
     if not skip_rising:
+        low, high, _ = _lowest_and_highest(*both, jnp.full(1, infinity))
         return low, high
-    values = view.ravel().at[voxels.first].get(mode="clip")
+    values = looked_up(view.ravel(), jnp.minimum(voxels.first, view.size - 1))
     listed = voxels.first < view.size
     falls = (values[1:] <= values[:-1]) & listed[1:]
-    behind = jnp.where(falls, values[1:], infinity).min()
+    low, high, behind = _lowest_and_highest(*both, jnp.where(falls, values[1:], infinity))
     # Without a fall, the first value is the lowest, if these are all voxels.
     more = listed[-1] & (voxels.n_voxels > listed.size)
     rising = jnp.where(more, jnp.asarray(np.nan, view.dtype), values[0])
     return jnp.where(behind < infinity, jnp.minimum(behind, low), rising), high
 
 
-def _lowest_and_highest(low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the minimum of one array and the maximum of the other, in one pass over both."""
+def _lowest_and_highest(
+    low: jax.Array, high: jax.Array, few: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the minimum of one array, the maximum of another, and the minimum of few values.
+
+    In one pass over both arrays, and one over what is left of them beside the few values.
+    """
     infinity = jnp.asarray(np.inf, low.dtype)
     blocks = math.gcd(low.size, 1024)
-    found = (low.reshape(blocks, -1), high.reshape(blocks, -1))
-    for axis in (1, 0):
-        found = jax.lax.reduce(
-            found,
-            (infinity, -infinity),
-            lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
-            (axis,),
-        )
-    return found
+    two = jax.lax.reduce(
+        (low.reshape(blocks, -1), high.reshape(blocks, -1)),
+        (infinity, -infinity),
+        lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
+        (1,),
+    )
+    ends = (infinity, -infinity, infinity)
+    most = max(blocks, few.size)
+    three = (
+        jnp.pad(each, (0, most - each.size), constant_values=end)
+        for each, end in zip((*two, few), ends, strict=True)
+    )
+    lowest, highest, lowest_of_few = jax.lax.reduce(
+        tuple(three),
+        ends,
+        lambda a, b: (
+            jnp.minimum(a[0], b[0]),
+            jnp.maximum(a[1], b[1]),
+            jnp.minimum(a[2], b[2]),
+        ),
+        (0,),
+    )
+    return lowest, highest, lowest_of_few
 
 
 def sharpened(

@@ -10,6 +10,7 @@ These functions run inside `jax.enable_x64(True)`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -109,10 +110,34 @@ def tally(
     empty = jnp.zeros(copies * n_bins, jnp.int64)
     if repeats is None:
         place = jnp.where(counts, place, copies * n_bins)
-        return empty.at[place].add(word, mode="drop").reshape(copies, n_bins).sum(axis=0)
+        return _added(empty, place, word).reshape(copies, n_bins).sum(axis=0)
     added = empty.at[place].add(word, mode="promise_in_bounds")
     total = added.reshape(copies, n_bins).sum(axis=0)
     return total.at[bins.lower[-1]].add(-word[-1] * repeats)
+
+
+@jax.custom_batching.custom_vmap
+def _added(sums: jax.Array, place: jax.Array, word: jax.Array) -> jax.Array:
+    """Add each word at its place; those beyond the end are dropped.
+
+    In a batch, the sums are put one behind the other: for a scatter of two axes, the compiler
+    would store words and places first.
+    """
+    return sums.at[place].add(word, mode="drop")
+
+
+@_added.def_vmap
+def _added_each(
+    n: int, batched: Sequence[bool], sums: jax.Array, place: jax.Array, word: jax.Array
+) -> tuple[jax.Array, bool]:
+    sums, place, word = (
+        each if has_images else jnp.broadcast_to(each, (n, *each.shape))
+        for each, has_images in zip((sums, place, word), batched, strict=True)
+    )
+    size = sums.shape[1]
+    before = size * jnp.arange(n, dtype=place.dtype)[:, None]
+    place = jnp.where(place < size, place + before, n * size)
+    return _added(sums.ravel(), place.ravel(), word.ravel()).reshape(n, size), True
 
 
 def histogram(tally: jax.Array, n_values: int) -> jax.Array:

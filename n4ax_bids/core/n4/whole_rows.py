@@ -43,6 +43,59 @@ def _looked_up_each(
     return looked_up(table, index), True
 
 
+def _of_one(sums: jax.Array, row: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    return _summed(sums.at[row].get(mode="promise_in_bounds"), first, second)
+
+
+@jax.custom_batching.custom_vmap
+def _plane_sum(sums: jax.Array, row: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Sum rows (R, n) at places (P0, P1) against matrices (P0, m0) and (P1, m1): (m0, m1, n).
+
+    In a batch with common matrices of many control points, the images lie side by side in the last
+    axis, so that nothing is transposed between the two products.
+    """
+    return _of_one(sums, row, first, second)
+
+
+@_plane_sum.def_vmap
+def _plane_sum_each(
+    n: int,
+    batched: Sequence[bool],
+    sums: jax.Array,
+    row: jax.Array,
+    first: jax.Array,
+    second: jax.Array,
+) -> tuple[jax.Array, bool]:
+    if list(batched) != [True, True, False, False] or second.shape[1] <= FEW_POINTS:
+        axes = tuple(0 if has_images else None for has_images in batched)
+        return jax.vmap(_of_one, axes)(sums, row, first, second), True
+    image, place = (jnp.arange(size, dtype=row.dtype) for size in (n, row[0].size))
+    # The rows are looked up: to transpose them would take a kernel of its own.
+    at = row.ravel().at[place.size * image + place[:, None]].get(mode="promise_in_bounds")
+    at = at + sums.shape[1] * image
+    on_plane = sums.reshape(-1, sums.shape[-1]).at[at].get(mode="promise_in_bounds")
+    summed = _summed(on_plane.reshape(*row.shape[1:], -1), first, second)
+    return jnp.moveaxis(summed.reshape(*summed.shape[:2], n, -1), 2, 0), True
+
+
+def _summed(on_plane: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Sum an array (P0, P1, n) against matrices (P0, m0) and (P1, m1).
+
+    On few control points, the second axis is summed by hand: a matrix product would take longer
+    there, and much shorter on many.
+    """
+    along = bspline.first_summed(first, on_plane)
+    if second.shape[1] <= FEW_POINTS:
+        return (along[:, :, None, :] * second[None, :, :, None]).sum(axis=1)
+    return jax.lax.dot_general(
+        jnp.broadcast_to(second, (along.shape[0], *second.shape)),
+        along,
+        (((1,), (1,)), ((0,), (0,))),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=along.dtype,
+    )
+
+
 class WholeRows(NamedTuple):
     """The R rows of length N that contain voxels of the mask, at P0 × P1 places, on a GPU.
 
@@ -99,22 +152,8 @@ class WholeRows(NamedTuple):
         return bspline.along(array, matrices[2], 1)
 
     def plane_sum(self, sums: jax.Array, matrices: Matrices) -> jax.Array:
-        """Sum the result of `row_sums` against the matrices of the plane.
-
-        On few control points, the second axis is summed by hand: a matrix product would take
-        longer there, and much shorter on many.
-        """
-        sums = looked_up(sums.reshape(-1, sums.shape[-1]), self.row)
-        first, second = bspline.first_summed(matrices[0], sums), matrices[1]
-        if second.shape[1] <= FEW_POINTS:
-            return (first[:, :, None, :] * second[None, :, :, None]).sum(axis=1)
-        return jax.lax.dot_general(
-            jnp.broadcast_to(second, (first.shape[0], *second.shape)),
-            first,
-            (((1,), (1,)), ((0,), (0,))),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=first.dtype,
-        )
+        """Sum the result of `row_sums` against the matrices of the plane."""
+        return _plane_sum(sums.reshape(-1, sums.shape[-1]), self.row, *matrices[:2])
 
     def in_mask(self) -> jax.Array:
         """Return which voxels are in the mask."""
