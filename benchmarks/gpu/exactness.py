@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.gpu import inputs
 from benchmarks.gpu.day import ROOT, Day, digest
-from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
+from benchmarks.gpu.loop import SMALL_ZOOMS, Loop, shared
 from n4ax_bids.core import bspline, threshold
 from n4ax_bids.core.field import evaluate
 from n4ax_bids.core.n4 import residual, sharpen, sharpen_direct
@@ -26,6 +26,14 @@ from n4ax_bids.options import N4Options
 BOUNDS = (5e-5, 2e-4, 5e-4)
 """of mean, 99th percentile and maximum of |ours/ITK - 1|, as in `benchmarks.parity`"""
 N_BINS = 200
+OTHERS = (
+    ("as it is", ""),
+    ("again", ""),
+    ("no autotuning", "--xla_gpu_autotune_level=0"),
+    ("deterministic ops", "--xla_gpu_deterministic_ops=true"),
+    ("no graphs", "--xla_gpu_enable_command_buffer="),
+)
+"""other processes, and the flags of the compiler for them; those of a GPU come last"""
 
 
 def primitives(day: Day) -> dict[str, Any]:
@@ -156,6 +164,10 @@ def repeats(day: Day) -> dict[str, Any]:
     for name, loop in loops.items():
         digests = [digest(loop.run().lattice) for _ in range(n)]
         result[name] = {"repeats": n, "distinct": len(set(digests)), "digest": digests[0]}
+    few = [inputs.head(sizes.small_shape, sizes.small_semi_axes, i) for i in range(8)]
+    companies = (few, few[:1], few[:2], [few[0], *few[:4:-1]])
+    digests = [digest(shared(company, sizes.fmriprep)[0]) for company in companies]
+    result["shared solve"] = {"companies": len(companies), "distinct": len(set(digests))}
     lattices = np.asarray(loops["batch"].run().lattice)
     alone = np.asarray(Loop(day, *small, sizes.fmriprep, **options).run().lattice)
     result["batch: all images alike give one lattice"] = len({digest(a) for a in lattices}) == 1
@@ -167,13 +179,7 @@ def repeats(day: Day) -> dict[str, Any]:
 def other_processes(day: Day) -> dict[str, Any]:
     """Solve in other processes, which choose matrix products anew by timing them."""
     result: dict[str, Any] = {}
-    for name, flags in (
-        ("as it is", ""),
-        ("again", ""),
-        ("no autotuning", "--xla_gpu_autotune_level=0"),
-        ("deterministic ops", "--xla_gpu_deterministic_ops=true"),
-        ("no graphs", "--xla_gpu_enable_command_buffer="),
-    ):
+    for name, flags in OTHERS if day.on_gpu else OTHERS[:2]:
         if not day.has_room(25):
             result[name] = "no time"
             continue
@@ -181,7 +187,7 @@ def other_processes(day: Day) -> dict[str, Any]:
         words = ["--child", *(["--quick"] if day.quick else [])]
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.gpu_day", *words],
-            env={**os.environ, "XLA_FLAGS": f"{given} {flags}".strip() if day.on_gpu else given},
+            env={**os.environ, "XLA_FLAGS": f"{given} {flags}".strip()},
             capture_output=True,
             text=True,
             timeout=min(600, max(20, day.left() - 5)),

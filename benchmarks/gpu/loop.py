@@ -16,10 +16,12 @@ import numpy as np
 
 from benchmarks.gpu import target
 from benchmarks.gpu.day import Day
+from n4ax_bids.core.estimator import Estimate, Given
 from n4ax_bids.core.n4 import solve as solving
 from n4ax_bids.core.n4.compiled import SIDE_BY_SIDE, for_gpu
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.levels import counted
+from n4ax_bids.core.n4.method import prepare
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import N4Options
 
@@ -152,3 +154,11 @@ def _caught(call: Callable[[], None], *, batch: bool) -> tuple[Any, ...]:
         for each, function in before.items():
             setattr(solving, each, function)
     raise AssertionError(f"the solve did not call {name}")
+
+
+def shared(pairs: Sequence[tuple[Any, ...]], options: N4Options) -> list[Any]:
+    """Return the lattices of images that are solved as in the App if they wait at one time."""
+    given = (Given(image, mask, None, SMALL_ZOOMS) for image, mask in pairs)
+    first, *others = (prepare(each, options).joint() for each in given)
+    found = first.solve(others) if first else ()
+    return [each.log_field.lattice for each in found if isinstance(each, Estimate)]

@@ -23,13 +23,11 @@ import numpy as np
 from benchmarks.gpu import inputs
 from benchmarks.gpu.candidates import NO_GRAPHS
 from benchmarks.gpu.day import ROOT, Day
-from benchmarks.gpu.loop import SMALL_ZOOMS, Loop
+from benchmarks.gpu.loop import SMALL_ZOOMS, Loop, shared
 from n4ax_bids.core import threshold
-from n4ax_bids.core.estimator import Estimate, Given
 from n4ax_bids.core.n4 import convergence
 from n4ax_bids.core.n4.call import n4
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
-from n4ax_bids.core.n4.method import prepare
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.options import PRESETS, N4Options
 
@@ -93,8 +91,8 @@ def calls(day: Day) -> dict[str, Any]:
     timed: dict[str, Callable[[], Any]] = {
         "shrink 4, list, host arrays": partial(shrunk, *small, on_device=False),
         "shrink 4, whole rows, device arrays": partial(shrunk, *small_there),
-        "shrink 4, shared solve, one image": partial(_shared, batch[:1], sizes.fmriprep),
-        "shrink 4, shared solve, eight images": partial(_shared, batch[:8], sizes.fmriprep),
+        "shrink 4, shared solve, one image": partial(shared, batch[:1], sizes.fmriprep),
+        "shrink 4, shared solve, eight images": partial(shared, batch[:8], sizes.fmriprep),
         f"{of_batch}, host arrays": partial(_lattices, batch, sizes.fmriprep),
         f"{of_batch}, device arrays": partial(_lattices, batch_there, sizes.fmriprep),
         "full, list, host arrays": partial(_lattice, *full, sizes.full, on_device=False),
@@ -138,14 +136,6 @@ def _lattices(pairs: list[tuple[Any, ...]], options: N4Options) -> list[Any]:
     plans = [plan(options, np.shape(images[0]), SMALL_ZOOMS)] * n
     found = estimate_batch(images, masks, [None] * n, plans=plans, together=True)
     return [each.log_field.lattice for each in found]
-
-
-def _shared(pairs: list[tuple[Any, ...]], options: N4Options) -> list[Any]:
-    """Solve images as the App does if they wait at the same time."""
-    given = (Given(image, mask, None, SMALL_ZOOMS) for image, mask in pairs)
-    first, *others = (prepare(each, options).joint() for each in given)
-    found = first.solve(others) if first else ()
-    return [each.log_field.lattice for each in found if isinstance(each, Estimate)]
 
 
 def iterations(day: Day) -> dict[str, Any]:
