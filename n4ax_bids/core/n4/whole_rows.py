@@ -71,8 +71,8 @@ def _plane_sum_each(
         return jax.vmap(_of_one, axes)(sums, row, first, second), True
     image, place = (jnp.arange(size, dtype=row.dtype) for size in (n, row[0].size))
     # The rows are looked up: to transpose them would take a kernel of its own.
-    at = row.ravel().at[place.size * image + place[:, None]].get(mode="promise_in_bounds")
-    at = at + sums.shape[1] * image
+    at = place.size * image[None] + place[:, None]
+    at = row.ravel().at[at].get(mode="promise_in_bounds") + sums.shape[1] * image[None]
     on_plane = sums.reshape(-1, sums.shape[-1]).at[at].get(mode="promise_in_bounds")
     summed = _summed(on_plane.reshape(*row.shape[1:], -1), first, second)
     return jnp.moveaxis(summed.reshape(*summed.shape[:2], n, -1), 2, 0), True

@@ -10,6 +10,7 @@ from n4ax_bids.core.n4 import sharpen, sharpen_direct, solve
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.n4.take import n_at_once
+from n4ax_bids.core.n4.whole_rows import FEW_POINTS
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
 
@@ -84,6 +85,24 @@ def test_a_batch_equals_single_solves(head, as_on_a_gpu, version):
     batch = estimate_batch(*given, plans=[made] * 2, on_device=True, together=True)
     for found, image, mask in zip(batch, *given[:2], strict=True):
         require_equal(found, estimate(image, mask, plan=made, on_device=False), mask)
+
+
+@pytest.mark.parametrize("alike", (True, False), ids=("one plan", "two plans"))
+def test_a_batch_on_many_control_points_equals_single_solves(head, as_on_a_gpu, alike):
+    """Images of one plan lie side by side in the sums over the plane there."""
+    options = N4Options(shrink_factor=2, n_iterations=(2, 0, 0, 0, 2))
+    starts = [(0,) * 3, (0 if alike else 1,) * 3]
+    plans = [
+        plan(options, head.image.shape, image_start=start, mask_start=start) for start in starts
+    ]
+    assert (plans[0] == plans[1]) == alike
+    half = head.mask.copy()
+    half[:, ::3] = False
+    given = [head.image, head.image + 1], [half, head.mask], [None] * 2
+    batch = estimate_batch(*given, plans=plans, on_device=True, together=True)
+    assert min(batch[0].log_field.lattice.shape) > FEW_POINTS
+    for found, image, mask, its in zip(batch, *given[:2], plans, strict=True):
+        require_equal(found, estimate(image, mask, plan=its, on_device=True), mask)
 
 
 def test_images_that_do_not_fit_at_once_are_solved_in_parts(head, as_on_a_gpu, monkeypatch):
