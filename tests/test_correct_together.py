@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -24,12 +25,8 @@ OPTIONS = N4Options(shrink_factor=2, n_iterations=(3, 2))
 def like_a_gpu(monkeypatch):
     monkeypatch.setattr(solving, "_gpu", lambda voxels: CPU)
     monkeypatch.setattr(sharing, "_shares", lambda where: True)
-    monkeypatch.setattr(sharing, "_waiting", {})
-    monkeypatch.setattr(sharing, "_workers", {})
+    monkeypatch.setattr(sharing, "_queues", {})
     monkeypatch.setitem(device._turns, CPU, threading.Semaphore(1))
-    yield
-    for worker in sharing._workers.values():
-        worker.shutdown()
 
 
 @pytest.fixture
@@ -66,13 +63,18 @@ def corrected(path, out, **mask):
     return record, (out / path.name).read_bytes(), (out / f"bias-{path.name}").read_bytes()
 
 
+def n_waiting():
+    queue = sharing._queues.get(CPU, sharing._Queue())
+    return queue.busy + len(queue.waiting)
+
+
 def at_once(paths, out, **mask):
     """Correct files in threads while the device is busy, and let it go when all wait."""
     with ThreadPoolExecutor(len(paths)) as pool:
         with device.use(CPU):
             running = [pool.submit(corrected, path, out, **mask) for path in paths]
-            while len(sharing._waiting.get(CPU, ())) + sum(one.done() for one in running) < 3:
-                threading.Event().wait(0.01)
+            while n_waiting() + sum(one.done() for one in running) < len(paths):
+                time.sleep(0.01)
     return running
 
 

@@ -20,7 +20,7 @@ from n4ax_bids.core.estimator import Estimate, Given
 from n4ax_bids.core.memory_maps import make_room
 from n4ax_bids.core.n4.estimate import N4Result, result_of, solve_taken
 from n4ax_bids.core.n4.plan import Plan
-from n4ax_bids.core.n4.solve import Solved, can_end_by_itk, solve_batch
+from n4ax_bids.core.n4.solve import Solved, can_end_by_itk, size_of_lattice, solve_batch
 from n4ax_bids.core.n4.take import Sampled, sampled, take_sampled
 from n4ax_bids.core.n4.taken import TakenOnDevice, lay_out_alike
 
@@ -30,7 +30,7 @@ MOST = 8
 """images of a solve; a batch of 16 takes about twice the time of one image
 (docs/benchmarks/gpu.md), so one of 8 costs an image that is alone some milliseconds"""
 LARGEST = 1 << 19
-"""samples of an image; larger grids keep a GPU busy one at a time"""
+"""samples or control points of an image; larger grids keep a GPU busy one at a time"""
 
 
 def joint(given: Given, plan: Plan, described: Callable[[N4Result], Estimate]) -> JointN4 | None:
@@ -50,7 +50,8 @@ def joint(given: Given, plan: Plan, described: Callable[[N4Result], Estimate]) -
     ValueError
         If an array does not have the plan's shape.
     """
-    if math.prod(plan.sample_shape) > LARGEST or can_end_by_itk(plan.options):
+    sizes = plan.sample_shape, size_of_lattice(plan)
+    if max(map(math.prod, sizes)) > LARGEST or can_end_by_itk(plan.options):
         return None
     samples = sampled(given.image, given.mask, given.weight, plan)
     return samples and JointN4(samples, plan, described)
@@ -99,9 +100,14 @@ class JointN4:
         if solved.unseen:  # a synthetic image whose values rise from voxel to voxel
             solved = solve_taken(taken, self.plan, None, np.inf)
         try:
-            return self.described(result_of(solved, taken.n_voxels, self.plan))
+            result = result_of(solved, taken.n_voxels, self.plan)
         except ValueError as error:
-            return error
+            return error.with_traceback(None)  # which holds the arrays of all images
+        # A copy, because the lattice is a part of those of all images.
+        lattice = np.array(result.log_field.lattice)
+        return self.described(
+            result._replace(log_field=result.log_field._replace(lattice=lattice))
+        )
 
 
 def _filled(some: Sequence[T]) -> list[T]:

@@ -115,7 +115,7 @@ def take_sampled(every: Sequence[Sampled]) -> list[TakenOnDevice | ValueError]:
         try:
             found.append(_finished(one.passed, _There(grid, number, 0, numbers), its))
         except ValueError as error:
-            found.append(error)
+            found.append(error.with_traceback(None))  # which holds this list and all arrays
     return found
 
 

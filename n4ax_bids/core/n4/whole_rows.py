@@ -37,6 +37,8 @@ def _looked_up_each(
 ) -> tuple[jax.Array, bool]:
     if batched[0]:
         index = index if batched[1] else jnp.broadcast_to(index, (n, *index.shape))
+        if n * table.shape[1] > np.iinfo(np.int32).max:
+            index = index.astype(jnp.int64)
         before = (table.shape[1] * jnp.arange(n)).astype(index.dtype)
         index = index + before.reshape(n, *(1,) * (index.ndim - 1))
         table = table.reshape(-1, *table.shape[2:])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import jax
 import numpy as np
 import pytest
@@ -96,6 +99,25 @@ def test_an_image_that_does_not_fit_has_its_error_and_the_others_their_fields(he
     for error, message in zip(errors, messages, strict=True):
         assert isinstance(error, ValueError)
         assert message in str(error)
+
+
+def test_an_error_holds_no_image(heads):
+    """Nor does a result hold the lattices of the company."""
+    image, mask = heads[0]
+    joints = [joint_of(image, mask), joint_of(np.ones_like(image), mask)]
+    kept = [weakref.ref(one) for one in joints]
+    gc.collect()
+    gc.disable()
+    try:
+        found = joints[0].solve(joints[1:])
+        del joints
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()
+    fine, error = found
+    assert isinstance(error, ValueError)
+    lattice = fine.log_field.lattice
+    assert (lattice if lattice.base is None else lattice.base).size == lattice.size
 
 
 def test_an_image_whose_values_rise_is_solved_again_alone(heads):
