@@ -22,7 +22,7 @@ from n4ax_bids.planes.base import Sink, Source
 from n4ax_bids.runtime import compilation
 from n4ax_bids.runtime import device as devices
 from n4ax_bids.runtime.timing import timed
-from n4ax_bids.stacks.files import open_source
+from n4ax_bids.stacks.files import close, open_source
 from n4ax_bids.stacks.journal import Journal
 
 Progress = Callable[[str, int, int], None]
@@ -128,7 +128,18 @@ def _is_file(word: str) -> bool:
 def estimated(
     plan: StreamPlan, where: jax.Device, tell: Progress, seconds: dict[str, float]
 ) -> StackCorrection:
-    """Thin the planes and estimate the correction from them."""
+    """Thin the planes and estimate the correction from them; after an error, close the inputs."""
+    try:
+        return _estimated(plan, where, tell, seconds)
+    except BaseException:
+        for each in (plan.source, plan.level, plan.mask):
+            close(each)
+        raise
+
+
+def _estimated(
+    plan: StreamPlan, where: jax.Device, tell: Progress, seconds: dict[str, float]
+) -> StackCorrection:
     with timed(seconds, "read"):
         thin, means, inside = thinned_stack(plan, tell)
     n = plan.source.shape[0]

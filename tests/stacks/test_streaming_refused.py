@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nb
 import numpy as np
 import pytest
 
@@ -106,3 +110,14 @@ def test_an_existing_output_is_not_overwritten(known, tmp_path):
     with pytest.raises(FileExistsError, match="out.nii: exists already"):
         stream(known.image, tmp_path / "out.nii")
     assert (tmp_path / "out.nii").read_text() == "mine"
+
+
+def test_an_input_is_closed_after_an_error(known, tmp_path):
+    """The number of sections is compared with the planes when these have been read."""
+    path = tmp_path / "in.nii"
+    nb.Nifti1Image(known.image.T, np.eye(4)).to_filename(path)
+    with pytest.raises(ValueError, match="sections is 9999") as error:
+        stream(path, tmp_path / "out.nii", options=replace(OPTIONS, sections=9999))
+    opened = Path("/proc/self/fd").iterdir()
+    assert path not in [Path(os.readlink(each)) for each in opened if each.is_symlink()]
+    assert error.traceback  # it holds what has read the file
