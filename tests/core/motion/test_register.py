@@ -122,6 +122,16 @@ def test_the_residual_has_a_derivative(small):
     assert float(change) == pytest.approx(length**2, rel=1e-3)
 
 
+def test_rounding_hardly_matters(noisy, found, monkeypatch):
+    """As on another device: sixteen volumes at a time, and other last digits of every voxel."""
+    changes = np.random.default_rng(0).choice(np.float32([-1, 0, 1]), noisy.volumes.shape)
+    other = (noisy.volumes + changes * np.spacing(noisy.volumes)).astype(np.float32)
+    assert (other != noisy.volumes).mean() > 0.5
+    monkeypatch.setattr(register, "MOST_ON_CPU", register.MOST_AT_ONCE)
+    off = np.abs(estimated(noisy._replace(volumes=other)).motion.q - found.motion.q)
+    assert off[:, :3].max() <= 0.0005 and np.degrees(off[:, 3:].max()) <= 0.0005
+
+
 @pytest.mark.gpu
 def test_a_gpu_finds_the_motion_that_a_cpu_finds(noisy):
     """Of 200 volumes in one call."""
