@@ -58,9 +58,9 @@ DECIDED = (
     "Tried without a clear gain: isal's memory levels, pieces of 64 kB to 8 MB, and limits of "
     "malloc that halve the page faults. Reading in pieces of 1 MB saved a quarter of decoding. "
     "Larger pieces of Otsu's histogram and of compression let many threads wait for Python's lock "
-    "less often. Without numpy's huge pages (`NUMPY_MADVISE_HUGEPAGE=0`), 16 images with 16 in "
-    "flight took a fifth less processor time, because memory that was never used is cheaper then; "
-    "48 images took the same.",
+    "less often. Without numpy's huge pages (`NUMPY_MADVISE_HUGEPAGE=0` and `--nprocs 16`), 16 "
+    "images took less processor time, because memory that was never used is cheaper then; 48 took "
+    "the same.",
     "The division gives numpy's linear algebra one thread. With two, on two busy cores, its "
     "threads spun while they waited for one another, and the step took five to fifteen times the "
     "processor time.",

@@ -37,13 +37,13 @@ RESISTS = (
     "is written and read) are 52 bytes a voxel already. The rest are the sums over the plane, "
     "which grow with the control points from level to level.",
     "Tried for the last kernels: one scatter for all images of a batch and one look-up of their "
-    "rows, instead of an array of two axes for each (kept: two kernels and a fifth of the bytes "
-    "less); the first voxels of ITK's minimum together with the last step of minimum and maximum "
-    "(kept: one kernel less); the images of a batch side by side in the sums over the plane "
-    "(kept: one transpose less, as long as the rows are looked up in that order; to transpose "
-    "their index would take a kernel again, and the loop does it in every iteration even if it "
-    "is done before); a histogram that is never emptied, of which the last one is subtracted "
-    "(not kept: the compiler then copies the sums, so that there is a kernel for a kernel).",
+    "rows, instead of an array of two axes for each (kept: one kernel less, and fewer bytes); "
+    "the first voxels of ITK's minimum together with the last step of minimum and maximum (kept: "
+    "one kernel less); the images of a batch side by side in the sums over the plane (kept: one "
+    "transpose less, as long as the rows are looked up in that order; to transpose their index "
+    "would take a kernel again, and the loop does it in every iteration even if it is done "
+    "before); a histogram that is never emptied, of which the last one is subtracted (not kept: "
+    "the compiler then copies the sums, so that there is a kernel for a kernel).",
 )
 """what was tried, and what resists"""
 Case = Callable[[], Loop]

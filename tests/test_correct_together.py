@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,19 +12,17 @@ from n4ax_bids.core.n4 import joint
 from n4ax_bids.core.n4 import solve as solving
 from n4ax_bids.correct import correct
 from n4ax_bids.options import N4Options
-from n4ax_bids.runtime import device, sharing
+from n4ax_bids.runtime import device
 from tests.ball import bright_ball, write
+from tests.turns import CPU, n_waiting, share_turns
 
-CPU = jax.local_devices(backend="cpu")[0]
 OPTIONS = N4Options(shrink_factor=2, n_iterations=(3, 2))
 
 
 @pytest.fixture(autouse=True)
 def like_a_gpu(monkeypatch):
     monkeypatch.setattr(solving, "_gpu", lambda voxels: CPU)
-    monkeypatch.setattr(sharing, "_shares", lambda where: True)
-    monkeypatch.setattr(sharing, "_queues", {})
-    monkeypatch.setitem(device._turns, CPU, threading.Semaphore(1))
+    share_turns(monkeypatch)
 
 
 @pytest.fixture
@@ -61,11 +57,6 @@ def corrected(path, out, **mask):
         **(mask or {"auto_mask": "otsu"}),
     )
     return record, (out / path.name).read_bytes(), (out / f"bias-{path.name}").read_bytes()
-
-
-def n_waiting():
-    queue = sharing._queues.get(CPU, sharing._Queue())
-    return queue.busy + len(queue.waiting)
 
 
 def at_once(paths, out, **mask):

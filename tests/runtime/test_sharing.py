@@ -16,16 +16,13 @@ import pytest
 
 from n4ax_bids.core.estimator import Estimate
 from n4ax_bids.runtime import device, sharing
-
-CPU = jax.local_devices(backend="cpu")[0]
+from tests.turns import CPU, n_waiting, share_turns
 
 
 @pytest.fixture(autouse=True)
 def like_a_gpu(monkeypatch):
     """One solve at a time, and turns are shared."""
-    monkeypatch.setattr(sharing, "_shares", lambda where: True)
-    monkeypatch.setattr(sharing, "_queues", {})
-    monkeypatch.setitem(device._turns, CPU, threading.Semaphore(1))
+    share_turns(monkeypatch)
 
 
 @dataclass(eq=False)
@@ -83,12 +80,6 @@ def ran(images, seen=lambda turn: None):
             seen(one.result())
             found.append(one.result().estimate.details)
     return found
-
-
-def n_waiting():
-    """Return how many images wait, with the one whose thread leads the next turn."""
-    queue = sharing._queues.get(CPU, sharing._Queue())
-    return queue.busy + len(queue.waiting)
 
 
 def images(names, **more):
@@ -230,7 +221,6 @@ def test_the_arrays_of_a_failed_turn_are_free_in_the_next_attempt():
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
 
     every[0].solve = solve
-    every[0].fails_alone = None
     gc.collect()
     gc.disable()
     try:

@@ -10,7 +10,7 @@ from n4ax_bids.core.n4 import sharpen, sharpen_direct, solve
 from n4ax_bids.core.n4.estimate import estimate, estimate_batch
 from n4ax_bids.core.n4.plan import plan
 from n4ax_bids.core.n4.take import n_at_once
-from n4ax_bids.core.n4.whole_rows import FEW_POINTS
+from n4ax_bids.core.n4.whole_rows import FEW_POINTS, looked_up
 from n4ax_bids.options import N4Options
 from n4ax_bids.phantoms import phantom
 
@@ -103,6 +103,14 @@ def test_a_batch_on_many_control_points_equals_single_solves(head, as_on_a_gpu, 
     assert min(batch[0].log_field.lattice.shape) > FEW_POINTS
     for found, image, mask, its in zip(batch, *given[:2], plans, strict=True):
         require_equal(found, estimate(image, mask, plan=its, on_device=True), mask)
+
+
+def test_a_batch_may_have_more_places_than_32_bits_count():
+    """Nothing is computed: only the types of the indices matter."""
+    table = jax.ShapeDtypeStruct((3, 1 << 30), np.float32)
+    index = jax.ShapeDtypeStruct((3, 5), np.int32)
+    with jax.enable_x64(True):
+        assert jax.eval_shape(jax.vmap(looked_up), table, index).shape == (3, 5)
 
 
 def test_images_that_do_not_fit_at_once_are_solved_in_parts(head, as_on_a_gpu, monkeypatch):
