@@ -32,7 +32,6 @@ import sys
 from benchmarks.files import make
 make(sys.argv[1], int(sys.argv[2]))
 """
-PROGRAM = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
 VARIANTS = {
     "reports off": ("--no-reports",),
     "reports off, no field": ("--no-reports", "--no-bias-field"),
@@ -135,7 +134,7 @@ def run_app(place: Path, root: Path, n: int, flags: Sequence[str]) -> Run:
     labels = [f"{number:02}" for number in range(1, n + 1)]
     words = ["participant", "--skip-bids-validation", "--mask", "otsu", "--device", "cpu", *flags]
     out = root / "out"
-    call = [sys.executable, "-c", PROGRAM, str(root / "raw"), str(out), *words]
+    call = [sys.executable, "-m", "n4ax_bids", str(root / "raw"), str(out), *words]
     environment = {
         **os.environ,
         "PYTHONPATH": str(place.resolve()),

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 from benchmarks.machine import processor
 
-RUN = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
+RUN = "import sys; from n4ax_bids.app.cli import program; sys.exit(program())"
 FINISH = "import sys; from benchmarks.restart import finish; sys.exit(finish(sys.argv[1:]))"
 FLAGS = ("--skip-bids-validation", "--no-reports", "--device", "cpu")
 

@@ -8,9 +8,10 @@ of the same name.
 
 from __future__ import annotations
 
-import importlib
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from n4ax_bids import first_use
 
 if TYPE_CHECKING:
     from n4ax_bids.apply import apply_field
@@ -90,6 +91,7 @@ _HOMES = {
     "auto_mask": "n4ax_bids.core.mask.auto_mask",
     "brain_mask": "n4ax_bids.core.mask.brain_mask",
     "compute_tissue_mask": "n4ax_bids.core.tissue_mask",
+    "correct": "n4ax_bids.correct",
     "correct_array": "n4ax_bids.arrays",
     "correct_stack": "n4ax_bids.core.stack.call",
     "head_mask": "n4ax_bids.core.mask.head_mask",
@@ -100,6 +102,7 @@ _HOMES = {
     "n4_correct_per_section": "n4ax_bids.linumpy",
     "otsu_mask": "n4ax_bids.core.threshold",
     "preset": "n4ax_bids.options",
+    "realign": "n4ax_bids.realign",
     "sharpen_residual": "n4ax_bids.linumpy",
     "show": "n4ax_bids.series.outputs",
     "stream": "n4ax_bids.stacks.streaming",
@@ -116,15 +119,4 @@ except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("correct", "realign"):  # modules that can be called
-        return importlib.import_module(f"n4ax_bids.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = first_use.names(__name__, _HOMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from n4ax_bids.app.cli import main
+from n4ax_bids.app.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -7,7 +7,7 @@ from __future__ import annotations
 # "root" is the package's own __init__, for the version.
 ROOMS = ("commands", "foreign", "image", "masks", "runtime", "series", "stacks")
 MAY_IMPORT = {
-    "root": set(),
+    "root": {"first_use"},
     **{room: set() for room in ROOMS},  # their __init__
     "arguments": set(),
     "options": {"arguments"},
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "phantoms": {"numpy", "scipy", "nibabel", "nilearn"},
     "runtime.device": {"jax", "threadpoolctl", "arguments"},
     "runtime.trust": set(),
+    "runtime.startup": set(),
     "runtime.timing": set(),
     "runtime.program_files": {"jax", "runtime.trust"},
     "runtime.compilation": {
@@ -35,6 +36,7 @@ MAY_IMPORT = {
         "commands.process",
         "correct",
         "runtime.device",
+        "runtime.startup",
         "io",
         "root",
     },
@@ -65,6 +67,7 @@ MAY_IMPORT = {
         "runtime.timing",
     },
     "callable_module": set(),
+    "first_use": set(),
     "correct": {
         "jax",
         "arguments",
@@ -113,6 +116,7 @@ MAY_IMPORT = {
     "stacks.record": {"core", "runtime.device", "io", "stacks.streaming"},
     "stacks.picture": {"numpy", "matplotlib", "core", "io", "planes", "stacks.files"},
     "commands.stack_cli": {
+        "runtime.startup",
         "tqdm",
         "commands.process",
         "root",
@@ -123,9 +127,9 @@ MAY_IMPORT = {
         "stacks.steps",
         "stacks.streaming",
     },
-    "commands.process": {"runtime.compilation", "io"},
+    "commands.process": {"runtime.compilation", "runtime.startup", "io"},
     "apply": {"numpy", "core", "io"},
-    "commands.apply_cli": {"apply", "commands.process", "io", "root"},
+    "commands.apply_cli": {"apply", "commands.process", "runtime.startup", "io", "root"},
     "linumpy": {"jax", "numpy", "arguments", "core", "runtime.device", "options", "stacks.files"},
     "foreign.solve": {"runtime.compilation", "core", "runtime.device", "options"},
     "simpleitk": {"numpy", "SimpleITK", "core", "foreign.simpleitk_steps"},
@@ -143,6 +147,8 @@ MAY_IMPORT = {
         "image.rescale",
     },
     "interfaces": {
+        "callable_module",
+        "first_use",
         "nipype",
         "options",
         "foreign.ants",
@@ -161,6 +167,7 @@ MAY_IMPORT = {
         "options",
         "commands.process",
         "runtime.device",
+        "runtime.startup",
         "io",
         "realign",
         "root",
@@ -200,6 +207,7 @@ MAY_IMPORT = {
         "runtime.compilation",
         "correct",
         "runtime.device",
+        "runtime.startup",
         "image.in_memory",
         "interfaces",
         "commands.realign_cli",

@@ -80,6 +80,7 @@ OTHERS = APP | {
     "core/n4/storage": ("core/n4/test_estimate", "core/n4/test_batch"),
     "core/n4/take": ("core/n4/test_estimate", "core/test_arrays"),
     "callable_module": ("test_package",),
+    "first_use": ("test_package",),
     "correct": (
         "test_correct",
         "test_correct_refused",

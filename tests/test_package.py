@@ -48,6 +48,30 @@ def test_building_a_workflow_imports_no_jax(name):
     assert loaded_by(f"import {name}", ("jax", "jaxlib")) == set()
 
 
+def test_a_node_imports_no_interfaces_of_programs_that_it_does_not_need():
+    names = ("nipype.interfaces.fsl", "nipype.interfaces.spm")
+    assert loaded_by("from n4ax_bids.interfaces import BiasFieldCorrection", names) == set()
+    assert loaded_by("from n4ax_bids.interfaces import MCFLIRT", names) == {names[0]}
+
+
+@pytest.mark.parametrize("first", ["", "import n4ax_bids.interfaces.patch"])
+def test_names_of_the_nodes_whatever_was_imported_before(first):
+    shown = run(
+        f"{first}\nfrom n4ax_bids import interfaces\n"
+        "assert set(interfaces.__all__) <= set(dir(interfaces))\n"
+        "assert not hasattr(interfaces, 'nothing_of_this_name')\n"
+        "from n4ax_bids.interfaces import *\n"
+        "print(*(getattr(interfaces, name).__name__ for name in interfaces.__all__))\n"
+        "with patch() as patched:\n"
+        "    assert patched.replaced and patch is interfaces.patch\n"
+    )
+    from n4ax_bids import interfaces
+
+    assert shown.splitlines()[0].split() == [  # log lines follow
+        "n4ax_bids.interfaces.patch" if name == "patch" else name for name in interfaces.__all__
+    ]
+
+
 def test_core_needs_jax_numpy_and_scipy_alone():
     blocked = ("nibabel", "nipype", "SimpleITK", "bids", "isal", "nilearn", "pandas")
     run(

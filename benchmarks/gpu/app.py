@@ -18,7 +18,6 @@ from benchmarks.gpu import inputs
 from benchmarks.gpu.day import ROOT, Day
 
 MIB = 1 << 20
-PROGRAM = "import sys; from n4ax_bids.app.cli import main; sys.exit(main(sys.argv[1:]))"
 FAST = ("--no-reports",)
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "cold": (1, FAST),
@@ -110,7 +109,7 @@ def _begin(root: Path, numbers: range, flags: Sequence[str]) -> subprocess.Popen
     words += ["--skip-bids-validation", *flags, "--participant-label", *labels]
     with _log(root, numbers.start).open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words],
+            [sys.executable, "-m", "n4ax_bids", *words],
             cwd=ROOT,
             env={**os.environ, "N4AX_CACHE_DIR": str(root / "programs")},
             stdout=subprocess.DEVNULL,

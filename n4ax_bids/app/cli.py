@@ -21,9 +21,21 @@ from n4ax_bids.app.command.files import FILES
 from n4ax_bids.app.command.parser import DATASET, LEVELS, Program, build_parser
 from n4ax_bids.app.machine import signals, writable
 from n4ax_bids.app.status import Refusal, Status
-from n4ax_bids.runtime import compilation
+from n4ax_bids.runtime import compilation, startup
 
 CONTINUE = "run the same command again to continue: images that are finished stay"
+
+
+def program() -> int:
+    """Run `n4ax-bids` as a process of its own."""
+    startup.begin()
+    return main()
+
+
+def files_program() -> int:
+    """Run `n4ax-files` as a process of its own."""
+    startup.begin()
+    return files_main()
 
 
 def files_main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ from n4ax_bids.app.select import dataset
 from n4ax_bids.app.select.validation import validating
 from n4ax_bids.app.status import Refusal, Status
 from n4ax_bids.io.names import printable
+from n4ax_bids.runtime import startup
 
 log = logging.getLogger("n4ax_bids")
 
@@ -53,6 +54,7 @@ def run(request: Request) -> Status:
         If the run cannot begin. If an image fails, the log says so and the run continues.
     """
     if request.level == "group":
+        startup.end()
         return _group(request)
     raw = dataset.read_description(request.bids_dir) if request.is_bids else {}
     places.check_places(request)
@@ -68,6 +70,7 @@ def run(request: Request) -> Status:
         validation = stack.enter_context(validating(request))
         selection = todo.selected(request)
         if request.reports_only and not request.dry_run:
+            startup.end()
             return _reports_again(selection, request, stack)
         jobs = todo.unfinished(selection.jobs, request)
         later = todo.to_apply(selection, jobs, request)
@@ -81,6 +84,7 @@ def run(request: Request) -> Status:
         if (jobs or later) and chosen is None:
             devices = stack.enter_context(_opened(request, len(jobs) or len(later)))
         validation.require_valid()
+        startup.end()  # the device has been started too
         here, work = stack.enter_context(places.at_work(request))
         _agree(here, request, raw, selection)
         work_on: Round = _nothing_to_do

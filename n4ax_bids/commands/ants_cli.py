@@ -187,8 +187,9 @@ def _correct(settings: dict[str, Any]) -> None:
     # Several commands may share a GPU; by default the first would reserve most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from n4ax_bids.correct import correct
-    from n4ax_bids.runtime import device
+    from n4ax_bids.runtime import device, startup
 
+    startup.end()
     device.start(_n_threads())
     start = time.perf_counter()
     report = reporter(options) if verbose else None

@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = build_parser().parse_args(argv)
     try:
         from n4ax_bids.apply import apply_field, load_field
+        from n4ax_bids.runtime import startup
 
+        startup.end()
         field = load_field(given.field)
         for image, output in _pairs(given.images, given.output, given.bias_image):
             done = apply_field(

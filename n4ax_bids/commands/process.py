@@ -8,11 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from n4ax_bids.io.atomic import remove_unfinished
-from n4ax_bids.runtime import compilation
+from n4ax_bids.runtime import compilation, startup
 
 
 def run(main: Callable[[], int]) -> int:
-    """Run the main function of a command; return its exit status."""
+    """Run the main function of a command; return its exit status.
+
+    The function calls `startup.end` when it has imported what it needs.
+    """
+    startup.begin()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)

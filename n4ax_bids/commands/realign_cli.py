@@ -128,8 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Several commands may share a GPU; by default the first would reserve most of its memory.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         from n4ax_bids.realign import realign
-        from n4ax_bids.runtime import device
+        from n4ax_bids.runtime import device, startup
 
+        startup.end()
         device.start(n_threads)
         done = realign(**given, options=options)
     except (OSError, ValueError, device_error()) as error:

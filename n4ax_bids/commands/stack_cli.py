@@ -183,9 +183,11 @@ def _mask(asked: argparse.Namespace) -> str | None:
 def _correct(asked: argparse.Namespace, options: StackOptions) -> None:
     # Several commands may share a GPU; by default the first would reserve most of its memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from n4ax_bids.runtime import startup
     from n4ax_bids.stacks.files import save_correction
     from n4ax_bids.stacks.streaming import stream
 
+    startup.end()
     _require_more_outputs(asked)
     start = time.perf_counter()
     with _progress(asked.quiet) as tell:

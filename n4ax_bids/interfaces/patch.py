@@ -12,6 +12,7 @@ from nipype import logging
 from nipype.interfaces.ants.segmentation import N4BiasFieldCorrection as AntsN4
 from nipype.interfaces.fsl.preprocess import MCFLIRT as FslMCFLIRT
 
+from n4ax_bids.callable_module import CallableModule
 from n4ax_bids.interfaces.fix import FixN4BiasFieldCorrection
 from n4ax_bids.interfaces.mcflirt import MCFLIRT
 from n4ax_bids.interfaces.n4 import N4BiasFieldCorrection
@@ -136,3 +137,6 @@ def _names_of(classes: Iterable[type]) -> Iterator[tuple[ModuleType, str, type]]
             for name, value in list(vars(module).items()):
                 if id(value) in by_id:
                     yield module, name, value
+
+
+sys.modules[__name__].__class__ = CallableModule

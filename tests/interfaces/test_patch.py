@@ -263,6 +263,7 @@ def test_without_niworkflows(fresh):
     """)
 
 
-def test_the_module_is_there_beside_the_function():
-    assert callable(interfaces.patch)
-    assert importlib.import_module("n4ax_bids.interfaces.patch").patch is interfaces.patch
+def test_the_module_can_be_called_as_the_function():
+    assert importlib.import_module("n4ax_bids.interfaces.patch") is interfaces.patch
+    with interfaces.patch() as first, interfaces.patch.patch() as second:
+        assert type(first) is type(second) is interfaces.patch.Patch
