@@ -32,11 +32,6 @@ import sys
 from benchmarks.files import make
 make(sys.argv[1], int(sys.argv[2]))
 """
-VARIANTS = {
-    "reports off": ("--no-reports",),
-    "reports off, no field": ("--no-reports", "--no-bias-field"),
-    "with reports": (),
-}
 DECIDED = (
     "Level 1 is used: levels 2 and 3 make files of the same size and take longer, level 0 makes "
     "larger ones. A field that is stored without compression would save most of its encoding and "
@@ -52,14 +47,18 @@ DECIDED = (
     "float32 in raster order, for which the voxels inside the mask are brought into that order. A "
     "sum in float64 in the order of the file would save this step and change the last bit of the "
     "level, and with it every voxel.",
-    "The aims, set on another machine, are 3.5 images/s and 0.45 CPU seconds an image with the "
-    "field, and 0.6 more for a report. What is left is compression, then solve and division. "
+    "The aims are 3.5 images/s and 0.45 CPU seconds an image with the field, and 0.6 more for a "
+    "report. They were set on another machine, on which the code of before made 1.9 to 2.4 "
+    "images/s and took 0.87 CPU seconds. What is left is compression, then solve and division. "
     "Tried without a clear gain: isal's memory levels, pieces of 64 kB to 8 MB, and limits of "
     "malloc that halve the page faults. Reading in pieces of 1 MB saved a quarter of decoding. "
     "Larger pieces of Otsu's histogram and of compression let many threads wait for Python's lock "
     "less often. Without numpy's huge pages (`NUMPY_MADVISE_HUGEPAGE=0` and `--nprocs 16`), 16 "
     "images took less processor time, because memory that was never used is cheaper then; 48 took "
-    "the same.",
+    "the same. To use the arrays of one image again for the next one changes no more than runs of "
+    "the same code differ. With OPENBLAS_NUM_THREADS=1, a start takes less processor time and is "
+    "not over sooner, because the threads of numpy's linear algebra do not spin; but then the "
+    "tissue method would not have these threads.",
     "The division gives numpy's linear algebra one thread. With two, on two busy cores, its "
     "threads spun while they waited for one another, and the step took five to fifteen times the "
     "processor time.",
@@ -94,8 +93,8 @@ def page(n: int, pairs: int, before: Path | None) -> Iterator[str]:
     yield (
         f"`n4ax-bids --mask otsu --device cpu` on {n} phantoms of the MNI152 template in "
         f"{'×'.join(map(str, SHAPE))} voxels (int16, .nii.gz), {cores} cores, nothing to compile. "
-        f"Medians of {pairs} runs; two checkouts take turns. The start of Python is counted, "
-        "about 2.6 CPU seconds of a run. Load is how many processes wanted a core in the last "
+        f"Medians of {pairs} runs; two checkouts take turns. The start of Python is counted; "
+        "it is most of a run with one image. Load is how many processes wanted a core in the last "
         "minute, ours included: with more than the cores, times are too long."
     )
     yield ""
@@ -116,17 +115,39 @@ def of_the_app(root: Path, n: int, pairs: int, before: Path | None) -> Iterator[
     yield from head("run", "checkout", "images/s", "CPU s an image", "MB an image", "load")
     for place in checkouts.values():  # compiles
         run_app(place, root, 1, ("--no-reports",))
-    for name, flags in VARIANTS.items():
-        here = checkouts if name == "reports off" else {"this one": ROOT}
+    ratios = []
+    for name, (some, flags, compared) in variants(n).items():
+        here = checkouts if compared else {"this one": ROOT}
         runs = [
-            {checkout: run_app(place, root, n, flags) for checkout, place in here.items()}
+            {checkout: run_app(place, root, some, flags) for checkout, place in here.items()}
             for _ in range(pairs)
         ]
         load = os.getloadavg()[0]
         for checkout in here:
             wall, cpu, size = (median(each[checkout][k] for each in runs) for k in range(3))
-            cells = (figure(n / wall), figure(cpu / n), figure(size / n / 1e6), figure(load))
-            yield row(name, checkout, *cells)
+            cells = (figure(some / wall), figure(cpu / some), figure(size / some / 1e6))
+            yield row(name, checkout, *cells, figure(load))
+        if len(here) > 1:
+            times, spent = (
+                median(each["before"][k] / each["this one"][k] for each in runs) for k in (0, 1)
+            )
+            ratios.append(
+                f"{name}, {figure(times)} times as many images/s as before and "
+                f"{figure(1 / spent)} of the CPU time (medians)"
+            )
+    if ratios:
+        yield ""
+        yield f"In pairs: {'; '.join(ratios)}."
+
+
+def variants(n: int) -> dict[str, tuple[int, tuple[str, ...], bool]]:
+    """Return for each kind of run: how many images, the flags, and whether both checkouts run."""
+    return {
+        "one image, reports off": (1, ("--no-reports",), True),
+        "reports off": (n, ("--no-reports",), True),
+        "reports off, no field": (n, ("--no-reports", "--no-bias-field"), False),
+        "with reports": (n, (), False),
+    }
 
 
 def run_app(place: Path, root: Path, n: int, flags: Sequence[str]) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -139,4 +140,5 @@ def _names_of(classes: Iterable[type]) -> Iterator[tuple[ModuleType, str, type]]
                     yield module, name, value
 
 
+__signature__ = inspect.signature(patch)
 sys.modules[__name__].__class__ = CallableModule

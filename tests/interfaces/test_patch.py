@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pickle
 import subprocess
@@ -265,5 +266,6 @@ def test_without_niworkflows(fresh):
 
 def test_the_module_can_be_called_as_the_function():
     assert importlib.import_module("n4ax_bids.interfaces.patch") is interfaces.patch
+    assert inspect.signature(interfaces.patch) == inspect.signature(interfaces.patch.patch)
     with interfaces.patch() as first, interfaces.patch.patch() as second:
         assert type(first) is type(second) is interfaces.patch.Patch
