@@ -13,20 +13,22 @@ def names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a package.
 
+    The submodules that hold the names are loaded in the same way.
+
     Parameters
     ----------
     package : its full name
     homes : for each name, the module that holds it; for a submodule that can be called
         (`callable_module`), the submodule itself
     """
+    modules = set(homes.values())
 
     def get(name: str) -> Any:
+        if f"{package}.{name}" in modules:
+            return importlib.import_module(f"{package}.{name}")  # sets the package's attribute
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(homes[name])
-        if homes[name] == f"{package}.{name}":  # the import has set the package's attribute
-            return module
-        value = getattr(module, name)
+        value = getattr(importlib.import_module(homes[name]), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -72,6 +72,16 @@ def test_names_of_the_nodes_whatever_was_imported_before(first):
     ]
 
 
+def test_modules_of_the_nodes_are_attributes_without_an_import_of_their_own():
+    run(
+        "import n4ax_bids.interfaces\n"
+        "assert n4ax_bids.interfaces.stack.StackCorrection.__name__ == 'StackCorrection'\n"
+        "assert n4ax_bids.interfaces.bias.n_gpus\n"
+        "assert n4ax_bids.interfaces.BiasFieldCorrection\n"
+        "assert n4ax_bids.arrays.correct_array is n4ax_bids.correct_array\n"
+    )
+
+
 def test_core_needs_jax_numpy_and_scipy_alone():
     blocked = ("nibabel", "nipype", "SimpleITK", "bids", "isal", "nilearn", "pandas")
     run(
