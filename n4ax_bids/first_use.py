@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 
@@ -13,7 +15,7 @@ def names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` for a package.
 
-    The submodules that hold the names are loaded in the same way.
+    Submodules are loaded in the same way.
 
     Parameters
     ----------
@@ -21,18 +23,27 @@ def names(
     homes : for each name, the module that holds it; for a submodule that can be called
         (`callable_module`), the submodule itself
     """
-    modules = set(homes.values())
+    this = sys.modules[package]
 
     def get(name: str) -> Any:
-        if f"{package}.{name}" in modules:
-            return importlib.import_module(f"{package}.{name}")  # sets the package's attribute
+        submodule = f"{package}.{name}"
+        if not name.startswith("_") and find_spec(submodule):
+            return _loaded(submodule)  # the import sets the package's attribute
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
-        setattr(sys.modules[package], name, value)
+        value = getattr(_loaded(homes[name]), name)
+        setattr(this, name, value)
         return value
 
     def list_names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted({*vars(this), *homes})
 
     return get, list_names
+
+
+def _loaded(module: str) -> ModuleType:
+    """Import a module; an AttributeError in it would be taken for a name that does not exist."""
+    try:
+        return importlib.import_module(module)
+    except AttributeError as error:
+        raise ImportError(f"{module} cannot be imported: {error}", name=module) from error

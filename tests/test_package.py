@@ -76,9 +76,38 @@ def test_modules_of_the_nodes_are_attributes_without_an_import_of_their_own():
     run(
         "import n4ax_bids.interfaces\n"
         "assert n4ax_bids.interfaces.stack.StackCorrection.__name__ == 'StackCorrection'\n"
-        "assert n4ax_bids.interfaces.bias.n_gpus\n"
+        "assert n4ax_bids.interfaces.spec.__name__ == 'n4ax_bids.interfaces.spec'\n"
+        "assert n4ax_bids.interfaces.command and n4ax_bids.interfaces.bias.n_gpus\n"
         "assert n4ax_bids.interfaces.BiasFieldCorrection\n"
         "assert n4ax_bids.arrays.correct_array is n4ax_bids.correct_array\n"
+    )
+
+
+def test_threads_may_use_the_first_nodes_at_the_same_time():
+    for _ in range(3):  # without the import of nipype, about every second turn failed
+        run(
+            "import sys; sys.setswitchinterval(1e-5)\n"
+            "from concurrent.futures import ThreadPoolExecutor\n"
+            "import n4ax_bids.interfaces as interfaces\n"
+            "names = [name for name in interfaces.__all__ if name != 'patch']\n"
+            "with ThreadPoolExecutor(len(names)) as pool:\n"
+            "    found = pool.map(lambda name: getattr(interfaces, name).__name__, names)\n"
+            "    assert list(found) == names\n"
+        )
+
+
+def test_an_error_of_an_import_is_not_taken_for_a_missing_name():
+    run(
+        "import importlib\n"
+        "from n4ax_bids import interfaces\n"
+        "real = importlib.import_module\n"
+        "def broken(name):\n"
+        "    if name.endswith('mcflirt'): raise AttributeError('np.float was removed')\n"
+        "    return real(name)\n"
+        "importlib.import_module = broken\n"
+        "try: interfaces.MCFLIRT\n"
+        "except ImportError as error: assert 'mcflirt cannot be imported: np.f' in str(error)\n"
+        "else: raise AssertionError\n"
     )
 
 

@@ -28,14 +28,20 @@ CONTINUE = "run the same command again to continue: images that are finished sta
 
 def program() -> int:
     """Run `n4ax-bids` as a process of its own."""
-    startup.begin()
-    return main()
+    return _as_process(DATASET)
 
 
 def files_program() -> int:
     """Run `n4ax-files` as a process of its own."""
+    return _as_process(FILES)
+
+
+def _as_process(program: Program) -> int:
     startup.begin()
-    return files_main()
+    try:
+        return main(None, program)
+    finally:
+        startup.end()
 
 
 def files_main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,10 @@ def run(main: Callable[[], int]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     compilation.keep_place()
-    return main()
+    try:
+        return main()
+    finally:
+        startup.end()
 
 
 def _end(number: int, _: Any) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import nipype.interfaces.base  # noqa: F401  its imports form a ring, which threads must not enter
+
 from n4ax_bids import first_use
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ _waits = False
 def begin() -> None:
     """Search for nothing until `end`. Only for commands, which have the process to themselves."""
     global _waits
-    _waits = gc.isenabled()
+    _waits = _waits or gc.isenabled()
     gc.disable()
 
 

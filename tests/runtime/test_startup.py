@@ -40,6 +40,12 @@ def test_what_is_made_afterwards_is_found(started):
     assert gc.collect() > 0
 
 
+def test_a_second_begin_does_not_forget_the_first(started):
+    startup.begin()
+    startup.end()
+    assert gc.isenabled()
+
+
 def test_an_end_without_a_begin_changes_nothing():
     startup.end()
     assert gc.isenabled() and gc.get_freeze_count() == 0
