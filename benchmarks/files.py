@@ -33,9 +33,10 @@ from benchmarks.files import make
 make(sys.argv[1], int(sys.argv[2]))
 """
 DECIDED = (
-    "Level 1 is used: levels 2 and 3 make files of the same size and take longer, level 0 makes "
-    "larger ones. A field that is stored without compression would save most of its encoding and "
-    "take 15 % more room, on every user's disk; that costs more than a twentieth of a second.",
+    "Level 1 is used: level 2 makes files of the same size and takes about as long, level 3 takes "
+    "longer, level 0 makes larger ones. A field that is stored without compression would save "
+    "most of its encoding and take 15 % more room, on every user's disk; that costs more than a "
+    "twentieth of a second.",
     "The field is written by default, as before. Reports, `--apply-to` and `n4ax-apply` read the "
     "lattice, which has the same information in a few kB, so nothing here would break without it. "
     "What would break is outside: scripts that read `desc-biasfield`, and programs that want the "

@@ -84,7 +84,7 @@ def run(request: Request) -> Status:
         if (jobs or later) and chosen is None:
             devices = stack.enter_context(_opened(request, len(jobs) or len(later)))
         validation.require_valid()
-        startup.end()  # the device has been started too
+        startup.end()  # JAX and pybids have been imported
         here, work = stack.enter_context(places.at_work(request))
         _agree(here, request, raw, selection)
         work_on: Round = _nothing_to_do

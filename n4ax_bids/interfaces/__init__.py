@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import nipype.interfaces.base  # noqa: F401  its imports form a ring, which threads must not enter
+# Its modules import one another in a ring. Threads that enter the ring at different places fail,
+# so it is loaded here and not with the first node.
+import nipype.interfaces.base  # noqa: F401
 
 from n4ax_bids import first_use
 
